@@ -1,0 +1,1 @@
+//! The configuration file: types, reading, errors that name the nearest key.

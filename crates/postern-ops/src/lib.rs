@@ -1,0 +1,1 @@
+//! The ops pod: desired objects, install, show, uninstall, audit.

@@ -1,0 +1,53 @@
+//! Names of credentials, and which of them are one and the same.
+
+/// A credential's canonical name and the names of the variables that carry it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Credential {
+    /// The name it goes by.
+    pub name: String,
+    /// Every name it is known by, the canonical one first.
+    pub names: Vec<String>,
+}
+
+/// Groups of names that mean one credential, the canonical name first.
+const ALIASES: &[&[&str]] = &[&["IBMCLOUD_API_KEY", "IC_API_KEY"]];
+
+/// The name is no name of an environment variable.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not a credential name: use letters, digits and underscores, not starting with a digit")]
+pub struct InvalidName(pub String);
+
+impl Credential {
+    /// The credential that `name` (or one of its aliases) stands for.
+    pub fn named(name: &str) -> Result<Self, InvalidName> {
+        let valid = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+            && name.bytes().next().is_some_and(|first| !first.is_ascii_digit());
+        if !valid {
+            return Err(InvalidName(name.to_owned()));
+        }
+        let names = match ALIASES.iter().find(|group| group.contains(&name)) {
+            Some(group) => group.iter().map(|&alias| alias.to_owned()).collect(),
+            None => vec![name.to_owned()],
+        };
+        Ok(Self { name: names[0].clone(), names })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_alias_is_its_credential() {
+        let key = Credential::named("IC_API_KEY").unwrap();
+        assert_eq!(key, Credential::named("IBMCLOUD_API_KEY").unwrap());
+        assert_eq!(key.names, ["IBMCLOUD_API_KEY", "IC_API_KEY"]);
+    }
+
+    #[test]
+    fn names_that_no_environment_takes_are_refused() {
+        for name in ["", "1A", "A-B", "A=B", "Ä"] {
+            assert_eq!(Credential::named(name), Err(InvalidName(name.to_owned())));
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! Secret values, the chain that resolves them, and their redaction from streams. Knows nothing of Kubernetes.
+
+pub mod credential;
+mod forms;
+pub mod redact;
+#[cfg(feature = "resolve")]
+pub mod resolve;
+mod value;
+
+pub use value::{MIN_SECRET_BYTES, Secret, TooShort};

@@ -1,0 +1,114 @@
+use super::*;
+use base64::Engine as _;
+
+fn patterns(secrets: &[&str]) -> Patterns {
+    let secrets: Vec<_> = secrets.iter().map(|text| Secret::new("K", *text).unwrap()).collect();
+    Patterns::new(&secrets)
+}
+
+/// The stream cut into these pieces, redacted.
+fn redact<'a>(patterns: &Patterns, pieces: impl IntoIterator<Item = &'a [u8]>) -> String {
+    let (mut redactor, mut out) = (Redactor::default(), Vec::new());
+    for piece in pieces {
+        redactor.push(patterns, piece, &mut out);
+    }
+    redactor.finish(patterns, &mut out);
+    String::from_utf8(out).unwrap()
+}
+
+#[test]
+fn a_secret_is_masked_however_the_writes_are_split() {
+    let patterns = patterns(&["correct-horse-battery"]);
+    let text = b"key=correct-horse-battery! correct-horse-batterycorrect-hors correct-horse-batter";
+    let want = "key=[REDACTED]! [REDACTED]correct-hors correct-horse-batter";
+    for size in 1..text.len() {
+        assert_eq!(redact(&patterns, text.chunks(size)), want, "pieces of {size}");
+    }
+}
+
+#[test]
+fn the_longest_wins_when_one_secret_begins_another() {
+    let patterns = patterns(&["abcdefgh", "abcdefghijklmnop"]);
+    for size in 1..30 {
+        assert_eq!(redact(&patterns, b"<abcdefghijklmnop>".chunks(size)), "<[REDACTED]>");
+        assert_eq!(redact(&patterns, b"<abcdefghijkl>".chunks(size)), "<[REDACTED]ijkl>");
+        assert_eq!(redact(&patterns, b"<abcdefgh".chunks(size)), "<[REDACTED]");
+    }
+}
+
+#[test]
+fn encoded_forms_are_masked() {
+    let patterns = patterns(&["p/ss w\"rd-0123456789"]);
+    let encoded = base64::engine::general_purpose::STANDARD.encode("user:p/ss w\"rd-0123456789");
+    let shown = redact(&patterns, [encoded.as_bytes()]);
+    assert!(shown.contains("[REDACTED]") && shown.len() < encoded.len(), "{shown}");
+    assert_eq!(redact(&patterns, [b"x=p%2Fss%20w%22rd-0123456789&".as_slice()]), "x=[REDACTED]&");
+    assert_eq!(redact(&patterns, [br#"{"k":"p/ss w\"rd-0123456789"}"#.as_slice()]), r#"{"k":"[REDACTED]"}"#);
+}
+
+#[test]
+fn only_a_tail_that_begins_a_secret_is_withheld() {
+    let patterns = patterns(&["correct-horse-battery"]);
+    let (mut redactor, mut out) = (Redactor::default(), Vec::new());
+    redactor.push(&patterns, b"Password: ", &mut out);
+    assert_eq!((out.as_slice(), redactor.holds()), (b"Password: ".as_slice(), false));
+    redactor.push(&patterns, b"> corr", &mut out);
+    assert_eq!((out.as_slice(), redactor.holds()), (b"Password: > ".as_slice(), true));
+    redactor.release(&patterns, &mut out);
+    assert_eq!((out.as_slice(), redactor.holds()), (b"Password: > corr".as_slice(), false));
+}
+
+#[test]
+fn what_follows_a_released_beginning_is_still_masked() {
+    let patterns = patterns(&["correct-horse-battery"]);
+    let (mut redactor, mut out) = (Redactor::default(), Vec::new());
+    redactor.push(&patterns, b"a corr", &mut out);
+    redactor.release(&patterns, &mut out);
+    redactor.push(&patterns, b"ect-hor", &mut out);
+    assert!(redactor.holds());
+    redactor.push(&patterns, b"se-battery b", &mut out);
+    assert_eq!(String::from_utf8_lossy(&out), "a corr[REDACTED] b");
+    redactor.push(&patterns, b"corr", &mut out);
+    redactor.release(&patterns, &mut out);
+    redactor.push(&patterns, b"upt", &mut out);
+    redactor.finish(&patterns, &mut out);
+    assert_eq!(String::from_utf8_lossy(&out), "a corr[REDACTED] bcorrupt");
+}
+
+#[test]
+fn a_whole_secret_that_may_go_on_is_masked_when_released() {
+    let patterns = patterns(&["abcdefgh", "abcdefghijklmnop"]);
+    let (mut redactor, mut out) = (Redactor::default(), Vec::new());
+    redactor.push(&patterns, b"abcdefghij", &mut out);
+    assert_eq!(out, b"");
+    redactor.release(&patterns, &mut out);
+    assert_eq!(out, b"[REDACTED]ij");
+    redactor.push(&patterns, b"!", &mut out);
+    redactor.finish(&patterns, &mut out);
+    assert_eq!(out, b"[REDACTED]ij!");
+}
+
+#[test]
+fn without_secrets_the_stream_passes_unchanged() {
+    let patterns = Patterns::new(&[]);
+    assert_eq!(redact(&patterns, b"anything".chunks(3)), "anything");
+}
+
+#[test]
+fn splits_and_releases_never_change_ordinary_text() {
+    // A small xorshift stands in for a property-testing crate.
+    let patterns = patterns(&["aabaabaa", "abababab", "bbbbbbbbb"]);
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut random = move |below: u64| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state % below
+    };
+    for _ in 0..2_000 {
+        let text: Vec<u8> = (0..random(60)).map(|_| b"ab"[usize::try_from(random(2)).unwrap()]).collect();
+        let whole = redact(&patterns, [text.as_slice()]);
+        let size = usize::try_from(random(7) + 1).unwrap();
+        assert_eq!(redact(&patterns, text.chunks(size)), whole, "{text:?} in pieces of {size}");
+    }
+}

@@ -1,0 +1,87 @@
+//! Reading and writing the fields of a payload.
+
+use crate::WireError;
+
+pub(crate) fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+    out.extend_from_slice(&u32::try_from(bytes.len()).unwrap_or(u32::MAX).to_be_bytes());
+    out.extend_from_slice(bytes);
+}
+
+/// A payload that is read from front to back; `frame` names it in errors.
+pub(crate) struct Fields<'a> {
+    frame: &'static str,
+    rest: &'a [u8],
+}
+
+impl<'a> Fields<'a> {
+    pub(crate) fn new(frame: &'static str, payload: &'a [u8]) -> Self {
+        Self { frame, rest: payload }
+    }
+
+    pub(crate) fn take(&mut self, count: usize) -> Result<&'a [u8], WireError> {
+        let (taken, rest) = self.rest.split_at_checked(count).ok_or(WireError::Short(self.frame))?;
+        self.rest = rest;
+        Ok(taken)
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], WireError> {
+        let mut array = [0; N];
+        array.copy_from_slice(self.take(N)?);
+        Ok(array)
+    }
+
+    pub(crate) fn hash(&mut self) -> Result<[u8; 32], WireError> {
+        self.array()
+    }
+
+    pub(crate) fn u8(&mut self) -> Result<u8, WireError> {
+        Ok(u8::from_be_bytes(self.array()?))
+    }
+
+    pub(crate) fn u16(&mut self) -> Result<u16, WireError> {
+        Ok(u16::from_be_bytes(self.array()?))
+    }
+
+    pub(crate) fn u32(&mut self) -> Result<u32, WireError> {
+        Ok(u32::from_be_bytes(self.array()?))
+    }
+
+    pub(crate) fn u64(&mut self) -> Result<u64, WireError> {
+        Ok(u64::from_be_bytes(self.array()?))
+    }
+
+    pub(crate) fn flag(&mut self, field: &'static str) -> Result<bool, WireError> {
+        match self.u8()? {
+            0 => Ok(false),
+            1 => Ok(true),
+            _ => Err(self.invalid(field)),
+        }
+    }
+
+    pub(crate) fn bytes(&mut self) -> Result<Vec<u8>, WireError> {
+        let length = self.u32()? as usize;
+        Ok(self.take(length)?.to_vec())
+    }
+
+    pub(crate) fn text(&mut self, field: &'static str) -> Result<String, WireError> {
+        String::from_utf8(self.bytes()?).map_err(|_| self.invalid(field))
+    }
+
+    /// A counted list. Each item takes at least four bytes, so a forged count ends at the payload's end
+    /// before it can claim memory.
+    pub(crate) fn list<T>(
+        &mut self,
+        mut item: impl FnMut(&mut Self) -> Result<T, WireError>,
+    ) -> Result<Vec<T>, WireError> {
+        let count = self.u32()?;
+        (0..count).map(|_| item(self)).collect()
+    }
+
+    pub(crate) fn invalid(&self, field: &'static str) -> WireError {
+        WireError::Invalid { frame: self.frame, field }
+    }
+
+    pub(crate) fn end(self) -> Result<(), WireError> {
+        if self.rest.is_empty() { Ok(()) } else { Err(WireError::Trailing(self.frame, self.rest.len())) }
+    }
+}

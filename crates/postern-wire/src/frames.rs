@@ -1,0 +1,434 @@
+//! The frames of both directions.
+
+use crate::decode::put_frame;
+use crate::fields::{Fields, put_bytes};
+use crate::{MAGIC, VERSION, WireError};
+
+mod kind {
+    pub(super) const REQUEST: u8 = 1;
+    pub(super) const FILE: u8 = 2;
+    pub(super) const STDIN: u8 = 3;
+    pub(super) const STDIN_END: u8 = 4;
+    pub(super) const SIGNAL: u8 = 5;
+    pub(super) const RESIZE: u8 = 6;
+    pub(super) const HEARTBEAT: u8 = 7;
+    pub(super) const DONE: u8 = 8;
+
+    pub(super) const HELLO: u8 = 64;
+    pub(super) const STARTED: u8 = 65;
+    pub(super) const STDOUT: u8 = 66;
+    pub(super) const STDERR: u8 = 67;
+    pub(super) const WINDOW: u8 = 68;
+    pub(super) const AGENT_HEARTBEAT: u8 = 69;
+    pub(super) const TRAILER: u8 = 70;
+    pub(super) const FAILURE: u8 = 71;
+}
+
+/// A terminal's size in character cells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TerminalSize {
+    /// Lines.
+    pub rows: u16,
+    /// Characters in a line.
+    pub columns: u16,
+}
+
+/// A file that is staged for the command and removed when it has ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileSpec {
+    /// Where it lies for the command.
+    pub path: Vec<u8>,
+    /// Length in bytes; its content follows the request in [`ToAgent::File`] frames, file after file.
+    pub size: u64,
+}
+
+/// What the agent is asked to run. It travels as a frame so that no part of it is in an argv or an audit log.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Request {
+    /// The command and its arguments; never empty.
+    pub argv: Vec<Vec<u8>>,
+    /// Variables added to the command's environment.
+    pub env: Vec<(Vec<u8>, Vec<u8>)>,
+    /// The same, for values that are secret: redacted from the output in all their forms.
+    pub secret_env: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Whether the command also gets the credentials mounted into the pod.
+    pub credentials: bool,
+    /// The directory it starts in; the agent's own when absent.
+    pub workdir: Option<Vec<u8>>,
+    /// Files staged for it.
+    pub files: Vec<FileSpec>,
+    /// Whether stdin frames will come; otherwise the command reads an empty stdin.
+    pub stdin: bool,
+    /// Gives the command a terminal of this size.
+    pub terminal: Option<TerminalSize>,
+    /// Ends the command after this many milliseconds; 0 for never.
+    pub timeout_ms: u64,
+    /// Who the client says it is; marked as claimed in the audit line.
+    pub claimed_user: String,
+}
+
+/// What the client sends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ToAgent<'a> {
+    /// The first frame.
+    Request(Box<Request>),
+    /// Content of the files announced in the request, one after the other.
+    File(&'a [u8]),
+    /// Bytes for the command's stdin, within the window granted.
+    Stdin(&'a [u8]),
+    /// End of the command's stdin.
+    StdinEnd,
+    /// A signal number for the command's process group.
+    Signal(u8),
+    /// The client's terminal has this size now.
+    Resize(TerminalSize),
+    /// The client is there.
+    Heartbeat,
+    /// The client has the trailer; the agent may go.
+    Done,
+}
+
+/// How a command ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// It exited with this code.
+    Exited(u8),
+    /// A signal of this number ended it.
+    Signaled(u8),
+    /// It ran into the time-out of the request and was ended.
+    TimedOut,
+}
+
+/// Ends the output: only with it is the output whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trailer {
+    /// How the command ended.
+    pub outcome: Outcome,
+    /// Bytes of stdout sent.
+    pub stdout_bytes: u64,
+    /// Bytes of stderr sent.
+    pub stderr_bytes: u64,
+    /// BLAKE3 over stdout's bytes as sent.
+    pub stdout_hash: [u8; 32],
+    /// BLAKE3 over stderr's bytes as sent.
+    pub stderr_hash: [u8; 32],
+    /// Processes that the command left behind and that were ended with it.
+    pub left_behind: u32,
+}
+
+/// Why a command was never started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FailureKind {
+    /// No such program.
+    NotFound,
+    /// The program may not be executed.
+    PermissionDenied,
+    /// The request or its frames are not right.
+    BadRequest,
+    /// A file could not be staged.
+    File,
+    /// The working directory does not serve.
+    Workdir,
+    /// A mounted credential cannot be used.
+    Credential,
+    /// Anything else the system refused.
+    System,
+}
+
+/// The command was never started.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// The class.
+    pub kind: FailureKind,
+    /// What was attempted and why it failed; holds no secret.
+    pub message: String,
+}
+
+/// The agent's first frame.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hello {
+    /// The agent's release.
+    pub agent_version: String,
+}
+
+/// What the agent sends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FromAgent<'a> {
+    /// The first frame, before anything is read.
+    Hello(Hello),
+    /// The command runs, with this process id in the pod.
+    Started(u32),
+    /// Bytes of the command's stdout (of its terminal, when it has one).
+    Stdout(&'a [u8]),
+    /// Bytes of its stderr.
+    Stderr(&'a [u8]),
+    /// The client may send this many more bytes of stdin.
+    Window(u32),
+    /// The agent is there.
+    Heartbeat,
+    /// The last frame of a command that ran.
+    Trailer(Trailer),
+    /// The last frame when none ran.
+    Failure(Failure),
+}
+
+impl ToAgent<'_> {
+    /// Appends the frame to `out`.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Request(request) => put_frame(out, kind::REQUEST, |out| put_request(out, request)),
+            Self::File(data) => put_frame(out, kind::FILE, |out| out.extend_from_slice(data)),
+            Self::Stdin(data) => put_frame(out, kind::STDIN, |out| out.extend_from_slice(data)),
+            Self::StdinEnd => put_frame(out, kind::STDIN_END, |_| ()),
+            Self::Signal(number) => put_frame(out, kind::SIGNAL, |out| out.push(*number)),
+            Self::Resize(size) => put_frame(out, kind::RESIZE, |out| put_size(out, *size)),
+            Self::Heartbeat => put_frame(out, kind::HEARTBEAT, |_| ()),
+            Self::Done => put_frame(out, kind::DONE, |_| ()),
+        }
+    }
+}
+
+impl<'a> ToAgent<'a> {
+    /// The frame of this kind and payload.
+    pub fn decode(kind: u8, payload: &'a [u8]) -> Result<Self, WireError> {
+        Ok(match kind {
+            kind::REQUEST => Self::Request(Box::new(get_request(payload)?)),
+            kind::FILE => Self::File(payload),
+            kind::STDIN => Self::Stdin(payload),
+            kind::STDIN_END => empty("end of stdin", payload, Self::StdinEnd)?,
+            kind::SIGNAL => whole("signal", payload, |fields| match fields.u8()? {
+                number @ 1..=64 => Ok(Self::Signal(number)),
+                _ => Err(fields.invalid("number")),
+            })?,
+            kind::RESIZE => Self::Resize(whole("resize", payload, get_size)?),
+            kind::HEARTBEAT => empty("heartbeat", payload, Self::Heartbeat)?,
+            kind::DONE => empty("done", payload, Self::Done)?,
+            other => return Err(WireError::UnknownKind(other)),
+        })
+    }
+}
+
+impl FromAgent<'_> {
+    /// Appends the frame to `out`.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Hello(Hello { agent_version }) => put_frame(out, kind::HELLO, |out| {
+                out.extend_from_slice(&MAGIC);
+                out.extend_from_slice(&VERSION.to_be_bytes());
+                put_bytes(out, agent_version.as_bytes());
+            }),
+            Self::Started(pid) => put_frame(out, kind::STARTED, |out| out.extend(pid.to_be_bytes())),
+            Self::Stdout(data) => put_frame(out, kind::STDOUT, |out| out.extend_from_slice(data)),
+            Self::Stderr(data) => put_frame(out, kind::STDERR, |out| out.extend_from_slice(data)),
+            Self::Window(bytes) => put_frame(out, kind::WINDOW, |out| out.extend(bytes.to_be_bytes())),
+            Self::Heartbeat => put_frame(out, kind::AGENT_HEARTBEAT, |_| ()),
+            Self::Trailer(trailer) => put_frame(out, kind::TRAILER, |out| put_trailer(out, trailer)),
+            Self::Failure(Failure { kind, message }) => put_frame(out, kind::FAILURE, |out| {
+                out.push(failure_code(*kind));
+                put_bytes(out, message.as_bytes());
+            }),
+        }
+    }
+}
+
+impl<'a> FromAgent<'a> {
+    /// The frame of this kind and payload.
+    pub fn decode(kind: u8, payload: &'a [u8]) -> Result<Self, WireError> {
+        Ok(match kind {
+            kind::HELLO => Self::Hello(whole("hello", payload, get_hello)?),
+            kind::STARTED => Self::Started(whole("started", payload, Fields::u32)?),
+            kind::STDOUT => Self::Stdout(payload),
+            kind::STDERR => Self::Stderr(payload),
+            kind::WINDOW => Self::Window(whole("window", payload, Fields::u32)?),
+            kind::AGENT_HEARTBEAT => empty("heartbeat", payload, Self::Heartbeat)?,
+            kind::TRAILER => Self::Trailer(whole("trailer", payload, get_trailer)?),
+            kind::FAILURE => Self::Failure(whole("failure", payload, |fields| {
+                let kind = failure_kind(fields.u8()?).ok_or_else(|| fields.invalid("kind"))?;
+                Ok(Failure { kind, message: fields.text("message")? })
+            })?),
+            other => return Err(WireError::UnknownKind(other)),
+        })
+    }
+}
+
+fn whole<'a, T>(
+    frame: &'static str,
+    payload: &'a [u8],
+    read: impl FnOnce(&mut Fields<'a>) -> Result<T, WireError>,
+) -> Result<T, WireError> {
+    let mut fields = Fields::new(frame, payload);
+    let value = read(&mut fields)?;
+    fields.end()?;
+    Ok(value)
+}
+
+fn empty<T>(frame: &'static str, payload: &[u8], value: T) -> Result<T, WireError> {
+    whole(frame, payload, |_| Ok(value))
+}
+
+fn put_size(out: &mut Vec<u8>, TerminalSize { rows, columns }: TerminalSize) {
+    out.extend_from_slice(&rows.to_be_bytes());
+    out.extend_from_slice(&columns.to_be_bytes());
+}
+
+fn get_size(fields: &mut Fields<'_>) -> Result<TerminalSize, WireError> {
+    Ok(TerminalSize { rows: fields.u16()?, columns: fields.u16()? })
+}
+
+fn put_count(out: &mut Vec<u8>, count: usize) {
+    out.extend_from_slice(&u32::try_from(count).unwrap_or(u32::MAX).to_be_bytes());
+}
+
+fn put_pairs(out: &mut Vec<u8>, pairs: &[(Vec<u8>, Vec<u8>)]) {
+    put_count(out, pairs.len());
+    for (name, value) in pairs {
+        put_bytes(out, name);
+        put_bytes(out, value);
+    }
+}
+
+fn put_request(out: &mut Vec<u8>, request: &Request) {
+    let Request {
+        argv,
+        env,
+        secret_env,
+        credentials,
+        workdir,
+        files,
+        stdin,
+        terminal,
+        timeout_ms,
+        claimed_user,
+    } = request;
+    out.extend_from_slice(&VERSION.to_be_bytes());
+    put_count(out, argv.len());
+    argv.iter().for_each(|argument| put_bytes(out, argument));
+    put_pairs(out, env);
+    put_pairs(out, secret_env);
+    out.push(u8::from(*credentials));
+    out.push(u8::from(workdir.is_some()));
+    put_bytes(out, workdir.as_deref().unwrap_or_default());
+    put_count(out, files.len());
+    for FileSpec { path, size } in files {
+        put_bytes(out, path);
+        out.extend_from_slice(&size.to_be_bytes());
+    }
+    out.push(u8::from(*stdin));
+    out.push(u8::from(terminal.is_some()));
+    put_size(out, terminal.unwrap_or(TerminalSize { rows: 0, columns: 0 }));
+    out.extend_from_slice(&timeout_ms.to_be_bytes());
+    put_bytes(out, claimed_user.as_bytes());
+}
+
+fn get_request(payload: &[u8]) -> Result<Request, WireError> {
+    let mut fields = Fields::new("request", payload);
+    let version = fields.u16()?;
+    if version != VERSION {
+        return Err(WireError::Version(version));
+    }
+    let argv = fields.list(Fields::bytes)?;
+    let env = fields.list(|fields| Ok((fields.bytes()?, fields.bytes()?)))?;
+    let secret_env = fields.list(|fields| Ok((fields.bytes()?, fields.bytes()?)))?;
+    let credentials = fields.flag("credentials")?;
+    let has_workdir = fields.flag("workdir")?;
+    let workdir = fields.bytes()?;
+    let files = fields.list(|fields| Ok(FileSpec { path: fields.bytes()?, size: fields.u64()? }))?;
+    let stdin = fields.flag("stdin")?;
+    let has_terminal = fields.flag("terminal")?;
+    let size = get_size(&mut fields)?;
+    let timeout_ms = fields.u64()?;
+    let claimed_user = fields.text("user")?;
+    if argv.first().is_none_or(Vec::is_empty) {
+        return Err(fields.invalid("command"));
+    }
+    let nul = |bytes: &[u8]| bytes.contains(&0);
+    if argv.iter().any(|argument| nul(argument))
+        || files.iter().any(|file| nul(&file.path) || file.path.is_empty())
+        || nul(&workdir)
+    {
+        return Err(fields.invalid("path or argument (a NUL byte)"));
+    }
+    let named = |(name, value): &(Vec<u8>, Vec<u8>)| {
+        !name.is_empty() && !name.contains(&b'=') && !nul(name) && !nul(value)
+    };
+    if !env.iter().chain(&secret_env).all(named) {
+        return Err(fields.invalid("environment variable"));
+    }
+    fields.end()?;
+    Ok(Request {
+        argv,
+        env,
+        secret_env,
+        credentials,
+        workdir: has_workdir.then_some(workdir),
+        files,
+        stdin,
+        terminal: has_terminal.then_some(size),
+        timeout_ms,
+        claimed_user,
+    })
+}
+
+fn get_hello(fields: &mut Fields<'_>) -> Result<Hello, WireError> {
+    let magic = fields.take(MAGIC.len())?;
+    if magic != MAGIC {
+        return Err(WireError::NotAnAgent(String::from_utf8_lossy(magic).into_owned()));
+    }
+    let version = fields.u16()?;
+    if version != VERSION {
+        return Err(WireError::Version(version));
+    }
+    Ok(Hello { agent_version: fields.text("version")? })
+}
+
+fn put_trailer(out: &mut Vec<u8>, trailer: &Trailer) {
+    let Trailer { outcome, stdout_bytes, stderr_bytes, stdout_hash, stderr_hash, left_behind } = trailer;
+    out.extend_from_slice(&match outcome {
+        Outcome::Exited(code) => [0, *code],
+        Outcome::Signaled(number) => [1, *number],
+        Outcome::TimedOut => [2, 0],
+    });
+    out.extend_from_slice(&stdout_bytes.to_be_bytes());
+    out.extend_from_slice(&stderr_bytes.to_be_bytes());
+    out.extend_from_slice(stdout_hash);
+    out.extend_from_slice(stderr_hash);
+    out.extend_from_slice(&left_behind.to_be_bytes());
+}
+
+fn get_trailer(fields: &mut Fields<'_>) -> Result<Trailer, WireError> {
+    let outcome = match (fields.u8()?, fields.u8()?) {
+        (0, code) => Outcome::Exited(code),
+        (1, number) => Outcome::Signaled(number),
+        (2, 0) => Outcome::TimedOut,
+        _ => return Err(fields.invalid("outcome")),
+    };
+    Ok(Trailer {
+        outcome,
+        stdout_bytes: fields.u64()?,
+        stderr_bytes: fields.u64()?,
+        stdout_hash: fields.hash()?,
+        stderr_hash: fields.hash()?,
+        left_behind: fields.u32()?,
+    })
+}
+
+const FAILURES: [FailureKind; 7] = [
+    FailureKind::NotFound,
+    FailureKind::PermissionDenied,
+    FailureKind::BadRequest,
+    FailureKind::File,
+    FailureKind::Workdir,
+    FailureKind::Credential,
+    FailureKind::System,
+];
+
+fn failure_code(kind: FailureKind) -> u8 {
+    kind as u8
+}
+
+fn failure_kind(code: u8) -> Option<FailureKind> {
+    FAILURES.get(usize::from(code)).copied()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,47 @@
+//! Frames spoken between `postern` and `postern-agent`: types, encode, decode. No I/O.
+//!
+//! # Goals
+//!
+//! * An end that cannot be mistaken: output is only whole when a [`Trailer`] with its counts and hashes came.
+//! * End-of-input and a lost client differ: stdin travels in frames, and the byte stream under them is a lifeline.
+//! * Nothing of the command is in anyone's argv: the [`Request`] travels as the first frame.
+//! * Hostile bytes on either side cost bounded memory and never panic (fuzzed: `fuzz/fuzz_targets/frames.rs`).
+//!
+//! # Shape
+//!
+//! Every frame is `kind: u8`, `length: u32` (big-endian), `length` bytes. Integers are big-endian; a byte string is
+//! a `u32` length and its bytes. Both ends are of one release: the version is in the first frame of each direction,
+//! and a mismatch is an error, not a negotiation.
+
+mod decode;
+mod fields;
+mod frames;
+
+pub use decode::{Decoder, WireError};
+pub use frames::{
+    Failure, FailureKind, FileSpec, FromAgent, Hello, Outcome, Request, TerminalSize, ToAgent, Trailer,
+};
+
+/// Version of the protocol; both ends must have the same.
+pub const VERSION: u16 = 1;
+
+/// First bytes of the agent's hello: tells an agent from any other program that happens to answer.
+pub const MAGIC: [u8; 4] = *b"PSTN";
+
+/// Largest payload of one frame, in bytes. Data is cut into frames of at most [`CHUNK`].
+pub const MAX_PAYLOAD: usize = 1024 * 1024;
+
+/// Data bytes in one frame as the two ends send them.
+pub const CHUNK: usize = 32 * 1024;
+
+/// Bytes of stdin that the client may send before the agent grants more with a window frame.
+pub const STDIN_WINDOW: usize = 512 * 1024;
+
+/// A side that has nothing to say sends a heartbeat this often, in milliseconds.
+pub const HEARTBEAT_MS: u64 = 1_000;
+
+/// The agent takes a client that was silent for this long for lost, in milliseconds.
+pub const CLIENT_SILENCE_MS: u64 = 5_000;
+
+/// From SIGTERM to SIGKILL, in milliseconds.
+pub const KILL_AFTER_MS: u64 = 5_000;
