@@ -113,7 +113,8 @@ mod tests {
     #[test]
     fn url_and_json_forms_are_there() {
         let forms = forms(b"a b/c\"d<e>&f");
-        for form in ["a%20b%2Fc%22d%3Ce%3E%26f", "a+b%2fc%22d%3ce%3e%26f", r#"a b/c\"d<e>&f"#, r#"a b\/c\"d<e>&f"#]
+        for form in
+            ["a%20b%2Fc%22d%3Ce%3E%26f", "a+b%2fc%22d%3ce%3e%26f", r#"a b/c\"d<e>&f"#, r#"a b\/c\"d<e>&f"#]
         {
             assert!(forms.iter().any(|f| f.as_slice() == form.as_bytes()), "{form}");
         }

@@ -128,8 +128,8 @@ pub fn resolve(
     let chain = only.as_ref().map_or(chain, std::slice::from_ref);
     for &from in chain {
         let Some(value) = ask(sources, credential, from, only.is_some(), notes)? else { continue };
-        let secret = Secret::new(&credential.name, value)
-            .map_err(|source| ResolveError::TooShort { from, source })?;
+        let secret =
+            Secret::new(&credential.name, value).map_err(|source| ResolveError::TooShort { from, source })?;
         return Ok(Resolved { credential: credential.clone(), secret, from });
     }
     let searched: Vec<_> = chain.iter().map(|source| source.name()).collect();

@@ -8,7 +8,9 @@ pub const MIN_SECRET_BYTES: usize = 8;
 
 /// The value is too short to be redacted safely. Names the credential, never the value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the value of {name} has {length} bytes; a secret needs at least {MIN_SECRET_BYTES} to be redacted safely")]
+#[error(
+    "the value of {name} has {length} bytes; a secret needs at least {MIN_SECRET_BYTES} to be redacted safely"
+)]
 pub struct TooShort {
     /// The credential's name.
     pub name: String,

@@ -302,7 +302,9 @@ fn put_request(out: &mut Vec<u8>, request: &Request) {
     } = request;
     out.extend_from_slice(&VERSION.to_be_bytes());
     put_count(out, argv.len());
-    argv.iter().for_each(|argument| put_bytes(out, argument));
+    for argument in argv {
+        put_bytes(out, argument);
+    }
     put_pairs(out, env);
     put_pairs(out, secret_env);
     out.push(u8::from(*credentials));

@@ -41,7 +41,9 @@ fn every_frame_to_the_agent_survives_the_wire() {
         ToAgent::Done,
     ];
     let mut bytes = Vec::new();
-    frames.iter().for_each(|frame| frame.encode(&mut bytes));
+    for frame in &frames {
+        frame.encode(&mut bytes);
+    }
     let mut decoder = Decoder::default();
     decoder.push(&bytes);
     for frame in &frames {
@@ -65,7 +67,9 @@ fn every_frame_from_the_agent_survives_the_wire() {
     ];
     frames.extend(FAILURES.map(|kind| FromAgent::Failure(Failure { kind, message: "why".to_owned() })));
     let mut bytes = Vec::new();
-    frames.iter().for_each(|frame| frame.encode(&mut bytes));
+    for frame in &frames {
+        frame.encode(&mut bytes);
+    }
     let mut decoder = Decoder::default();
     decoder.push(&bytes);
     for frame in &frames {

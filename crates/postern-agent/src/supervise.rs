@@ -1,0 +1,127 @@
+//! Runs one command for a client at the other end of stdin and stdout.
+//!
+//! One thread, one `poll`. The client's bytes are the lifeline: when they end, or nothing came for
+//! [`postern_wire::CLIENT_SILENCE_MS`], everything the command started is ended. Output is only acknowledged by the
+//! trailer, and the process stays until the client has it: runtimes drop the tail of what an exiting process wrote
+//! (kubernetes#124571).
+
+mod child;
+mod descendants;
+mod link;
+mod output;
+mod run;
+mod staged;
+
+use crate::audit::{Ending, Invocation, Log, SOCKET};
+use crate::{credentials, sys};
+use child::Child;
+use link::{Link, Lost};
+use postern_secret::redact::Patterns;
+use postern_secret::{Secret, TooShort};
+use postern_wire::{Failure, FailureKind, FromAgent, Hello, Request, ToAgent};
+use run::Run;
+use staged::Staged;
+use std::path::Path;
+use std::process::ExitCode;
+
+/// Serves one client on stdin and stdout. Exits 0 when the client was told how it ended, 1 when it was lost.
+pub fn main() -> ExitCode {
+    sys::harden();
+    let Ok(signals) = sys::Signals::catch(&[libc::SIGCHLD, libc::SIGTERM, libc::SIGHUP]) else {
+        return ExitCode::FAILURE;
+    };
+    let Ok(mut link) = Link::on_stdio() else { return ExitCode::FAILURE };
+    match serve(&mut link, &signals) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Lost) => ExitCode::FAILURE,
+    }
+}
+
+fn serve(link: &mut Link, signals: &sys::Signals) -> Result<(), Lost> {
+    link.send(&FromAgent::Hello(Hello { agent_version: env!("CARGO_PKG_VERSION").to_owned() }));
+    match prepare(link)? {
+        Ok((prepared, log)) => {
+            let Prepared { request, staged, patterns, environment, invocation } = prepared;
+            let ending = match Child::start(&request, &environment) {
+                Ok(child) => Run::new(child, &request, patterns).finish(link, signals),
+                Err(failure) => {
+                    link.send(&FromAgent::Failure(failure));
+                    NOT_STARTED
+                }
+            };
+            drop(staged);
+            log.write(&invocation.line(&ending));
+        }
+        Err(failure) => link.send(&FromAgent::Failure(failure)),
+    }
+    link.until_done()
+}
+
+const NOT_STARTED: Ending = Ending { how: "not-started", code: None, stdin: 0, stdout: 0, stderr: 0 };
+
+struct Prepared {
+    request: Request,
+    staged: Staged,
+    patterns: Patterns,
+    environment: Vec<(Vec<u8>, Vec<u8>)>,
+    invocation: Invocation,
+}
+
+/// The request, its credentials and its files; everything that can fail before the command starts.
+fn prepare(link: &mut Link) -> Result<Result<(Prepared, Log), Failure>, Lost> {
+    let request = match link.next(|frame| match frame {
+        ToAgent::Request(request) => Some(*request),
+        _ => None,
+    })? {
+        Ok(request) => request,
+        Err(message) => return Ok(Err(Failure { kind: FailureKind::BadRequest, message })),
+    };
+    let (patterns, environment) = match secrets(&request) {
+        Ok(found) => found,
+        Err(failure) => return Ok(Err(failure)),
+    };
+    let argv = request.argv.iter().map(|argument| patterns.mask(argument));
+    let invocation = Invocation::begin(&request.claimed_user, argv);
+    let log = match Log::open(Path::new(SOCKET)) {
+        Ok(log) => log,
+        Err(stopping) => {
+            return Ok(Err(Failure { kind: FailureKind::System, message: stopping.to_string() }));
+        }
+    };
+    match Staged::receive(link, &request.files)? {
+        Ok(staged) => Ok(Ok((Prepared { request, staged, patterns, environment, invocation }, log))),
+        Err(failure) => {
+            log.write(&invocation.line(&NOT_STARTED));
+            Ok(Err(failure))
+        }
+    }
+}
+
+type Environment = Vec<(Vec<u8>, Vec<u8>)>;
+
+/// What to redact, and the variables to add to the command's environment.
+fn secrets(request: &Request) -> Result<(Patterns, Environment), Failure> {
+    let failed = |message: String| Failure {
+        kind: FailureKind::Credential,
+        message: format!("{message}; nothing was run"),
+    };
+    let mounted =
+        credentials::mounted(Path::new(credentials::DIRECTORY)).map_err(|error| failed(error.to_string()))?;
+    let given = request.secret_env.iter().map(|(name, value)| {
+        let shown = String::from_utf8_lossy(name).into_owned();
+        Ok((name.clone(), Secret::new(&shown, value.clone())?))
+    });
+    let given: Vec<(Vec<u8>, Secret)> =
+        given.collect::<Result<_, TooShort>>().map_err(|error| failed(error.to_string()))?;
+    let patterns =
+        Patterns::new(mounted.iter().map(|(_, secret)| secret).chain(given.iter().map(|(_, s)| s)));
+    let mut environment = Vec::new();
+    if request.credentials {
+        environment.extend(
+            mounted.iter().map(|(name, secret)| (name.clone().into_bytes(), secret.expose().to_vec())),
+        );
+    }
+    environment.extend(given.iter().map(|(name, secret)| (name.clone(), secret.expose().to_vec())));
+    environment.extend(request.env.iter().cloned());
+    Ok((patterns, environment))
+}

@@ -1,0 +1,202 @@
+//! The byte streams to and from the client.
+
+use postern_wire::{CLIENT_SILENCE_MS, Decoder, FromAgent, HEARTBEAT_MS, KILL_AFTER_MS, ToAgent, WireError};
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::fd::BorrowedFd;
+use std::io;
+use std::time::{Duration, Instant};
+
+/// The client is gone: its stream ended, broke, or was silent for too long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Lost;
+
+/// Output waiting for the client beyond this many bytes stops the reading of the command's output.
+const FULL: usize = 256 * 1024;
+
+pub(super) struct Link {
+    decoder: Decoder,
+    waiting: Vec<u8>,
+    written: usize,
+    heard: Instant,
+    said: Instant,
+    lost: bool,
+    scratch: Vec<u8>,
+}
+
+impl Link {
+    pub(super) fn on_stdio() -> io::Result<Self> {
+        rustix::io::ioctl_fionbio(Self::input(), true)?;
+        rustix::io::ioctl_fionbio(Self::output(), true)?;
+        let now = Instant::now();
+        Ok(Self {
+            decoder: Decoder::default(),
+            waiting: Vec::new(),
+            written: 0,
+            heard: now,
+            said: now,
+            lost: false,
+            scratch: vec![0; 64 * 1024],
+        })
+    }
+
+    pub(super) fn input() -> BorrowedFd<'static> {
+        rustix::stdio::stdin()
+    }
+
+    pub(super) fn output() -> BorrowedFd<'static> {
+        rustix::stdio::stdout()
+    }
+
+    pub(super) fn is_lost(&self) -> bool {
+        self.lost
+    }
+
+    /// Queues a frame; [`Link::flush`] writes it when the client takes it.
+    pub(super) fn send(&mut self, frame: &FromAgent<'_>) {
+        if !self.lost {
+            frame.encode(&mut self.waiting);
+            self.said = Instant::now();
+        }
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.waiting.len() - self.written > FULL
+    }
+
+    pub(super) fn has_waiting(&self) -> bool {
+        self.written < self.waiting.len()
+    }
+
+    /// Writes what the client takes now.
+    pub(super) fn flush(&mut self) {
+        while self.has_waiting() && !self.lost {
+            match rustix::io::write(Self::output(), &self.waiting[self.written..]) {
+                Ok(count) => self.written += count,
+                Err(rustix::io::Errno::INTR) => {}
+                Err(rustix::io::Errno::AGAIN) => break,
+                Err(_) => self.lose(),
+            }
+        }
+        if !self.has_waiting() {
+            self.waiting.clear();
+            self.written = 0;
+        } else if self.written > FULL {
+            self.waiting.drain(..self.written);
+            self.written = 0;
+        }
+    }
+
+    pub(super) fn lose(&mut self) {
+        self.lost = true;
+        self.waiting = Vec::new();
+        self.written = 0;
+    }
+
+    /// Reads what the client sent, once.
+    pub(super) fn fill(&mut self) {
+        match rustix::io::read(Self::input(), &mut self.scratch[..]) {
+            Ok(0) => self.lose(),
+            Ok(count) => {
+                self.heard = Instant::now();
+                self.decoder.push(&self.scratch[..count]);
+            }
+            Err(rustix::io::Errno::INTR | rustix::io::Errno::AGAIN) => {}
+            Err(_) => self.lose(),
+        }
+    }
+
+    /// The next frame that was read whole.
+    pub(super) fn frame(&mut self) -> Result<Option<ToAgent<'_>>, WireError> {
+        match self.decoder.next_frame()? {
+            Some((kind, payload)) => ToAgent::decode(kind, payload).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Loses a client that was silent for too long and says that we are here. To be called at every turn.
+    pub(super) fn tick(&mut self) {
+        let now = Instant::now();
+        if now >= self.heard + Duration::from_millis(CLIENT_SILENCE_MS) {
+            self.lose();
+        }
+        if !self.lost && !self.has_waiting() && now >= self.said + Duration::from_millis(HEARTBEAT_MS) {
+            self.send(&FromAgent::Heartbeat);
+        }
+    }
+
+    /// When [`Link::tick`] has something to do next.
+    pub(super) fn next_tick(&self) -> Instant {
+        let silence = self.heard + Duration::from_millis(CLIENT_SILENCE_MS);
+        silence.min(self.said + Duration::from_millis(HEARTBEAT_MS))
+    }
+
+    /// Waits for the first frame that `wanted` takes; heartbeats pass. An inner error says what was wrong.
+    pub(super) fn next<T>(
+        &mut self,
+        mut wanted: impl FnMut(ToAgent<'_>) -> Option<T>,
+    ) -> Result<Result<T, String>, Lost> {
+        loop {
+            loop {
+                match self.frame() {
+                    Ok(Some(ToAgent::Heartbeat)) => {}
+                    Ok(Some(frame)) => {
+                        return Ok(wanted(frame).ok_or_else(|| "a frame came out of order".to_owned()));
+                    }
+                    Ok(None) => break,
+                    Err(error) => return Ok(Err(error.to_string())),
+                }
+            }
+            self.turn()?;
+        }
+    }
+
+    /// Flushes, then stays until the client says it has everything, goes away, or takes too long about it.
+    pub(super) fn until_done(&mut self) -> Result<(), Lost> {
+        let end = Instant::now() + Duration::from_millis(KILL_AFTER_MS);
+        loop {
+            loop {
+                match self.frame() {
+                    Ok(Some(ToAgent::Done)) => return Ok(()),
+                    Ok(Some(_)) => {}
+                    Ok(None) => break,
+                    Err(_) => return Err(Lost),
+                }
+            }
+            // A client that still takes bytes is not cut off; one that has them all and does not answer is.
+            if Instant::now() >= end && !self.has_waiting() {
+                return Err(Lost);
+            }
+            self.turn()?;
+        }
+    }
+
+    /// One wait for either direction.
+    fn turn(&mut self) -> Result<(), Lost> {
+        self.flush();
+        self.tick();
+        if self.lost {
+            return Err(Lost);
+        }
+        let (input, output) = (Self::input(), Self::output());
+        let mut interest = vec![PollFd::new(&input, PollFlags::IN)];
+        if self.has_waiting() {
+            interest.push(PollFd::new(&output, PollFlags::OUT));
+        }
+        wait(&mut interest, self.next_tick());
+        if !interest[0].revents().is_empty() {
+            self.fill();
+        }
+        Ok(())
+    }
+}
+
+/// Waits until a descriptor is ready or `until` has come.
+pub(super) fn wait(interest: &mut [PollFd<'_>], until: Instant) {
+    // Rounded up: a wait that ends a moment early would spin.
+    let left = until.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
+    let limit = Timespec::try_from(left).ok();
+    if rustix::event::poll(interest, limit.as_ref()).is_err() {
+        // Interrupted: nothing is ready.
+        interest.iter_mut().for_each(PollFd::clear_revents);
+    }
+}
