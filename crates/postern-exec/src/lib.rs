@@ -1,1 +1,20 @@
-//! Where a command runs: backends, the client's end of the agent protocol, exit codes.
+//! Where a command runs, and how its end is known.
+//!
+//! * [`session`]: the client's end of the agent protocol, over any [`transport`].
+//! * [`plain`]: an exec in a container without the agent; it ends with a Status or it is an error.
+//! * [`target`]: which pod and container `exec` means.
+//! * [`inject`]: the agent into a container that has it not.
+//!
+//! What is the same everywhere: memory is bounded by a few chunks, both directions flow at once, output is only
+//! reported whole when it is, and an [`ExecError`] says by its exit code whether the tool was ever reached.
+
+mod error;
+pub mod inject;
+mod io;
+pub mod plain;
+pub mod session;
+pub mod target;
+pub mod transport;
+
+pub use error::{ExecError, exit};
+pub use io::{Control, Streams};

@@ -1,1 +1,14 @@
-//! The cluster's door: client, apply, wait, exec streams, logs, events, access reviews.
+//! The cluster's door. Everything Postern says to an API server goes through here: connecting, applying, waiting,
+//! exec streams, logs, events and access reviews, with errors that say who must act.
+
+pub mod access;
+pub mod apply;
+mod connect;
+mod error;
+pub mod exec;
+pub mod pods;
+mod resolver;
+
+pub use connect::{Cluster, Target};
+pub use error::{KubeError, Reason};
+pub use {k8s_openapi, kube};

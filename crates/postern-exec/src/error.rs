@@ -1,0 +1,123 @@
+//! Errors of a run, classed by whether the tool was reached.
+
+use postern_kube::KubeError;
+use postern_wire::{Failure, FailureKind};
+use std::io;
+
+/// Exit codes of our own (a tool's passes through unchanged).
+pub mod exit {
+    /// The cluster or a provider said no, or what is asked for is not valid.
+    pub const DENIED: u8 = 1;
+    /// The command line is not right.
+    pub const USAGE: u8 = 2;
+    /// It broke after the tool had started.
+    pub const BROKE: u8 = 126;
+    /// The tool was never reached.
+    pub const NEVER_REACHED: u8 = 127;
+    /// It timed out or was cancelled.
+    pub const CANCELLED: u8 = 137;
+    /// Our own standard output was closed, as by `head`: what SIGPIPE would have ended us with.
+    pub const OUTPUT_CLOSED: u8 = 141;
+}
+
+/// A run that did not end with the tool's own exit.
+#[derive(Debug, thiserror::Error)]
+pub enum ExecError {
+    /// The cluster did not let us start it.
+    #[error(transparent)]
+    Kube(#[from] KubeError),
+    /// The pod or container that was named cannot be used.
+    #[error("{0}")]
+    Target(String),
+    /// The agent could not start it.
+    #[error("{}", .0.message)]
+    NotStarted(Failure),
+    /// The runtime could not start it.
+    #[error("the container runtime could not start the command: {0}")]
+    Runtime(String),
+    /// What answered is not our agent, or of another release.
+    #[error("{0}")]
+    NoAgent(String),
+    /// The agent cannot be put into the container.
+    #[error("putting the agent into the container: {0}")]
+    Inject(String),
+    /// A local file cannot be staged.
+    #[error("reading {path} to stage it")]
+    LocalFile {
+        /// The file.
+        path: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// The local process cannot be started.
+    #[error("starting the local supervisor")]
+    Local(#[source] io::Error),
+    /// The stream ended, broke or fell silent before the end of the output was known.
+    #[error("the output is not whole: {0}")]
+    Broke(String),
+    /// What arrived is not what was sent.
+    #[error("the output is not whole: {stream} had {sent} bytes in the pod and {received} arrived{}", hash_words(*.sent, *.received))]
+    Corrupt {
+        /// Which stream.
+        stream: &'static str,
+        /// Bytes the agent counted.
+        sent: u64,
+        /// Bytes that came.
+        received: u64,
+    },
+    /// The time-out of `--timeout` came.
+    #[error("the command did not end within {seconds} s{note}")]
+    TimedOut {
+        /// The limit.
+        seconds: u64,
+        /// What became of the process.
+        note: &'static str,
+    },
+    /// The user ended it.
+    #[error("cancelled{0}")]
+    Cancelled(&'static str),
+    /// Our own output cannot be written.
+    #[error("writing to our own standard output")]
+    Output(#[source] io::Error),
+}
+
+fn hash_words(sent: u64, received: u64) -> &'static str {
+    if sent == received { ", with other content" } else { "" }
+}
+
+impl ExecError {
+    /// The process exit code that tells it from a tool's own end.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Kube(_)
+            | Self::Target(_)
+            | Self::NotStarted(_)
+            | Self::Runtime(_)
+            | Self::NoAgent(_)
+            | Self::Inject(_)
+            | Self::LocalFile { .. }
+            | Self::Local(_) => exit::NEVER_REACHED,
+            Self::Broke(_) | Self::Corrupt { .. } => exit::BROKE,
+            Self::TimedOut { .. } | Self::Cancelled(_) => exit::CANCELLED,
+            Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => exit::OUTPUT_CLOSED,
+            Self::Output(_) => exit::BROKE,
+        }
+    }
+
+    /// The class, as `-o json` names it.
+    pub fn kind(&self) -> &'static str {
+        match self.exit_code() {
+            exit::NEVER_REACHED => "never-reached",
+            exit::CANCELLED => "timed-out-or-cancelled",
+            _ => "broke",
+        }
+    }
+
+    /// Whether the agent says that the command itself is what is missing or refused.
+    pub fn failure(&self) -> Option<FailureKind> {
+        match self {
+            Self::NotStarted(failure) => Some(failure.kind),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! Our own streams. Reading stdin and writing output block, so each has a thread; channels of a few chunks between
+//! them and the session keep memory bounded and let a slow reader slow the far side down.
+
+use crate::error::ExecError;
+use bytes::Bytes;
+use postern_wire::{CHUNK, TerminalSize};
+use std::io::{self, Read, Write};
+use tokio::sync::{mpsc, oneshot};
+
+/// Chunks between a thread and the session.
+const DEPTH: usize = 8;
+
+/// Where a run's streams are connected.
+pub struct Streams {
+    /// Standard input for the command, or none at all.
+    pub stdin: Option<Box<dyn Read + Send>>,
+    /// Where its stdout goes; unbuffered.
+    pub stdout: Box<dyn Write + Send>,
+    /// Where its stderr goes; unbuffered.
+    pub stderr: Box<dyn Write + Send>,
+}
+
+impl std::fmt::Debug for Streams {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Streams").field("stdin", &self.stdin.is_some()).finish_non_exhaustive()
+    }
+}
+
+/// What the user does while a command runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Control {
+    /// Sends this signal to the command.
+    Signal(u8),
+    /// Ends it at once.
+    Kill,
+    /// The terminal has this size now.
+    Resize(TerminalSize),
+}
+
+/// Chunks of our stdin; ends with it. The thread is left behind when the run ends first: it waits in a read.
+pub(crate) fn read_all(mut source: Box<dyn Read + Send>) -> mpsc::Receiver<Bytes> {
+    let (sender, receiver) = mpsc::channel(DEPTH);
+    std::thread::spawn(move || {
+        let mut buffer = vec![0; CHUNK];
+        loop {
+            match source.read(&mut buffer) {
+                Ok(0) => return,
+                Ok(count) => {
+                    if sender.blocking_send(Bytes::copy_from_slice(&buffer[..count])).is_err() {
+                        return;
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => return,
+            }
+        }
+    });
+    receiver
+}
+
+/// One of our outputs.
+pub(crate) struct Sink {
+    chunks: Option<mpsc::Sender<Bytes>>,
+    done: Option<oneshot::Receiver<io::Result<()>>>,
+}
+
+impl Sink {
+    pub(crate) fn new(mut destination: Box<dyn Write + Send>) -> Self {
+        let (sender, mut receiver) = mpsc::channel::<Bytes>(DEPTH);
+        let (done, outcome) = oneshot::channel();
+        std::thread::spawn(move || {
+            let mut result = Ok(());
+            while let Some(chunk) = receiver.blocking_recv() {
+                result = destination.write_all(&chunk);
+                if result.is_err() {
+                    break;
+                }
+            }
+            let _ = done.send(result.and_then(|()| destination.flush()));
+        });
+        Self { chunks: Some(sender), done: Some(outcome) }
+    }
+
+    /// Hands over a chunk; waits while the destination is slow.
+    pub(crate) async fn write(&mut self, chunk: Bytes) -> Result<(), ExecError> {
+        let sent = match &self.chunks {
+            Some(chunks) => chunks.send(chunk).await.is_ok(),
+            None => false,
+        };
+        if sent { Ok(()) } else { self.finish().await }
+    }
+
+    /// Waits until everything is written.
+    pub(crate) async fn finish(&mut self) -> Result<(), ExecError> {
+        self.chunks = None;
+        match self.done.take() {
+            Some(done) => match done.await {
+                Ok(result) => result.map_err(ExecError::Output),
+                Err(_) => Err(ExecError::Output(io::ErrorKind::BrokenPipe.into())),
+            },
+            None => Ok(()),
+        }
+    }
+}

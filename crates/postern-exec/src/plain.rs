@@ -1,0 +1,124 @@
+//! An exec in a container without the agent.
+//!
+//! What is promised: both directions flow at once in bounded memory, and success needs a Status. What is not, for want
+//! of an agent: the runtime may drop the tail of the output (kubernetes#124571), and a process whose client goes away
+//! goes on running (kubernetes#89031).
+
+use crate::error::ExecError;
+use crate::io::{Control, Sink, Streams, read_all};
+use bytes::Bytes;
+use postern_kube::exec::{ExecEnd, ExecEvent, ExecReader, ExecWriter};
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+/// How often the server is asked for a sign of life, and how long it may owe one.
+const PING: Duration = Duration::from_secs(5);
+const SILENCE: Duration = Duration::from_secs(20);
+
+/// What became of a process we can no longer reach.
+const MAY_RUN_ON: &str = "; without the agent the process may run on in the pod";
+
+/// Runs a command whose exec was opened. Returns its exit code.
+pub async fn run(
+    reader: ExecReader,
+    writer: ExecWriter,
+    tty: bool,
+    timeout: Option<Duration>,
+    streams: Streams,
+    control: mpsc::Receiver<Control>,
+) -> Result<i32, ExecError> {
+    let Streams { stdin, stdout, stderr } = streams;
+    let late = async {
+        match timeout {
+            Some(limit) => tokio::time::sleep(limit).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        error = send_all(writer, stdin.map(read_all), tty, control) => Err(error),
+        result = receive_all(reader, Sink::new(stdout), Sink::new(stderr)) => result,
+        () = late => {
+            let seconds = timeout.unwrap_or_default().as_secs();
+            Err(ExecError::TimedOut { seconds, note: MAY_RUN_ON })
+        }
+    }
+}
+
+async fn receive_all(mut reader: ExecReader, mut stdout: Sink, mut stderr: Sink) -> Result<i32, ExecError> {
+    let mut heard = Instant::now();
+    loop {
+        let event = match tokio::time::timeout_at(heard + SILENCE, reader.next()).await {
+            Ok(event) => event,
+            Err(_) => {
+                let seconds = SILENCE.as_secs();
+                return Err(ExecError::Broke(format!("no sign of life from the server for {seconds} s")));
+            }
+        };
+        match event {
+            Ok(Some(ExecEvent::Stdout(data))) => stdout.write(data).await?,
+            Ok(Some(ExecEvent::Stderr(data))) => stderr.write(data).await?,
+            Ok(Some(ExecEvent::Alive)) => {}
+            Ok(Some(ExecEvent::End(end))) => {
+                stdout.finish().await?;
+                stderr.finish().await?;
+                return match end {
+                    ExecEnd::Exited(code) => Ok(code),
+                    ExecEnd::Failed(why) => Err(ExecError::Runtime(why)),
+                };
+            }
+            Ok(None) => {
+                return Err(ExecError::Broke("the stream was closed without a status".to_owned()));
+            }
+            Err(error) => return Err(ExecError::Broke(error.to_string())),
+        }
+        heard = Instant::now();
+    }
+}
+
+/// Sends stdin and sizes; returns only when the user ends the run.
+async fn send_all(
+    mut writer: ExecWriter,
+    mut input: Option<mpsc::Receiver<Bytes>>,
+    tty: bool,
+    mut control: mpsc::Receiver<Control>,
+) -> ExecError {
+    let mut ping = tokio::time::interval(PING);
+    let mut listening = true;
+    loop {
+        let sent = tokio::select! {
+            action = control.recv(), if listening => match action {
+                Some(Control::Resize(size)) => writer.resize(size.columns, size.rows).await,
+                // In a terminal, Ctrl-C is a byte of stdin.
+                Some(Control::Signal(2)) if tty => Ok(()),
+                Some(Control::Signal(_) | Control::Kill) => {
+                    writer.close().await;
+                    return ExecError::Cancelled(MAY_RUN_ON);
+                }
+                None => {
+                    listening = false;
+                    Ok(())
+                }
+            },
+            chunk = next_chunk(&mut input) => match chunk {
+                Some(chunk) => writer.stdin(&chunk).await,
+                None => {
+                    input = None;
+                    writer.end_stdin().await.map(|_| ())
+                }
+            },
+            _ = ping.tick() => writer.ping().await,
+        };
+        if sent.is_err() {
+            // The reader hears how the stream ended.
+            return std::future::pending().await;
+        }
+    }
+}
+
+async fn next_chunk(input: &mut Option<mpsc::Receiver<Bytes>>) -> Option<Bytes> {
+    match input {
+        Some(receiver) => receiver.recv().await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,366 @@
+//! The client's end of the agent protocol.
+//!
+//! Two tasks, joined by a channel: one reads frames and feeds our outputs, one sends stdin, signals and heartbeats.
+//! Neither waits for the other, so a slow reader of our output never silences the lifeline.
+
+use crate::error::ExecError;
+use crate::io::{Control, Sink, Streams, read_all};
+use crate::transport::{Incoming, Reader, Writer};
+use bytes::Bytes;
+use postern_wire::{
+    CHUNK, Decoder, Failure, FromAgent, HEARTBEAT_MS, Hello, Outcome, Request, STDIN_WINDOW, ToAgent, Trailer,
+};
+use std::fs::File;
+use std::io::Read as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+/// An agent that says nothing at all for this long is lost: it sends a heartbeat each second.
+const AGENT_SILENCE: Duration = Duration::from_secs(10);
+
+/// After a kill, how long the trailer may take.
+const KILL_PATIENCE: Duration = Duration::from_secs(3);
+
+/// Bytes kept of what the far side said outside the protocol.
+const DIAGNOSTICS: usize = 2_000;
+
+/// How a command ended that the agent supervised; its output is whole and verified.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Bytes of stdout.
+    pub stdout_bytes: u64,
+    /// Bytes of stderr.
+    pub stderr_bytes: u64,
+    /// Processes that it left behind and that were ended with it.
+    pub left_behind: u32,
+    /// The agent's release.
+    pub agent_version: String,
+}
+
+/// A request, with the local files that its `files` announce, in the same order.
+#[derive(Debug)]
+pub struct Run {
+    /// What to run.
+    pub request: Request,
+    /// The files' local paths.
+    pub files: Vec<PathBuf>,
+}
+
+enum ToWriter {
+    Window(u32),
+    Done,
+}
+
+/// Runs a command through an agent that is being started on the far side.
+pub async fn run(
+    reader: impl Reader,
+    writer: impl Writer,
+    run: Run,
+    streams: Streams,
+    control: mpsc::Receiver<Control>,
+) -> Result<Report, ExecError> {
+    let Streams { stdin, stdout, stderr } = streams;
+    let (to_writer, from_reader) = mpsc::channel(64);
+    let killed = Arc::new(AtomicBool::new(false));
+    let timeout_ms = run.request.timeout_ms;
+    let sending = send_all(writer, run, stdin, control, from_reader, killed.clone());
+    let receiving = Receiving {
+        reader,
+        decoder: Decoder::default(),
+        to_writer,
+        stdout: Stream::new("stdout", Sink::new(stdout)),
+        stderr: Stream::new("stderr", Sink::new(stderr)),
+        hello: None,
+        started: false,
+        diagnostics: Vec::new(),
+        killed: killed.clone(),
+    };
+    let result = tokio::select! {
+        // The sender ends first only by an error of its own.
+        error = sending => Err(error),
+        result = receiving.all() => result,
+    };
+    if killed.load(Ordering::Relaxed) {
+        return Err(ExecError::Cancelled(""));
+    }
+    match result {
+        Ok(Report { outcome: Outcome::TimedOut, .. }) => {
+            Err(ExecError::TimedOut { seconds: timeout_ms.div_ceil(1_000), note: "; it was ended" })
+        }
+        other => other,
+    }
+}
+
+struct Stream {
+    name: &'static str,
+    sink: Sink,
+    bytes: u64,
+    hasher: blake3::Hasher,
+}
+
+impl Stream {
+    fn new(name: &'static str, sink: Sink) -> Self {
+        Self { name, sink, bytes: 0, hasher: blake3::Hasher::new() }
+    }
+
+    async fn take(&mut self, data: Bytes) -> Result<(), ExecError> {
+        self.bytes += data.len() as u64;
+        self.hasher.update(&data);
+        self.sink.write(data).await
+    }
+
+    async fn verify(&mut self, sent: u64, hash: [u8; 32]) -> Result<(), ExecError> {
+        if sent != self.bytes || hash != *self.hasher.finalize().as_bytes() {
+            return Err(ExecError::Corrupt { stream: self.name, sent, received: self.bytes });
+        }
+        self.sink.finish().await
+    }
+}
+
+struct Receiving<R> {
+    reader: R,
+    decoder: Decoder,
+    to_writer: mpsc::Sender<ToWriter>,
+    stdout: Stream,
+    stderr: Stream,
+    hello: Option<Hello>,
+    started: bool,
+    diagnostics: Vec<u8>,
+    killed: Arc<AtomicBool>,
+}
+
+/// A frame that the loop must act on after the decoder's borrow has ended.
+enum Step {
+    Output(bool, Bytes),
+    Window(u32),
+    Trailer(Trailer),
+    Failure(Failure),
+    Nothing,
+}
+
+impl<R: Reader> Receiving<R> {
+    async fn all(mut self) -> Result<Report, ExecError> {
+        loop {
+            let patience = if self.killed.load(Ordering::Relaxed) { KILL_PATIENCE } else { AGENT_SILENCE };
+            let incoming = match tokio::time::timeout(patience, self.reader.next()).await {
+                Ok(incoming) => incoming,
+                Err(_) => {
+                    let seconds = patience.as_secs();
+                    return Err(self.broke(format!("no sign of life from the pod for {seconds} s")).await);
+                }
+            };
+            match incoming {
+                Incoming::Bytes(bytes) => self.decoder.push(&bytes),
+                Incoming::Diagnostics(text) => {
+                    let room = DIAGNOSTICS.saturating_sub(self.diagnostics.len());
+                    self.diagnostics.extend_from_slice(&text[..text.len().min(room)]);
+                }
+                Incoming::Ended(how) => return Err(self.broke(how).await),
+                Incoming::NotStarted(why) if self.hello.is_none() => return Err(ExecError::Runtime(why)),
+                Incoming::NotStarted(why) => return Err(self.broke(why).await),
+            }
+            if let Some(report) = self.frames().await? {
+                return Ok(report);
+            }
+        }
+    }
+
+    async fn frames(&mut self) -> Result<Option<Report>, ExecError> {
+        loop {
+            match self.step().map_err(|error| self.not_ours(&error))? {
+                None => return Ok(None),
+                Some(Step::Nothing) => {}
+                Some(Step::Output(true, data)) => self.stdout.take(data).await?,
+                Some(Step::Output(false, data)) => self.stderr.take(data).await?,
+                Some(Step::Window(bytes)) => {
+                    let _ = self.to_writer.send(ToWriter::Window(bytes)).await;
+                }
+                Some(Step::Failure(failure)) => {
+                    self.let_go().await;
+                    return Err(ExecError::NotStarted(failure));
+                }
+                Some(Step::Trailer(trailer)) => return self.end(trailer).await.map(Some),
+            }
+        }
+    }
+
+    fn step(&mut self) -> Result<Option<Step>, postern_wire::WireError> {
+        let Some((kind, payload)) = self.decoder.next_frame()? else { return Ok(None) };
+        let frame = FromAgent::decode(kind, payload)?;
+        let step = match frame {
+            FromAgent::Hello(hello) => {
+                self.hello = Some(hello);
+                Step::Nothing
+            }
+            // Anything may begin with bytes that look like a frame; only a hello says that it is one.
+            _ if self.hello.is_none() => {
+                return Err(postern_wire::WireError::NotAnAgent("a frame before its hello".to_owned()));
+            }
+            FromAgent::Started(_) => {
+                self.started = true;
+                Step::Nothing
+            }
+            FromAgent::Stdout(data) => Step::Output(true, Bytes::copy_from_slice(data)),
+            FromAgent::Stderr(data) => Step::Output(false, Bytes::copy_from_slice(data)),
+            FromAgent::Window(bytes) => Step::Window(bytes),
+            FromAgent::Heartbeat => Step::Nothing,
+            FromAgent::Trailer(trailer) => Step::Trailer(trailer),
+            FromAgent::Failure(failure) => Step::Failure(failure),
+        };
+        Ok(Some(step))
+    }
+
+    async fn end(&mut self, trailer: Trailer) -> Result<Report, ExecError> {
+        let Trailer { outcome, stdout_bytes, stderr_bytes, stdout_hash, stderr_hash, left_behind } = trailer;
+        self.let_go().await;
+        self.stdout.verify(stdout_bytes, stdout_hash).await?;
+        self.stderr.verify(stderr_bytes, stderr_hash).await?;
+        let agent_version = self.hello.take().map(|hello| hello.agent_version).unwrap_or_default();
+        Ok(Report { outcome, stdout_bytes, stderr_bytes, left_behind, agent_version })
+    }
+
+    /// Tells the agent that it may go. It must reach the wire before we leave, or the agent would wait for us.
+    async fn let_go(&mut self) {
+        if self.to_writer.send(ToWriter::Done).await.is_ok() {
+            let closed = tokio::time::timeout(Duration::from_millis(500), self.to_writer.closed());
+            let _ = closed.await;
+        }
+    }
+
+    /// What came is written out before the error is told, so that it stands last.
+    async fn broke(&mut self, how: String) -> ExecError {
+        let _ = self.stdout.sink.finish().await;
+        let _ = self.stderr.sink.finish().await;
+        let said = String::from_utf8_lossy(&self.diagnostics);
+        let said = if said.is_empty() { String::new() } else { format!(" ({})", said.trim()) };
+        match (&self.hello, self.started) {
+            (None, _) => ExecError::NoAgent(format!("the agent did not answer: {how}{said}")),
+            (Some(_), false) => {
+                ExecError::NoAgent(format!("the agent did not start the command: {how}{said}"))
+            }
+            (Some(_), true) => ExecError::Broke(format!("{how}{said}")),
+        }
+    }
+
+    fn not_ours(&self, error: &postern_wire::WireError) -> ExecError {
+        if self.started {
+            ExecError::Broke(format!("the agent's stream is damaged: {error}"))
+        } else {
+            ExecError::NoAgent(error.to_string())
+        }
+    }
+}
+
+/// Sends everything; returns only when that fails. Ends quietly (never returning) once the agent was let go.
+async fn send_all(
+    mut writer: impl Writer,
+    run: Run,
+    stdin: Option<Box<dyn std::io::Read + Send>>,
+    mut control: mpsc::Receiver<Control>,
+    mut from_reader: mpsc::Receiver<ToWriter>,
+    killed: Arc<AtomicBool>,
+) -> ExecError {
+    let sends_stdin = run.request.stdin;
+    if let Err(error) = send_request(&mut writer, run).await {
+        match error {
+            // The agent has its reasons, and the reader hears them.
+            SendError::Far => return std::future::pending().await,
+            SendError::Near(error) => {
+                writer.close().await;
+                return error;
+            }
+        }
+    }
+    let mut input = stdin.filter(|_| sends_stdin).map(read_all);
+    let (mut window, mut waiting) = (STDIN_WINDOW, None::<Bytes>);
+    let mut listening = true;
+    let mut heartbeat = tokio::time::interval(Duration::from_millis(HEARTBEAT_MS));
+    let mut frames = Vec::with_capacity(CHUNK + 16);
+    loop {
+        frames.clear();
+        tokio::select! {
+            biased;
+            message = from_reader.recv() => match message {
+                Some(ToWriter::Window(bytes)) => window += bytes as usize,
+                Some(ToWriter::Done) | None => {
+                    ToAgent::Done.encode(&mut frames);
+                    let _ = writer.send(&frames).await;
+                    writer.close().await;
+                    drop(from_reader);
+                    return std::future::pending().await;
+                }
+            },
+            action = control.recv(), if listening => match action {
+                Some(Control::Signal(number)) => ToAgent::Signal(number).encode(&mut frames),
+                Some(Control::Resize(size)) => ToAgent::Resize(size).encode(&mut frames),
+                Some(Control::Kill) => {
+                    killed.store(true, Ordering::Relaxed);
+                    ToAgent::Signal(9).encode(&mut frames);
+                }
+                None => listening = false,
+            },
+            chunk = next_chunk(&mut input), if waiting.is_none() => match chunk {
+                Some(chunk) => waiting = Some(chunk),
+                None => {
+                    input = None;
+                    ToAgent::StdinEnd.encode(&mut frames);
+                }
+            },
+            _ = heartbeat.tick() => ToAgent::Heartbeat.encode(&mut frames),
+        }
+        if let Some(chunk) = waiting.take_if(|chunk| chunk.len() <= window) {
+            window -= chunk.len();
+            ToAgent::Stdin(&chunk).encode(&mut frames);
+        }
+        if !frames.is_empty() && writer.send(&frames).await.is_err() {
+            // The reader hears how the stream ended; it may still hold a trailer.
+            return std::future::pending().await;
+        }
+    }
+}
+
+async fn next_chunk(input: &mut Option<mpsc::Receiver<Bytes>>) -> Option<Bytes> {
+    match input {
+        Some(receiver) => receiver.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
+enum SendError {
+    /// The far side takes no more.
+    Far,
+    /// Something here.
+    Near(ExecError),
+}
+
+async fn send_request(writer: &mut impl Writer, run: Run) -> Result<(), SendError> {
+    let Run { request, files } = run;
+    let mut frames = Vec::new();
+    let sizes: Vec<u64> = request.files.iter().map(|file| file.size).collect();
+    ToAgent::Request(Box::new(request)).encode(&mut frames);
+    writer.send(&frames).await.map_err(|_| SendError::Far)?;
+    let mut buffer = vec![0; CHUNK];
+    for (path, size) in files.iter().zip(sizes) {
+        let failed =
+            |source| SendError::Near(ExecError::LocalFile { path: path.display().to_string(), source });
+        let mut file = File::open(path).map_err(failed)?;
+        let mut left = size;
+        while left > 0 {
+            let count = file.read(&mut buffer[..CHUNK.min(usize::try_from(left).unwrap_or(CHUNK))]);
+            let count = count.map_err(failed)?;
+            if count == 0 {
+                return Err(failed(std::io::Error::other("it became shorter while it was read")));
+            }
+            left -= count as u64;
+            frames.clear();
+            ToAgent::File(&buffer[..count]).encode(&mut frames);
+            writer.send(&frames).await.map_err(|_| SendError::Far)?;
+        }
+    }
+    Ok(())
+}

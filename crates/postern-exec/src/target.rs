@@ -1,0 +1,248 @@
+//! Which pod and container `exec` means.
+
+use crate::error::ExecError;
+use postern_kube::k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
+use postern_kube::k8s_openapi::api::core::v1::Pod;
+use postern_kube::k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
+use postern_kube::kube::{Api, ResourceExt as _};
+use postern_kube::{Cluster, pods};
+
+/// The annotation by which a pod says that its image has the agent, and where.
+pub const AGENT_ANNOTATION: &str = "postern.dev/agent";
+
+/// kubectl's annotation for the container meant when none is named.
+const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
+
+/// What the user named.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// `NAME` or `pod/NAME`.
+    Pod(String),
+    /// `deploy/NAME` and the like: one pod of that workload.
+    Workload(Kind, String),
+    /// `-l SELECTOR`: one pod of those.
+    Selector(String),
+}
+
+/// Workloads whose pods can be meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A Deployment.
+    Deployment,
+    /// A `StatefulSet`.
+    StatefulSet,
+    /// A `DaemonSet`.
+    DaemonSet,
+    /// A `ReplicaSet`.
+    ReplicaSet,
+}
+
+/// A container to run in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// The pod's namespace.
+    pub namespace: String,
+    /// The pod.
+    pub pod: String,
+    /// The container.
+    pub container: String,
+    /// Where the agent is in the image, when the pod says so.
+    pub agent: Option<String>,
+}
+
+impl Target {
+    /// Reads `[pod/]NAME`, `deploy/NAME`, `sts/NAME`, `ds/NAME`, `rs/NAME` and their long forms.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let (kind, name) = text.split_once('/').unwrap_or(("pod", text));
+        if name.is_empty() || name.contains('/') {
+            return Err(format!("{text:?} names no pod: use NAME, pod/NAME or deploy/NAME"));
+        }
+        let name = name.to_owned();
+        Ok(match kind {
+            "pod" | "pods" | "po" => Self::Pod(name),
+            "deploy" | "deployment" | "deployments" | "deployment.apps" => {
+                Self::Workload(Kind::Deployment, name)
+            }
+            "sts" | "statefulset" | "statefulsets" => Self::Workload(Kind::StatefulSet, name),
+            "ds" | "daemonset" | "daemonsets" => Self::Workload(Kind::DaemonSet, name),
+            "rs" | "replicaset" | "replicasets" => Self::Workload(Kind::ReplicaSet, name),
+            other => {
+                return Err(format!("{other:?} is not a kind with pods: use pod, deploy, sts, ds or rs"));
+            }
+        })
+    }
+}
+
+/// Finds the container; `container` is the user's choice of one.
+pub async fn find(
+    cluster: &Cluster,
+    namespace: &str,
+    target: &Target,
+    container: Option<&str>,
+) -> Result<Place, ExecError> {
+    let pod = match target {
+        Target::Pod(name) => pods::get(cluster, namespace, name)
+            .await?
+            .ok_or_else(|| ExecError::Target(format!("there is no pod {name} in namespace {namespace}")))?,
+        Target::Selector(selector) => {
+            let found = pods::select(cluster, namespace, selector).await?;
+            pick(found).ok_or_else(|| {
+                ExecError::Target(format!("no running pod in namespace {namespace} matches {selector:?}"))
+            })?
+        }
+        Target::Workload(kind, name) => {
+            let selector = workload_selector(cluster, namespace, *kind, name).await?;
+            let found = pods::select(cluster, namespace, &selector).await?;
+            pick(found)
+                .ok_or_else(|| ExecError::Target(format!("{kind:?} {namespace}/{name} has no running pod")))?
+        }
+    };
+    place(&pod, container).map_err(ExecError::Target)
+}
+
+async fn workload_selector(
+    cluster: &Cluster,
+    namespace: &str,
+    kind: Kind,
+    name: &str,
+) -> Result<String, ExecError> {
+    macro_rules! selector {
+        ($kind:ty) => {{
+            let api: Api<$kind> = Api::namespaced(cluster.client.clone(), namespace);
+            let found = api.get(name).await;
+            found.map(|object| object.spec.map(|spec| LabelSelector::from(spec.selector)))
+        }};
+    }
+    let found = match kind {
+        Kind::Deployment => selector!(Deployment),
+        Kind::StatefulSet => selector!(StatefulSet),
+        Kind::DaemonSet => selector!(DaemonSet),
+        Kind::ReplicaSet => selector!(ReplicaSet),
+    };
+    let found =
+        found.map_err(|error| cluster.error(format!("reading {kind:?} {namespace}/{name}"), &error))?;
+    Ok(selector_text(&found.unwrap_or_default()))
+}
+
+/// A selector as the API's query parameter has it.
+fn selector_text(selector: &LabelSelector) -> String {
+    let LabelSelector { match_labels, match_expressions } = selector;
+    let labels = match_labels.iter().flatten().map(|(key, value)| format!("{key}={value}"));
+    let expressions = match_expressions.iter().flatten().map(|requirement| {
+        let LabelSelectorRequirement { key, operator, values } = requirement;
+        let values = values.as_deref().unwrap_or_default().join(",");
+        match operator.as_str() {
+            "In" => format!("{key} in ({values})"),
+            "NotIn" => format!("{key} notin ({values})"),
+            "DoesNotExist" => format!("!{key}"),
+            _ => key.clone(),
+        }
+    });
+    labels.chain(expressions).collect::<Vec<_>>().join(",")
+}
+
+/// The pod that kubectl's users would expect: running, ready ones first, then by name.
+fn pick(pods: Vec<Pod>) -> Option<Pod> {
+    let mut running: Vec<Pod> = pods
+        .into_iter()
+        .filter(|pod| {
+            pod.metadata.deletion_timestamp.is_none()
+                && pod.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Running")
+        })
+        .collect();
+    running.sort_by_key(|pod| (!is_ready(pod), pod.name_any()));
+    running.into_iter().next()
+}
+
+/// Whether the pod's Ready condition is true.
+pub fn is_ready(pod: &Pod) -> bool {
+    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
+    conditions.is_some_and(|all| all.iter().any(|one| one.type_ == "Ready" && one.status == "True"))
+}
+
+/// The container of a pod, as a pure function of what was read.
+fn place(pod: &Pod, container: Option<&str>) -> Result<Place, String> {
+    let (name, namespace) = (pod.name_any(), pod.namespace().unwrap_or_default());
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or("Unknown");
+    if matches!(phase, "Succeeded" | "Failed") {
+        return Err(format!("pod {namespace}/{name} has ended ({phase}); nothing can be run in it"));
+    }
+    let spec = pod.spec.as_ref().ok_or_else(|| format!("pod {namespace}/{name} has no spec"))?;
+    let named = spec.containers.iter().map(|container| container.name.as_str());
+    let more = spec.init_containers.iter().flatten().map(|container| container.name.as_str());
+    let ephemeral = spec.ephemeral_containers.iter().flatten().map(|container| container.name.as_str());
+    let known: Vec<&str> = named.chain(more).chain(ephemeral).collect();
+    let annotated = pod.annotations().get(DEFAULT_CONTAINER).map(String::as_str);
+    let chosen = match container {
+        Some(wanted) if known.contains(&wanted) => wanted,
+        Some(wanted) => {
+            let known = known.join(", ");
+            return Err(format!("pod {namespace}/{name} has no container {wanted:?}; it has: {known}"));
+        }
+        None => annotated
+            .filter(|wanted| known.contains(wanted))
+            .or_else(|| spec.containers.first().map(|container| container.name.as_str()))
+            .ok_or_else(|| format!("pod {namespace}/{name} has no containers"))?,
+    };
+    let agent = pod.annotations().get(AGENT_ANNOTATION).cloned();
+    Ok(Place { namespace, pod: name, container: chosen.to_owned(), agent })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pod(json: &str) -> Pod {
+        serde_json::from_str(json).unwrap()
+    }
+
+    #[test]
+    fn names_and_kinds_are_read_as_kubectl_does() {
+        assert_eq!(Target::parse("web"), Ok(Target::Pod("web".to_owned())));
+        assert_eq!(Target::parse("pod/web"), Ok(Target::Pod("web".to_owned())));
+        assert_eq!(Target::parse("deploy/web"), Ok(Target::Workload(Kind::Deployment, "web".to_owned())));
+        for wrong in ["", "pod/", "svc/web", "pod/a/b"] {
+            assert!(Target::parse(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn the_container_is_the_named_the_annotated_or_the_first() {
+        let json = r#"{"metadata":{"name":"p","namespace":"n",
+            "annotations":{"kubectl.kubernetes.io/default-container":"b"}},
+            "spec":{"containers":[{"name":"a"},{"name":"b"}]},"status":{"phase":"Running"}}"#;
+        let pod = pod(json);
+        assert_eq!(place(&pod, None).unwrap().container, "b");
+        assert_eq!(place(&pod, Some("a")).unwrap().container, "a");
+        let error = place(&pod, Some("c")).unwrap_err();
+        assert_eq!(error, r#"pod n/p has no container "c"; it has: a, b"#);
+    }
+
+    #[test]
+    fn ready_pods_come_first_and_ending_ones_never() {
+        let of = |name: &str, phase: &str, ready: &str, deleted: &str| {
+            pod(&format!(
+                r#"{{"metadata":{{"name":"{name}"{deleted}}},"status":{{"phase":"{phase}",
+                "conditions":[{{"type":"Ready","status":"{ready}"}}]}}}}"#
+            ))
+        };
+        let gone = r#","deletionTimestamp":"2026-01-01T00:00:00Z""#;
+        let pods = vec![
+            of("a", "Running", "False", ""),
+            of("c", "Running", "True", ""),
+            of("b", "Running", "True", gone),
+            of("d", "Pending", "True", ""),
+        ];
+        assert_eq!(pick(pods).unwrap().name_any(), "c");
+    }
+
+    #[test]
+    fn selectors_are_written_as_the_api_reads_them() {
+        let selector: LabelSelector = serde_json::from_str(
+            r#"{"matchLabels":{"a":"1"},"matchExpressions":[{"key":"b","operator":"In","values":["x","y"]},
+            {"key":"c","operator":"DoesNotExist"},{"key":"d","operator":"Exists"}]}"#,
+        )
+        .unwrap();
+        assert_eq!(selector_text(&selector), "a=1,b in (x,y),!c,d");
+    }
+}

@@ -1,0 +1,192 @@
+//! Server-side apply with field manager `postern`, and deletion that waits.
+
+use crate::connect::Cluster;
+use crate::error::KubeError;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, Preconditions, PropagationPolicy};
+use kube::core::{ApiResource, GroupVersionKind, TypeMeta};
+use kube::{Resource, ResourceExt as _};
+use serde::Serialize;
+use std::time::Duration;
+
+/// Our field manager.
+pub const FIELD_MANAGER: &str = "postern";
+
+/// What applying an object did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Change {
+    /// It was not there.
+    Created,
+    /// It was there and differs now.
+    Updated,
+    /// It was there as desired.
+    Unchanged,
+    /// It is gone now.
+    Deleted,
+}
+
+impl std::fmt::Display for Change {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Created => "created",
+            Self::Updated => "updated",
+            Self::Unchanged => "unchanged",
+            Self::Deleted => "deleted",
+        })
+    }
+}
+
+/// An object by kind, namespace and name.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ObjectRef {
+    /// Group and version, as in a manifest.
+    pub api_version: String,
+    /// Kind.
+    pub kind: String,
+    /// Namespace; absent for cluster-scoped kinds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    /// Name.
+    pub name: String,
+}
+
+impl std::fmt::Display for ObjectRef {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { api_version: _, kind, namespace, name } = self;
+        match namespace {
+            Some(namespace) => write!(f, "{kind} {namespace}/{name}"),
+            None => write!(f, "{kind} {name}"),
+        }
+    }
+}
+
+impl ObjectRef {
+    /// The reference to an object of a known kind.
+    pub fn of<K: Resource<DynamicType = ()>>(namespace: Option<&str>, name: &str) -> Self {
+        Self {
+            api_version: K::api_version(&()).into_owned(),
+            kind: K::kind(&()).into_owned(),
+            namespace: namespace.map(str::to_owned),
+            name: name.to_owned(),
+        }
+    }
+
+    /// The reference to an object as it is.
+    pub fn to(object: &DynamicObject) -> Self {
+        let TypeMeta { api_version, kind } = object.types.clone().unwrap_or_default();
+        Self { api_version, kind, namespace: object.namespace(), name: object.name_any() }
+    }
+
+    fn resource(&self) -> ApiResource {
+        let (group, version) = self.api_version.rsplit_once('/').unwrap_or(("", &self.api_version));
+        ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, &self.kind))
+    }
+
+    fn api(&self, cluster: &Cluster) -> Api<DynamicObject> {
+        let resource = self.resource();
+        match &self.namespace {
+            Some(namespace) => Api::namespaced_with(cluster.client.clone(), namespace, &resource),
+            None => Api::all_with(cluster.client.clone(), &resource),
+        }
+    }
+}
+
+/// Any typed object as the dynamic one that is applied.
+pub fn dynamic<K>(object: &K) -> Result<DynamicObject, serde_json::Error>
+where
+    K: Resource<DynamicType = ()> + Serialize,
+{
+    let mut value = serde_json::to_value(object)?;
+    if let Some(map) = value.as_object_mut() {
+        map.insert("apiVersion".to_owned(), K::api_version(&()).into());
+        map.insert("kind".to_owned(), K::kind(&()).into());
+    }
+    serde_json::from_value(value)
+}
+
+/// The object as it is, or `None`.
+pub async fn get(cluster: &Cluster, of: &ObjectRef) -> Result<Option<DynamicObject>, KubeError> {
+    of.api(cluster).get_opt(&of.name).await.map_err(|error| cluster.error(format!("reading {of}"), &error))
+}
+
+/// Applies one object; `existing` is what was observed before. With `dry_run` the server does everything but keep it.
+/// Returns what it did, and the object as it is now.
+pub async fn apply(
+    cluster: &Cluster,
+    desired: &DynamicObject,
+    existing: Option<&DynamicObject>,
+    dry_run: bool,
+) -> Result<(Change, DynamicObject), KubeError> {
+    let of = ObjectRef::to(desired);
+    let mut params = PatchParams::apply(FIELD_MANAGER).force();
+    params.dry_run = dry_run;
+    let now = of
+        .api(cluster)
+        .patch(&of.name, &params, &Patch::Apply(desired))
+        .await
+        .map_err(|error| cluster.error(format!("applying {of}"), &error))?;
+    let change = match existing {
+        None => Change::Created,
+        // A server-side apply that changes nothing keeps the version.
+        Some(before) if before.resource_version() == now.resource_version() => Change::Unchanged,
+        Some(before) if before.uid() != now.uid() => Change::Created,
+        Some(_) => Change::Updated,
+    };
+    Ok((change, now))
+}
+
+/// What to delete, exactly.
+#[derive(Debug, Clone, Default)]
+pub struct Deletion {
+    /// Only the object of this UID: one that took its place stays.
+    pub uid: Option<String>,
+    /// Seconds its processes may take to end; the object's own setting when absent.
+    pub grace_seconds: Option<u32>,
+}
+
+/// Deletes an object and waits until it is gone. `false` when it was not there.
+pub async fn delete(
+    cluster: &Cluster,
+    of: &ObjectRef,
+    deletion: &Deletion,
+    timeout: Duration,
+) -> Result<bool, KubeError> {
+    let attempt = || format!("deleting {of}");
+    let Deletion { uid, grace_seconds } = deletion;
+    let params = DeleteParams {
+        grace_period_seconds: *grace_seconds,
+        propagation_policy: Some(PropagationPolicy::Background),
+        preconditions: uid.clone().map(|uid| Preconditions { uid: Some(uid), resource_version: None }),
+        ..DeleteParams::default()
+    };
+    let api = of.api(cluster);
+    match api.delete(&of.name, &params).await {
+        Ok(_) => {}
+        Err(kube::Error::Api(status)) if status.code == 404 => return Ok(false),
+        // Another object of that name: ours is gone.
+        Err(kube::Error::Api(status)) if status.code == 409 && uid.is_some() => return Ok(false),
+        Err(error) => return Err(cluster.error(attempt(), &error)),
+    }
+    let gone = crate::pods::until(cluster, &api, of, timeout, |object: Option<&DynamicObject>| {
+        let there = object.is_some_and(|object| uid.is_none() || object.meta().uid == *uid);
+        (!there).then_some(())
+    });
+    gone.await?;
+    Ok(true)
+}
+
+/// The metadata every object of ours has.
+pub fn metadata(
+    namespace: Option<&str>,
+    name: &str,
+    labels: impl IntoIterator<Item = (&'static str, String)>,
+) -> ObjectMeta {
+    ObjectMeta {
+        name: Some(name.to_owned()),
+        namespace: namespace.map(str::to_owned),
+        labels: Some(labels.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()),
+        ..ObjectMeta::default()
+    }
+}

@@ -1,0 +1,189 @@
+//! From a kubeconfig to a client.
+
+use crate::error::{KubeError, Reason};
+use crate::resolver::resolver;
+use hyper_util::client::legacy::Client as HttpClient;
+use hyper_util::client::legacy::connect::proxy::Tunnel;
+use hyper_util::client::legacy::connect::{Connection, HttpConnector};
+use hyper_util::rt::TokioExecutor;
+use kube::client::{Body, ConfigExt as _};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Client, Config};
+use std::path::PathBuf;
+use std::time::Duration;
+use tower::{BoxError, ServiceBuilder, ServiceExt as _};
+
+/// How long a TCP connection may take.
+const CONNECT: Duration = Duration::from_secs(10);
+
+/// How long the API server may take to begin an answer.
+const ANSWER: Duration = Duration::from_secs(30);
+
+/// Which cluster, as the user said it.
+#[derive(Debug, Clone, Default)]
+pub struct Target {
+    /// A kubeconfig other than `$KUBECONFIG` or `~/.kube/config`.
+    pub kubeconfig: Option<PathBuf>,
+    /// A context other than the current one.
+    pub context: Option<String>,
+    /// Act as this user, with these groups.
+    pub impersonate: Option<(String, Vec<String>)>,
+}
+
+/// A connected cluster. Connecting sends nothing; the first request does.
+#[derive(Clone)]
+pub struct Cluster {
+    /// The client.
+    pub client: Client,
+    /// Its address, for messages.
+    pub server: String,
+    /// The context's namespace.
+    pub namespace: String,
+    /// The user's name in the kubeconfig: what we claim to be where nobody checks.
+    pub user: String,
+}
+
+impl std::fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { client: _, server, namespace, user } = self;
+        f.debug_struct("Cluster")
+            .field("server", server)
+            .field("namespace", namespace)
+            .field("user", user)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Cluster {
+    /// Reads the kubeconfig (or, inside a pod without one, the mounted `ServiceAccount`) and makes a client.
+    pub async fn connect(target: &Target) -> Result<Self, KubeError> {
+        let (mut config, user) = load(target).await?;
+        if let Some((name, groups)) = &target.impersonate {
+            config.auth_info.impersonate = Some(name.clone());
+            config.auth_info.impersonate_groups = Some(groups.clone());
+        }
+        Self::from_config(config, user)
+    }
+
+    fn from_config(config: Config, user: String) -> Result<Self, KubeError> {
+        let server = config.cluster_url.to_string().trim_end_matches('/').to_owned();
+        let namespace = config.default_namespace.clone();
+        let mut http = HttpConnector::new_with_resolver(resolver());
+        http.enforce_http(false);
+        http.set_nodelay(true);
+        http.set_connect_timeout(Some(CONNECT));
+        http.set_keepalive(Some(Duration::from_secs(10)));
+        http.set_keepalive_interval(Some(Duration::from_secs(5)));
+        http.set_keepalive_retries(Some(3));
+        let attempt = || format!("connecting to {server}");
+        let failed = |error: &kube::Error| KubeError::from_client(attempt(), &server, error);
+        let client = match config.proxy_url.clone() {
+            None => stack(&config, http).map_err(|error| failed(&error))?,
+            Some(proxy) => {
+                let tunnel = match proxy.scheme_str() {
+                    Some("http") => stack(&config, authorized(Tunnel::new(proxy.clone(), http), &proxy)),
+                    Some("https") => {
+                        let inner = config.rustls_https_connector_with_connector(http);
+                        let inner = inner.map_err(|error| failed(&error))?;
+                        stack(&config, authorized(Tunnel::new(proxy.clone(), inner), &proxy))
+                    }
+                    _ => {
+                        let reason = format!("the proxy {proxy} is neither http:// nor https://");
+                        return Err(KubeError::new(attempt(), Reason::Kubeconfig(reason)));
+                    }
+                };
+                tunnel.map_err(|error| failed(&error))?
+            }
+        };
+        Ok(Self { client, server, namespace, user })
+    }
+
+    /// Classes an error of the client library.
+    pub fn error(&self, attempt: impl Into<String>, error: &kube::Error) -> KubeError {
+        KubeError::from_client(attempt, &self.server, error)
+    }
+}
+
+/// The layers that every request passes: address, credentials, and a limit on how long an answer may take to begin.
+fn stack<C>(config: &Config, connector: C) -> Result<Client, kube::Error>
+where
+    C: tower::Service<http::Uri> + Clone + Send + Sync + 'static,
+    C::Response: Connection + hyper::rt::Read + hyper::rt::Write + Send + Unpin + 'static,
+    C::Future: Send + 'static,
+    C::Error: Into<BoxError> + Send + Sync + std::error::Error + 'static,
+{
+    let https = config.rustls_https_connector_with_connector(connector)?;
+    let http: HttpClient<_, Body> = HttpClient::builder(TokioExecutor::new()).build(https);
+    let timed = tower::service_fn(move |request| {
+        let answer = http.clone().oneshot(request);
+        async move {
+            match tokio::time::timeout(ANSWER, answer).await {
+                Ok(answer) => answer.map_err(BoxError::from),
+                Err(_) => Err(format!("no answer within {}", ANSWER.as_secs()).into()),
+            }
+        }
+    });
+    let service = ServiceBuilder::new()
+        .layer(config.base_uri_layer())
+        .option_layer(config.auth_layer()?)
+        .layer(config.extra_headers_layer()?)
+        .map_err(BoxError::from)
+        .service(timed);
+    Ok(Client::new(service, config.default_namespace.clone()))
+}
+
+/// Sends the user and password of a proxy's address, as RFC 9110 section 11.7.2 has it.
+fn authorized<C>(tunnel: Tunnel<C>, proxy: &http::Uri) -> Tunnel<C> {
+    let matcher = hyper_util::client::proxy::matcher::Matcher::builder().all(proxy.to_string()).build();
+    let target = http::Uri::from_static("https://any.invalid");
+    match matcher.intercept(&target).and_then(|found| found.basic_auth().cloned()) {
+        Some(value) => tunnel.with_auth(value),
+        None => tunnel,
+    }
+}
+
+async fn load(target: &Target) -> Result<(Config, String), KubeError> {
+    let failed = |what: &str, why: String| KubeError::new(what.to_owned(), Reason::Kubeconfig(why));
+    let words = crate::error::chain;
+    let (what, read) = match &target.kubeconfig {
+        Some(path) => (format!("reading the kubeconfig {}", path.display()), Kubeconfig::read_from(path)),
+        None => ("reading the kubeconfig".to_owned(), Kubeconfig::read()),
+    };
+    let kubeconfig = match read {
+        Ok(kubeconfig) => kubeconfig,
+        Err(error) if target.kubeconfig.is_none() && target.context.is_none() => {
+            // In a pod there is no kubeconfig but a mounted ServiceAccount.
+            return match Config::incluster() {
+                Ok(config) => Ok((config, "in-cluster".to_owned())),
+                Err(_) => Err(failed(&what, words(&error))),
+            };
+        }
+        Err(error) => return Err(failed(&what, words(&error))),
+    };
+    let name = target.context.clone().or_else(|| kubeconfig.current_context.clone()).unwrap_or_default();
+    let Some(context) = kubeconfig.contexts.iter().find(|context| context.name == name) else {
+        return Err(failed(&what, unknown_context(&name, &kubeconfig)));
+    };
+    let user = context.context.as_ref().and_then(|context| context.user.clone()).unwrap_or_default();
+    let options = KubeConfigOptions { context: Some(name.clone()), ..KubeConfigOptions::default() };
+    match Config::from_custom_kubeconfig(kubeconfig, &options).await {
+        Ok(config) => Ok((config, user)),
+        Err(error) => Err(failed(&format!("using the context {name:?}"), words(&error))),
+    }
+}
+
+fn unknown_context(name: &str, kubeconfig: &Kubeconfig) -> String {
+    let known: Vec<_> = kubeconfig.contexts.iter().map(|context| context.name.as_str()).collect();
+    if name.is_empty() {
+        return format!("no current context is set; name one of: {}", known.join(", "));
+    }
+    let nearest = known
+        .iter()
+        .max_by(|one, other| strsim::jaro_winkler(name, one).total_cmp(&strsim::jaro_winkler(name, other)));
+    match nearest {
+        Some(nearest) if strsim::jaro_winkler(name, nearest) > 0.7 => {
+            format!("there is no context {name:?}; did you mean {nearest:?}?")
+        }
+        _ => format!("there is no context {name:?}; there are: {}", known.join(", ")),
+    }
+}

@@ -1,0 +1,176 @@
+//! What can go wrong between us and an API server, classed by who must act.
+
+/// A request to the API server failed.
+#[derive(Debug, thiserror::Error)]
+#[error("{attempt}: {reason}")]
+pub struct KubeError {
+    /// What was attempted, on what object.
+    pub attempt: String,
+    /// Why it failed.
+    #[source]
+    pub reason: Reason,
+}
+
+/// Why a request failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Reason {
+    /// The kubeconfig cannot be used.
+    #[error("{0}")]
+    Kubeconfig(String),
+    /// No connection, or it broke.
+    #[error("the API server at {server} cannot be reached: {cause}")]
+    Unreachable {
+        /// Its address.
+        server: String,
+        /// The innermost cause.
+        cause: String,
+    },
+    /// No answer in time.
+    #[error("the API server did not answer within {0} s")]
+    NoAnswer(u64),
+    /// One side's certificate was refused.
+    #[error("the TLS connection to {server} was refused: {cause}")]
+    Tls {
+        /// Its address.
+        server: String,
+        /// The innermost cause.
+        cause: String,
+    },
+    /// We are nobody to it (401).
+    #[error("the API server does not accept the credentials (401 Unauthorized)")]
+    Unauthorized,
+    /// We may not (403).
+    #[error("{0}")]
+    Forbidden(String),
+    /// It is not there (404).
+    #[error("{0}")]
+    NotFound(String),
+    /// The object is not acceptable (400, 409, 422 and admission's answers).
+    #[error("{message} ({code})")]
+    Refused {
+        /// The HTTP status.
+        code: u16,
+        /// The server's words.
+        message: String,
+    },
+    /// The server itself is in trouble (429, 5xx).
+    #[error("{message} ({code})")]
+    Server {
+        /// The HTTP status.
+        code: u16,
+        /// The server's words.
+        message: String,
+    },
+    /// Getting credentials failed before anything was sent.
+    #[error("getting credentials: {0}")]
+    Credentials(String),
+    /// The answer makes no sense.
+    #[error("{0}")]
+    Answer(String),
+}
+
+impl KubeError {
+    pub(crate) fn new(attempt: impl Into<String>, reason: Reason) -> Self {
+        Self { attempt: attempt.into(), reason }
+    }
+
+    /// Classes what the client library reports. `server` is the address for messages.
+    pub fn from_client(attempt: impl Into<String>, server: &str, error: &kube::Error) -> Self {
+        Self::new(attempt, classify(server, error))
+    }
+
+    /// Whether the object was simply not there.
+    pub fn is_not_found(&self) -> bool {
+        matches!(self.reason, Reason::NotFound(_))
+    }
+
+    /// Whether the object changed or appeared under our hands (409).
+    pub fn is_conflict(&self) -> bool {
+        matches!(self.reason, Reason::Refused { code: 409, .. })
+    }
+
+    /// Whether the cluster said no to who we are.
+    pub fn is_forbidden(&self) -> bool {
+        matches!(self.reason, Reason::Forbidden(_))
+    }
+
+    /// Whether the API server answered at all.
+    pub fn is_answer(&self) -> bool {
+        !matches!(
+            self.reason,
+            Reason::Unreachable { .. } | Reason::NoAnswer(_) | Reason::Tls { .. } | Reason::Kubeconfig(_)
+        )
+    }
+}
+
+fn classify(server: &str, error: &kube::Error) -> Reason {
+    match error {
+        kube::Error::Api(status) => of_status(status.code, &status.message),
+        kube::Error::Auth(error) => Reason::Credentials(chain(error)),
+        kube::Error::UpgradeConnection(error) => {
+            Reason::Answer(format!("the server did not open a stream: {}", chain(error)))
+        }
+        kube::Error::SerdeError(error) => Reason::Answer(format!("the answer cannot be read: {error}")),
+        other => of_transport(server, other),
+    }
+}
+
+/// Classes an answer by its HTTP status.
+pub(crate) fn of_status(code: u16, message: &str) -> Reason {
+    let message = if message.is_empty() { "no reason given".to_owned() } else { message.to_owned() };
+    match code {
+        401 => Reason::Unauthorized,
+        403 if !message.contains("violates PodSecurity") && message.contains(" cannot ") => {
+            Reason::Forbidden(message)
+        }
+        404 => Reason::NotFound(message),
+        429 | 500..=599 => Reason::Server { code, message },
+        _ => Reason::Refused { code, message },
+    }
+}
+
+fn of_transport(server: &str, error: &(dyn std::error::Error + 'static)) -> Reason {
+    let text = chain(error);
+    let server = server.to_owned();
+    if let Some(seconds) = text.strip_prefix("no answer within ").and_then(|rest| rest.parse().ok()) {
+        return Reason::NoAnswer(seconds);
+    }
+    let tls = ["certificate", "alert", "UnknownIssuer", "HandshakeFailure", "InvalidMessage", "BadSignature"];
+    if tls.iter().any(|word| text.contains(word)) {
+        return Reason::Tls { server, cause: text };
+    }
+    Reason::Unreachable { server, cause: text }
+}
+
+/// The messages of an error and its sources, each said once, the outermost wrappers of HTTP clients left out.
+pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut parts: Vec<String> = Vec::new();
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let text = error.to_string();
+        let noise = ["ServiceError", "client error", "HyperError", "connection error"];
+        if !noise.iter().any(|word| text.starts_with(word)) {
+            parts.retain(|part| !part.contains(&text));
+            parts.push(text);
+        }
+        next = error.source();
+    }
+    if parts.is_empty() { error.source().map_or_else(|| error.to_string(), chain) } else { parts.join(": ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statuses_are_classed_by_who_must_act() {
+        let forbidden = r#"pods is forbidden: User "jo" cannot list resource "pods" in API group """#;
+        assert!(matches!(of_status(403, forbidden), Reason::Forbidden(_)));
+        let admission =
+            r#"pods "x" is forbidden: violates PodSecurity "restricted:latest": runAsNonRoot != true"#;
+        assert!(matches!(of_status(403, admission), Reason::Refused { code: 403, .. }));
+        assert!(matches!(of_status(404, "x"), Reason::NotFound(_)));
+        assert!(matches!(of_status(409, "x"), Reason::Refused { code: 409, .. }));
+        assert!(matches!(of_status(503, ""), Reason::Server { code: 503, .. }));
+    }
+}

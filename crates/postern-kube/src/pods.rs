@@ -1,0 +1,111 @@
+//! Looking at pods: waiting for a state, their logs, their events.
+
+use crate::apply::ObjectRef;
+use crate::connect::Cluster;
+use crate::error::{KubeError, Reason};
+use futures_util::TryStreamExt as _;
+use k8s_openapi::api::core::v1::{Event, Pod};
+use kube::Api;
+use kube::api::{ListParams, LogParams, WatchEvent, WatchParams};
+use serde::de::DeserializeOwned;
+use std::fmt::Debug;
+use std::time::Duration;
+
+/// Waits until `done` finds what it looks for in an object (`None` when it is not there). Each change the server
+/// reports is looked at; a watch that ends or expires (410) is begun again. Errors after `timeout` as "no answer".
+pub async fn until<K, T>(
+    cluster: &Cluster,
+    api: &Api<K>,
+    of: &ObjectRef,
+    timeout: Duration,
+    mut done: impl FnMut(Option<&K>) -> Option<T>,
+) -> Result<T, KubeError>
+where
+    K: Clone + Debug + DeserializeOwned + kube::Resource,
+{
+    let attempt = || format!("waiting for {of}");
+    let selector = format!("metadata.name={}", of.name);
+    let wait = async {
+        loop {
+            let listed = api.list(&ListParams::default().fields(&selector)).await;
+            let listed = listed.map_err(|error| cluster.error(attempt(), &error))?;
+            if let Some(found) = done(listed.items.first()) {
+                return Ok(found);
+            }
+            let version = listed.metadata.resource_version.unwrap_or_default();
+            let params = WatchParams::default().fields(&selector).timeout(60);
+            let Ok(events) = api.watch(&params, &version).await else {
+                // The list above tells why, should it fail too.
+                tokio::time::sleep(Duration::from_millis(200)).await;
+                continue;
+            };
+            let mut events = std::pin::pin!(events);
+            while let Ok(Some(event)) = events.try_next().await {
+                let found = match event {
+                    WatchEvent::Added(object) | WatchEvent::Modified(object) => done(Some(&object)),
+                    WatchEvent::Deleted(_) => done(None),
+                    WatchEvent::Bookmark(_) => None,
+                    WatchEvent::Error(_) => break,
+                };
+                if let Some(found) = found {
+                    return Ok(found);
+                }
+            }
+        }
+    };
+    match tokio::time::timeout(timeout, wait).await {
+        Ok(result) => result,
+        Err(_) => Err(KubeError::new(attempt(), Reason::NoAnswer(timeout.as_secs()))),
+    }
+}
+
+/// The pods of a namespace.
+pub fn api(cluster: &Cluster, namespace: &str) -> Api<Pod> {
+    Api::namespaced(cluster.client.clone(), namespace)
+}
+
+/// A pod as it is, or `None`.
+pub async fn get(cluster: &Cluster, namespace: &str, name: &str) -> Result<Option<Pod>, KubeError> {
+    api(cluster, namespace)
+        .get_opt(name)
+        .await
+        .map_err(|error| cluster.error(format!("reading Pod {namespace}/{name}"), &error))
+}
+
+/// The pods that a label selector picks.
+pub async fn select(cluster: &Cluster, namespace: &str, selector: &str) -> Result<Vec<Pod>, KubeError> {
+    let listed = api(cluster, namespace).list(&ListParams::default().labels(selector)).await;
+    let listed = listed
+        .map_err(|error| cluster.error(format!("listing pods of {namespace} by {selector:?}"), &error))?;
+    Ok(listed.items)
+}
+
+/// A container's log.
+pub async fn log(
+    cluster: &Cluster,
+    namespace: &str,
+    name: &str,
+    params: &LogParams,
+) -> Result<String, KubeError> {
+    api(cluster, namespace)
+        .logs(name, params)
+        .await
+        .map_err(|error| cluster.error(format!("reading the log of Pod {namespace}/{name}"), &error))
+}
+
+/// The events about one object, oldest first.
+pub async fn events(
+    cluster: &Cluster,
+    namespace: &str,
+    kind: &str,
+    name: &str,
+) -> Result<Vec<Event>, KubeError> {
+    let api: Api<Event> = Api::namespaced(cluster.client.clone(), namespace);
+    let fields = format!("involvedObject.kind={kind},involvedObject.name={name}");
+    let listed = api.list(&ListParams::default().fields(&fields)).await;
+    let listed = listed
+        .map_err(|error| cluster.error(format!("reading the events of {kind} {namespace}/{name}"), &error))?;
+    let mut events = listed.items;
+    events.sort_by_key(|event| event.metadata.creation_timestamp.clone());
+    Ok(events)
+}
