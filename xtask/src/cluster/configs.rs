@@ -157,11 +157,12 @@ fn proxy(cluster: &Cluster, node: &Node) -> Value {
     })
 }
 
+/// Two zones, because a template answers before the cluster's names are looked up.
 fn corefile(cluster: &Cluster) -> String {
     let ip = &cluster.first().ip;
     let kubeconfig = cluster.pki("coredns.kubeconfig");
     format!(
-        ".:53 {{
+        "cluster.local in-addr.arpa ip6.arpa {{
     bind {ip}
     errors
     health 127.0.0.1:8080
@@ -173,6 +174,11 @@ fn corefile(cluster: &Cluster) -> String {
         ttl 5
     }}
     cache 5
+}}
+
+. {{
+    bind {ip}
+    errors
     template ANY ANY . {{
         rcode NXDOMAIN
     }}

@@ -14,7 +14,7 @@ use super::{DEFAULT_ISSUER, UpArgs, components, configs, down, health, host, loa
 use crate::images::{self, Tarball};
 use crate::say::Progress;
 use crate::testbed::{self, Programs};
-use crate::{debian, sh};
+use crate::{debian, paths, sh};
 
 const PORTS: std::ops::Range<u16> = 20_000..30_000;
 /// A slow machine that also compiles something is still a machine.
@@ -25,7 +25,8 @@ pub(super) fn up(cluster: &Cluster, options: &UpArgs, progress: Progress) -> Res
         check_issuer(issuer)?;
     }
     debian::install_tools(progress)?;
-    let programs = testbed::programs(progress)?;
+    let mut programs = testbed::programs(progress)?;
+    programs.id = format!("{} {}", programs.id, made_of());
     let tarballs = if options.no_images {
         vec![images::sandbox(&programs, progress)?]
     } else {
@@ -59,6 +60,12 @@ pub(super) fn up(cluster: &Cluster, options: &UpArgs, progress: Progress) -> Res
     let version = testbed::kubernetes_version()?;
     progress.step(format!("Kubernetes {version} is up: KUBECONFIG={}", cluster.kubeconfig().display()));
     Ok(())
+}
+
+/// Changes with how daemons are configured, as the programs' own id does with what they are.
+fn made_of() -> String {
+    let sources = [include_str!("components.rs"), include_str!("configs.rs"), include_str!("layout.rs")];
+    paths::digest(sources.concat().as_bytes())[..16].to_owned()
 }
 
 /// Whether there is enough of a cluster to repair, or why not.
@@ -97,7 +104,7 @@ fn mend(
     if state.issuer != issuer {
         progress.step(format!("the issuer becomes {issuer}: restarting the API server"));
         issuer.clone_into(&mut state.issuer);
-        process::stop(cluster, "kube-apiserver", Duration::from_secs(5));
+        process::stop(cluster, "kube-apiserver", Duration::from_secs(1));
         state.save(cluster)?;
     }
     let bad: Vec<String> =
