@@ -32,7 +32,11 @@ const TOOLS: [(&str, &str); 14] = [
 const POLICY: &str = "/usr/sbin/policy-rc.d";
 
 fn missing() -> BTreeSet<&'static str> {
-    TOOLS.iter().filter(|(tool, _)| sh::which(Path::new(tool)).is_none()).map(|(_, package)| *package).collect()
+    TOOLS
+        .iter()
+        .filter(|(tool, _)| sh::which(Path::new(tool)).is_none())
+        .map(|(_, package)| *package)
+        .collect()
 }
 
 /// Says in one line why this machine cannot carry the cluster.
@@ -142,9 +146,13 @@ fn release() -> String {
 
 /// Today's Debian has one directory each for programs and libraries; packages still use the old names.
 fn skeleton(root: &Path) -> Result<()> {
-    for (link, to) in
-        [("bin", "usr/bin"), ("sbin", "usr/sbin"), ("lib", "usr/lib"), ("lib64", "usr/lib64"), ("lib32", "usr/lib32")]
-    {
+    for (link, to) in [
+        ("bin", "usr/bin"),
+        ("sbin", "usr/sbin"),
+        ("lib", "usr/lib"),
+        ("lib64", "usr/lib64"),
+        ("lib32", "usr/lib32"),
+    ] {
         fs::create_dir_all(root.join(to))?;
         symlink(to, root.join(link))?;
     }

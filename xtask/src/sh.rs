@@ -29,7 +29,10 @@ pub(crate) fn which(program: &Path) -> Option<PathBuf> {
         return program.exists().then(|| program.to_owned());
     }
     let path = std::env::var("PATH").unwrap_or_default();
-    path.split(':').chain(SYSTEM_PATH.split(':')).map(|dir| Path::new(dir).join(program)).find(|p| p.is_file())
+    path.split(':')
+        .chain(SYSTEM_PATH.split(':'))
+        .map(|dir| Path::new(dir).join(program))
+        .find(|p| p.is_file())
 }
 
 /// Runs it and returns what it printed; an error carries the end of its stderr.

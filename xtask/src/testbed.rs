@@ -122,7 +122,8 @@ fn check_go() -> Result<()> {
     let wanted = format!("Go {}.{} or newer is needed to build the test cluster", OLDEST_GO.0, OLDEST_GO.1);
     let Some(go) = sh::which(Path::new("go")) else { bail!("{wanted}: there is no `go` in PATH") };
     let version = sh::output(&mut sh::command(go, ["env", "GOVERSION"]))?;
-    let mut numbers = version.trim().trim_start_matches("go").split('.').map(|n| n.parse::<u32>().unwrap_or(0));
+    let mut numbers =
+        version.trim().trim_start_matches("go").split('.').map(|n| n.parse::<u32>().unwrap_or(0));
     let found = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
     if found < OLDEST_GO {
         bail!("{wanted}: this is {}", version.trim());

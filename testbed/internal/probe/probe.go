@@ -23,7 +23,7 @@ type answer struct {
 	Error  string `json:"error"`
 }
 
-const maxBody = 64 << 10
+const maxBody = 16 << 20
 
 // Run prints a JSON array with one answer per NAME=URL, in the order given. Server certificates are
 // not checked: these are local processes of our own, asked whether they live.

@@ -16,7 +16,11 @@ const KEPT: [&str; 2] = ["log", "lock"];
 
 pub(super) fn down(cluster: &Cluster, progress: Progress) -> Result<()> {
     let state = State::load(cluster);
-    if state.is_none() && !cluster.run.exists() && daemons(cluster).is_empty() && leftovers(cluster).is_empty() {
+    if state.is_none()
+        && !cluster.run.exists()
+        && daemons(cluster).is_empty()
+        && leftovers(cluster).is_empty()
+    {
         progress.step("nothing is up");
         return Ok(());
     }
@@ -69,11 +73,8 @@ fn leftovers(cluster: &Cluster) -> Vec<String> {
 }
 
 fn remove(path: &Path) -> Result<()> {
-    let outcome = if path.is_dir() && !path.is_symlink() {
-        fs::remove_dir_all(path)
-    } else {
-        fs::remove_file(path)
-    };
+    let outcome =
+        if path.is_dir() && !path.is_symlink() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
     match outcome {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             Err(error).with_context(|| format!("remove {}", path.display()))

@@ -1,5 +1,6 @@
 //! Whether the cluster is well: every process alive, every component answering.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
@@ -116,9 +117,47 @@ fn ask(cluster: &Cluster, urls: &[(String, String)], inside: bool) -> Result<Vec
     } else {
         sh::command(probe, Vec::<String>::new())
     };
-    command.args(["probe", "--cert", &cluster.pki("admin.crt"), "--key", &cluster.pki("admin.key")]).args(pairs);
+    command
+        .args(["probe", "--cert", &cluster.pki("admin.crt"), "--key", &cluster.pki("admin.key")])
+        .args(pairs);
     // A caller's proxy knows nothing of these addresses.
     Ok(serde_json::from_str(&sh::output(command.env_clear().env("PATH", sh::SYSTEM_PATH))?)?)
+}
+
+/// Waits until every node's kubelet knows the pods it should: right after its start it knows none, and
+/// refuses `exec` and `logs`.
+pub(super) fn wait_pods(cluster: &Cluster, patience: Duration) -> Result<()> {
+    let deadline = Instant::now() + patience;
+    let ids = |answer: &Answer| {
+        let list: Value = serde_json::from_str(&answer.body).unwrap_or_default();
+        let items = list["items"].as_array().cloned().unwrap_or_default();
+        let id = |pod: Value| pod["metadata"]["uid"].as_str().map(str::to_owned);
+        items.into_iter().filter_map(id).collect::<BTreeSet<String>>()
+    };
+    for node in &cluster.nodes {
+        let here = format!("spec.nodeName={},status.phase=Running", node.name);
+        let urls = [
+            ("api", format!("https://127.0.0.1:{API_PORT}/api/v1/pods?fieldSelector={here}")),
+            ("kubelet", format!("https://{}:10250/pods", node.ip)),
+        ]
+        .map(|(name, url)| (name.to_owned(), url));
+        loop {
+            let answers = ask(cluster, &urls, true)?;
+            let known = answers.iter().all(Answer::ok) && ids(&answers[0]).is_subset(&ids(&answers[1]));
+            if known {
+                break;
+            }
+            if Instant::now() > deadline {
+                bail!(
+                    "the kubelet of {} does not know its pods; see {}",
+                    node.name,
+                    cluster.log("kubelet").display()
+                );
+            }
+            std::thread::sleep(Duration::from_millis(150));
+        }
+    }
+    Ok(())
 }
 
 fn node_ready(body: &str) -> bool {

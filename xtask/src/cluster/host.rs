@@ -221,6 +221,15 @@ pub(super) fn restore(cluster: &Cluster, state: &State) {
             "/run/containerd" if !other_runtime => {
                 let _ = fs::remove_dir_all(dir);
             }
+            // `ip netns` mounts it on itself; busy as long as somebody's namespace has a name there.
+            "/run/netns" if fs::read_dir(dir).is_ok_and(|mut names| names.next().is_none()) => {
+                while mounts().iter().any(|m| m == Path::new(dir)) {
+                    if sh::run(&mut sh::command("umount", [dir])).is_err() {
+                        break;
+                    }
+                }
+                let _ = fs::remove_dir(dir);
+            }
             "/var/lib/cni" => {
                 let _ = fs::remove_dir_all("/var/lib/cni/results");
                 let _ = fs::remove_dir(dir);

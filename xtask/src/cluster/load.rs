@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use super::layout::{Cluster, Node};
-use super::{components, process};
 use super::state::State;
+use super::{components, process};
 use crate::images::Tarball;
 use crate::say::{self, Progress};
 use crate::sh;
@@ -26,7 +26,9 @@ pub(super) fn wait_runtime(node: &Node) -> Result<()> {
         let asked = sh::run(&mut sh::command("ctr", ["--address", &socket, "version"]));
         match asked {
             Ok(()) => return Ok(()),
-            Err(error) if Instant::now() > deadline => return Err(error.context("containerd does not answer")),
+            Err(error) if Instant::now() > deadline => {
+                return Err(error.context("containerd does not answer"));
+            }
             Err(_) => std::thread::sleep(Duration::from_millis(100)),
         }
     }
@@ -58,7 +60,12 @@ pub(super) fn changed(
 /// `cluster load-image`
 pub(super) fn named(cluster: &Cluster, tarballs: &[PathBuf]) -> Result<()> {
     let up = State::load(cluster).is_some_and(|s| s.of_this_boot());
-    if !up || cluster.nodes.iter().any(|n| process::running(cluster, &components::on(n, cluster, "containerd")).is_none()) {
+    if !up
+        || cluster
+            .nodes
+            .iter()
+            .any(|n| process::running(cluster, &components::on(n, cluster, "containerd")).is_none())
+    {
         bail!("the cluster is not up: `cargo xtask cluster up`");
     }
     for tarball in tarballs {

@@ -84,9 +84,8 @@ pub(super) fn ensure(cluster: &Cluster, daemon: &Daemon) -> Result<bool> {
     command.env_clear().env("PATH", sh::SYSTEM_PATH).env("HOME", "/root").current_dir("/");
     command.stdout(log.try_clone()?).stderr(log);
     let child = command.spawn().with_context(|| format!("start {}", daemon.name))?;
-    let process = Process::with_pid(child.id()).with_context(|| {
-        format!("{} ended at once; see {}", daemon.name, log_path.display())
-    })?;
+    let process = Process::with_pid(child.id())
+        .with_context(|| format!("{} ended at once; see {}", daemon.name, log_path.display()))?;
     fs::write(pid_file(cluster, &daemon.name), format!("{} {}\n", process.pid, process.start))?;
     Ok(true)
 }

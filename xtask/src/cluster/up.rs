@@ -79,7 +79,9 @@ fn whole(cluster: &Cluster, state: &State, programs: &Programs) -> Result<()> {
     if state.programs != programs.id {
         bail!("the testbed's sources changed");
     }
-    for file in [cluster.kubeconfig(), cluster.etc("etcd.yaml"), cluster.bin("kube-apiserver"), cluster.disk()] {
+    for file in
+        [cluster.kubeconfig(), cluster.etc("etcd.yaml"), cluster.bin("kube-apiserver"), cluster.disk()]
+    {
         if !file.exists() {
             bail!("{} is gone", file.display());
         }
@@ -116,6 +118,7 @@ fn mend(
     }
     progress.step(format!("repairing: {}", bad.join(", ")));
     start(cluster, state, tarballs, progress)?;
+    health::wait_pods(cluster, PATIENCE)?;
     progress.step(format!("repaired: KUBECONFIG={}", cluster.kubeconfig().display()));
     Ok(())
 }
@@ -144,10 +147,13 @@ fn prepare(cluster: &Cluster, state: &State, programs: &Programs) -> Result<()> 
     }
     let nodes: Vec<String> = cluster.nodes.iter().map(|n| format!("{}={}", n.name, n.ip)).collect();
     sh::run(
-        sh::command(cluster.bin("testctl"), ["pki", "--server", &format!("https://127.0.0.1:{}", state.port)])
-            .args(["--inside", &format!("https://127.0.0.1:{API_PORT}"), "--nodes", &nodes.join(",")])
-            .args(["--addresses", &format!("{},{API_SERVICE}", cluster.first().ip)])
-            .arg(cluster.dir.join("pki")),
+        sh::command(
+            cluster.bin("testctl"),
+            ["pki", "--server", &format!("https://127.0.0.1:{}", state.port)],
+        )
+        .args(["--inside", &format!("https://127.0.0.1:{API_PORT}"), "--nodes", &nodes.join(",")])
+        .args(["--addresses", &format!("{},{API_SERVICE}", cluster.first().ip)])
+        .arg(cluster.dir.join("pki")),
     )?;
     configs::write_all(cluster)?;
     host::bind_data(cluster)?;
@@ -172,10 +178,6 @@ fn start(cluster: &Cluster, state: &mut State, tarballs: &[Tarball], progress: P
     health::wait(cluster, state, &["etcd"], PATIENCE)?;
     ensure(cluster, &components::apiserver(cluster, state))?;
     ensure(cluster, &components::forward(cluster, state))?;
-    for node in &cluster.nodes {
-        load::wait_runtime(node)?;
-    }
-    load::changed(cluster, state, tarballs, progress)?;
     health::wait(cluster, state, &["kube-apiserver", "forward"], PATIENCE)?;
     progress.step("etcd and the API server answer");
     ensure(cluster, &components::controller_manager(cluster))?;
@@ -190,8 +192,13 @@ fn start(cluster: &Cluster, state: &mut State, tarballs: &[Tarball], progress: P
         ensure(cluster, &components::local_path(cluster, node))?;
     }
     if fresh {
-        progress.step("all started, waiting for the node");
+        progress.step("all started");
     }
+    // Meanwhile the controllers come to themselves, which takes as long.
+    for node in &cluster.nodes {
+        load::wait_runtime(node)?;
+    }
+    load::changed(cluster, state, tarballs, progress)?;
     health::wait(cluster, state, &[], PATIENCE)
 }
 

@@ -12,11 +12,22 @@ use crate::{debian, dist, paths, sh};
 
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 const USER: &str = "65532:65532";
-const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n";
+const PASSWD: &str =
+    "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n";
 const GROUP: &str = "root:x:0:\nnogroup:x:65534:\n";
 
 const TOOLS: [&str; 12] = [
-    "bash", "dash", "coreutils", "tar", "gzip", "curl", "findutils", "grep", "sed", "procps", "libc-bin",
+    "bash",
+    "dash",
+    "coreutils",
+    "tar",
+    "gzip",
+    "curl",
+    "findutils",
+    "grep",
+    "sed",
+    "procps",
+    "libc-bin",
     "base-files",
 ];
 /// Dependencies of package scripts, which never run here.
@@ -115,7 +126,9 @@ impl Image {
             }
             Recipe::DebianTools => {
                 let root = debian::rootfs(pantry.progress, &TOOLS, &TOOLS_LEAVE_OUT)?;
-                single(&[root], json!({"Cmd": ["bash"], "Env": [PATH], "WorkingDir": "/"}), |from| tools(&from[0]))
+                single(&[root], json!({"Cmd": ["bash"], "Env": [PATH], "WorkingDir": "/"}), |from| {
+                    tools(&from[0])
+                })
             }
             Recipe::Ops => {
                 let root = debian::rootfs(pantry.progress, &TOOLS, &TOOLS_LEAVE_OUT)?;
@@ -200,7 +213,8 @@ fn tools(root: &std::path::Path) -> Result<Files> {
 /// The static program, and a link for every applet it names.
 fn busybox(root: &std::path::Path) -> Result<Files> {
     let program = root.join("usr/bin/busybox");
-    let applets = sh::output(&mut sh::command(&program, ["--list"])).context("ask busybox for its applets")?;
+    let applets =
+        sh::output(&mut sh::command(&program, ["--list"])).context("ask busybox for its applets")?;
     let mut files = Files::default();
     files.directory("bin", 0o755).directory("tmp", 0o1777).directory("root", 0o700).directory("etc", 0o755);
     files.file("bin/busybox", &program, 0o755);
