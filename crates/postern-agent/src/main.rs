@@ -1,8 +1,10 @@
 //! `postern-agent`: see the library.
 
+use postern_agent::credentials;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: postern-agent run [--unlink] | serve | --version\n";
+const USAGE: &str = "usage: postern-agent run [--unlink] | serve | credentials | which TOOL | --version\n";
 
 fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args_os().skip(1).collect();
@@ -21,6 +23,25 @@ fn main() -> ExitCode {
             say(concat!("postern-agent ", env!("CARGO_PKG_VERSION"), "\n"));
             ExitCode::SUCCESS
         }
+        ["credentials"] => match credentials::mounted(Path::new(credentials::DIRECTORY)) {
+            Ok(found) => {
+                for (name, _) in found {
+                    say(&format!("{name}\n"));
+                }
+                ExitCode::SUCCESS
+            }
+            Err(error) => {
+                say(&format!("{error}\n"));
+                ExitCode::FAILURE
+            }
+        },
+        ["which", tool] => match which(tool) {
+            Some(path) => {
+                say(&format!("{}\n", path.display()));
+                ExitCode::SUCCESS
+            }
+            None => ExitCode::FAILURE,
+        },
         _ => {
             let _ = rustix::io::write(rustix::stdio::stderr(), USAGE.as_bytes());
             ExitCode::from(2)
@@ -30,4 +51,12 @@ fn main() -> ExitCode {
 
 fn say(text: &str) {
     let _ = rustix::io::write(rustix::stdio::stdout(), text.as_bytes());
+}
+
+/// Where a command of this name would be found, as execvp(3) looks.
+fn which(tool: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path)
+        .map(|directory| directory.join(tool))
+        .find(|file| file.is_file() && rustix::fs::access(file, rustix::fs::Access::EXEC_OK).is_ok())
 }

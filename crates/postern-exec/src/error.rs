@@ -97,10 +97,9 @@ impl ExecError {
             | Self::Inject(_)
             | Self::LocalFile { .. }
             | Self::Local(_) => exit::NEVER_REACHED,
-            Self::Broke(_) | Self::Corrupt { .. } => exit::BROKE,
             Self::TimedOut { .. } | Self::Cancelled(_) => exit::CANCELLED,
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => exit::OUTPUT_CLOSED,
-            Self::Output(_) => exit::BROKE,
+            Self::Broke(_) | Self::Corrupt { .. } | Self::Output(_) => exit::BROKE,
         }
     }
 

@@ -48,12 +48,9 @@ pub async fn run(
 async fn receive_all(mut reader: ExecReader, mut stdout: Sink, mut stderr: Sink) -> Result<i32, ExecError> {
     let mut heard = Instant::now();
     loop {
-        let event = match tokio::time::timeout_at(heard + SILENCE, reader.next()).await {
-            Ok(event) => event,
-            Err(_) => {
-                let seconds = SILENCE.as_secs();
-                return Err(ExecError::Broke(format!("no sign of life from the server for {seconds} s")));
-            }
+        let Ok(event) = tokio::time::timeout_at(heard + SILENCE, reader.next()).await else {
+            let seconds = SILENCE.as_secs();
+            return Err(ExecError::Broke(format!("no sign of life from the server for {seconds} s")));
         };
         match event {
             Ok(Some(ExecEvent::Stdout(data))) => stdout.write(data).await?,

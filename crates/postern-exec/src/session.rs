@@ -147,12 +147,9 @@ impl<R: Reader> Receiving<R> {
     async fn all(mut self) -> Result<Report, ExecError> {
         loop {
             let patience = if self.killed.load(Ordering::Relaxed) { KILL_PATIENCE } else { AGENT_SILENCE };
-            let incoming = match tokio::time::timeout(patience, self.reader.next()).await {
-                Ok(incoming) => incoming,
-                Err(_) => {
-                    let seconds = patience.as_secs();
-                    return Err(self.broke(format!("no sign of life from the pod for {seconds} s")).await);
-                }
+            let Ok(incoming) = tokio::time::timeout(patience, self.reader.next()).await else {
+                let seconds = patience.as_secs();
+                return Err(self.broke(format!("no sign of life from the pod for {seconds} s")).await);
             };
             match incoming {
                 Incoming::Bytes(bytes) => self.decoder.push(&bytes),

@@ -62,10 +62,10 @@ impl Cluster {
             config.auth_info.impersonate = Some(name.clone());
             config.auth_info.impersonate_groups = Some(groups.clone());
         }
-        Self::from_config(config, user)
+        Self::from_config(&config, user)
     }
 
-    fn from_config(config: Config, user: String) -> Result<Self, KubeError> {
+    fn from_config(config: &Config, user: String) -> Result<Self, KubeError> {
         let server = config.cluster_url.to_string().trim_end_matches('/').to_owned();
         let namespace = config.default_namespace.clone();
         let mut http = HttpConnector::new_with_resolver(resolver());
@@ -78,14 +78,14 @@ impl Cluster {
         let attempt = || format!("connecting to {server}");
         let failed = |error: &kube::Error| KubeError::from_client(attempt(), &server, error);
         let client = match config.proxy_url.clone() {
-            None => stack(&config, http).map_err(|error| failed(&error))?,
+            None => stack(config, http).map_err(|error| failed(&error))?,
             Some(proxy) => {
                 let tunnel = match proxy.scheme_str() {
-                    Some("http") => stack(&config, authorized(Tunnel::new(proxy.clone(), http), &proxy)),
+                    Some("http") => stack(config, authorized(Tunnel::new(proxy.clone(), http), &proxy)),
                     Some("https") => {
                         let inner = config.rustls_https_connector_with_connector(http);
                         let inner = inner.map_err(|error| failed(&error))?;
-                        stack(&config, authorized(Tunnel::new(proxy.clone(), inner), &proxy))
+                        stack(config, authorized(Tunnel::new(proxy.clone(), inner), &proxy))
                     }
                     _ => {
                         let reason = format!("the proxy {proxy} is neither http:// nor https://");

@@ -1,1 +1,20 @@
-//! The ops pod: desired objects, install, show, uninstall, audit.
+//! The ops pod: a small, restricted pod in which tools run on behalf of people outside.
+//!
+//! Each operation goes through the same steps: *observe* what is there, *validate*, *plan* (pure), *apply*, *report*.
+//! [`objects`] holds what is desired, and [`rules`] every permission with its reason; neither knows a client.
+
+pub mod audit;
+pub mod check;
+mod diagnose;
+mod diff;
+pub mod install;
+pub mod names;
+pub mod objects;
+mod podstate;
+pub mod rules;
+pub mod settings;
+pub mod show;
+pub mod uninstall;
+
+pub use diagnose::Diagnosis;
+pub use settings::{Access, InvalidSetting, Settings};

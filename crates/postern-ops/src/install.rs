@@ -1,0 +1,418 @@
+//! `ops install`: idempotent, in steps that can each be the last; running it again converges.
+//!
+//! The order keeps every state between two steps safe: what the ServiceAccount may reach is recorded before it is
+//! granted and forgotten only after it is taken away, and the Secret is there before the pod that mounts it.
+
+mod pod;
+
+use crate::diagnose::{self, Diagnosis};
+use crate::settings::{Access, InvalidSetting, Settings};
+use crate::{diff, names, objects, rules};
+use postern_kube::apply::{self, Change, Deletion, ObjectRef};
+use postern_kube::k8s_openapi::api::core::v1::{Namespace, Secret, ServiceAccount};
+use postern_kube::k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
+use postern_kube::kube::core::DynamicObject;
+use postern_kube::kube::{Resource, ResourceExt as _};
+use postern_kube::{Cluster, KubeError, Reason};
+use serde::Serialize;
+use std::collections::BTreeSet;
+
+/// Where an install tells what it does, as it does it.
+pub trait Reporter: Send {
+    /// An object was applied, kept or deleted. `details` are the differences of a dry run.
+    fn changed(&mut self, change: Change, of: &ObjectRef, details: &[String]);
+    /// What is being waited for.
+    fn progress(&mut self, text: &str);
+    /// Something the user should know.
+    fn warn(&mut self, text: &str);
+}
+
+/// Why an install stopped. Running it again continues.
+#[derive(Debug, thiserror::Error)]
+pub enum InstallError {
+    /// A setting cannot be right; nothing was sent.
+    #[error(transparent)]
+    Invalid(#[from] InvalidSetting),
+    /// A step failed.
+    #[error("install stopped at {step}")]
+    Step {
+        /// The step.
+        step: String,
+        /// Why.
+        source: KubeError,
+        /// What the refusal of a pod means.
+        diagnosis: Option<Box<Diagnosis>>,
+    },
+    /// The pod did not become ready.
+    #[error("Pod {}/{} is not ready: {why}", names::NAMESPACE, names::NAME)]
+    NotReady {
+        /// In a word.
+        why: String,
+        /// What was found.
+        diagnosis: Box<Diagnosis>,
+    },
+    /// The pod kept being replaced by someone else.
+    #[error(
+        "Pod {}/{} kept changing while it was installed: another install is at work",
+        names::NAMESPACE,
+        names::NAME
+    )]
+    Contended,
+}
+
+/// What an install did.
+#[derive(Debug, Clone, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Installed {
+    /// Each object and what happened to it.
+    pub changes: Vec<Changed>,
+    /// Whether nothing was really changed.
+    pub dry_run: bool,
+    /// Whether the pod is ready.
+    pub ready: bool,
+}
+
+/// One object of the report.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Changed {
+    /// What happened.
+    pub change: Change,
+    /// To what.
+    #[serde(flatten)]
+    pub object: ObjectRef,
+    /// The differences of a dry run.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub differences: Vec<String>,
+}
+
+struct Install<'a, R> {
+    cluster: &'a Cluster,
+    settings: &'a Settings,
+    reporter: &'a mut R,
+    dry_run: bool,
+    report: Installed,
+}
+
+/// Installs or converges; with `dry_run` the server judges everything and keeps nothing.
+pub async fn install(
+    cluster: &Cluster,
+    settings: &Settings,
+    dry_run: bool,
+    reporter: &mut impl Reporter,
+) -> Result<Installed, InstallError> {
+    settings.validate()?;
+    let report = Installed { dry_run, ..Installed::default() };
+    let mut install = Install { cluster, settings, reporter, dry_run, report };
+    for name in [names::NAMESPACE, names::TEST_NAMESPACE] {
+        install.namespace(name).await?;
+    }
+    let before = install.account().await?;
+    install.secret().await?;
+    install.roles(&before).await?;
+    install.pod().await?;
+    Ok(install.report)
+}
+
+fn at(of: &ObjectRef) -> impl FnOnce(KubeError) -> InstallError {
+    let step = of.to_string();
+    move |source| {
+        let diagnosis =
+            if step.starts_with("Pod ") { diagnose::of_refusal(&source).map(Box::new) } else { None };
+        InstallError::Step { step, source, diagnosis }
+    }
+}
+
+/// The object as it is sent.
+fn written<K>(desired: &K, of: &ObjectRef) -> Result<DynamicObject, InstallError>
+where
+    K: Resource<DynamicType = ()> + Serialize,
+{
+    apply::dynamic(desired).map_err(|error| {
+        at(of)(KubeError { attempt: format!("writing {of}"), reason: Reason::Answer(error.to_string()) })
+    })
+}
+
+impl<R: Reporter> Install<'_, R> {
+    fn record(&mut self, change: Change, of: ObjectRef, differences: Vec<String>) {
+        self.reporter.changed(change, &of, &differences);
+        self.report.changes.push(Changed { change, object: of, differences });
+    }
+
+    /// In a dry run, an object whose namespace is not there yet cannot be judged by the server.
+    fn unjudged(&self, error: &KubeError) -> bool {
+        self.dry_run && error.is_not_found()
+    }
+
+    async fn apply<K>(&mut self, desired: &K) -> Result<Option<DynamicObject>, InstallError>
+    where
+        K: Resource<DynamicType = ()> + Serialize,
+    {
+        let of = ObjectRef::of::<K>(
+            desired.meta().namespace.as_deref(),
+            desired.meta().name.as_deref().unwrap_or_default(),
+        );
+        let desired = written(desired, &of)?;
+        let existing = match apply::get(self.cluster, &of).await {
+            Ok(existing) => existing,
+            Err(error) if self.unjudged(&error) => None,
+            Err(error) => return Err(at(&of)(error)),
+        };
+        let mut applied = apply::apply(self.cluster, &desired, existing.as_ref(), self.dry_run).await;
+        let mut tries = 0;
+        while let Err(error) = &applied {
+            tries += 1;
+            match &error.reason {
+                // Someone else was at it in the same moment.
+                Reason::Refused { code: 409, .. } if tries <= 3 => {}
+                // A binding cannot be pointed to another role: an older one makes way.
+                Reason::Refused { code: 422, .. }
+                    if tries == 1 && of.kind.ends_with("Binding") && !self.dry_run =>
+                {
+                    let any = Deletion::default();
+                    apply::delete(self.cluster, &of, &any, self.settings.timeout).await.map_err(at(&of))?;
+                }
+                _ => break,
+            }
+            applied = apply::apply(self.cluster, &desired, existing.as_ref(), self.dry_run).await;
+        }
+        match applied {
+            Ok((change, now)) => {
+                let differences = match &existing {
+                    Some(before) if self.dry_run => diff::lines(before, &now),
+                    _ => Vec::new(),
+                };
+                let change = if self.dry_run && existing.is_some() {
+                    if differences.is_empty() { Change::Unchanged } else { Change::Updated }
+                } else {
+                    change
+                };
+                self.record(change, of, differences);
+                Ok(Some(now))
+            }
+            Err(error) if self.unjudged(&error) => {
+                self.record(Change::Created, of, Vec::new());
+                Ok(None)
+            }
+            Err(error) => Err(at(&of)(error)),
+        }
+    }
+
+    /// A namespace that someone made for us is used as it is.
+    async fn namespace(&mut self, name: &str) -> Result<(), InstallError> {
+        let of = ObjectRef::of::<Namespace>(None, name);
+        let desired = objects::namespace(name);
+        let mut existing = match apply::get(self.cluster, &of).await {
+            Ok(existing) => existing,
+            Err(error) if error.is_forbidden() => {
+                self.reporter.progress(&format!("{of}: taken as given (you may not read it)"));
+                return Ok(());
+            }
+            Err(error) => return Err(at(&of)(error)),
+        };
+        if let Some(ending) = existing.take_if(|object| object.metadata.deletion_timestamp.is_some())
+            && !self.dry_run
+        {
+            self.reporter.progress(&format!("waiting for the old {of} to go"));
+            let only = Deletion { uid: ending.uid(), grace_seconds: None };
+            apply::delete(self.cluster, &of, &only, self.settings.timeout).await.map_err(at(&of))?;
+        }
+        let Some(existing) = existing else { return self.apply(&desired).await.map(|_| ()) };
+        let wanted = desired.metadata.labels.unwrap_or_default();
+        let labels = existing.labels();
+        let ours = labels.get(objects::MANAGED_BY.0).is_some_and(|value| value == objects::MANAGED_BY.1);
+        if wanted.iter().all(|(key, value)| labels.get(key) == Some(value)) {
+            self.record(Change::Unchanged, of, Vec::new());
+        } else if ours {
+            self.apply(&objects::namespace(name)).await?;
+        } else {
+            let enforced = labels.get("pod-security.kubernetes.io/enforce").map(String::as_str);
+            if enforced != Some("restricted") {
+                self.reporter.warn(&format!(
+                    "{of} is not ours and does not enforce the restricted Pod Security Standard; \
+                     label it pod-security.kubernetes.io/enforce=restricted"
+                ));
+            }
+            self.record(Change::Unchanged, of, Vec::new());
+        }
+        Ok(())
+    }
+
+    /// Records the wider of the old and the new access, and returns the old.
+    async fn account(&mut self) -> Result<String, InstallError> {
+        let of = ObjectRef::of::<ServiceAccount>(Some(names::NAMESPACE), names::NAME);
+        let existing = match apply::get(self.cluster, &of).await {
+            Ok(existing) => existing,
+            Err(error) if self.unjudged(&error) => None,
+            Err(error) => return Err(at(&of)(error)),
+        };
+        let annotation = |object: &DynamicObject| object.annotations().get(names::CLUSTER_ACCESS).cloned();
+        let before = existing.as_ref().and_then(annotation).unwrap_or_default();
+        let desired = self.settings.access.text();
+        let union: BTreeSet<&str> =
+            before.split(',').chain(desired.split(',')).filter(|part| !part.is_empty()).collect();
+        let union = union.into_iter().collect::<Vec<_>>().join(",");
+        self.apply(&objects::service_account(if self.dry_run { &desired } else { &union })).await?;
+        Ok(before)
+    }
+
+    async fn secret(&mut self) -> Result<(), InstallError> {
+        let of = ObjectRef::of::<Secret>(Some(names::NAMESPACE), names::SECRET);
+        let existing = match apply::get(self.cluster, &of).await {
+            Ok(existing) => existing,
+            Err(error) if self.unjudged(&error) => None,
+            Err(error) => return Err(at(&of)(error)),
+        };
+        let data = objects::secret_data(self.settings);
+        let existing: Option<Secret> = existing.and_then(|object| object.try_parse().ok());
+        let now = || jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+        let kept = existing
+            .as_ref()
+            .filter(|secret| secret.data.clone().unwrap_or_default() == data)
+            .and_then(|secret| secret.annotations().get(names::ROTATED_AT).cloned());
+        let rotated_at = kept.unwrap_or_else(now);
+        let extra: Vec<String> = existing
+            .iter()
+            .flat_map(|secret| secret.data.iter().flat_map(|data| data.keys().cloned()))
+            .filter(|key| !data.contains_key(key))
+            .collect();
+        // An apply leaves alone what others put there; in this Secret nothing but the credential may be.
+        if !extra.is_empty() && !self.dry_run {
+            strip(self.cluster, &extra).await.map_err(at(&of))?;
+        }
+        self.apply(&objects::secret(data, &rotated_at)).await?;
+        Ok(())
+    }
+
+    async fn roles(&mut self, before: &str) -> Result<(), InstallError> {
+        let desired = self.settings.access.clone();
+        match &desired {
+            Access::None => {}
+            Access::Namespaces(wanted) => {
+                for namespace in wanted {
+                    let (role, binding) = objects::role(namespace, names::NAME, rules::ACCESS);
+                    self.apply(&role).await?;
+                    self.apply(&binding).await?;
+                }
+            }
+            Access::All => {
+                self.reporter.warn(
+                    "--cluster-access all: tools in the ops pod may run commands in every pod of the cluster, \
+                     system pods included, and so act as any of them; name namespaces instead where you can",
+                );
+                let (role, binding) = objects::cluster_role();
+                self.apply(&role).await?;
+                self.apply(&binding).await?;
+            }
+        }
+        if desired != Access::None {
+            let (role, binding) = objects::role(names::NAMESPACE, names::SECRET_ROLE, rules::ACCESS_SECRET);
+            self.apply(&role).await?;
+            self.apply(&binding).await?;
+        }
+        for of in stale(before, &desired) {
+            let any = Deletion::default();
+            if self.dry_run
+                || apply::delete(self.cluster, &of, &any, self.settings.timeout).await.map_err(at(&of))?
+            {
+                self.record(Change::Deleted, of, Vec::new());
+            }
+        }
+        if !self.dry_run && before != desired.text() && !before.is_empty() {
+            let account = objects::service_account(&desired.text());
+            let of = ObjectRef::of::<ServiceAccount>(Some(names::NAMESPACE), names::NAME);
+            let account = written(&account, &of)?;
+            apply::apply(self.cluster, &account, None, false).await.map_err(at(&of))?;
+        }
+        Ok(())
+    }
+}
+
+/// Roles and bindings of an earlier access that the desired one has not got.
+fn stale(before: &str, desired: &Access) -> Vec<ObjectRef> {
+    let (namespaces, all) = Access::parse(before);
+    let keeps =
+        |namespace: &String| matches!(desired, Access::Namespaces(wanted) if wanted.contains(namespace));
+    let pair = |namespace: &str, name: &str| {
+        [ObjectRef::of::<RoleBinding>(Some(namespace), name), ObjectRef::of::<Role>(Some(namespace), name)]
+    };
+    let mut gone: Vec<ObjectRef> = namespaces
+        .iter()
+        .filter(|namespace| !keeps(namespace))
+        .flat_map(|namespace| pair(namespace, names::NAME))
+        .collect();
+    if all && *desired != Access::All {
+        gone.push(ObjectRef::of::<ClusterRoleBinding>(None, names::NAME));
+        gone.push(ObjectRef::of::<ClusterRole>(None, names::NAME));
+    }
+    if *desired == Access::None && (all || !namespaces.is_empty()) {
+        gone.extend(pair(names::NAMESPACE, names::SECRET_ROLE));
+    }
+    gone
+}
+
+/// Takes keys out of the Secret that do not belong there.
+async fn strip(cluster: &Cluster, keys: &[String]) -> Result<(), KubeError> {
+    use postern_kube::kube::Api;
+    use postern_kube::kube::api::{Patch, PatchParams};
+    let data: serde_json::Map<String, serde_json::Value> =
+        keys.iter().map(|key| (key.clone(), serde_json::Value::Null)).collect();
+    let patch = serde_json::json!({ "data": data });
+    let api: Api<Secret> = Api::namespaced(cluster.client.clone(), names::NAMESPACE);
+    let params =
+        PatchParams { field_manager: Some(apply::FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+    match api.patch(names::SECRET, &params, &Patch::Merge(&patch)).await {
+        Ok(_) => Ok(()),
+        Err(error) => Err(cluster.error("removing foreign keys from the credential Secret", &error)),
+    }
+}
+
+/// The manifests as they would be applied, the Secret's values left out.
+pub fn manifests(settings: &Settings) -> Result<Vec<DynamicObject>, serde_json::Error> {
+    let empty = objects::secret_data(settings).into_keys().map(|key| (key, Default::default())).collect();
+    let credential =
+        objects::CredentialVersion { version: "none".to_owned(), rotated_at: "never".to_owned() };
+    let mut all = vec![
+        apply::dynamic(&objects::namespace(names::NAMESPACE))?,
+        apply::dynamic(&objects::namespace(names::TEST_NAMESPACE))?,
+        apply::dynamic(&objects::service_account(&settings.access.text()))?,
+        apply::dynamic(&objects::secret(empty, "never"))?,
+    ];
+    let mut pairs = Vec::new();
+    match &settings.access {
+        Access::None => {}
+        Access::Namespaces(wanted) => {
+            pairs.extend(wanted.iter().map(|namespace| objects::role(namespace, names::NAME, rules::ACCESS)));
+        }
+        Access::All => {
+            let (role, binding) = objects::cluster_role();
+            all.extend([apply::dynamic(&role)?, apply::dynamic(&binding)?]);
+        }
+    }
+    if settings.access != Access::None {
+        pairs.push(objects::role(names::NAMESPACE, names::SECRET_ROLE, rules::ACCESS_SECRET));
+    }
+    for (role, binding) in pairs {
+        all.extend([apply::dynamic(&role)?, apply::dynamic(&binding)?]);
+    }
+    all.push(apply::dynamic(&objects::pod(settings, &credential))?);
+    Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn access_that_is_no_longer_asked_for_is_taken_away() {
+        let names = |before: &str, desired: Access| {
+            stale(before, &desired).iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        let of = |names: &[&str]| Access::Namespaces(names.iter().map(|name| (*name).to_owned()).collect());
+        assert!(names("", Access::None).is_empty());
+        assert!(names("a", of(&["a", "b"])).is_empty());
+        assert_eq!(names("a,b", of(&["b"])), ["RoleBinding a/postern-ops", "Role a/postern-ops"]);
+        assert_eq!(names("*", of(&["b"])), ["ClusterRoleBinding postern-ops", "ClusterRole postern-ops"]);
+        assert_eq!(names("a", Access::None).len(), 4);
+    }
+}

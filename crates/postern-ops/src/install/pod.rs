@@ -1,0 +1,178 @@
+//! The last step of an install: the pod, kept, made or replaced, and waited for.
+
+use super::{Install, InstallError, Reporter, at, written};
+use crate::podstate::{Step, Wanted, next_step, stuck};
+use crate::{diagnose, names, objects};
+use postern_kube::apply::{self, Change, Deletion, ObjectRef};
+use postern_kube::k8s_openapi::api::core::v1::{Pod, Secret};
+use postern_kube::{KubeError, Reason, pods};
+use std::time::Duration;
+use tokio::time::Instant;
+
+impl<R: Reporter> Install<'_, R> {
+    /// UID and version of the Secret as it is now.
+    async fn credential(&self) -> Result<objects::CredentialVersion, InstallError> {
+        let of = ObjectRef::of::<Secret>(Some(names::NAMESPACE), names::SECRET);
+        let secret = match apply::get(self.cluster, &of).await {
+            Ok(secret) => secret,
+            Err(error) if self.unjudged(&error) => None,
+            Err(error) => return Err(at(&of)(error)),
+        };
+        let secret = secret.as_ref().map(|object| &object.metadata);
+        let part = |part: Option<String>| part.unwrap_or_else(|| "none".to_owned());
+        Ok(objects::CredentialVersion {
+            version: format!(
+                "{}.{}",
+                part(secret.and_then(|metadata| metadata.uid.clone())),
+                part(secret.and_then(|metadata| metadata.resource_version.clone()))
+            ),
+            rotated_at: part(
+                secret.and_then(|metadata| metadata.annotations.as_ref()?.get(names::ROTATED_AT).cloned()),
+            ),
+        })
+    }
+
+    pub(super) async fn pod(&mut self) -> Result<(), InstallError> {
+        let of = ObjectRef::of::<Pod>(Some(names::NAMESPACE), names::NAME);
+        let first = self.current_pod().await?;
+        let first_uid = first.as_ref().and_then(|pod| pod.metadata.uid.clone());
+        let force = first_uid.as_deref().filter(|_| self.settings.force);
+        if self.dry_run {
+            let desired = objects::pod(self.settings, &self.credential().await?);
+            return self.pod_dry_run(first.as_ref(), &desired, force).await;
+        }
+        let mut change = Change::Unchanged;
+        // Each turn looks afresh: another install, or a person, may be at work at the same time.
+        for _ in 0..6 {
+            let credential = self.credential().await?;
+            let desired = objects::pod(self.settings, &credential);
+            let existing = self.current_pod().await?;
+            let gone = match next_step(existing.as_ref(), Wanted { pod: &desired, force }) {
+                Step::Keep => {
+                    self.record(change, of.clone(), Vec::new());
+                    return self.ready().await;
+                }
+                Step::Create => {
+                    let object = written(&desired, &of)?;
+                    match apply::apply(self.cluster, &object, None, false).await {
+                        Ok(_) if first_uid.is_some() => change = Change::Updated,
+                        Ok(_) => change = Change::Created,
+                        // Another install made one of another specification in the same moment.
+                        Err(error) if error.is_conflict() => {}
+                        Err(KubeError { reason: Reason::Refused { code: 422, .. }, .. })
+                            if self.current_pod().await?.is_some() => {}
+                        Err(error) => return Err(at(&of)(error)),
+                    }
+                    continue;
+                }
+                Step::Replace { uid, why } => {
+                    let seconds = self.settings.timeout.as_secs();
+                    self.reporter.progress(&format!(
+                        "replacing {of}: {why}; running tools may take {seconds} s to finish"
+                    ));
+                    uid
+                }
+                Step::WaitGone { uid } => {
+                    self.reporter.progress(&format!("waiting for the old {of} to go"));
+                    uid
+                }
+            };
+            self.delete_pod(&of, gone).await?;
+        }
+        Err(InstallError::Contended)
+    }
+
+    async fn current_pod(&self) -> Result<Option<Pod>, InstallError> {
+        let of = ObjectRef::of::<Pod>(Some(names::NAMESPACE), names::NAME);
+        match pods::get(self.cluster, names::NAMESPACE, names::NAME).await {
+            Ok(pod) => Ok(pod),
+            Err(error) if self.unjudged(&error) => Ok(None),
+            Err(error) => Err(at(&of)(error)),
+        }
+    }
+
+    async fn delete_pod(&self, of: &ObjectRef, uid: String) -> Result<(), InstallError> {
+        let seconds = u32::try_from(self.settings.timeout.as_secs()).unwrap_or(u32::MAX);
+        let deletion = Deletion { uid: Some(uid), grace_seconds: Some(seconds) };
+        // The kubelet ends what is still running after the grace; a little more for it to say so.
+        let limit = self.settings.timeout + Duration::from_secs(30);
+        apply::delete(self.cluster, of, &deletion, limit).await.map(|_| ()).map_err(at(of))
+    }
+
+    async fn pod_dry_run(
+        &mut self,
+        existing: Option<&Pod>,
+        desired: &Pod,
+        force: Option<&str>,
+    ) -> Result<(), InstallError> {
+        let of = ObjectRef::of::<Pod>(Some(names::NAMESPACE), names::NAME);
+        let rotated = self
+            .report
+            .changes
+            .iter()
+            .any(|changed| changed.object.kind == "Secret" && changed.change != Change::Unchanged);
+        match next_step(existing, Wanted { pod: desired, force }) {
+            Step::Keep if !rotated => self.record(Change::Unchanged, of, Vec::new()),
+            Step::Keep => {
+                self.record(Change::Updated, of, vec!["replaced: the credential changed".to_owned()]);
+            }
+            Step::Replace { why, .. } => self.record(Change::Updated, of, vec![format!("replaced: {why}")]),
+            Step::Create | Step::WaitGone { .. } => {
+                self.apply(desired).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn ready(&mut self) -> Result<(), InstallError> {
+        let of = ObjectRef::of::<Pod>(Some(names::NAMESPACE), names::NAME);
+        let api = pods::api(self.cluster, names::NAMESPACE);
+        let end = Instant::now() + self.settings.timeout;
+        let mut last = String::new();
+        let reporter = &mut *self.reporter;
+        let waited = pods::until(self.cluster, &api, &of, self.settings.timeout, |pod: Option<&Pod>| {
+            let Some(pod) = pod else { return Some(Err("it was deleted".to_owned())) };
+            if postern_exec::target::is_ready(pod) {
+                return Some(Ok(()));
+            }
+            let state = state(pod);
+            if state != last {
+                reporter.progress(&format!("waiting for {of} to be ready: {state}"));
+                last.clone_from(&state);
+            }
+            stuck(pod).map(Err)
+        });
+        let why = match waited.await {
+            Ok(Ok(())) => {
+                self.report.ready = true;
+                return Ok(());
+            }
+            Ok(Err(why)) => why,
+            Err(error) if Instant::now() >= end => {
+                drop(error);
+                format!("not within {} s", self.settings.timeout.as_secs())
+            }
+            Err(error) => return Err(at(&of)(error)),
+        };
+        let pod = pods::get(self.cluster, names::NAMESPACE, names::NAME).await.ok().flatten();
+        let events =
+            pods::events(self.cluster, names::NAMESPACE, "Pod", names::NAME).await.unwrap_or_default();
+        let uid = pod.as_ref().and_then(|pod| pod.metadata.uid.as_ref());
+        // Events of earlier pods of that name say nothing about this one.
+        let events: Vec<_> = events
+            .into_iter()
+            .filter(|event| uid.is_none() || event.involved_object.uid.as_ref() == uid)
+            .collect();
+        let diagnosis = Box::new(diagnose::of_pod(pod.as_ref(), &events));
+        Err(InstallError::NotReady { why, diagnosis })
+    }
+}
+
+/// In a word, what a pod that is not ready is doing.
+fn state(pod: &Pod) -> String {
+    let status = pod.status.as_ref();
+    let mut containers = status.and_then(|status| status.container_statuses.as_ref()).into_iter().flatten();
+    let waiting =
+        containers.filter_map(|container| container.state.as_ref()?.waiting.as_ref()?.reason.clone()).next();
+    waiting.or_else(|| status.and_then(|status| status.phase.clone())).unwrap_or_else(|| "Pending".to_owned())
+}

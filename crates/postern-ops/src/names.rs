@@ -1,0 +1,59 @@
+//! The names of everything the ops pod consists of.
+
+/// The namespace of the ops pod.
+pub const NAMESPACE: &str = "postern-ops";
+/// The namespace of one-shot workloads.
+pub const TEST_NAMESPACE: &str = "postern-test";
+/// Pod, ServiceAccount, Roles and bindings.
+pub const NAME: &str = "postern-ops";
+/// The credential Secret.
+pub const SECRET: &str = "postern-ops-credentials";
+/// The Role that opens the one credential Secret.
+pub const SECRET_ROLE: &str = "postern-ops-credentials";
+/// The pod's only container.
+pub const CONTAINER: &str = "tools";
+/// The agent in the image.
+pub const AGENT: &str = "/usr/local/bin/postern-agent";
+/// Where the image of releases lies; a mirror prefix in the config takes the place of the registry's host.
+pub const IMAGE_REPOSITORY: &str = "ghcr.io/postern-dev/postern-ops";
+
+/// When the credential was last changed.
+pub const ROTATED_AT: &str = "postern.dev/rotated-at";
+/// UID and version of the Secret that the pod was made with; reveals nothing of its content.
+pub const CREDENTIAL_VERSION: &str = "postern.dev/credential-version";
+/// A hash over the pod's desired spec.
+pub const SPEC_HASH: &str = "postern.dev/spec-hash";
+/// Which namespaces the ServiceAccount was given access to.
+pub const CLUSTER_ACCESS: &str = "postern.dev/cluster-access";
+
+/// The image of this release: its tag is the program's version, and `dev` for a development build.
+pub fn default_image(version: &str) -> String {
+    let tag = if version.contains("-dev") { "dev" } else { version };
+    format!("{IMAGE_REPOSITORY}:{tag}")
+}
+
+/// `image` as it is named behind a mirror: the mirror takes the place of the registry's host.
+pub fn mirrored(image: &str, mirror: &str) -> String {
+    let path = match image.split_once('/') {
+        Some((host, path)) if host.contains(['.', ':']) || host == "localhost" => path,
+        _ => image,
+    };
+    format!("{}/{path}", mirror.trim_end_matches('/'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mirror_takes_the_hosts_place() {
+        assert_eq!(mirrored("ghcr.io/a/b:1", "mirror.corp:5000/x/"), "mirror.corp:5000/x/a/b:1");
+        assert_eq!(mirrored("library/busybox", "mirror.corp"), "mirror.corp/library/busybox");
+    }
+
+    #[test]
+    fn a_release_names_its_own_image() {
+        assert_eq!(default_image("1.2.3"), "ghcr.io/postern-dev/postern-ops:1.2.3");
+        assert_eq!(default_image("1.3.0-dev"), "ghcr.io/postern-dev/postern-ops:dev");
+    }
+}

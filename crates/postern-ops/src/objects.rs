@@ -1,0 +1,287 @@
+//! What is desired, as pure functions of the settings.
+
+use crate::names;
+use crate::rules::{self, Rule};
+use crate::settings::{Access, Settings};
+use postern_kube::apply::metadata;
+use postern_kube::k8s_openapi::ByteString;
+use postern_kube::k8s_openapi::api::core::v1::{
+    Capabilities, Container, EmptyDirVolumeSource, EnvVar, LocalObjectReference, Namespace, Pod,
+    PodSecurityContext, PodSpec, ResourceRequirements, SeccompProfile, Secret, SecretVolumeSource,
+    SecurityContext, ServiceAccount, Volume, VolumeMount,
+};
+use postern_kube::k8s_openapi::api::rbac::v1::{
+    ClusterRole, ClusterRoleBinding, Role, RoleBinding, RoleRef, Subject,
+};
+use postern_kube::k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use std::collections::BTreeMap;
+
+/// The label by which we know what is ours.
+pub const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "postern");
+
+fn labels() -> [(&'static str, String); 3] {
+    [
+        ("app.kubernetes.io/name", "postern".to_owned()),
+        ("app.kubernetes.io/component", "ops".to_owned()),
+        (MANAGED_BY.0, MANAGED_BY.1.to_owned()),
+    ]
+}
+
+/// A namespace in which nothing but restricted pods can run.
+pub fn namespace(name: &str) -> Namespace {
+    let pss = |mode: &str| format!("pod-security.kubernetes.io/{mode}");
+    let mut metadata = metadata(None, name, labels());
+    let all = metadata.labels.get_or_insert_default();
+    for mode in ["enforce", "audit", "warn"] {
+        all.insert(pss(mode), "restricted".to_owned());
+    }
+    Namespace { metadata, ..Namespace::default() }
+}
+
+/// The identity of the pod; `access` is what its annotation records.
+pub fn service_account(access: &str) -> ServiceAccount {
+    let mut metadata = metadata(Some(names::NAMESPACE), names::NAME, labels());
+    if !access.is_empty() {
+        metadata.annotations = Some([(names::CLUSTER_ACCESS.to_owned(), access.to_owned())].into());
+    }
+    // A pod of ours that wants a token says so itself; no other pod of this account gets one by accident.
+    ServiceAccount { metadata, automount_service_account_token: Some(false), ..ServiceAccount::default() }
+}
+
+/// The data of the credential Secret: each credential under all its names.
+pub fn secret_data(settings: &Settings) -> BTreeMap<String, ByteString> {
+    let entries = settings.credentials.iter().flat_map(|(credential, secret)| {
+        credential.names.iter().map(|name| (name.clone(), ByteString(secret.expose().to_vec())))
+    });
+    entries.collect()
+}
+
+/// The credential Secret; always there, empty without a static key.
+pub fn secret(data: BTreeMap<String, ByteString>, rotated_at: &str) -> Secret {
+    let mut metadata = metadata(Some(names::NAMESPACE), names::SECRET, labels());
+    metadata.annotations = Some(
+        [
+            (names::ROTATED_AT.to_owned(), rotated_at.to_owned()),
+            // A chart that adopts the namespace must not sweep the credential away.
+            ("helm.sh/resource-policy".to_owned(), "keep".to_owned()),
+        ]
+        .into(),
+    );
+    Secret { metadata, data: Some(data), type_: Some("Opaque".to_owned()), ..Secret::default() }
+}
+
+/// The Secret that the pod is made with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CredentialVersion {
+    /// UID and resource version.
+    pub version: String,
+    /// When it was rotated.
+    pub rotated_at: String,
+}
+
+/// The pod. It passes PSA `restricted` and OpenShift's restricted-v2: neither a user nor a group is set, so any
+/// namespace's range fits, and everything writable is an emptyDir.
+pub fn pod(settings: &Settings, credential: &CredentialVersion) -> Pod {
+    let spec = pod_spec(settings);
+    let mut metadata = metadata(Some(names::NAMESPACE), names::NAME, labels());
+    let annotation = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+    metadata.annotations = Some(
+        [
+            annotation(postern_exec::target::AGENT_ANNOTATION, names::AGENT),
+            annotation(names::CREDENTIAL_VERSION, &credential.version),
+            annotation(names::ROTATED_AT, &credential.rotated_at),
+            annotation(names::SPEC_HASH, &spec_hash(&spec)),
+        ]
+        .into(),
+    );
+    Pod { metadata, spec: Some(spec), status: None }
+}
+
+/// A hash over the spec as we write it, to know an older one by.
+fn spec_hash(spec: &PodSpec) -> String {
+    // A plain structure of maps with string keys: it cannot fail to be written.
+    let text = serde_json::to_vec(spec).unwrap_or_default();
+    blake3::hash(&text).to_hex()[..16].to_owned()
+}
+
+fn pod_spec(settings: &Settings) -> PodSpec {
+    let quantities = |cpu: &str, memory: &str| {
+        [("cpu", cpu), ("memory", memory)].map(|(name, value)| (name.to_owned(), Quantity(value.to_owned())))
+    };
+    let mount = |name: &str, path: &str, read_only: bool| VolumeMount {
+        name: name.to_owned(),
+        mount_path: path.to_owned(),
+        read_only: read_only.then_some(true),
+        ..VolumeMount::default()
+    };
+    let empty_dir = |name: &str, limit: &str| Volume {
+        name: name.to_owned(),
+        empty_dir: Some(EmptyDirVolumeSource { size_limit: Some(Quantity(limit.to_owned())), medium: None }),
+        ..Volume::default()
+    };
+    let env = |name: &str, value: &str| EnvVar {
+        name: name.to_owned(),
+        value: Some(value.to_owned()),
+        value_from: None,
+    };
+    let container = Container {
+        name: names::CONTAINER.to_owned(),
+        image: Some(settings.image.clone()),
+        image_pull_policy: Some("IfNotPresent".to_owned()),
+        command: Some(vec![names::AGENT.to_owned(), "serve".to_owned()]),
+        working_dir: Some("/home/ops".to_owned()),
+        env: Some(vec![env("HOME", "/home/ops"), env("TMPDIR", "/tmp")]),
+        resources: Some(ResourceRequirements {
+            requests: Some(quantities("50m", "64Mi").into()),
+            limits: Some(quantities("500m", "256Mi").into()),
+            claims: None,
+        }),
+        security_context: Some(SecurityContext {
+            allow_privilege_escalation: Some(false),
+            capabilities: Some(Capabilities { drop: Some(vec!["ALL".to_owned()]), add: None }),
+            read_only_root_filesystem: Some(true),
+            run_as_non_root: Some(true),
+            ..SecurityContext::default()
+        }),
+        volume_mounts: Some(vec![
+            mount("home", "/home/ops", false),
+            mount("tmp", "/tmp", false),
+            mount("run", "/run/postern", false),
+            mount("credentials", "/var/run/secrets/postern/credentials", true),
+        ]),
+        ..Container::default()
+    };
+    let credentials = Volume {
+        name: "credentials".to_owned(),
+        secret: Some(SecretVolumeSource {
+            secret_name: Some(names::SECRET.to_owned()),
+            // Readable whatever user the pod is given; nobody else is in it.
+            default_mode: Some(0o444),
+            items: None,
+            optional: None,
+        }),
+        ..Volume::default()
+    };
+    PodSpec {
+        service_account_name: Some(names::NAME.to_owned()),
+        automount_service_account_token: Some(settings.access != Access::None),
+        enable_service_links: Some(false),
+        restart_policy: Some("Always".to_owned()),
+        termination_grace_period_seconds: Some(30),
+        security_context: Some(PodSecurityContext {
+            run_as_non_root: Some(true),
+            seccomp_profile: Some(SeccompProfile {
+                type_: "RuntimeDefault".to_owned(),
+                localhost_profile: None,
+            }),
+            ..PodSecurityContext::default()
+        }),
+        image_pull_secrets: settings
+            .image_pull_secret
+            .clone()
+            .map(|name| vec![LocalObjectReference { name }]),
+        containers: vec![container],
+        volumes: Some(vec![
+            empty_dir("home", "1Gi"),
+            empty_dir("tmp", "1Gi"),
+            empty_dir("run", "1Mi"),
+            credentials,
+        ]),
+        ..PodSpec::default()
+    }
+}
+
+fn policies(rules: &[Rule]) -> Option<Vec<postern_kube::k8s_openapi::api::rbac::v1::PolicyRule>> {
+    Some(rules.iter().map(Rule::policy).collect())
+}
+
+fn subjects() -> Option<Vec<Subject>> {
+    Some(vec![Subject {
+        kind: "ServiceAccount".to_owned(),
+        name: names::NAME.to_owned(),
+        namespace: Some(names::NAMESPACE.to_owned()),
+        api_group: None,
+    }])
+}
+
+fn role_ref(kind: &str, name: &str) -> RoleRef {
+    RoleRef {
+        api_group: Some("rbac.authorization.k8s.io".to_owned()),
+        kind: kind.to_owned(),
+        name: name.to_owned(),
+    }
+}
+
+/// A Role of ours and its binding to the ops pod's ServiceAccount.
+pub fn role(namespace: &str, name: &str, rules: &[Rule]) -> (Role, RoleBinding) {
+    let metadata = metadata(Some(namespace), name, labels());
+    (
+        Role { metadata: metadata.clone(), rules: policies(rules) },
+        RoleBinding { metadata, role_ref: role_ref("Role", name), subjects: subjects() },
+    )
+}
+
+/// The same for all namespaces.
+pub fn cluster_role() -> (ClusterRole, ClusterRoleBinding) {
+    let metadata = metadata(None, names::NAME, labels());
+    (
+        ClusterRole { metadata: metadata.clone(), rules: policies(rules::ACCESS), aggregation_rule: None },
+        ClusterRoleBinding { metadata, role_ref: role_ref("ClusterRole", names::NAME), subjects: subjects() },
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn settings(access: Access) -> Settings {
+        Settings {
+            image: "example/ops:1".to_owned(),
+            image_pull_secret: None,
+            access,
+            credentials: Vec::new(),
+            timeout: Duration::from_secs(60),
+            force: false,
+        }
+    }
+
+    fn version() -> CredentialVersion {
+        CredentialVersion { version: "uid.1".to_owned(), rotated_at: "2026-01-01T00:00:00Z".to_owned() }
+    }
+
+    #[test]
+    fn no_user_no_group_and_no_token_unless_asked_for() {
+        let pod = pod(&settings(Access::None), &version());
+        let text = serde_json::to_string(&pod).unwrap();
+        for never in ["runAsUser", "runAsGroup", "fsGroup", "hostPath", "hostNetwork", "envFrom"] {
+            assert!(!text.contains(never), "{never}");
+        }
+        let spec = pod.spec.unwrap();
+        assert_eq!(spec.automount_service_account_token, Some(false));
+        let with = pod_spec(&settings(Access::All));
+        assert_eq!(with.automount_service_account_token, Some(true));
+    }
+
+    #[test]
+    fn the_hash_follows_the_spec_and_not_the_credential() {
+        let hash = |pod: Pod| pod.metadata.annotations.unwrap()[names::SPEC_HASH].clone();
+        let one = hash(pod(&settings(Access::None), &version()));
+        let rotated = CredentialVersion { version: "uid.2".to_owned(), ..version() };
+        assert_eq!(one, hash(pod(&settings(Access::None), &rotated)));
+        let mut other = settings(Access::None);
+        other.image = "example/ops:2".to_owned();
+        assert_ne!(one, hash(pod(&other, &version())));
+    }
+
+    #[test]
+    fn aliases_of_a_credential_all_get_its_value() {
+        let mut settings = settings(Access::None);
+        let credential = postern_secret::credential::Credential::named("IC_API_KEY").unwrap();
+        let secret = postern_secret::Secret::new("K", "0123456789").unwrap();
+        settings.credentials = vec![(credential, secret)];
+        let data = secret_data(&settings);
+        assert_eq!(data.keys().collect::<Vec<_>>(), ["IBMCLOUD_API_KEY", "IC_API_KEY"]);
+        assert!(data.values().all(|value| value.0 == b"0123456789"));
+    }
+}

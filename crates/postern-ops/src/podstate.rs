@@ -1,0 +1,111 @@
+//! What is to be done about the pod that is there, as a pure function of it.
+
+use crate::names;
+use postern_kube::k8s_openapi::api::core::v1::Pod;
+
+/// What is desired of the pod, as far as it decides between keeping and replacing.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Wanted<'a> {
+    pub(crate) pod: &'a Pod,
+    /// A pod of this UID is replaced even if it is as desired.
+    pub(crate) force: Option<&'a str>,
+}
+
+/// The next step towards it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Step {
+    Create,
+    Keep,
+    /// Delete this one and let its tools finish.
+    Replace {
+        uid: String,
+        why: &'static str,
+    },
+    /// It is being deleted already.
+    WaitGone {
+        uid: String,
+    },
+}
+
+pub(crate) fn next_step(existing: Option<&Pod>, wanted: Wanted<'_>) -> Step {
+    let Some(existing) = existing else { return Step::Create };
+    let uid = existing.metadata.uid.clone().unwrap_or_default();
+    if existing.metadata.deletion_timestamp.is_some() {
+        return Step::WaitGone { uid };
+    }
+    let annotation = |pod: &Pod, key: &str| pod.metadata.annotations.as_ref()?.get(key).cloned();
+    let differs = |key: &str| annotation(existing, key) != annotation(wanted.pod, key);
+    let image = |pod: &Pod| pod.spec.as_ref()?.containers.first()?.image.clone();
+    let ended = existing
+        .status
+        .as_ref()
+        .and_then(|status| status.phase.as_deref())
+        .is_some_and(|phase| matches!(phase, "Failed" | "Succeeded"));
+    let why = if wanted.force == Some(uid.as_str()) {
+        "--force"
+    } else if ended {
+        "it has ended"
+    } else if differs(names::SPEC_HASH) || image(existing) != image(wanted.pod) {
+        "its specification changed"
+    } else if differs(names::CREDENTIAL_VERSION) {
+        "the credential changed"
+    } else {
+        return Step::Keep;
+    };
+    Step::Replace { uid, why }
+}
+
+/// Why a pod that is not ready will not become so by waiting, if that can be told.
+pub(crate) fn stuck(pod: &Pod) -> Option<String> {
+    const FATAL: [&str; 7] = [
+        "InvalidImageName",
+        "ErrImageNeverPull",
+        "ImagePullBackOff",
+        "CreateContainerConfigError",
+        "CreateContainerError",
+        "RunContainerError",
+        "CrashLoopBackOff",
+    ];
+    let status = pod.status.as_ref()?;
+    let waiting = |container: &postern_kube::k8s_openapi::api::core::v1::ContainerStatus| {
+        let waiting = container.state.as_ref()?.waiting.as_ref()?;
+        let reason = waiting.reason.as_deref()?;
+        FATAL.contains(&reason).then(|| reason.to_owned())
+    };
+    status.container_statuses.iter().flatten().find_map(waiting)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pod(hash: &str, credential: &str, more: &str) -> Pod {
+        let json = format!(
+            r#"{{"metadata":{{"uid":"u","annotations":{{"postern.dev/spec-hash":"{hash}",
+            "postern.dev/credential-version":"{credential}"}}{more}}},
+            "spec":{{"containers":[{{"name":"tools","image":"i"}}]}},"status":{{"phase":"Running"}}}}"#
+        );
+        serde_json::from_str(&json).unwrap()
+    }
+
+    #[test]
+    fn it_is_replaced_only_for_a_reason() {
+        let desired = pod("h", "c", "");
+        let wanted = Wanted { pod: &desired, force: None };
+        let step = |existing: &Pod| next_step(Some(existing), wanted);
+        let replace = |why| Step::Replace { uid: "u".to_owned(), why };
+        assert_eq!(next_step(None, wanted), Step::Create);
+        assert_eq!(step(&pod("h", "c", "")), Step::Keep);
+        assert_eq!(step(&pod("old", "c", "")), replace("its specification changed"));
+        assert_eq!(step(&pod("h", "old", "")), replace("the credential changed"));
+        let deleted = pod("h", "c", r#","deletionTimestamp":"2026-01-01T00:00:00Z""#);
+        assert_eq!(step(&deleted), Step::WaitGone { uid: "u".to_owned() });
+        let mut edited = pod("h", "c", "");
+        edited.spec.as_mut().unwrap().containers[0].image = Some("other".to_owned());
+        assert_eq!(step(&edited), replace("its specification changed"));
+        let forced = Wanted { pod: &desired, force: Some("u") };
+        assert_eq!(next_step(Some(&pod("h", "c", "")), forced), replace("--force"));
+        let other = Wanted { pod: &desired, force: Some("another") };
+        assert_eq!(next_step(Some(&pod("h", "c", "")), other), Step::Keep);
+    }
+}

@@ -1,0 +1,130 @@
+//! What the user asked for, validated.
+
+use postern_secret::Secret;
+use postern_secret::credential::Credential;
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+/// Which part of the cluster the tools in the ops pod may reach with the pod's own identity.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Access {
+    /// None: no token is mounted and no Role is bound.
+    #[default]
+    None,
+    /// These namespaces, by a Role in each.
+    Namespaces(BTreeSet<String>),
+    /// All namespaces, by a `ClusterRole`.
+    All,
+}
+
+impl Access {
+    /// As it is kept in the ServiceAccount's annotation.
+    pub fn text(&self) -> String {
+        match self {
+            Self::None => String::new(),
+            Self::Namespaces(names) => names.iter().map(String::as_str).collect::<Vec<_>>().join(","),
+            Self::All => "*".to_owned(),
+        }
+    }
+
+    /// From the annotation: the namespaces, and whether all of them.
+    pub fn parse(text: &str) -> (BTreeSet<String>, bool) {
+        let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+        let (all, names): (Vec<_>, Vec<_>) = parts.partition(|part| *part == "*");
+        (names.into_iter().map(str::to_owned).collect(), !all.is_empty())
+    }
+}
+
+/// A value that Kubernetes would refuse; names the setting, the value and what is right.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{setting} {value:?}: {why}")]
+pub struct InvalidSetting {
+    /// The flag or key.
+    pub setting: &'static str,
+    /// What was given.
+    pub value: String,
+    /// What is wrong with it, and what is right.
+    pub why: String,
+}
+
+/// Everything that determines an installation.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The pod's image.
+    pub image: String,
+    /// A Secret in the ops namespace to pull it with.
+    pub image_pull_secret: Option<String>,
+    /// What the pod itself may reach.
+    pub access: Access,
+    /// The credentials for its tools; none for "no static key".
+    pub credentials: Vec<(Credential, Secret)>,
+    /// How long the pod may take to be ready, and running tools to finish.
+    pub timeout: Duration,
+    /// Replaces the pod even if nothing changed.
+    pub force: bool,
+}
+
+impl Settings {
+    /// Rejects what cannot be right before anything is sent.
+    pub fn validate(&self) -> Result<(), InvalidSetting> {
+        if let Some(name) = &self.image_pull_secret {
+            dns_name("--image-pull-secret", name, 253)?;
+        }
+        if let Access::Namespaces(names) = &self.access {
+            for name in names {
+                dns_name("--cluster-access", name, 63)?;
+            }
+        }
+        let image = &self.image;
+        if image.is_empty() || image.contains(char::is_whitespace) || image.contains("://") {
+            return Err(InvalidSetting {
+                setting: "--image",
+                value: image.clone(),
+                why: "not an image reference; write it as REGISTRY/NAME:TAG, without a scheme".to_owned(),
+            });
+        }
+        Ok(())
+    }
+}
+
+/// A DNS label (RFC 1123) of at most `limit` characters.
+pub fn dns_name(setting: &'static str, value: &str, limit: usize) -> Result<(), InvalidSetting> {
+    let invalid = |why: String| Err(InvalidSetting { setting, value: value.to_owned(), why });
+    let allowed = |byte: u8| {
+        byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-' || (limit > 63 && byte == b'.')
+    };
+    if value.is_empty() {
+        return invalid("a name is needed".to_owned());
+    }
+    if value.len() > limit {
+        return invalid(format!("a name has at most {limit} characters, this one has {}", value.len()));
+    }
+    if !value.bytes().all(allowed) || value.starts_with(['-', '.']) || value.ends_with(['-', '.']) {
+        return invalid(
+            "use lower-case letters, digits and '-', beginning and ending with a letter or digit".to_owned(),
+        );
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn access_survives_its_annotation() {
+        let access = Access::Namespaces(["b".to_owned(), "a".to_owned()].into());
+        assert_eq!(access.text(), "a,b");
+        assert_eq!(Access::parse("a,b"), (["a".to_owned(), "b".to_owned()].into(), false));
+        assert_eq!(Access::parse("a,*"), (["a".to_owned()].into(), true));
+        assert_eq!(Access::parse(""), (BTreeSet::new(), false));
+    }
+
+    #[test]
+    fn names_that_kubernetes_refuses_are_refused_here() {
+        assert!(dns_name("-n", "postern-ops", 63).is_ok());
+        for wrong in ["", "Upper", "-a", "a-", "a_b", &"x".repeat(64)] {
+            assert!(dns_name("-n", wrong, 63).is_err(), "{wrong:?}");
+        }
+    }
+}

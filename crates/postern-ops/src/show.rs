@@ -1,0 +1,140 @@
+//! `ops show`: what is there, and what is missing; changes nothing.
+
+use crate::names;
+use postern_kube::apply::{self, ObjectRef};
+use postern_kube::k8s_openapi::api::core::v1::{Namespace, Pod, Secret, ServiceAccount};
+use postern_kube::kube::ResourceExt as _;
+use postern_kube::kube::api::LogParams;
+use postern_kube::kube::core::DynamicObject;
+use postern_kube::{Cluster, KubeError, pods};
+use serde::Serialize;
+
+/// What may be known of an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Presence {
+    /// It is there.
+    Present,
+    /// It is not.
+    Missing,
+    /// We may not look.
+    Unknown,
+}
+
+/// The state of the ops pod and all that belongs to it.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Shown {
+    /// The namespace's name.
+    pub namespace: &'static str,
+    /// Whether it is there.
+    pub namespace_state: Presence,
+    /// The pod's name.
+    pub pod: &'static str,
+    /// Whether it is there.
+    pub pod_state: Presence,
+    /// Its phase.
+    pub phase: Option<String>,
+    /// Whether it is ready.
+    pub ready: bool,
+    /// Its image.
+    pub image: Option<String>,
+    /// Whether that is the image this program would install.
+    pub image_matches: Option<bool>,
+    /// Who it is to the API server.
+    pub rbac_subject: String,
+    /// Whether the `ServiceAccount` is there.
+    pub service_account_state: Presence,
+    /// What it may reach with that: `none`, `all`, or the namespaces.
+    pub cluster_access: Option<String>,
+    /// Where the tools' identity towards a provider comes from.
+    pub identity: Option<String>,
+    /// The credential Secret's name.
+    pub secret: &'static str,
+    /// Whether it is there.
+    pub secret_state: Presence,
+    /// The names of the credentials in it, where we may look.
+    pub credentials: Option<Vec<String>>,
+    /// When it was rotated.
+    pub rotated_at: Option<String>,
+    /// The release of the agent in the pod.
+    pub agent_version: Option<String>,
+}
+
+type Found = (Presence, Option<DynamicObject>);
+
+async fn find(cluster: &Cluster, of: &ObjectRef) -> Result<Found, KubeError> {
+    match apply::get(cluster, of).await {
+        Ok(Some(object)) => Ok((Presence::Present, Some(object))),
+        Ok(None) => Ok((Presence::Missing, None)),
+        Err(error) if error.is_forbidden() => Ok((Presence::Unknown, None)),
+        Err(error) => Err(error),
+    }
+}
+
+/// Reads everything; what we may not read is `unknown`. `image` is what this program would install.
+pub async fn show(cluster: &Cluster, image: &str) -> Result<Shown, KubeError> {
+    let ops = Some(names::NAMESPACE);
+    let (namespace_state, _) = find(cluster, &ObjectRef::of::<Namespace>(None, names::NAMESPACE)).await?;
+    let (service_account_state, account) =
+        find(cluster, &ObjectRef::of::<ServiceAccount>(ops, names::NAME)).await?;
+    let (secret_state, secret) = find(cluster, &ObjectRef::of::<Secret>(ops, names::SECRET)).await?;
+    let (pod_state, pod) = find(cluster, &ObjectRef::of::<Pod>(ops, names::NAME)).await?;
+    let pod: Option<Pod> = pod.and_then(|object| object.try_parse().ok());
+    // Namespaces are often not readable where what is in them is.
+    let seen = [service_account_state, secret_state, pod_state].contains(&Presence::Present);
+    let namespace_state =
+        if namespace_state == Presence::Unknown && seen { Presence::Present } else { namespace_state };
+    let secret: Option<Secret> = secret.and_then(|object| object.try_parse().ok());
+    let annotated = |pod: &Pod| pod.annotations().get(names::ROTATED_AT).cloned();
+    let credentials = secret
+        .as_ref()
+        .map(|secret| secret.data.iter().flat_map(|data| data.keys().cloned()).collect::<Vec<_>>());
+    let agent_version = match &pod {
+        Some(_) => agent_version(cluster).await,
+        None => None,
+    };
+    let found_image = pod.as_ref().and_then(|pod| pod.spec.as_ref()?.containers.first()?.image.clone());
+    let access = account.as_ref().map(|account| {
+        match account.annotations().get(names::CLUSTER_ACCESS).map_or("", String::as_str) {
+            "" => "none".to_owned(),
+            "*" => "all".to_owned(),
+            namespaces => namespaces.to_owned(),
+        }
+    });
+    let identity = credentials.as_ref().map(|names| {
+        if names.is_empty() { "none (no static key)" } else { "static key in the Secret" }.to_owned()
+    });
+    Ok(Shown {
+        namespace: names::NAMESPACE,
+        namespace_state,
+        pod: names::NAME,
+        pod_state,
+        phase: pod.as_ref().and_then(|pod| pod.status.as_ref()?.phase.clone()),
+        ready: pod.as_ref().is_some_and(postern_exec::target::is_ready),
+        image_matches: found_image.as_ref().map(|found| found == image),
+        image: found_image,
+        rbac_subject: format!("system:serviceaccount:{}:{}", names::NAMESPACE, names::NAME),
+        service_account_state,
+        cluster_access: access,
+        identity,
+        secret: names::SECRET,
+        secret_state,
+        credentials,
+        rotated_at: secret
+            .as_ref()
+            .and_then(|secret| secret.annotations().get(names::ROTATED_AT).cloned())
+            .or_else(|| pod.as_ref().and_then(annotated)),
+        agent_version,
+    })
+}
+
+/// From the first line of the pod's log, where PID 1 says it.
+async fn agent_version(cluster: &Cluster) -> Option<String> {
+    let params = LogParams { limit_bytes: Some(4_096), ..LogParams::default() };
+    let log = pods::log(cluster, names::NAMESPACE, names::NAME, &params).await.ok()?;
+    log.lines().find_map(|line| {
+        let line: serde_json::Value = serde_json::from_str(line).ok()?;
+        line.get("agentVersion")?.as_str().map(str::to_owned)
+    })
+}
