@@ -107,15 +107,13 @@ fn linker_flags(version: &str) -> Result<String> {
     let mut numbers = version.trim_start_matches('v').split('.');
     let major = numbers.next().context("no major version")?;
     let minor = numbers.next().context("no minor version")?;
-    let mut flags = String::from("-s -w");
+    let mut flags = vec!["-s -w".to_owned()];
     for package in ["k8s.io/client-go/pkg/version", "k8s.io/component-base/version"] {
-        for (name, value) in
-            [("gitVersion", version), ("gitMajor", major), ("gitMinor", minor), ("gitTreeState", "clean")]
-        {
-            flags.push_str(&format!(" -X {package}.{name}={value}"));
-        }
+        let values =
+            [("gitVersion", version), ("gitMajor", major), ("gitMinor", minor), ("gitTreeState", "clean")];
+        flags.extend(values.map(|(name, value)| format!("-X {package}.{name}={value}")));
     }
-    Ok(flags)
+    Ok(flags.join(" "))
 }
 
 fn check_go() -> Result<()> {

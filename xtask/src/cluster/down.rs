@@ -40,6 +40,7 @@ pub(super) fn down(cluster: &Cluster, progress: Progress) -> Result<()> {
     }
     progress.step("processes ended");
     host::unmount_below(&cluster.run)?;
+    host::unmount_below(&cluster.disk())?;
     for node in &cluster.nodes {
         host::remove_netns(node)?;
     }

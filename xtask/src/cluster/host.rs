@@ -75,7 +75,9 @@ pub(super) fn bind_data(cluster: &Cluster) -> Result<()> {
     if mounts().contains(&cluster.data()) {
         return Ok(());
     }
-    sh::run(sh::command("mount", ["--bind"]).arg(cluster.disk()).arg(cluster.data()))
+    sh::run(sh::command("mount", ["--bind"]).arg(cluster.disk()).arg(cluster.data()))?;
+    // Or what is mounted below it would also appear in the checkout.
+    sh::run(sh::command("mount", ["--make-private"]).arg(cluster.data()))
 }
 
 /// Takes away every mount below a directory, the newest first; says so when one stays.

@@ -30,12 +30,12 @@ pub(super) struct Process {
 impl Process {
     /// The process that has this pid now.
     pub(super) fn with_pid(pid: u32) -> Option<Self> {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        let (_, fields) = stat.rsplit_once(')')?; // the name before it may hold anything
+        let line = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        let (_, fields) = line.rsplit_once(')')?; // the name before it may hold anything
         let mut fields = fields.split_whitespace();
-        let state = fields.next()?;
+        let ended = matches!(fields.next()?, "Z" | "X");
         let start = fields.nth(18)?.parse().ok()?;
-        (!matches!(state, "Z" | "X")).then_some(Self { pid, start })
+        (!ended).then_some(Self { pid, start })
     }
 
     pub(super) fn alive(self) -> bool {
