@@ -13,6 +13,7 @@ use crate::{paths, sh};
 
 /// Programs every build must have produced.
 const PROGRAMS: [&str; 5] = ["postern-testbed", "testctl", "kubectl", "pause", "app"];
+const KEEP: usize = 3;
 const OLDEST_GO: (u32, u32) = (1, 26);
 
 /// A finished build.
@@ -98,7 +99,21 @@ fn build(progress: Progress, base: &Path, dir: &Path) -> Result<()> {
         fs::remove_dir_all(dir)?;
     }
     fs::rename(&unfinished, dir)?;
+    prune(base)?;
     progress.step(format!("built; kept in {} (`cargo xtask cluster clean-cache` clears it)", dir.display()));
+    Ok(())
+}
+
+/// Keeps the newest few builds: each takes 200 MB, and clusters hold links to what they run.
+fn prune(base: &Path) -> Result<()> {
+    let mut builds = Vec::new();
+    for entry in fs::read_dir(base)?.flatten().filter(|e| e.path().is_dir()) {
+        builds.push((entry.metadata()?.modified()?, entry.path()));
+    }
+    builds.sort();
+    for (_, old) in builds.iter().rev().skip(KEEP) {
+        fs::remove_dir_all(old)?;
+    }
     Ok(())
 }
 

@@ -42,6 +42,13 @@ impl Answer {
     }
 }
 
+/// Objects without which a cluster is of little use, and where they are.
+const OBJECTS: [(&str, &str); 3] = [
+    ("default ServiceAccount", "/api/v1/namespaces/default/serviceaccounts/default"),
+    ("StorageClass local-path", "/apis/storage.k8s.io/v1/storageclasses/local-path"),
+    ("Service kube-dns", "/api/v1/namespaces/kube-system/services/kube-dns"),
+];
+
 /// Everything that is looked at, in the order of starting.
 pub(super) fn report(cluster: &Cluster, state: &State) -> Vec<Component> {
     if !state.of_this_boot() {
@@ -75,12 +82,14 @@ pub(super) fn report(cluster: &Cluster, state: &State) -> Vec<Component> {
         };
         list.push(Component { name, healthy, detail });
     }
-    let account = answer("default ServiceAccount");
-    list.push(Component {
-        name: "default ServiceAccount".to_owned(),
-        healthy: account.is_some_and(Answer::ok),
-        detail: account.filter(|a| !a.ok()).map(Answer::why).unwrap_or_default(),
-    });
+    for (name, _) in OBJECTS {
+        let said = answer(name);
+        list.push(Component {
+            name: name.to_owned(),
+            healthy: said.is_some_and(Answer::ok),
+            detail: said.filter(|a| !a.ok()).map(Answer::why).unwrap_or_default(),
+        });
+    }
     list
 }
 
@@ -95,11 +104,8 @@ fn inside(cluster: &Cluster) -> Vec<(String, String)> {
         ("coredns".to_owned(), "http://127.0.0.1:8181/ready".to_owned()),
         ("kubelet".to_owned(), "http://127.0.0.1:10248/healthz".to_owned()),
         ("kube-proxy".to_owned(), "http://127.0.0.1:10256/livez".to_owned()),
-        (
-            "default ServiceAccount".to_owned(),
-            format!("{api}/api/v1/namespaces/default/serviceaccounts/default"),
-        ),
     ];
+    urls.extend(OBJECTS.map(|(name, path)| (name.to_owned(), format!("{api}{path}"))));
     for node in &cluster.nodes {
         urls.push((format!("node {}", node.name), format!("{api}/api/v1/nodes/{}", node.name)));
     }

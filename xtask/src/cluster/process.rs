@@ -133,3 +133,26 @@ pub(super) fn find(test: impl Fn(&str, &str) -> bool) -> Vec<Process> {
     .filter_map(Process::with_pid)
     .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_itself_and_no_other_with_its_pid() {
+        let own = Process::with_pid(std::process::id()).unwrap();
+        assert!(own.alive());
+        assert!(!Process { start: own.start + 1, ..own }.alive());
+    }
+
+    #[test]
+    fn a_zombie_is_not_alive() {
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let started = std::time::Instant::now();
+        while Process::with_pid(child.id()).is_some() {
+            assert!(started.elapsed() < Duration::from_secs(10));
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        child.wait().unwrap();
+    }
+}

@@ -164,3 +164,31 @@ fn append(tar: &mut tar::Builder<fs::File>, name: &str, bytes: &[u8]) -> Result<
     header.set_mtime(WHEN);
     Ok(tar.append_data(&mut header, name, bytes)?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_content_gives_the_same_bytes_whatever_the_order() {
+        let (mut one, mut other) = (Files::default(), Files::default());
+        one.directory("tmp", 0o1777).text("etc/passwd", "x").link("bin", "usr/bin");
+        other.link("bin", "usr/bin").text("etc/passwd", "x").directory("tmp", 0o1777);
+        assert_eq!(one.layer().unwrap(), other.layer().unwrap());
+    }
+
+    #[test]
+    fn a_layer_keeps_modes_owners_and_links() {
+        let mut files = Files::default();
+        files.directory("tmp", 0o1777).owned("tmp", 7, 8).link("bin", "usr/bin");
+        let layer = files.layer().unwrap();
+        let mut tar = tar::Archive::new(layer.as_slice());
+        let mut entries = tar.entries().unwrap().map(Result::unwrap);
+        let link = entries.next().unwrap();
+        assert_eq!(link.link_name().unwrap().unwrap(), Path::new("usr/bin"));
+        let tmp = entries.next().unwrap();
+        let header = tmp.header();
+        let found = (header.mode().unwrap(), header.uid().unwrap(), header.gid().unwrap());
+        assert_eq!(found, (0o1777, 7, 8));
+    }
+}
