@@ -144,14 +144,14 @@ fn check_go() -> Result<()> {
     Ok(())
 }
 
-/// Hashes the module's files, and how they are built (this file).
+/// Hashes the module's files, and how they are built.
 fn content_id() -> Result<String> {
     let root = paths::root().join("testbed");
     let mut files = Vec::new();
     collect(&root, &mut files)?;
     files.sort();
     let mut hash = Sha256::new();
-    hash.update(include_str!("testbed.rs"));
+    hash.update(linker_flags(&kubernetes_version()?)?);
     hash.update(std::env::consts::ARCH);
     for file in files {
         let content = fs::read(&file)?;
