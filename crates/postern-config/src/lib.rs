@@ -1,1 +1,149 @@
 //! The configuration file: types, reading, errors that name the nearest key.
+//!
+//! One YAML file: `--config FILE`, else `$POSTERN_CONFIG`, else `$XDG_CONFIG_HOME/postern/config.yaml` (with
+//! `~/.config` as the XDG Base Directory Specification has it). Only the last may be missing.
+
+use base64::Engine as _;
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use zeroize::Zeroizing;
+
+mod duration;
+mod error;
+
+pub use duration::{InvalidDuration, parse_duration};
+pub use error::ConfigError;
+
+/// The whole file. Every key is optional.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// The kubeconfig context used when `--context` names none.
+    pub context: Option<String>,
+    /// The ops pod's image, instead of the one of this release.
+    pub image: Option<String>,
+    /// What takes the place of the registry's host in image references, for air-gapped clusters.
+    pub image_mirror: Option<String>,
+    /// The Secret in the ops namespace that images are pulled with.
+    pub image_pull_secret: Option<String>,
+    /// Credentials by name.
+    pub credentials: BTreeMap<String, CredentialEntry>,
+    /// Defaults for single tools, by the command's name.
+    pub tools: BTreeMap<String, Tool>,
+}
+
+/// One credential.
+#[derive(Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CredentialEntry {
+    /// Its value in base64. Keep the file at mode 0600.
+    pub value_base64: Option<String>,
+    /// The only source it may come from: `env`, `keychain`, `config` or `prompt`.
+    pub source: Option<String>,
+}
+
+impl std::fmt::Debug for CredentialEntry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { value_base64, source } = self;
+        f.debug_struct("CredentialEntry")
+            .field("value_base64", &value_base64.as_ref().map(|_| "…"))
+            .field("source", source)
+            .finish()
+    }
+}
+
+/// Defaults for one tool; flags on the command line win.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Tool {
+    /// Variables added to its environment.
+    pub env: BTreeMap<String, String>,
+    /// The directory it starts in.
+    pub workdir: Option<String>,
+    /// Its time-out, such as `90s` or `5m`.
+    pub timeout: Option<String>,
+}
+
+impl Config {
+    /// Reads the file that is meant.
+    pub fn load(explicit: Option<&Path>) -> Result<Self, ConfigError> {
+        let named = explicit.map(Path::to_path_buf).or_else(|| std::env::var_os("POSTERN_CONFIG").map(Into::into));
+        let (path, must_exist) = match named {
+            Some(path) => (path, true),
+            None => match default_path() {
+                Some(path) => (path, false),
+                None => return Ok(Self::default()),
+            },
+        };
+        match std::fs::read(&path) {
+            Ok(bytes) => Self::parse(&bytes, &path),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && !must_exist => Ok(Self::default()),
+            Err(source) => Err(ConfigError::Read { path, source }),
+        }
+    }
+
+    /// Reads the text of a file; `path` is for messages.
+    pub fn parse(bytes: &[u8], path: &Path) -> Result<Self, ConfigError> {
+        let text = std::str::from_utf8(bytes).map_err(|error| ConfigError::NotUtf8 {
+            path: path.to_owned(),
+            at: error.valid_up_to(),
+        })?;
+        if text.trim().is_empty() {
+            return Ok(Self::default());
+        }
+        let config: Self = serde_saphyr::from_str(text).map_err(|error| ConfigError::from_yaml(path, &error))?;
+        config.validate(path)?;
+        Ok(config)
+    }
+
+    fn validate(&self, path: &Path) -> Result<(), ConfigError> {
+        let invalid = |key: String, why: String| ConfigError::Invalid { path: path.to_owned(), key, why };
+        for (name, CredentialEntry { value_base64, source }) in &self.credentials {
+            if value_base64.as_ref().is_some_and(|value| decode(value).is_none()) {
+                return Err(invalid(
+                    format!("credentials.{name}.value_base64"),
+                    "it is not base64; make it with: printf %s VALUE | base64 -w0".to_owned(),
+                ));
+            }
+            if let Some(source) = source
+                && !["env", "keychain", "config", "prompt"].contains(&source.as_str())
+            {
+                return Err(invalid(
+                    format!("credentials.{name}.source"),
+                    format!("{source:?} is not a source; use env, keychain, config or prompt"),
+                ));
+            }
+        }
+        for (name, Tool { env: _, workdir: _, timeout }) in &self.tools {
+            if let Some(Err(error)) = timeout.as_deref().map(parse_duration) {
+                return Err(invalid(format!("tools.{name}.timeout"), error.to_string()));
+            }
+        }
+        Ok(())
+    }
+
+    /// The value of a credential in the file.
+    pub fn credential(&self, name: &str) -> Option<Zeroizing<Vec<u8>>> {
+        decode(self.credentials.get(name)?.value_base64.as_deref()?).map(Zeroizing::new)
+    }
+
+    /// A tool's default time-out.
+    pub fn timeout(&self, tool: &str) -> Option<Duration> {
+        parse_duration(self.tools.get(tool)?.timeout.as_deref()?).ok()
+    }
+}
+
+fn decode(text: &str) -> Option<Vec<u8>> {
+    base64::engine::general_purpose::STANDARD.decode(text.trim()).ok()
+}
+
+fn default_path() -> Option<PathBuf> {
+    let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let base = absolute("XDG_CONFIG_HOME").or_else(|| absolute("HOME").map(|home| home.join(".config")))?;
+    Some(base.join("postern/config.yaml"))
+}
+
+#[cfg(test)]
+mod tests;

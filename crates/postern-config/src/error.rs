@@ -1,0 +1,88 @@
+//! Errors that name the file, the place, the key and the fix.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// The configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// It cannot be read.
+    #[error("reading the configuration {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// It is no text.
+    #[error("{} is not UTF-8 (at byte {at})", path.display())]
+    NotUtf8 {
+        /// The file.
+        path: PathBuf,
+        /// The first byte that is not.
+        at: usize,
+    },
+    /// A key that there is not.
+    #[error("{}:{line}:{column}: there is no key {key:?}{}", path.display(), nearest.as_ref().map_or(String::new(), |near| format!("; did you mean {near:?}?")))]
+    UnknownKey {
+        /// The file.
+        path: PathBuf,
+        /// Line, from 1.
+        line: u64,
+        /// Column, from 1.
+        column: u64,
+        /// The key.
+        key: String,
+        /// The valid key most like it.
+        nearest: Option<String>,
+    },
+    /// It is no YAML, or a value has the wrong type.
+    #[error("{}:{line}:{column}: {message}", path.display())]
+    Yaml {
+        /// The file.
+        path: PathBuf,
+        /// Line, from 1; 0 when not known.
+        line: u64,
+        /// Column, from 1; 0 when not known.
+        column: u64,
+        /// The parser's words.
+        message: String,
+    },
+    /// A value that cannot be right.
+    #[error("{}: {key}: {why}", path.display())]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// The key.
+        key: String,
+        /// What is wrong and what is right.
+        why: String,
+    },
+}
+
+impl ConfigError {
+    pub(crate) fn from_yaml(path: &Path, error: &serde_saphyr::Error) -> Self {
+        let error = error.without_snippet();
+        let (line, column) = error.location().map_or((0, 0), |at| (at.line(), at.column()));
+        let path = path.to_owned();
+        match error {
+            serde_saphyr::Error::SerdeUnknownField { field, expected, .. } => Self::UnknownKey {
+                path,
+                line,
+                column,
+                nearest: nearest(field, expected.iter().copied()),
+                key: field.clone(),
+            },
+            other => {
+                let message = other.to_string();
+                let message = message.lines().next().unwrap_or_default().to_owned();
+                Self::Yaml { path, line, column, message }
+            }
+        }
+    }
+}
+
+fn nearest<'a>(key: &str, known: impl Iterator<Item = &'a str>) -> Option<String> {
+    let scored = known.map(|name| (strsim::jaro_winkler(key, name), name));
+    scored.max_by(|one, other| one.0.total_cmp(&other.0)).map(|(_, name)| name.to_owned())
+}
