@@ -9,6 +9,7 @@ use crate::diagnose::{self, Diagnosis};
 use crate::settings::{Access, InvalidSetting, Settings};
 use crate::{diff, names, objects, rules};
 use postern_kube::apply::{self, Change, Deletion, ObjectRef};
+use postern_kube::k8s_openapi::ByteString;
 use postern_kube::k8s_openapi::api::core::v1::{Namespace, Secret, ServiceAccount};
 use postern_kube::k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
 use postern_kube::kube::core::DynamicObject;
@@ -369,7 +370,7 @@ async fn strip(cluster: &Cluster, keys: &[String]) -> Result<(), KubeError> {
 
 /// The manifests as they would be applied, the Secret's values left out.
 pub fn manifests(settings: &Settings) -> Result<Vec<DynamicObject>, serde_json::Error> {
-    let empty = objects::secret_data(settings).into_keys().map(|key| (key, Default::default())).collect();
+    let empty = objects::secret_data(settings).into_keys().map(|key| (key, ByteString::default())).collect();
     let credential =
         objects::CredentialVersion { version: "none".to_owned(), rotated_at: "never".to_owned() };
     let mut all = vec![

@@ -11,7 +11,7 @@ use postern_kube::k8s_openapi::api::core::v1::{
     SecurityContext, ServiceAccount, Volume, VolumeMount,
 };
 use postern_kube::k8s_openapi::api::rbac::v1::{
-    ClusterRole, ClusterRoleBinding, Role, RoleBinding, RoleRef, Subject,
+    ClusterRole, ClusterRoleBinding, PolicyRule, Role, RoleBinding, RoleRef, Subject,
 };
 use postern_kube::k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use std::collections::BTreeMap;
@@ -191,17 +191,17 @@ fn pod_spec(settings: &Settings) -> PodSpec {
     }
 }
 
-fn policies(rules: &[Rule]) -> Option<Vec<postern_kube::k8s_openapi::api::rbac::v1::PolicyRule>> {
-    Some(rules.iter().map(Rule::policy).collect())
+fn policies(rules: &[Rule]) -> Vec<PolicyRule> {
+    rules.iter().map(Rule::policy).collect()
 }
 
-fn subjects() -> Option<Vec<Subject>> {
-    Some(vec![Subject {
+fn subjects() -> Vec<Subject> {
+    vec![Subject {
         kind: "ServiceAccount".to_owned(),
         name: names::NAME.to_owned(),
         namespace: Some(names::NAMESPACE.to_owned()),
         api_group: None,
-    }])
+    }]
 }
 
 fn role_ref(kind: &str, name: &str) -> RoleRef {
@@ -216,8 +216,8 @@ fn role_ref(kind: &str, name: &str) -> RoleRef {
 pub fn role(namespace: &str, name: &str, rules: &[Rule]) -> (Role, RoleBinding) {
     let metadata = metadata(Some(namespace), name, labels());
     (
-        Role { metadata: metadata.clone(), rules: policies(rules) },
-        RoleBinding { metadata, role_ref: role_ref("Role", name), subjects: subjects() },
+        Role { metadata: metadata.clone(), rules: Some(policies(rules)) },
+        RoleBinding { metadata, role_ref: role_ref("Role", name), subjects: Some(subjects()) },
     )
 }
 
@@ -225,8 +225,16 @@ pub fn role(namespace: &str, name: &str, rules: &[Rule]) -> (Role, RoleBinding) 
 pub fn cluster_role() -> (ClusterRole, ClusterRoleBinding) {
     let metadata = metadata(None, names::NAME, labels());
     (
-        ClusterRole { metadata: metadata.clone(), rules: policies(rules::ACCESS), aggregation_rule: None },
-        ClusterRoleBinding { metadata, role_ref: role_ref("ClusterRole", names::NAME), subjects: subjects() },
+        ClusterRole {
+            metadata: metadata.clone(),
+            rules: Some(policies(rules::ACCESS)),
+            aggregation_rule: None,
+        },
+        ClusterRoleBinding {
+            metadata,
+            role_ref: role_ref("ClusterRole", names::NAME),
+            subjects: Some(subjects()),
+        },
     )
 }
 

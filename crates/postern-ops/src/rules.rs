@@ -1,7 +1,8 @@
 //! Every permission that Postern ever asks for, each with the reason why something breaks without it.
 
 use crate::names;
-use postern_kube::k8s_openapi::api::rbac::v1::PolicyRule;
+use postern_kube::k8s_openapi::api::rbac::v1::{PolicyRule, Role};
+use postern_kube::k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 /// One rule and why it is needed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -206,27 +207,63 @@ pub const OPERATORS: &[OperatorRole] = &[
     },
 ];
 
-/// The operator Roles as commented YAML, ready for `kubectl apply -f -`; with the namespaces of `--cluster-access`,
-/// also what an installer needs in each.
-pub fn manifests(access: &[String]) -> String {
-    let mut out = String::new();
-    for OperatorRole { name, purpose, rules } in OPERATORS {
-        role(&mut out, names::NAMESPACE, name, purpose, rules);
-    }
+struct Printed<'a> {
+    namespace: &'a str,
+    name: &'static str,
+    purpose: &'static str,
+    rules: Vec<Rule>,
+}
+
+/// The Roles for people; with the namespaces of `--cluster-access`, also what an installer needs in each.
+fn printed(access: &[String]) -> Vec<Printed<'_>> {
+    let namespace = names::NAMESPACE;
+    let mut all: Vec<_> = OPERATORS
+        .iter()
+        .map(|OperatorRole { name, purpose, rules }| Printed {
+            namespace,
+            name,
+            purpose,
+            rules: rules.to_vec(),
+        })
+        .collect();
+    let with = |rules: &[Rule]| INSTALLER_ACCESS.iter().chain(rules).copied().collect();
     if !access.is_empty() {
-        let purpose = "let the installer grant the ops pod access to its own credential Secret";
-        let rules: Vec<Rule> = INSTALLER_ACCESS.iter().chain(ACCESS_SECRET).copied().collect();
-        role(&mut out, names::NAMESPACE, "postern-installer-access", purpose, &rules);
+        all.push(Printed {
+            namespace,
+            name: "postern-installer-access",
+            purpose: "let the installer grant the ops pod access to its own credential Secret",
+            rules: with(ACCESS_SECRET),
+        });
     }
     for namespace in access {
-        let purpose =
-            "let the installer grant the ops pod access here: nobody can grant what they have not got";
-        let rules: Vec<Rule> = INSTALLER_ACCESS.iter().chain(ACCESS).copied().collect();
-        let name = if namespace == names::NAMESPACE {
-            "postern-installer-access-tools"
-        } else {
-            "postern-installer-access"
-        };
+        all.push(Printed {
+            namespace,
+            name: "postern-installer-access-tools",
+            purpose: "let the installer grant the ops pod access here: nobody can grant what they have not got",
+            rules: with(ACCESS),
+        });
+    }
+    all
+}
+
+/// The Roles as objects.
+pub fn roles(access: &[String]) -> Vec<Role> {
+    let all = printed(access).into_iter();
+    all.map(|Printed { namespace, name, purpose: _, rules }| Role {
+        metadata: ObjectMeta {
+            name: Some(name.to_owned()),
+            namespace: Some(namespace.to_owned()),
+            ..ObjectMeta::default()
+        },
+        rules: Some(rules.iter().map(Rule::policy).collect()),
+    })
+    .collect()
+}
+
+/// The same as commented YAML, ready for `kubectl apply -f -`.
+pub fn manifests(access: &[String]) -> String {
+    let mut out = String::new();
+    for Printed { namespace, name, purpose, rules } in printed(access) {
         role(&mut out, namespace, name, purpose, &rules);
     }
     out

@@ -2,6 +2,8 @@
 
 pub mod credential;
 mod forms;
+#[cfg(feature = "resolve")]
+pub mod keychain;
 pub mod redact;
 #[cfg(feature = "resolve")]
 pub mod resolve;

@@ -172,7 +172,6 @@ impl<R: Reporter> Install<'_, R> {
 fn state(pod: &Pod) -> String {
     let status = pod.status.as_ref();
     let mut containers = status.and_then(|status| status.container_statuses.as_ref()).into_iter().flatten();
-    let waiting =
-        containers.filter_map(|container| container.state.as_ref()?.waiting.as_ref()?.reason.clone()).next();
+    let waiting = containers.find_map(|container| container.state.as_ref()?.waiting.as_ref()?.reason.clone());
     waiting.or_else(|| status.and_then(|status| status.phase.clone())).unwrap_or_else(|| "Pending".to_owned())
 }

@@ -1,0 +1,93 @@
+//! `postern ops …`.
+
+use clap::{Args, Subcommand};
+use std::time::Duration;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Ops {
+    /// Install the ops pod, or bring it to what is asked for; safe to repeat
+    Install(Install),
+    /// Show what is installed, and what is missing
+    Show(Show),
+    /// Show what would be removed; remove it with --confirm
+    Uninstall(Uninstall),
+    /// Print the audit lines of past invocations
+    Logs(Logs),
+    /// Compare what the ops pod's `ServiceAccount` may do with what was declared; exit 1 on any excess
+    Audit(Audit),
+    /// Print the Roles that people need to install, to run and to look
+    Rbac(Rbac),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Install {
+    /// The pod's image [default: the one of this release]
+    #[arg(long, value_name = "IMAGE")]
+    pub(crate) image: Option<String>,
+    /// A Secret in namespace postern-ops to pull the image with
+    #[arg(long, value_name = "NAME")]
+    pub(crate) image_pull_secret: Option<String>,
+    /// A credential for the tools, optionally from one source only (env, keychain, config, prompt); repeatable
+    /// [default: `IBMCLOUD_API_KEY` where it is found without asking]
+    #[arg(long, value_name = "NAME[=SOURCE]")]
+    pub(crate) credential: Vec<String>,
+    /// Let tools use the cluster's API in these namespaces, or in `all`
+    #[arg(long, value_name = "NAMESPACE", num_args = 1.., value_delimiter = ',')]
+    pub(crate) cluster_access: Vec<String>,
+    /// How long the pod may take to be ready, and running tools to finish
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = super::duration)]
+    pub(crate) timeout: Duration,
+    /// Replace the pod even if nothing changed
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// Print what would change, as the server judges it; with -o yaml or json, the manifests
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Show {
+    /// Walk the chain that `run` depends on; exit 1 naming the first broken link
+    #[arg(long)]
+    pub(crate) check: bool,
+    /// The tool that --check looks for in the image
+    #[arg(long, value_name = "TOOL", default_value = "kubectl", requires = "check")]
+    pub(crate) tool: String,
+    /// The image that is expected [default: the one of this release]
+    #[arg(long, value_name = "IMAGE")]
+    pub(crate) image: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Uninstall {
+    /// Remove it
+    #[arg(long)]
+    pub(crate) confirm: bool,
+    /// How long each object may take to go
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = super::duration)]
+    pub(crate) timeout: Duration,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Logs {
+    /// Only the last lines
+    #[arg(long, value_name = "LINES")]
+    pub(crate) tail: Option<i64>,
+    /// Only lines newer than this
+    #[arg(long, value_name = "DURATION", value_parser = super::duration)]
+    pub(crate) since: Option<Duration>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Audit {
+    /// Look in these namespaces only [default: all that you may list]
+    #[arg(short, long, value_name = "NAMESPACE", num_args = 1.., value_delimiter = ',')]
+    pub(crate) namespace: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Rbac {
+    /// Also what an installer needs to grant --cluster-access to these namespaces
+    #[arg(long, value_name = "NAMESPACE", num_args = 1.., value_delimiter = ',')]
+    pub(crate) cluster_access: Vec<String>,
+}

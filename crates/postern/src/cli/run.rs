@@ -1,0 +1,49 @@
+//! `postern run`.
+
+use clap::{Args, ValueEnum};
+use std::ffi::OsString;
+use std::time::Duration;
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  postern run -- ibmcloud iam oauth-tokens\n  postern run -i -- kubectl apply -f - < job.yaml\n  \
+postern run --file values.yaml=/tmp/values.yaml -- cat /tmp/values.yaml\n  postern run --backend local --timeout 30s -- terraform plan"
+)]
+pub(crate) struct Run {
+    /// Where it runs; never one in place of the other
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) backend: Backend,
+    /// A variable for its environment; repeatable
+    #[arg(short, long, value_name = "NAME=VALUE", value_parser = super::pair)]
+    pub(crate) env: Vec<(String, String)>,
+    /// The directory it starts in
+    #[arg(short, long, value_name = "DIR")]
+    pub(crate) workdir: Option<String>,
+    /// Stage a local file for it, at mode 0600, and remove it after; repeatable
+    #[arg(long, value_name = "LOCAL=REMOTE", value_parser = super::pair)]
+    pub(crate) file: Vec<(String, String)>,
+    /// A credential for it with --backend local, optionally from one source only; repeatable
+    #[arg(long, value_name = "NAME[=SOURCE]")]
+    pub(crate) credential: Vec<String>,
+    /// Pass our stdin to it
+    #[arg(short = 'i', long)]
+    pub(crate) stdin: bool,
+    /// Give it a terminal
+    #[arg(short, long)]
+    pub(crate) tty: bool,
+    /// End it after this long
+    #[arg(long, value_name = "DURATION", value_parser = super::duration)]
+    pub(crate) timeout: Option<Duration>,
+    /// The command and its arguments
+    #[arg(last = true, required = true, value_name = "CMD")]
+    pub(crate) command: Vec<OsString>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Backend {
+    /// In the ops pod
+    #[default]
+    Ops,
+    /// On this machine
+    Local,
+}

@@ -1,0 +1,96 @@
+//! One file per command: resolve arguments, call, hand the result to the printer.
+
+mod agents;
+mod credentials;
+mod exec;
+mod ops_audit;
+mod ops_install;
+mod ops_logs;
+mod ops_rbac;
+mod ops_show;
+mod ops_uninstall;
+mod reference;
+mod run;
+mod streams;
+
+use crate::cli::ops::Ops;
+use crate::cli::{Cli, Command, Global};
+use crate::failure::Failure;
+use crate::printer::Printer;
+use clap::{CommandFactory as _, Parser as _};
+use postern_config::Config;
+use postern_kube::{Cluster, KubeError, Target};
+use std::process::ExitCode;
+
+/// Everything a command may need besides its own arguments.
+pub(crate) struct Context {
+    global: Global,
+    config: Config,
+}
+
+impl Context {
+    fn target(&self) -> Target {
+        Target {
+            kubeconfig: self.global.kubeconfig.clone(),
+            context: self.global.context.clone().or_else(|| self.config.context.clone()),
+            impersonate: None,
+        }
+    }
+
+    async fn cluster(&self) -> Result<Cluster, KubeError> {
+        Cluster::connect(&self.target()).await
+    }
+}
+
+/// Parses the command line and runs it.
+pub(crate) fn main() -> ExitCode {
+    let Cli { global, command } = Cli::parse();
+    if matches!(command, Command::Agent) {
+        return postern_agent::supervise::main();
+    }
+    let mut printer = Printer::new(global.output, global.verbose);
+    match dispatch(global, command, &mut printer) {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => {
+            printer.failure(&failure);
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+fn dispatch(global: Global, command: Command, printer: &mut Printer) -> Result<u8, Failure> {
+    match command {
+        Command::Completions { shell } => {
+            let mut out = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "postern", &mut out);
+            printer.raw(&String::from_utf8_lossy(&out));
+            return Ok(0);
+        }
+        Command::Reference => {
+            printer.raw(&reference::markdown(Cli::command()));
+            return Ok(0);
+        }
+        _ => {}
+    }
+    let config = Config::load(global.config.as_deref())?;
+    let context = Context { global, config };
+    // One thread is enough for a few connections, and starts faster than several.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::denied(&error, None))?;
+    let result = runtime.block_on(async {
+        match command {
+            Command::Ops(Ops::Install(args)) => ops_install::run(&context, args, printer).await,
+            Command::Ops(Ops::Show(args)) => ops_show::run(&context, args, printer).await,
+            Command::Ops(Ops::Uninstall(args)) => ops_uninstall::run(&context, args, printer).await,
+            Command::Ops(Ops::Logs(args)) => ops_logs::run(&context, args, printer).await,
+            Command::Ops(Ops::Audit(args)) => ops_audit::run(&context, args, printer).await,
+            Command::Ops(Ops::Rbac(args)) => ops_rbac::run(&args, printer),
+            Command::Run(args) => run::run(&context, args, printer).await,
+            Command::Exec(args) => exec::run(&context, args, printer).await,
+            Command::Completions { .. } | Command::Reference | Command::Agent => Ok(0),
+        }
+    });
+    // A thread may be waiting in a read of our stdin; nothing is lost by not waiting for it.
+    runtime.shutdown_background();
+    result
+}

@@ -1,0 +1,127 @@
+//! `postern exec`.
+
+use super::run::{Asked, bytes, supervised};
+use super::{Context, agents, streams};
+use crate::cli::exec::Exec as Args;
+use crate::failure::Failure;
+use crate::printer::Printer;
+use crate::{signals, terminal};
+use postern_exec::session::Run;
+use postern_exec::target::{self, Place, Target};
+use postern_exec::{Control, ExecError, inject, plain};
+use postern_kube::Cluster;
+use postern_kube::exec::{self, ExecRequest};
+use std::time::Duration;
+
+pub(super) async fn run(context: &Context, args: Args, printer: &mut Printer) -> Result<u8, Failure> {
+    let Args {
+        target,
+        selector,
+        namespace,
+        container,
+        stdin,
+        tty,
+        inject: injected,
+        require_agent,
+        env,
+        workdir,
+        timeout,
+        command,
+    } = args;
+    let target = match (target, selector) {
+        (_, Some(selector)) => Target::Selector(selector),
+        (target, None) => {
+            Target::parse(&target.unwrap_or_default()).map_err(|why| Failure::usage(why, None))?
+        }
+    };
+    if command.first().is_none_or(|program| program.is_empty()) {
+        return Err(Failure::usage("the command is empty", Some("name one after --".to_owned())));
+    }
+    let needs_agent = !env.is_empty() || workdir.is_some();
+    let cluster = context.cluster().await.map_err(ExecError::Kube)?;
+    let namespace = namespace.unwrap_or_else(|| cluster.namespace.clone());
+    let place = target::find(&cluster, &namespace, &target, container.as_deref()).await?;
+    let Place { namespace, pod, container, agent } = &place;
+    printer.verbose(&format!("pod {namespace}/{pod}, container {container}"));
+    let agent = match agent {
+        Some(agent) => Some((agent.clone(), false)),
+        None if injected => Some((inject::inject(&cluster, &place, agents::embedded).await?, true)),
+        None => None,
+    };
+    if let Some((agent, injected)) = agent {
+        let asked = Asked { env, workdir, stdin, tty, timeout };
+        let mut request = asked.request(context, command, printer)?;
+        request.claimed_user.clone_from(&cluster.user);
+        let mut agent_command = vec![agent.into_bytes(), b"run".to_vec()];
+        agent_command.extend(injected.then(|| b"--unlink".to_vec()));
+        let (reader, writer) = open(&cluster, &place, &agent_command, true, false).await?;
+        return supervised(reader, writer, Run { request, files: Vec::new() }, stdin, printer).await;
+    }
+    let missing = |what: &str| {
+        Failure::usage(
+            format!("{what} needs the agent, and container {container} of pod {namespace}/{pod} has none"),
+            Some("add --inject to put it there".to_owned()),
+        )
+    };
+    if needs_agent {
+        return Err(missing("--env or --workdir"));
+    }
+    if require_agent {
+        return Err(Failure {
+            code: postern_exec::exit::NEVER_REACHED,
+            kind: "never-reached",
+            ..missing("--require-agent")
+        });
+    }
+    printer.verbose(
+        "no agent in this container: the end of the output is the runtime's word, and the process may outlive us",
+    );
+    let tty = tty && terminal::is_terminal();
+    let command = bytes(&command);
+    let (reader, writer) = open(&cluster, &place, &command, stdin, tty).await?;
+    in_plain(reader, writer, stdin, tty, timeout).await
+}
+
+async fn open(
+    cluster: &Cluster,
+    place: &Place,
+    command: &[Vec<u8>],
+    stdin: bool,
+    tty: bool,
+) -> Result<(exec::ExecReader, exec::ExecWriter), ExecError> {
+    let Place { namespace, pod, container, agent: _ } = place;
+    let request = ExecRequest { namespace, pod, container: Some(container), command, stdin, tty };
+    Ok(exec::open(cluster, &request).await?)
+}
+
+async fn in_plain(
+    reader: exec::ExecReader,
+    writer: exec::ExecWriter,
+    stdin: bool,
+    tty: bool,
+    timeout: Option<Duration>,
+) -> Result<u8, Failure> {
+    let controls = signals::controls(tty).map_err(ExecError::Local)?;
+    let controls = if tty { with_first_size(controls) } else { controls };
+    let streams = streams::own(stdin)?;
+    let raw = tty.then(terminal::Raw::enter).flatten();
+    let result = plain::run(reader, writer, tty, timeout, streams, controls).await;
+    drop(raw);
+    // Codes beyond a byte do not exist on Linux; a runtime that reports one has lost the command.
+    Ok(u8::try_from(result?).unwrap_or(postern_exec::exit::BROKE))
+}
+
+/// The far terminal is told our size before anything changes it.
+fn with_first_size(mut rest: tokio::sync::mpsc::Receiver<Control>) -> tokio::sync::mpsc::Receiver<Control> {
+    let (sender, receiver) = tokio::sync::mpsc::channel(16);
+    tokio::spawn(async move {
+        let mut next = Some(Control::Resize(terminal::size()));
+        while let Some(control) = next {
+            if sender.send(control).await.is_err() {
+                return;
+            }
+            next = rest.recv().await;
+        }
+    });
+    receiver
+}

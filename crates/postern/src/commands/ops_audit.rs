@@ -1,0 +1,76 @@
+//! `postern ops audit`.
+
+use super::Context;
+use crate::cli::ops::Audit as Args;
+use crate::failure::Failure;
+use crate::printer::Printer;
+use postern_kube::k8s_openapi::api::core::v1::Namespace;
+use postern_kube::kube::api::ListParams;
+use postern_kube::kube::{Api, ResourceExt};
+use postern_kube::{Cluster, Target};
+use postern_ops::audit::{self, Audit};
+use postern_ops::{Access, names};
+
+pub(super) async fn run(context: &Context, args: Args, printer: &mut Printer) -> Result<u8, Failure> {
+    let Args { namespace } = args;
+    let cluster = context.cluster().await?;
+    let Some(declared) = audit::declared(&cluster).await? else {
+        return Err(Failure {
+            hint: Some("run `postern ops install` first".to_owned()),
+            ..Failure::denied(&std::io::Error::other("the ops pod's ServiceAccount is not there"), None)
+        });
+    };
+    let (namespaces, note) =
+        if namespace.is_empty() { all(&cluster, &declared).await } else { (namespace, None) };
+    let (user, groups) = audit::subject();
+    let account = Target { impersonate: Some((user, groups)), ..context.target() };
+    let everyone = (audit::BASELINE_USER.to_owned(), vec!["system:authenticated".to_owned()]);
+    let baseline = Target { impersonate: Some(everyone), ..context.target() };
+    let (account, baseline) = (Cluster::connect(&account).await?, Cluster::connect(&baseline).await?);
+    let found = audit::audit(&account, &baseline, &namespaces, &declared).await;
+    let mut found = found.map_err(|error| {
+        let forbidden = error.is_forbidden();
+        let failure = Failure::from(error);
+        let hint = "the audit asks in the ServiceAccount's name: you need the verb `impersonate` on users, groups and \
+                    serviceaccounts";
+        if forbidden { Failure { hint: Some(hint.to_owned()), ..failure } } else { failure }
+    })?;
+    found.notes.extend(note);
+    printer.result(&found, || text(&found));
+    Ok(u8::from(!found.excess.is_empty()))
+}
+
+/// Every namespace that may be listed; else the ones that are ours or were declared.
+async fn all(cluster: &Cluster, declared: &str) -> (Vec<String>, Option<String>) {
+    let api: Api<Namespace> = Api::all(cluster.client.clone());
+    match api.list(&ListParams::default()).await {
+        Ok(found) => (found.items.iter().map(ResourceExt::name_any).collect(), None),
+        Err(_) => {
+            let (mut known, _) = Access::parse(declared);
+            known.extend([names::NAMESPACE.to_owned(), names::TEST_NAMESPACE.to_owned()]);
+            let note = "you may not list namespaces: only the known ones were looked at";
+            (known.into_iter().collect(), Some(note.to_owned()))
+        }
+    }
+}
+
+fn text(found: &Audit) -> String {
+    let Audit { subject, declared, namespaces, excess, missing, notes } = found;
+    let mut text = format!(
+        "{subject}\ndeclared cluster access: {declared}\nnamespaces looked at: {}\n",
+        namespaces.len()
+    );
+    for permission in missing {
+        text.push_str(&format!("- declared but not granted: {permission}\n"));
+    }
+    for permission in excess {
+        text.push_str(&format!("✗ EXCESS: {permission}\n"));
+    }
+    for note in notes {
+        text.push_str(&format!("note: {note}\n"));
+    }
+    if excess.is_empty() {
+        text.push_str("✓ nothing beyond what was declared and what every authenticated user may do\n");
+    }
+    text
+}

@@ -1,0 +1,82 @@
+//! `postern ops install`.
+
+use super::{Context, credentials};
+use crate::cli::Format;
+use crate::cli::ops::Install as Args;
+use crate::failure::Failure;
+use crate::printer::Printer;
+use postern_ops::install::{install, manifests};
+use postern_ops::{Access, Settings, names};
+use postern_secret::resolve::Resolved;
+use std::time::Duration;
+
+pub(super) async fn run(context: &Context, args: Args, printer: &mut Printer) -> Result<u8, Failure> {
+    let Args { image, image_pull_secret, credential, cluster_access, timeout, force, dry_run } = args;
+    let found = credentials::from_flags(context, &credential, printer)?;
+    let settings = Settings {
+        access: access(cluster_access)?,
+        image_pull_secret: image_pull_secret.or_else(|| context.config.image_pull_secret.clone()),
+        credentials: found
+            .into_iter()
+            .map(|Resolved { credential, secret, from: _ }| (credential, secret))
+            .collect(),
+        timeout,
+        force,
+        ..defaults(context, image)
+    };
+    settings.validate()?;
+    if dry_run && printer.format() != Format::Text {
+        let manifests = manifests(&settings).map_err(|error| Failure::denied(&error, None))?;
+        let list = serde_json::json!({"apiVersion": "v1", "kind": "List", "items": manifests});
+        printer.result(&list, String::new);
+        return Ok(0);
+    }
+    let cluster = context.cluster().await?;
+    let report = install(&cluster, &settings, dry_run, printer).await?;
+    printer.result(&report, || {
+        if dry_run {
+            "Nothing was changed (--dry-run).\n".to_owned()
+        } else {
+            let key = match settings.credentials.as_slice() {
+                [] => "no static key".to_owned(),
+                some => {
+                    let names: Vec<_> = some.iter().map(|(credential, _)| credential.name.as_str()).collect();
+                    names.join(", ")
+                }
+            };
+            format!("✓ Pod {}/{} is ready ({key})\n", names::NAMESPACE, names::NAME)
+        }
+    });
+    Ok(0)
+}
+
+/// What is installed without any flag but the image's.
+pub(super) fn defaults(context: &Context, image: Option<String>) -> Settings {
+    let image = image
+        .or_else(|| context.config.image.clone())
+        .unwrap_or_else(|| names::default_image(env!("CARGO_PKG_VERSION")));
+    let image = match &context.config.image_mirror {
+        Some(mirror) => names::mirrored(&image, mirror),
+        None => image,
+    };
+    Settings {
+        image,
+        image_pull_secret: context.config.image_pull_secret.clone(),
+        access: Access::None,
+        credentials: Vec::new(),
+        timeout: Duration::from_secs(60),
+        force: false,
+    }
+}
+
+fn access(flags: Vec<String>) -> Result<Access, Failure> {
+    match flags.as_slice() {
+        [] => Ok(Access::None),
+        [one] if one == "all" => Ok(Access::All),
+        some if some.iter().any(|name| name == "all") => Err(Failure::usage(
+            "--cluster-access all already holds every namespace",
+            Some("name either".to_owned()),
+        )),
+        _ => Ok(Access::Namespaces(flags.into_iter().collect())),
+    }
+}

@@ -1,0 +1,23 @@
+//! `postern ops rbac`.
+
+use crate::cli::Format;
+use crate::cli::ops::Rbac as Args;
+use crate::failure::Failure;
+use crate::printer::Printer;
+use postern_ops::rules;
+
+pub(super) fn run(args: &Args, printer: &mut Printer) -> Result<u8, Failure> {
+    let Args { cluster_access } = args;
+    for namespace in cluster_access {
+        postern_ops::settings::dns_name("--cluster-access", namespace, 63)?;
+    }
+    if printer.format() == Format::Json {
+        let list =
+            serde_json::json!({"apiVersion": "v1", "kind": "List", "items": rules::roles(cluster_access)});
+        printer.result(&list, String::new);
+    } else {
+        // Text and YAML are the same here: the reasons are comments.
+        printer.raw(&rules::manifests(cluster_access));
+    }
+    Ok(0)
+}

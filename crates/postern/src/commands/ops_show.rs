@@ -1,0 +1,94 @@
+//! `postern ops show`.
+
+use super::{Context, ops_install};
+use crate::cli::ops::Show as Args;
+use crate::failure::Failure;
+use crate::printer::Printer;
+use postern_ops::check::{self, Link};
+use postern_ops::show::{Presence, Shown, show};
+use serde::Serialize;
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Report {
+    #[serde(flatten)]
+    shown: Shown,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    checks: Option<Vec<Link>>,
+}
+
+pub(super) async fn run(context: &Context, args: Args, printer: &mut Printer) -> Result<u8, Failure> {
+    let Args { check, tool, image } = args;
+    let settings = ops_install::defaults(context, image);
+    let cluster = context.cluster().await?;
+    let shown = show(&cluster, &settings.image).await?;
+    let checks = match check {
+        true => Some(check::check(&cluster, &settings, &shown, &tool, printer).await),
+        false => None,
+    };
+    let broken = checks.iter().flatten().any(|link| !link.ok);
+    let report = Report { shown, checks };
+    printer.result(&report, || text(&report));
+    Ok(u8::from(broken))
+}
+
+fn text(report: &Report) -> String {
+    let Report { shown, checks } = report;
+    let Shown {
+        namespace,
+        namespace_state,
+        pod,
+        pod_state,
+        phase,
+        ready,
+        image,
+        image_matches,
+        rbac_subject,
+        service_account_state,
+        cluster_access,
+        identity,
+        secret,
+        secret_state,
+        credentials,
+        rotated_at,
+        agent_version,
+    } = shown;
+    let named = |name: &str, state: &Presence| match state {
+        Presence::Present => name.to_owned(),
+        Presence::Missing => format!("(missing: {name})"),
+        Presence::Unknown => format!("{name} (you may not look)"),
+    };
+    let or = |value: &Option<String>, none: &str| value.clone().unwrap_or_else(|| none.to_owned());
+    let image = match (image, image_matches) {
+        (Some(image), Some(true)) => format!("{image} (of this version)"),
+        (Some(image), _) => format!("{image} (not the one of this version: re-run install)"),
+        (None, _) => "(none)".to_owned(),
+    };
+    let access =
+        cluster_access.as_deref().map_or(String::new(), |access| format!(" (cluster access: {access})"));
+    let held = match credentials.as_deref() {
+        Some([]) => ", empty".to_owned(),
+        Some(held) => format!(", holds {}", held.join(", ")),
+        None => String::new(),
+    };
+    let rotated = rotated_at.as_ref().map_or(String::new(), |at| format!(" (rotated {at}{held})"));
+    let lines = [
+        ("namespace", named(namespace, namespace_state)),
+        ("pod", named(pod, pod_state)),
+        ("phase", or(phase, "(none)")),
+        ("ready", ready.to_string()),
+        ("image", image),
+        ("rbac subject", format!("{}{access}", named(rbac_subject, service_account_state))),
+        ("identity", or(identity, "(you may not look)")),
+        ("secret", format!("{}{rotated}", named(secret, secret_state))),
+        ("agent", or(agent_version, "(unknown)")),
+    ];
+    let mut text = String::new();
+    for (key, value) in lines {
+        text.push_str(&format!("{:<14}{value}\n", format!("{key}:")));
+    }
+    for Link { name, ok, detail } in checks.iter().flatten() {
+        text.push_str(&format!("{} {name}: {detail}\n", if *ok { "✓" } else { "✗" }));
+    }
+    text
+}

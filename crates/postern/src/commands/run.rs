@@ -1,0 +1,187 @@
+//! `postern run`.
+
+use super::{Context, credentials, streams};
+use crate::cli::run::{Backend, Run as Args};
+use crate::failure::Failure;
+use crate::printer::Printer;
+use crate::{signals, terminal};
+use postern_config::Tool;
+use postern_exec::session::{self, Report, Run};
+use postern_exec::{ExecError, transport};
+use postern_kube::exec::{self, ExecRequest};
+use postern_ops::install::Reporter as _;
+use postern_ops::names;
+use postern_secret::resolve::Resolved;
+use postern_wire::{FileSpec, Outcome, Request};
+use serde::Serialize;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+pub(super) async fn run(context: &Context, args: Args, printer: &mut Printer) -> Result<u8, Failure> {
+    let Args { backend, env, workdir, file, credential, stdin, tty, timeout, command } = args;
+    if backend == Backend::Ops && !credential.is_empty() {
+        return Err(Failure::usage(
+            "--credential is for --backend local; the ops pod has its own",
+            Some("give it to the pod with: postern ops install --credential NAME".to_owned()),
+        ));
+    }
+    let asked = Asked { env, workdir, stdin, tty, timeout };
+    let mut request = asked.request(context, command, printer)?;
+    let files = stage(&file, &mut request)?;
+    let run = |request| Run { request, files };
+    match backend {
+        Backend::Ops => {
+            let cluster = context.cluster().await.map_err(ExecError::Kube)?;
+            request.credentials = true;
+            request.claimed_user.clone_from(&cluster.user);
+            let command = [names::AGENT.into(), b"run".to_vec()];
+            let exec = ExecRequest {
+                namespace: names::NAMESPACE,
+                pod: names::NAME,
+                container: Some(names::CONTAINER),
+                command: &command,
+                stdin: true,
+                tty: false,
+            };
+            let (reader, writer) = exec::open(&cluster, &exec).await.map_err(ExecError::Kube)?;
+            supervised(reader, writer, run(request), stdin, printer).await
+        }
+        Backend::Local => {
+            for Resolved { credential, secret, from: _ } in
+                credentials::from_flags(context, &credential, printer)?
+            {
+                let value = secret.expose().to_vec();
+                request
+                    .secret_env
+                    .extend(credential.names.into_iter().map(|name| (name.into_bytes(), value.clone())));
+            }
+            let own = std::env::current_exe().map_err(ExecError::Local)?;
+            let (reader, writer) = transport::local(&own, &["__agent"]).map_err(ExecError::Local)?;
+            supervised(reader, writer, run(request), stdin, printer).await
+        }
+    }
+}
+
+/// What the command line asks of a run, before the tool's defaults.
+pub(super) struct Asked {
+    pub(super) env: Vec<(String, String)>,
+    pub(super) workdir: Option<String>,
+    pub(super) stdin: bool,
+    pub(super) tty: bool,
+    pub(super) timeout: Option<Duration>,
+}
+
+impl Asked {
+    /// The request, with the config's defaults for this tool where the command line says nothing.
+    pub(super) fn request(
+        self,
+        context: &Context,
+        command: Vec<OsString>,
+        printer: &mut Printer,
+    ) -> Result<Request, Failure> {
+        let Self { env, workdir, stdin, tty, timeout } = self;
+        let program = command.first().map(OsString::as_os_str).unwrap_or_default();
+        if program.is_empty() {
+            return Err(Failure::usage("the command is empty", Some("name one after --".to_owned())));
+        }
+        let name = Path::new(program).file_name().and_then(OsStr::to_str).unwrap_or_default();
+        let Tool { env: tool_env, workdir: tool_workdir, timeout: _ } =
+            context.config.tools.get(name).cloned().unwrap_or_default();
+        let timeout = timeout.or_else(|| context.config.timeout(name));
+        let bytes = |(name, value): (String, String)| (name.into_bytes(), value.into_bytes());
+        let mut all: Vec<_> = tool_env.into_iter().chain(env).map(bytes).collect();
+        let terminal = tty.then(terminal::is_terminal).unwrap_or_default();
+        if tty && !terminal {
+            printer.warn("our own input is not a terminal: going on without -t");
+        }
+        if let Some(term) = std::env::var_os("TERM").filter(|_| terminal) {
+            all.push((b"TERM".to_vec(), term.into_vec()));
+        }
+        Ok(Request {
+            argv: command.into_iter().map(OsStringExt::into_vec).collect(),
+            env: all,
+            workdir: workdir.or(tool_workdir).map(String::into_bytes),
+            stdin,
+            terminal: terminal.then(terminal::size),
+            timeout_ms: timeout.map_or(0, |limit| u64::try_from(limit.as_millis()).unwrap_or(u64::MAX)),
+            ..Request::default()
+        })
+    }
+}
+
+/// Announces the files of `--file` in the request; returns their local paths.
+fn stage(files: &[(String, String)], request: &mut Request) -> Result<Vec<PathBuf>, Failure> {
+    let mut paths = Vec::new();
+    for (local, remote) in files {
+        let failed = |source| ExecError::LocalFile { path: local.clone(), source };
+        let metadata = std::fs::metadata(local).map_err(failed)?;
+        if !metadata.is_file() {
+            return Err(failed(std::io::Error::other("it is not a regular file")).into());
+        }
+        if remote.is_empty() {
+            return Err(Failure::usage(format!("--file {local}=: the path in the pod is missing"), None));
+        }
+        request.files.push(FileSpec { path: remote.clone().into_bytes(), size: metadata.len() });
+        paths.push(local.into());
+    }
+    Ok(paths)
+}
+
+/// How a run ended, for `-o json`.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Ended {
+    exit_code: u8,
+    outcome: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    signal: Option<u8>,
+    stdout_bytes: u64,
+    stderr_bytes: u64,
+    left_behind: u32,
+    agent_version: String,
+}
+
+/// Runs through an agent, with our own streams, signals and terminal.
+pub(super) async fn supervised(
+    reader: impl transport::Reader,
+    writer: impl transport::Writer,
+    run: Run,
+    stdin: bool,
+    printer: &mut Printer,
+) -> Result<u8, Failure> {
+    let terminal = run.request.terminal.is_some();
+    let controls = signals::controls(terminal).map_err(ExecError::Local)?;
+    let streams = streams::own(stdin)?;
+    let raw = terminal.then(terminal::Raw::enter).flatten();
+    let result = session::run(reader, writer, run, streams, controls).await;
+    drop(raw);
+    let Report { outcome, stdout_bytes, stderr_bytes, left_behind, agent_version } = result?;
+    if left_behind > 0 {
+        printer.verbose(&format!("{left_behind} processes that the command left behind were ended with it"));
+    }
+    let (exit_code, outcome, signal) = match outcome {
+        Outcome::Exited(code) => (code, "exited", None),
+        Outcome::Signaled(number) => (number.saturating_add(128), "signaled", Some(number)),
+        Outcome::TimedOut => (postern_exec::exit::CANCELLED, "timed-out", None),
+    };
+    if let Some(number) = signal {
+        printer.verbose(&format!("the command was ended by signal {number}"));
+    }
+    printer.run_report(&Ended {
+        exit_code,
+        outcome,
+        signal,
+        stdout_bytes,
+        stderr_bytes,
+        left_behind,
+        agent_version,
+    });
+    Ok(exit_code)
+}
+
+/// The command as bytes, for an exec without the agent.
+pub(super) fn bytes(command: &[OsString]) -> Vec<Vec<u8>> {
+    command.iter().map(|argument| argument.as_bytes().to_vec()).collect()
+}

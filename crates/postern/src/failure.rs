@@ -1,0 +1,157 @@
+//! Errors as the user sees them: class, message, cause, hint, exit code.
+
+use postern_exec::{ExecError, exit};
+use postern_kube::{KubeError, Reason};
+use postern_ops::install::InstallError;
+use postern_ops::{Diagnosis, InvalidSetting, names};
+use postern_wire::FailureKind;
+use std::error::Error;
+
+/// What ends the program with an error.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) code: u8,
+    pub(crate) kind: &'static str,
+    pub(crate) message: String,
+    pub(crate) causes: Vec<String>,
+    pub(crate) hint: Option<String>,
+    pub(crate) diagnosis: Option<Box<Diagnosis>>,
+}
+
+impl Failure {
+    /// The command line is not right.
+    pub(crate) fn usage(message: impl Into<String>, hint: Option<String>) -> Self {
+        let message = message.into();
+        Self { code: exit::USAGE, kind: "usage", message, causes: Vec::new(), hint, diagnosis: None }
+    }
+
+    /// Something is not as it should be, and the command's answer is no.
+    pub(crate) fn denied(error: &dyn Error, hint: Option<String>) -> Self {
+        Self {
+            code: exit::DENIED,
+            kind: "denied",
+            message: error.to_string(),
+            causes: causes(error),
+            hint,
+            diagnosis: None,
+        }
+    }
+}
+
+/// The sources of an error that its own message does not already hold.
+fn causes(error: &dyn Error) -> Vec<String> {
+    let mut said = error.to_string();
+    let mut causes = Vec::new();
+    let mut next = error.source();
+    while let Some(source) = next {
+        let text = source.to_string();
+        if !said.contains(&text) {
+            said.push_str(&text);
+            causes.push(text);
+        }
+        next = source.source();
+    }
+    causes
+}
+
+impl From<KubeError> for Failure {
+    fn from(error: KubeError) -> Self {
+        let mut failure = Self::denied(&error, kube_hint(&error));
+        if matches!(error.reason, Reason::Unreachable { .. } | Reason::NoAnswer(_) | Reason::Tls { .. }) {
+            failure.kind = "unreachable";
+        }
+        failure
+    }
+}
+
+impl From<InvalidSetting> for Failure {
+    fn from(error: InvalidSetting) -> Self {
+        Self::usage(error.to_string(), None)
+    }
+}
+
+impl From<postern_config::ConfigError> for Failure {
+    fn from(error: postern_config::ConfigError) -> Self {
+        let mut failure = Self::denied(&error, None);
+        (failure.code, failure.kind) = (exit::USAGE, "config");
+        failure
+    }
+}
+
+impl From<InstallError> for Failure {
+    fn from(error: InstallError) -> Self {
+        let (hint, diagnosis) = match &error {
+            InstallError::Invalid(invalid) => return invalid.clone().into(),
+            InstallError::Step { step: _, source, diagnosis } => {
+                let again = "run install again to continue".to_owned();
+                let hint = kube_hint(source).map_or(again.clone(), |hint| format!("{hint}; then {again}"));
+                (Some(hint), diagnosis.as_deref().cloned())
+            }
+            InstallError::NotReady { why: _, diagnosis } => (None, Some(diagnosis.clone())),
+            InstallError::Contended => (Some("wait for it, then run install again".to_owned()), None),
+        };
+        Self { diagnosis, ..Self::denied(&error, hint) }
+    }
+}
+
+impl From<ExecError> for Failure {
+    fn from(error: ExecError) -> Self {
+        let hint = match &error {
+            ExecError::Kube(kube) => kube_hint(kube),
+            ExecError::NotStarted(failure) => match failure.kind {
+                FailureKind::NotFound => {
+                    Some("the tool must be in the image, or at the path given".to_owned())
+                }
+                FailureKind::Credential => {
+                    Some("give the credential a longer value and run `postern ops install`".to_owned())
+                }
+                FailureKind::File => {
+                    Some("stage it below /tmp, under a name that is not there yet".to_owned())
+                }
+                _ => None,
+            },
+            ExecError::NoAgent(_) => {
+                Some("`postern ops install` puts the agent of this release there".to_owned())
+            }
+            ExecError::Broke(_) | ExecError::Corrupt { .. } => {
+                Some("run it again; what the command did before the break is done".to_owned())
+            }
+            ExecError::Inject(_) => {
+                Some("run it without --inject, or use an image that has the agent".to_owned())
+            }
+            _ => None,
+        };
+        Self { code: error.exit_code(), kind: error.kind(), ..Self::denied(&error, hint) }
+    }
+}
+
+fn kube_hint(error: &KubeError) -> Option<String> {
+    Some(match &error.reason {
+        Reason::Kubeconfig(_) => {
+            "see `kubectl config get-contexts`; choose with --context or $KUBECONFIG".to_owned()
+        }
+        Reason::Unreachable { .. } | Reason::NoAnswer(_) => {
+            "check the server's address in the kubeconfig, the network, VPN and HTTPS_PROXY/NO_PROXY"
+                .to_owned()
+        }
+        Reason::Tls { cause, .. } if cause.contains("xpired") => {
+            "a certificate has expired (or this machine's clock is wrong): get a new kubeconfig".to_owned()
+        }
+        Reason::Tls { .. } => {
+            "check certificate-authority-data in the kubeconfig, or SSL_CERT_FILE behind an inspecting proxy"
+                .to_owned()
+        }
+        Reason::Unauthorized => {
+            "the token or client certificate is expired or not of this cluster: log in again".to_owned()
+        }
+        Reason::Forbidden(_) => {
+            "ask for the verb and resource named above; `postern ops rbac` prints Roles that hold them"
+                .to_owned()
+        }
+        Reason::NotFound(message) if message.contains(names::NAME) => {
+            "the ops pod is not installed here: run `postern ops install`".to_owned()
+        }
+        Reason::Credentials(_) => "run the kubeconfig's exec plug-in by hand to see what it says".to_owned(),
+        _ => return None,
+    })
+}

@@ -1,0 +1,184 @@
+//! The only place that writes to stdout and stderr.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is the gate")]
+
+use crate::cli::Format;
+use crate::failure::Failure;
+use postern_kube::apply::{Change, ObjectRef};
+use postern_ops::Diagnosis;
+use postern_ops::install::Reporter;
+use serde::Serialize;
+use std::io::{self, IsTerminal as _, Write as _};
+
+/// Results go to stdout, everything else to stderr.
+#[derive(Debug)]
+pub(crate) struct Printer {
+    format: Format,
+    colour: bool,
+    progress: bool,
+    verbose: u8,
+    in_progress: bool,
+}
+
+impl Printer {
+    pub(crate) fn new(format: Format, verbose: u8) -> Self {
+        let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
+            || std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+        Self {
+            format,
+            colour: io::stdout().is_terminal() && !plain,
+            progress: io::stderr().is_terminal() && !plain,
+            verbose,
+            in_progress: false,
+        }
+    }
+
+    pub(crate) fn format(&self) -> Format {
+        self.format
+    }
+
+    /// A result, in the format asked for.
+    pub(crate) fn result(&mut self, value: &impl Serialize, text: impl FnOnce() -> String) {
+        self.clear();
+        let out = match self.format {
+            Format::Text => text(),
+            Format::Json => serde_json::to_string_pretty(value).unwrap_or_default() + "\n",
+            Format::Yaml => yaml(value),
+        };
+        self.raw(&out);
+    }
+
+    /// Text that is a result as it is.
+    pub(crate) fn raw(&mut self, text: &str) {
+        self.clear();
+        // A reader that has gone away has had what it wanted.
+        let _ = io::stdout().lock().write_all(text.as_bytes());
+    }
+
+    /// A line of a text result; nothing in the other formats, which print a whole at the end.
+    pub(crate) fn line(&mut self, line: &str) {
+        if self.format == Format::Text {
+            self.raw(&format!("{}\n", clean(line)));
+        }
+    }
+
+    /// Something to know, whatever the format.
+    pub(crate) fn note(&mut self, text: &str) {
+        self.clear();
+        eprintln!("{}", clean(text));
+    }
+
+    /// Something to know for who asked with `-v`.
+    pub(crate) fn verbose(&mut self, text: &str) {
+        if self.verbose > 0 {
+            self.note(&format!("postern: {text}"));
+        }
+    }
+
+    fn clear(&mut self) {
+        if std::mem::take(&mut self.in_progress) {
+            eprint!("\r\x1b[K");
+        }
+    }
+
+    /// How a run ended, for who asked for it in another format than text. The tool's output is on stdout, so this
+    /// goes to stderr.
+    pub(crate) fn run_report(&mut self, value: &impl Serialize) {
+        match self.format {
+            Format::Text => {}
+            Format::Json => eprintln!("{}", serde_json::to_string(value).unwrap_or_default()),
+            Format::Yaml => eprint!("{}", yaml(value)),
+        }
+    }
+
+    /// The error that ends the program.
+    pub(crate) fn failure(&mut self, failure: &Failure) {
+        self.clear();
+        let Failure { code, kind, message, causes, hint, diagnosis } = failure;
+        if self.format != Format::Text {
+            let cause = (!causes.is_empty()).then(|| causes.join(": "));
+            let value = serde_json::json!({"error": {
+                "kind": kind, "message": message, "cause": cause, "hint": hint,
+                "exitCode": code, "diagnosis": diagnosis,
+            }});
+            match self.format {
+                Format::Yaml => eprint!("{}", yaml(&value)),
+                _ => eprintln!("{value}"),
+            }
+            return;
+        }
+        eprintln!("{} {}", self.paint("error:", "1;31"), clean(message));
+        for cause in causes {
+            eprintln!("  because: {}", clean(cause));
+        }
+        if let Some(diagnosis) = diagnosis {
+            let Diagnosis { conditions, waiting, events, cause, fix } = &**diagnosis;
+            for (title, lines) in [("conditions", conditions), ("containers", waiting), ("events", events)] {
+                if !lines.is_empty() {
+                    eprintln!("  {title}:");
+                    lines.iter().for_each(|line| eprintln!("    {}", clean(line)));
+                }
+            }
+            eprintln!("  likely cause: {}", clean(cause));
+            eprintln!("  {} {}", self.paint("fix:", "1"), clean(fix));
+        }
+        if let Some(hint) = hint {
+            eprintln!("{} {}", self.paint("hint:", "1"), clean(hint));
+        }
+    }
+
+    fn paint(&self, text: &str, code: &str) -> String {
+        if self.progress { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+}
+
+impl Reporter for Printer {
+    fn changed(&mut self, change: Change, of: &ObjectRef, details: &[String]) {
+        let tick = if self.colour { "\x1b[32m✓\x1b[0m" } else { "✓" };
+        if self.format == Format::Text {
+            self.raw(&format!("{tick} {change} {}\n", clean(&of.to_string())));
+            for detail in details {
+                self.raw(&format!("    {}\n", clean(detail)));
+            }
+        }
+    }
+
+    fn progress(&mut self, text: &str) {
+        if self.progress {
+            eprint!("\r\x1b[K→ {}", clean(text));
+            let _ = io::stderr().flush();
+            self.in_progress = true;
+        } else if self.verbose > 0 {
+            self.note(&format!("→ {text}"));
+        }
+    }
+
+    fn warn(&mut self, text: &str) {
+        self.clear();
+        eprintln!("{} {}", self.paint("warning:", "1;33"), clean(text));
+    }
+}
+
+fn yaml(value: &impl Serialize) -> String {
+    // By way of JSON, so that both formats have the same fields.
+    let value = serde_json::to_value(value).unwrap_or_default();
+    serde_saphyr::to_string(&value).unwrap_or_default()
+}
+
+/// Text from a cluster with its control characters shown, so that no name or event can drive the terminal.
+fn clean(text: &str) -> String {
+    text.chars()
+        .map(|character| match character {
+            '\n' | '\t' => character.to_string(),
+            control if control.is_control() => control.escape_default().to_string(),
+            other => other.to_string(),
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn escapes_from_a_cluster_are_shown_not_obeyed() {
+        assert_eq!(super::clean("a\x1b[31mb\u{9b}c"), "a\\u{1b}[31mb\\u{9b}c");
+    }
+}

@@ -1,0 +1,38 @@
+//! What the user does with signals, as controls of a run.
+
+use crate::terminal;
+use postern_exec::Control;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+
+/// Passes signals on to the run: Ctrl-C once is the command's, twice ends it. With `resize`, also the window's size.
+pub(crate) fn controls(resize: bool) -> std::io::Result<mpsc::Receiver<Control>> {
+    let (sender, receiver) = mpsc::channel(16);
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    let mut window = signal(SignalKind::window_change())?;
+    tokio::spawn(async move {
+        let mut asked = false;
+        loop {
+            let number = tokio::select! {
+                _ = interrupt.recv() => 2,
+                _ = terminate.recv() => 15,
+                _ = hangup.recv() => 1,
+                _ = window.recv(), if resize => 0,
+            };
+            let control = match number {
+                0 => Control::Resize(terminal::size()),
+                _ if asked => Control::Kill,
+                number => {
+                    asked = true;
+                    Control::Signal(number)
+                }
+            };
+            if sender.send(control).await.is_err() {
+                return;
+            }
+        }
+    });
+    Ok(receiver)
+}
