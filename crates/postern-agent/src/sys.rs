@@ -133,7 +133,7 @@ pub(crate) enum Reaped {
 
 /// Reaps one child, without waiting.
 pub(crate) fn reap() -> Reaped {
-    match rustix::process::waitpid(None, WaitOptions::NOHANG) {
+    match rustix::process::wait(WaitOptions::NOHANG) {
         Ok(Some((pid, status))) => Reaped::Child(pid, status),
         Err(rustix::io::Errno::CHILD) => Reaped::NoChildren,
         Ok(None) | Err(_) => Reaped::None,

@@ -69,7 +69,8 @@ pub struct Tool {
 impl Config {
     /// Reads the file that is meant.
     pub fn load(explicit: Option<&Path>) -> Result<Self, ConfigError> {
-        let named = explicit.map(Path::to_path_buf).or_else(|| std::env::var_os("POSTERN_CONFIG").map(Into::into));
+        let named =
+            explicit.map(Path::to_path_buf).or_else(|| std::env::var_os("POSTERN_CONFIG").map(Into::into));
         let (path, must_exist) = match named {
             Some(path) => (path, true),
             None => match default_path() {
@@ -86,14 +87,13 @@ impl Config {
 
     /// Reads the text of a file; `path` is for messages.
     pub fn parse(bytes: &[u8], path: &Path) -> Result<Self, ConfigError> {
-        let text = std::str::from_utf8(bytes).map_err(|error| ConfigError::NotUtf8 {
-            path: path.to_owned(),
-            at: error.valid_up_to(),
-        })?;
+        let text = std::str::from_utf8(bytes)
+            .map_err(|error| ConfigError::NotUtf8 { path: path.to_owned(), at: error.valid_up_to() })?;
         if text.trim().is_empty() {
             return Ok(Self::default());
         }
-        let config: Self = serde_saphyr::from_str(text).map_err(|error| ConfigError::from_yaml(path, &error))?;
+        let config: Self =
+            serde_saphyr::from_str(text).map_err(|error| ConfigError::from_yaml(path, &error))?;
         config.validate(path)?;
         Ok(config)
     }

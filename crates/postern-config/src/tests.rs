@@ -33,8 +33,14 @@ fn an_unknown_key_is_named_with_its_place_and_the_nearest() {
 
 #[test]
 fn wrong_values_name_their_key() {
-    assert!(parse("credentials: {K: {value_base64: '***'}}").unwrap_err().contains("credentials.K.value_base64"));
-    assert!(parse("credentials: {K: {source: vault}}").unwrap_err().contains("use env, keychain, config or prompt"));
+    assert!(
+        parse("credentials: {K: {value_base64: '***'}}").unwrap_err().contains("credentials.K.value_base64")
+    );
+    assert!(
+        parse("credentials: {K: {source: vault}}")
+            .unwrap_err()
+            .contains("use env, keychain, config or prompt")
+    );
     assert!(parse("tools: {x: {timeout: soon}}").unwrap_err().contains("tools.x.timeout"));
     assert!(parse("image: [1]").unwrap_err().starts_with("c.yaml:1:"));
     assert!(Config::parse(b"\xff", Path::new("c.yaml")).unwrap_err().to_string().contains("not UTF-8"));

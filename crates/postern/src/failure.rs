@@ -85,7 +85,7 @@ impl From<InstallError> for Failure {
             InstallError::Step { step: _, source, diagnosis } => {
                 let again = "run install again to continue".to_owned();
                 let hint = kube_hint(source).map_or(again.clone(), |hint| format!("{hint}; then {again}"));
-                (Some(hint), diagnosis.as_deref().cloned())
+                (Some(hint), diagnosis.clone())
             }
             InstallError::NotReady { why: _, diagnosis } => (None, Some(diagnosis.clone())),
             InstallError::Contended => (Some("wait for it, then run install again".to_owned()), None),

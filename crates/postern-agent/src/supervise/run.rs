@@ -76,6 +76,8 @@ impl Run {
         link.send(&FromAgent::Started(self.child.pid.as_raw_nonzero().get().unsigned_abs()));
         // The command may have ended before its SIGCHLD could be caught by anyone waiting.
         self.reap();
+        // Frames that came together with the request wait in the decoder, where no poll sees them.
+        self.take_frames(link);
         while !self.is_over(link) {
             let next = self.tick(link);
             link.flush();
