@@ -178,8 +178,10 @@ impl Run {
         if self.kill_at.is_none() {
             self.kill_at = Some(Instant::now() + Duration::from_millis(KILL_AFTER_MS));
         }
+        let reached = descendants::signal(Signal::TERM);
+        // Where there is no way to find descendants, the group has to do.
         self.child.signal(15);
-        descendants::signal(Signal::TERM)
+        reached
     }
 
     fn wait(&mut self, link: &mut Link, signals: &Signals, until: Instant) {
