@@ -1,1 +1,247 @@
-//! Tests against a real cluster.
+//! What the end-to-end tests share: the program, kubectl, and a cluster that `KUBECONFIG` names.
+//!
+//! The tests run when `POSTERN_E2E` is set (`make test` sets it; `external` means a cluster that is not the testbed),
+//! one at a time, as they share one ops pod. The program is `$POSTERN_BIN`.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::missing_panics_doc,
+    clippy::return_self_not_must_use,
+    reason = "these are tests"
+)]
+
+pub mod proxy;
+
+use serde_json::Value;
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// The ops namespace.
+pub const OPS: &str = "postern-ops";
+
+/// A credential that no test but a leak would ever print.
+pub const CANARY: &str = "canary-Zq7/hJ2+w9-4d1e";
+
+/// Whether to run; says so when not.
+pub fn enabled() -> bool {
+    let on = std::env::var_os("POSTERN_E2E").is_some();
+    if !on {
+        eprintln!("skipped: set POSTERN_E2E=1 (see CONTRIBUTING.md)");
+    }
+    on
+}
+
+/// Whether the cluster is the testbed, whose audit log and processes can be looked at.
+pub fn testbed() -> bool {
+    std::env::var("POSTERN_E2E").is_ok_and(|value| value != "external")
+}
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}
+
+/// The testbed's API audit log.
+pub fn audit_log() -> PathBuf {
+    root().join("target/testbed/audit.log")
+}
+
+/// The kubeconfig in use.
+pub fn kubeconfig() -> PathBuf {
+    std::env::var_os("KUBECONFIG").map_or_else(|| root().join("target/testbed/kubeconfig"), PathBuf::from)
+}
+
+/// The program, with an environment of its own: no user's config, no credential.
+pub fn postern() -> Command {
+    let program =
+        std::env::var_os("POSTERN_BIN").map_or_else(|| root().join("target/debug/postern"), PathBuf::from);
+    let mut command = Command::new(program);
+    command
+        .env_clear()
+        .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+        .env("HOME", "/nonexistent")
+        .env("KUBECONFIG", kubeconfig())
+        .stdin(Stdio::null());
+    command
+}
+
+/// `postern ARGS`, run to its end.
+pub fn run(args: &[&str]) -> Outcome {
+    Outcome::of(postern().args(args))
+}
+
+/// `postern run -- sh -c SCRIPT`.
+pub fn sh(script: &str) -> Outcome {
+    run(&["run", "--", "sh", "-c", script])
+}
+
+/// kubectl, of the testbed's release where there is one.
+pub fn kubectl(args: &[&str]) -> Outcome {
+    let own = root().join("target/testbed/bin/kubectl");
+    let program = if own.exists() { own } else { "kubectl".into() };
+    Outcome::of(Command::new(program).args(args).env("KUBECONFIG", kubeconfig()).stdin(Stdio::null()))
+}
+
+/// An object as the API server has it.
+pub fn get(args: &[&str]) -> Value {
+    let mut all = vec!["get", "-o", "json"];
+    all.extend_from_slice(args);
+    serde_json::from_str(&kubectl(&all).ok().stdout).unwrap()
+}
+
+/// Applies manifests.
+pub fn apply(yaml: &str) {
+    let own = root().join("target/testbed/bin/kubectl");
+    let program = if own.exists() { own } else { "kubectl".into() };
+    let mut command = Command::new(program);
+    command.args(["apply", "-f", "-"]).env("KUBECONFIG", kubeconfig());
+    with_stdin(&mut command, yaml.as_bytes()).ok();
+}
+
+/// Runs a command with these bytes as its stdin.
+pub fn with_stdin(command: &mut Command, stdin: &[u8]) -> Outcome {
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut process = command.spawn().expect("it starts");
+    let mut pipe = process.stdin.take().unwrap();
+    let stdin = stdin.to_vec();
+    let feeder = std::thread::spawn(move || pipe.write_all(&stdin));
+    let output = process.wait_with_output().unwrap();
+    let _ = feeder.join();
+    Outcome::from(output)
+}
+
+/// How a command ended.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    /// Its exit code; 256 and more for a signal.
+    pub code: i32,
+    /// Its stdout.
+    pub stdout: String,
+    /// Its stderr.
+    pub stderr: String,
+}
+
+impl From<Output> for Outcome {
+    fn from(output: Output) -> Self {
+        use std::os::unix::process::ExitStatusExt as _;
+        let Output { status, stdout, stderr } = output;
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        let code = status.code().unwrap_or_else(|| 256 + status.signal().unwrap_or(0));
+        Self { code, stdout: text(stdout), stderr: text(stderr) }
+    }
+}
+
+impl Outcome {
+    /// Runs a command to its end.
+    pub fn of(command: &mut Command) -> Self {
+        command.output().expect("it starts").into()
+    }
+
+    /// Fails the test unless it succeeded.
+    #[track_caller]
+    pub fn ok(self) -> Self {
+        self.exits(0)
+    }
+
+    /// Fails the test unless it ended with this code.
+    #[track_caller]
+    pub fn exits(self, code: i32) -> Self {
+        assert_eq!(self.code, code, "stdout:\n{}\nstderr:\n{}", self.stdout, self.stderr);
+        self
+    }
+
+    /// Fails the test unless stderr holds each of these.
+    #[track_caller]
+    pub fn says(self, words: &[&str]) -> Self {
+        for word in words {
+            assert!(self.stderr.contains(word), "{word:?} is not in stderr:\n{}", self.stderr);
+        }
+        self
+    }
+
+    /// Its stdout as JSON.
+    #[track_caller]
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error} in:\n{}", self.stdout))
+    }
+}
+
+/// Removes everything, whatever state a test left.
+pub fn clean() {
+    run(&["ops", "uninstall", "--confirm", "--timeout", "90s"]).ok();
+}
+
+/// An ops pod as `ops install ARGS` makes it, with the canary as its credential.
+pub fn install(args: &[&str]) -> Outcome {
+    let mut command = postern();
+    command.args(["ops", "install", "--timeout", "90s"]).args(args).env("IBMCLOUD_API_KEY", CANARY);
+    Outcome::of(&mut command)
+}
+
+/// Waits until `done` holds; for conditions that nothing announces.
+#[track_caller]
+pub fn eventually(what: &str, limit: Duration, mut done: impl FnMut() -> bool) {
+    let end = Instant::now() + limit;
+    while !done() {
+        assert!(Instant::now() < end, "{what}: not within {limit:?}");
+        std::thread::park_timeout(Duration::from_millis(100));
+    }
+}
+
+/// The argv of every process in the ops pod, an argument a line.
+pub fn processes() -> String {
+    let script = "cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' '\\n'";
+    kubectl(&["exec", "-n", OPS, OPS, "--", "sh", "-c", script]).ok().stdout
+}
+
+/// Whether a process in the ops pod has this argument.
+pub fn runs_in_pod(argument: &str) -> bool {
+    processes().lines().any(|line| line == argument)
+}
+
+/// A number for `sleep` that no other process has.
+pub fn marker() -> String {
+    static NEXT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(1);
+    let next = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    format!("{}.{next}", 100_000 + std::process::id())
+}
+
+/// A kubeconfig for a ServiceAccount of the ops namespace, by a token of its own.
+pub fn kubeconfig_of(account: &str) -> tempfile::NamedTempFile {
+    let token = kubectl(&["create", "token", account, "-n", OPS]).ok().stdout.trim().to_owned();
+    let mut config: Value = serde_json::from_str(
+        &kubectl(&["config", "view", "--raw", "--minify", "--flatten", "-o", "json"]).ok().stdout,
+    )
+    .unwrap();
+    config["users"][0]["user"] = serde_json::json!({ "token": token });
+    write_kubeconfig(&config)
+}
+
+/// The kubeconfig in use with another server address.
+pub fn kubeconfig_by_way_of(server: &str) -> tempfile::NamedTempFile {
+    let mut config: Value = serde_json::from_str(
+        &kubectl(&["config", "view", "--raw", "--minify", "--flatten", "-o", "json"]).ok().stdout,
+    )
+    .unwrap();
+    config["clusters"][0]["cluster"]["server"] = server.into();
+    write_kubeconfig(&config)
+}
+
+/// The API server's address as host and port.
+pub fn server() -> String {
+    let config: Value =
+        serde_json::from_str(&kubectl(&["config", "view", "--raw", "--minify", "-o", "json"]).ok().stdout)
+            .unwrap();
+    let server = config["clusters"][0]["cluster"]["server"].as_str().unwrap().to_owned();
+    server.trim_start_matches("https://").trim_end_matches('/').to_owned()
+}
+
+/// Writes a kubeconfig to a private file.
+pub fn write_kubeconfig(config: &Value) -> tempfile::NamedTempFile {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(config.to_string().as_bytes()).unwrap();
+    file
+}

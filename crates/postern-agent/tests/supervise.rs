@@ -1,4 +1,5 @@
 //! The supervisor as its client sees it: a process at the other end of two pipes.
+#![allow(clippy::unwrap_used, clippy::wrong_self_convention, reason = "a test may panic, and reads better so")]
 
 use postern_wire::{
     Decoder, Failure, FailureKind, FileSpec, FromAgent, Outcome, Request, STDIN_WINDOW, TerminalSize,

@@ -1,0 +1,69 @@
+//! A TCP proxy between the program and the API server that fails on demand.
+
+use std::io::{Read as _, Write as _};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+/// How the connection fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// Both sides see it close.
+    Cut,
+    /// Nothing passes any more, and neither side is told.
+    BlackHole,
+}
+
+/// A proxy on loopback whose connections fail once the server has sent so many bytes.
+#[derive(Debug)]
+pub struct Proxy {
+    /// Its address as a server for a kubeconfig.
+    pub server: String,
+}
+
+impl Proxy {
+    /// Listens; runs until the test process ends.
+    pub fn start(target: &str, fault: Fault, after: i64) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let server = format!("https://{}", listener.local_addr().unwrap());
+        let (target, left) = (target.to_owned(), Arc::new(AtomicI64::new(after)));
+        std::thread::spawn(move || {
+            for client in listener.incoming() {
+                let Ok(client) = client else { return };
+                let Ok(far) = TcpStream::connect(&target) else { return };
+                let (client_copy, far_copy) = (client.try_clone().unwrap(), far.try_clone().unwrap());
+                let (left, left_copy) = (left.clone(), left.clone());
+                std::thread::spawn(move || pump(&client_copy, &far_copy, &left_copy, fault, false));
+                std::thread::spawn(move || pump(&far, &client, &left, fault, true));
+            }
+        });
+        Self { server }
+    }
+}
+
+/// Copies one direction. Only what the server sends counts; both directions fail.
+fn pump(mut from: &TcpStream, mut to: &TcpStream, left: &AtomicI64, fault: Fault, counts: bool) {
+    let mut buffer = [0; 16 * 1024];
+    while let Ok(count @ 1..) = from.read(&mut buffer) {
+        let failed = if counts {
+            left.fetch_sub(i64::try_from(count).unwrap(), Ordering::SeqCst) <= i64::try_from(count).unwrap()
+        } else {
+            left.load(Ordering::SeqCst) <= 0
+        };
+        if failed {
+            left.store(i64::MIN / 2, Ordering::SeqCst);
+            match fault {
+                Fault::Cut => break,
+                // Held open, and never read or written again.
+                Fault::BlackHole => loop {
+                    std::thread::park();
+                },
+            }
+        }
+        if to.write_all(&buffer[..count]).is_err() {
+            break;
+        }
+    }
+    let _ = from.shutdown(Shutdown::Both);
+    let _ = to.shutdown(Shutdown::Both);
+}
