@@ -1,13 +1,20 @@
 //! Developer commands of Postern: `cargo xtask COMMAND`.
 
+mod bench;
 mod cluster;
 mod debian;
 mod dist;
+mod docs;
+mod fuzz;
 mod images;
 mod paths;
 mod say;
 mod sh;
+mod soak;
+mod subject;
+mod test;
 mod testbed;
+mod tools;
 
 use std::process::ExitCode;
 
@@ -28,6 +35,16 @@ enum Task {
     Images(images::Args),
     /// Build the static programs that people install
     Dist(dist::Args),
+    /// Everything CI runs
+    Test(test::Args),
+    /// Write the generated command reference
+    Docs(docs::Args),
+    /// Measure against kubectl on the testbed
+    Bench(bench::Args),
+    /// The proofs in full
+    Soak(soak::Args),
+    /// Run the fuzz targets
+    Fuzz(fuzz::Args),
 }
 
 fn main() -> ExitCode {
@@ -35,6 +52,11 @@ fn main() -> ExitCode {
         Task::Cluster(args) => cluster::run(args),
         Task::Images(args) => images::run(&args),
         Task::Dist(args) => dist::run(&args),
+        Task::Test(args) => test::run(&args),
+        Task::Docs(args) => docs::run(&args),
+        Task::Bench(args) => bench::run(&args),
+        Task::Soak(args) => soak::run(&args),
+        Task::Fuzz(args) => fuzz::run(&args),
     };
     outcome.unwrap_or_else(|error| {
         say::note(format!("error: {error:#}"));

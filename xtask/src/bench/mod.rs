@@ -1,0 +1,188 @@
+//! `cargo xtask bench`: figures, never a verdict on a build.
+
+mod agent;
+mod measure;
+mod report;
+
+use std::fs::{self, File};
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context as _, Result};
+use clap::Subcommand;
+
+use crate::say::{self, Progress};
+use crate::subject::Subject;
+use crate::{paths, sh};
+use measure::{Sample, Streams, median};
+use report::{Row, Wanted};
+
+/// Bytes of one stream.
+const STREAM: u64 = 256 << 20;
+const QUIET: Streams = Streams { stdin: None, stdout: 0 };
+
+/// `cargo xtask bench COMMAND`
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    command: Bench,
+}
+
+#[derive(Subcommand)]
+enum Bench {
+    /// `postern run` against `kubectl exec` on the same pod of the testbed; writes docs/benchmarks.md
+    Exec {
+        /// How many pairs of runs
+        #[arg(long, default_value_t = 21)]
+        runs: usize,
+        /// Print only
+        #[arg(long)]
+        no_write: bool,
+    },
+}
+
+pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    let Bench::Exec { runs, no_write } = args.command;
+    exec(runs, !no_write)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The samples of two programs, run by turns.
+struct Pairs(Vec<(Sample, Sample)>);
+
+impl Pairs {
+    /// Runs A B A B …, after one pair that warms up what there is to warm up.
+    fn measure(
+        runs: usize,
+        streams: Streams,
+        mut kubectl: impl FnMut() -> Command,
+        mut postern: impl FnMut() -> Command,
+    ) -> Result<Self> {
+        let mut pairs = Vec::new();
+        for turn in 0..=runs {
+            let pair = (measure::run(&mut kubectl(), streams)?, measure::run(&mut postern(), streams)?);
+            if turn > 0 {
+                pairs.push(pair);
+            }
+        }
+        Ok(Self(pairs))
+    }
+
+    fn row(&self, what: &str, unit: &str, of: impl Fn(&Sample) -> f64, wanted: Wanted) -> Row {
+        let kubectl = median(self.0.iter().map(|(k, _)| of(k)));
+        let postern = median(self.0.iter().map(|(_, p)| of(p)));
+        let ratio = median(self.0.iter().map(|(k, p)| of(p) / of(k)));
+        Row::paired(what, unit, (kubectl, postern), ratio, wanted)
+    }
+}
+
+fn exec(runs: usize, write: bool) -> Result<()> {
+    let progress = Progress::begin();
+    let subject = Subject::ready()?;
+    subject.install()?;
+    progress.step("the ops pod is ready");
+    let mut rows = Vec::new();
+
+    let pairs =
+        Pairs::measure(runs, QUIET, || subject.exec(false, &["true"]), || subject.run(false, &["true"]))?;
+    rows.push(pairs.row("`true`: wall", "ms", |s| s.wall * 1e3, Wanted::AtMost(0.45)));
+    rows.push(pairs.row("`true`: processor time", "ms", |s| s.cpu * 1e3, Wanted::AtMost(0.1)));
+    rows.push(pairs.row("`true`: peak memory", "MiB", |s| s.peak, Wanted::AtMost(0.3)));
+    progress.step("true");
+
+    streams(runs, &subject, progress, &mut rows)?;
+
+    let length = sh::output(&mut subject.postern(&["--version"]))?.len() as u64;
+    let version =
+        || measure::run(&mut subject.postern(&["--version"]), Streams { stdin: None, stdout: length });
+    let walls = (0..runs).map(|_| Ok(version()?.wall * 1e3)).collect::<Result<Vec<f64>>>()?;
+    rows.push(Row::alone("`postern --version`: wall", "ms", median(walls), Wanted::AtMost(5.0)));
+    for (what, path, limit) in [("postern", &subject.postern, 20.0), ("postern-agent", &subject.agent, 1.5)] {
+        let kib = u32::try_from(path.metadata()?.len() >> 10)?;
+        let row =
+            Row::alone(&format!("size of {what}"), "MiB", f64::from(kib) / 1024.0, Wanted::AtMost(limit));
+        rows.push(row);
+    }
+    let (serve, run) = agent::memory(&subject, STREAM)?;
+    rows.push(Row::alone("agent's peak memory, waiting (`serve`)", "MiB", serve, Wanted::AtMost(4.0)));
+    rows.push(Row::alone("agent's peak memory, 256 MiB out (`run`)", "MiB", run, Wanted::AtMost(4.0)));
+
+    let table = report::table(&rows);
+    say::result(&table);
+    let missed: Vec<&str> = rows.iter().filter(|r| r.met == Some(false)).map(|r| r.what.as_str()).collect();
+    let verdict = match missed.as_slice() {
+        [] => "Every target is met.".to_owned(),
+        some => format!("Not met: {}.", some.join("; ")),
+    };
+    say::result(&verdict);
+    if write {
+        let text = document(&subject, runs, &table, &verdict)?;
+        report::write(&paths::root().join("docs/benchmarks.md"), &text)?;
+        progress.step("wrote docs/benchmarks.md");
+    }
+    Ok(())
+}
+
+/// 256 MiB each way: zeroes are the easy case, random bytes what redaction has to search in earnest.
+fn streams(runs: usize, subject: &Subject, progress: Progress, rows: &mut Vec<Row>) -> Result<()> {
+    const RANDOM: &str = "/tmp/bench-random";
+    let megabytes = f64::from(u32::try_from(STREAM >> 20)?);
+    let rate = |s: &Sample| megabytes / s.wall;
+    let mut rate_rows = |what: &str, pairs: &Pairs| {
+        rows.push(pairs.row(&format!("{what}: rate"), "MiB/s", rate, Wanted::AtLeast(0.95)));
+        rows.push(pairs.row(&format!("{what}: processor time"), "ms", |s| s.cpu * 1e3, Wanted::Nothing));
+        rows.push(pairs.row(&format!("{what}: peak memory"), "MiB", |s| s.peak, Wanted::Nothing));
+        progress.step(what);
+    };
+    let size = STREAM.to_string();
+    let out = Streams { stdin: None, stdout: STREAM };
+    let zeroes = ["head", "-c", &size, "/dev/zero"];
+    let pairs = Pairs::measure(runs, out, || subject.exec(false, &zeroes), || subject.run(false, &zeroes))?;
+    rate_rows("256 MiB out, zeroes", &pairs);
+
+    let make = format!("head -c {} /dev/urandom >{RANDOM}", STREAM / 8);
+    sh::run(&mut subject.exec(false, &["sh", "-c", &make])).context("make random bytes in the pod")?;
+    let random = [&["cat"], [RANDOM; 8].as_slice()].concat();
+    let pairs = Pairs::measure(runs, out, || subject.exec(false, &random), || subject.run(false, &random))?;
+    rate_rows("256 MiB out, random", &pairs);
+    sh::run(&mut subject.exec(false, &["rm", RANDOM]))?;
+
+    let path = paths::target().join("bench-stdin");
+    let file = File::options().create(true).truncate(true).read(true).write(true).open(&path)?;
+    file.set_len(STREAM)?; // a hole: reading it costs next to nothing
+    let into = Streams { stdin: Some(&file), stdout: 0 };
+    let sink = ["sh", "-c", "cat >/dev/null"];
+    let pairs = Pairs::measure(runs, into, || subject.exec(true, &sink), || subject.run(true, &sink))?;
+    rate_rows("256 MiB in", &pairs);
+    Ok(fs::remove_file(path)?)
+}
+
+fn document(subject: &Subject, runs: usize, table: &str, verdict: &str) -> Result<String> {
+    let date = sh::output(&mut sh::command("date", ["-u", "+%Y-%m-%d"]))?;
+    let version = sh::output(&mut subject.postern(&["--version"]))?;
+    let server = sh::output(&mut subject.kubectl(&["version", "--client"]))?;
+    let kubectl = server.lines().next().unwrap_or_default().replace("Client Version: ", "kubectl ");
+    Ok(format!(
+        "# Benchmarks
+
+Written by `cargo xtask bench exec`; do not edit. These are figures of one machine at one time, not a test.
+
+- date: {}
+- machine: {}
+- command: `cargo xtask bench exec --runs {runs}`
+- programs: {}, {kubectl}
+
+{table}
+{verdict}
+
+How it is measured: `postern run` and `kubectl exec` by turns ({runs} pairs after one to warm up) into the same
+container of the testbed's ops pod, with the pod's own limits (half a processor for tool and agent together). Values
+are medians; a ratio is the median of the ratios of the pairs, so that what else the machine does weighs on both.
+Processor time and memory are the client's own. Every run must exit 0 and every stream must be whole, or there is no
+figure. `postern` runs with all it does by default: frames, BLAKE3 over both streams, heartbeats, and redaction of one
+credential.
+",
+        date.trim(),
+        report::machine(),
+        version.trim(),
+    ))
+}

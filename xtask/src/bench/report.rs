@@ -1,0 +1,143 @@
+//! The table of a bench run, and docs/benchmarks.md.
+
+use std::fs;
+use std::path::Path;
+
+/// One line of the table.
+pub(super) struct Row {
+    pub(super) what: String,
+    pub(super) kubectl: String,
+    pub(super) postern: String,
+    pub(super) ratio: String,
+    pub(super) target: String,
+    pub(super) met: Option<bool>,
+}
+
+/// What is wanted of a number.
+#[derive(Clone, Copy)]
+pub(super) enum Wanted {
+    AtMost(f64),
+    AtLeast(f64),
+    /// Told for information.
+    Nothing,
+}
+
+impl Wanted {
+    pub(super) fn met(self, value: f64) -> Option<bool> {
+        match self {
+            Self::AtMost(limit) => Some(value <= limit),
+            Self::AtLeast(limit) => Some(value >= limit),
+            Self::Nothing => None,
+        }
+    }
+
+    fn text(self, unit: &str) -> String {
+        match self {
+            Self::AtMost(limit) => format!("≤ {limit}{unit}"),
+            Self::AtLeast(limit) => format!("≥ {limit}{unit}"),
+            Self::Nothing => "–".to_owned(),
+        }
+    }
+}
+
+impl Row {
+    /// Two medians and the median of the pairs' ratios, which is what the target is about.
+    pub(super) fn paired(
+        what: &str,
+        unit: &str,
+        (kubectl, postern): (f64, f64),
+        ratio: f64,
+        wanted: Wanted,
+    ) -> Self {
+        Self {
+            what: what.to_owned(),
+            kubectl: number(kubectl, unit),
+            postern: number(postern, unit),
+            ratio: format!("{ratio:.2}"),
+            target: wanted.text(" of kubectl's"),
+            met: wanted.met(ratio),
+        }
+    }
+
+    /// A figure of postern's alone.
+    pub(super) fn alone(what: &str, unit: &str, value: f64, wanted: Wanted) -> Self {
+        Self {
+            what: what.to_owned(),
+            kubectl: "–".to_owned(),
+            postern: number(value, unit),
+            ratio: "–".to_owned(),
+            target: wanted.text(&format!(" {unit}")),
+            met: wanted.met(value),
+        }
+    }
+
+    fn cells(&self) -> [&str; 6] {
+        let met = match self.met {
+            Some(true) => "met",
+            Some(false) => "not met",
+            None => "–",
+        };
+        [&self.what, &self.kubectl, &self.postern, &self.ratio, &self.target, met]
+    }
+}
+
+fn number(value: f64, unit: &str) -> String {
+    if value >= 100.0 { format!("{value:.0} {unit}") } else { format!("{value:.1} {unit}") }
+}
+
+/// The table as Markdown, aligned so that it also reads in a terminal.
+pub(super) fn table(rows: &[Row]) -> String {
+    let head = ["what", "kubectl", "postern", "ratio", "target", ""];
+    let lines: Vec<[&str; 6]> = std::iter::once(head).chain(rows.iter().map(Row::cells)).collect();
+    let width = |column: usize| lines.iter().map(|l| l[column].chars().count()).max().unwrap_or(0);
+    let widths: [usize; 6] = std::array::from_fn(width);
+    let mut text = String::new();
+    for (index, line) in lines.iter().enumerate() {
+        let cells = line.iter().zip(widths).map(|(cell, width)| format!(" {cell:width$} |"));
+        text.push_str(&format!("|{}\n", cells.collect::<String>()));
+        if index == 0 {
+            text.push_str(&format!("|{}\n", widths.map(|w| format!("{}|", "-".repeat(w + 2))).concat()));
+        }
+    }
+    text
+}
+
+/// The machine in one line.
+pub(super) fn machine() -> String {
+    let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
+    let memory = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let kib: u64 = memory
+        .lines()
+        .find_map(|l| l.strip_prefix("MemTotal:"))
+        .and_then(|rest| rest.trim().trim_end_matches(" kB").parse().ok())
+        .unwrap_or(0);
+    let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = cpu
+        .lines()
+        .find_map(|l| l.strip_prefix("model name"))
+        .map_or("unknown processor", |rest| rest.trim_start_matches([' ', '\t', ':']));
+    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    format!("{cores} cores ({model}), {} GiB of memory, Linux {}", (kib + (1 << 19)) >> 20, kernel.trim())
+}
+
+/// Writes the document.
+pub(super) fn write(file: &Path, text: &str) -> anyhow::Result<()> {
+    if let Some(dir) = file.parent() {
+        fs::create_dir_all(dir)?;
+    }
+    Ok(fs::write(file, text)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_says_whether_its_target_is_met() {
+        let row = Row::paired("true", "ms", (160.0, 72.04), 0.449, Wanted::AtMost(0.45));
+        assert_eq!(row.cells(), ["true", "160 ms", "72.0 ms", "0.45", "≤ 0.45 of kubectl's", "met"]);
+        let row = Row::alone("size", "MiB", 21.0, Wanted::AtMost(20.0));
+        assert_eq!(row.cells(), ["size", "–", "21.0 MiB", "–", "≤ 20 MiB", "not met"]);
+        assert_eq!(Wanted::AtLeast(0.95).met(0.96), Some(true));
+    }
+}

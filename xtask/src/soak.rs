@@ -1,0 +1,114 @@
+//! `cargo xtask soak`: the proofs in full, of which `make test` runs a small part.
+
+use std::collections::BTreeMap;
+use std::io::Read as _;
+use std::process::{Command, ExitCode, Stdio};
+use std::time::Instant;
+
+use anyhow::{Context as _, Result};
+use clap::Subcommand;
+
+use crate::say::{self, Progress};
+use crate::subject::Subject;
+use crate::{paths, sh, test, tools};
+
+/// `seq 1 2000000` prints this many bytes, and this last.
+const LAST: u32 = 2_000_000;
+const BYTES: u64 = 14_888_896;
+
+/// `cargo xtask soak COMMAND`
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    command: Soak,
+}
+
+#[derive(Subcommand)]
+enum Soak {
+    /// Runs of `seq 1 2000000` through `postern run`: every one whole, or non-zero
+    Exec {
+        /// How many runs
+        #[arg(long, default_value_t = 1000)]
+        count: u32,
+    },
+    /// The connection cut at random points: never exit 0 with partial output, never an orphan
+    Cut {
+        /// How many cuts
+        #[arg(long, default_value_t = 50)]
+        count: u32,
+    },
+}
+
+pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    match args.command {
+        Soak::Exec { count } => exec(count),
+        Soak::Cut { count } => cut(count),
+    }
+}
+
+/// What came of one run.
+struct Seen {
+    code: Option<i32>,
+    bytes: u64,
+    whole: bool,
+}
+
+fn once(command: &mut Command) -> Result<Seen> {
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
+    let mut output = child.stdout.take().context("no pipe")?;
+    let (mut bytes, mut tail, mut buffer) = (0, Vec::new(), vec![0; 65536]);
+    let end = format!("\n{LAST}\n");
+    loop {
+        let count = output.read(&mut buffer)?;
+        if count == 0 {
+            break;
+        }
+        bytes += count as u64;
+        tail.extend_from_slice(&buffer[..count]);
+        tail.drain(..tail.len().saturating_sub(end.len()));
+    }
+    let whole = bytes == BYTES && tail == end.as_bytes();
+    Ok(Seen { code: child.wait()?.code(), bytes, whole })
+}
+
+fn exec(count: u32) -> Result<ExitCode> {
+    let progress = Progress::begin();
+    let subject = Subject::ready()?;
+    subject.install()?;
+    progress.step(format!("the ops pod is ready; {count} runs"));
+    let begin = Instant::now();
+    let last = LAST.to_string();
+    let (mut whole, mut lies, mut failed) = (0, 0, BTreeMap::<String, u32>::new());
+    for number in 1..=count {
+        let seen = once(&mut subject.run(false, &["seq", "1", &last]))?;
+        match seen.code {
+            Some(0) if seen.whole => whole += 1,
+            Some(0) => {
+                lies += 1;
+                say::note(format!("run {number}: exit 0 with {} of {BYTES} bytes", seen.bytes));
+            }
+            code => {
+                let name = code.map_or("a signal".to_owned(), |code| format!("exit {code}"));
+                *failed.entry(name).or_default() += 1;
+            }
+        }
+        if number % 100 == 0 {
+            progress.step(format!("{number} runs, {whole} whole"));
+        }
+    }
+    let each = begin.elapsed().as_secs_f64() / f64::from(count.max(1));
+    say::result(format!("{count} runs of {BYTES} bytes, {:.0} ms each", each * 1e3));
+    say::result(format!("whole, exit 0:      {whole}"));
+    failed.iter().for_each(|(code, times)| say::result(format!("not whole, {code}: {times}")));
+    say::result(format!("not whole, exit 0:  {lies} (must be 0)"));
+    Ok(if lies == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The end-to-end proof, with more cuts.
+fn cut(count: u32) -> Result<ExitCode> {
+    let mut command = sh::command(tools::cargo(), ["test", "-p", "e2e", "--test", "faults"]);
+    command.args(["--", "--nocapture", "--test-threads=1"]).current_dir(paths::root());
+    test::testbed(&mut command)?;
+    sh::run_shown(command.env("POSTERN_SOAK_CUTS", count.to_string()))?;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,199 @@
+//! `cargo xtask test`: everything CI runs, step by step, each with its name and time.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::process::{Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::{debian, dist, docs, paths, say, sh, tools};
+
+/// `cargo xtask test [STEP…]`
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Only these steps: fmt, clippy, dist, images, cluster, test, e2e, doc, docs, deny
+    steps: Vec<String>,
+}
+
+/// What came of a step that did not fail.
+enum Outcome {
+    Done,
+    Skipped(String),
+}
+
+/// One step: its name, whether those after it make no sense without it, and what it does.
+struct Step {
+    name: &'static str,
+    needed: bool,
+    run: fn(&mut Vec<String>) -> Result<Outcome>,
+}
+
+const STEPS: [Step; 10] = [
+    Step { name: "fmt", needed: false, run: |_| shown(&mut cargo(["fmt", "--all", "--check"])) },
+    Step { name: "clippy", needed: false, run: |_| clippy() },
+    Step { name: "dist", needed: true, run: |_| dist::postern().map(|_| Outcome::Done) },
+    Step { name: "images", needed: true, run: |_| itself(&["images"]) },
+    Step { name: "cluster", needed: true, run: |_| itself(&["cluster", "up"]) },
+    Step { name: "test", needed: false, run: unit },
+    Step { name: "e2e", needed: false, run: e2e },
+    Step { name: "doc", needed: false, run: |_| doc() },
+    Step { name: "docs", needed: false, run: |_| book() },
+    Step { name: "deny", needed: false, run: |_| deny() },
+];
+
+pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    let names: Vec<&str> = STEPS.iter().map(|step| step.name).collect();
+    if let Some(other) = args.steps.iter().find(|name| !names.contains(&name.as_str())) {
+        bail!("there is no step {other:?}; there are {}", names.join(", "));
+    }
+    prerequisites()?;
+    let begin = Instant::now();
+    let (mut results, mut table, mut failed) = (Vec::new(), Vec::new(), false);
+    for step in STEPS.iter().filter(|s| args.steps.is_empty() || args.steps.iter().any(|n| n == s.name)) {
+        say::note(format!("==> {}", step.name));
+        let started = Instant::now();
+        let outcome = (step.run)(&mut results);
+        let word = match &outcome {
+            Ok(Outcome::Done) => "ok".to_owned(),
+            Ok(Outcome::Skipped(why)) => format!("skipped: {why}"),
+            Err(error) => format!("FAILED: {error:#}"),
+        };
+        let line = format!("{:8} {:7.1}s  {word}", step.name, started.elapsed().as_secs_f64());
+        say::note(format!("    {line}"));
+        table.push(line);
+        failed |= outcome.is_err();
+        if outcome.is_err() && step.needed {
+            break;
+        }
+    }
+    say::result("");
+    table.iter().for_each(say::result);
+    say::result(format!("{:8} {:7.1}s", "all", begin.elapsed().as_secs_f64()));
+    say::result("");
+    results.iter().for_each(say::result);
+    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// Says in one line what this machine lacks.
+fn prerequisites() -> Result<()> {
+    debian::check_machine()?;
+    let wanted = [
+        ("cargo-fmt", "rustfmt (rustup component add rustfmt)"),
+        ("cargo-clippy", "clippy (rustup component add clippy)"),
+        ("go", "Go 1.26 or newer"),
+        ("cc", "a C compiler"),
+    ];
+    let missing: Vec<&str> = wanted
+        .iter()
+        .filter(|(tool, _)| sh::which(Path::new(tool)).is_none())
+        .map(|(_, what)| *what)
+        .collect();
+    if missing.is_empty() { Ok(()) } else { bail!("missing: {}", missing.join(", ")) }
+}
+
+/// Cargo in this checkout.
+fn cargo<const N: usize>(args: [&str; N]) -> Command {
+    let mut command = sh::command(tools::cargo(), args);
+    command.current_dir(paths::root());
+    command
+}
+
+fn shown(command: &mut Command) -> Result<Outcome> {
+    sh::run_shown(command).map(|()| Outcome::Done)
+}
+
+/// Another command of this program, as a process of its own: it prints its own progress.
+fn itself(args: &[&str]) -> Result<Outcome> {
+    shown(&mut sh::command(tools::itself()?, args))
+}
+
+fn clippy() -> Result<Outcome> {
+    shown(&mut cargo(["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"]))
+}
+
+fn unit(results: &mut Vec<String>) -> Result<Outcome> {
+    tested(cargo(["test", "--workspace", "--exclude", "e2e", "--no-fail-fast"]), results)
+}
+
+/// The tests against the cluster, one at a time: they install and remove the one ops pod.
+fn e2e(results: &mut Vec<String>) -> Result<Outcome> {
+    tested(cargo(["test", "-p", "e2e", "--no-fail-fast", "--", "--test-threads=1"]), results)
+}
+
+/// Runs tests, shows what they print, and keeps their result lines for the end.
+fn tested(mut command: Command, results: &mut Vec<String>) -> Result<Outcome> {
+    testbed(&mut command)?;
+    let mut child = command.stdout(Stdio::piped()).spawn().context("run cargo test")?;
+    let output = child.stdout.take().context("no pipe from cargo test")?;
+    for line in BufReader::new(output).split(b'\n') {
+        let line = line?;
+        let line = String::from_utf8_lossy(&line);
+        say::result(&line);
+        if line.starts_with("test result:") {
+            results.push(line.into_owned());
+        }
+    }
+    let status = child.wait()?;
+    if status.success() { Ok(Outcome::Done) } else { bail!("cargo test: {status}") }
+}
+
+/// The variables by which tests find what they test.
+pub(crate) fn testbed(command: &mut Command) -> Result<()> {
+    command.env("POSTERN_BIN", dist::postern()?).env("POSTERN_AGENT", dist::agent()?);
+    command.env("POSTERN_E2E", "1").env("KUBECONFIG", paths::target().join("testbed/kubeconfig"));
+    command.env("INSTA_UPDATE", "no");
+    Ok(())
+}
+
+fn doc() -> Result<Outcome> {
+    let mut command = cargo(["doc", "--quiet", "--workspace", "--no-deps", "--document-private-items"]);
+    shown(command.env("RUSTDOCFLAGS", "-D warnings"))
+}
+
+/// The generated reference is current, and the book builds.
+fn book() -> Result<Outcome> {
+    docs::reference(&dist::postern()?, true)?;
+    let book = paths::root().join("docs");
+    if !book.join("book.toml").is_file() {
+        return Ok(Outcome::Skipped(
+            "the reference is current; there is no docs/book.toml to build".to_owned(),
+        ));
+    }
+    match tools::MDBOOK.get(Duration::from_secs(900)) {
+        Ok(mdbook) => {
+            let mut build = sh::command(mdbook, ["build", "--dest-dir"]);
+            shown(build.arg(paths::target().join("book")).arg(book))
+        }
+        Err(why) => Ok(Outcome::Skipped(format!("the reference is current; no book: {why:#}"))),
+    }
+}
+
+/// Licences, bans and sources; advisories where their database can be had.
+fn deny() -> Result<Outcome> {
+    if !paths::root().join("deny.toml").is_file() {
+        return Ok(Outcome::Skipped("there is no deny.toml".to_owned()));
+    }
+    let program = match tools::CARGO_DENY.get(Duration::from_secs(1200)) {
+        Ok(program) => program,
+        Err(why) => return Ok(Outcome::Skipped(format!("{why:#}"))),
+    };
+    let deny = |checks: &[&str]| {
+        let mut command = sh::command(&program, ["--workspace", "--all-features", "check"]);
+        command.args(checks).current_dir(paths::root());
+        command
+    };
+    sh::run_shown(&mut deny(&["licenses", "bans", "sources"]))?;
+    let said = deny(&["advisories"]).output()?;
+    let text = String::from_utf8_lossy(&said.stderr);
+    if said.status.success() {
+        return Ok(Outcome::Done);
+    }
+    if text.contains("failed to fetch advisory database") || text.contains("failed to load advisory database")
+    {
+        say::note("advisories were not checked: their database cannot be reached from here");
+        return Ok(Outcome::Done);
+    }
+    say::note(text.trim_end());
+    bail!("cargo deny check advisories: {}", said.status)
+}
