@@ -10,7 +10,7 @@ use clap::Subcommand;
 
 use crate::say::{self, Progress};
 use crate::subject::Subject;
-use crate::{paths, sh, test, tools};
+use crate::{sh, test};
 
 /// `seq 1 2000000` prints this many bytes, and this last.
 const LAST: u32 = 2_000_000;
@@ -106,8 +106,8 @@ fn exec(count: u32) -> Result<ExitCode> {
 
 /// The end-to-end proof, with more cuts.
 fn cut(count: u32) -> Result<ExitCode> {
-    let mut command = sh::command(tools::cargo(), ["test", "-p", "e2e", "--test", "faults"]);
-    command.args(["--", "--nocapture", "--test-threads=1"]).current_dir(paths::root());
+    let mut command =
+        test::cargo(["test", "-p", "e2e", "--test", "faults", "--", "--nocapture", "--test-threads=1"]);
     test::testbed(&mut command)?;
     sh::run_shown(command.env("POSTERN_SOAK_CUTS", count.to_string()))?;
     Ok(ExitCode::SUCCESS)

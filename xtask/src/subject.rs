@@ -37,7 +37,9 @@ impl Subject {
 
     fn command(&self, program: &PathBuf, args: &[&str]) -> Command {
         let mut command = sh::command(program, args);
-        command.env("KUBECONFIG", &self.kubeconfig);
+        // Nobody's settings and proxies apply to the testbed.
+        command.env("KUBECONFIG", &self.kubeconfig).env("POSTERN_CONFIG", "/dev/null");
+        command.env_remove("HTTPS_PROXY").env_remove("https_proxy");
         command
     }
 

@@ -92,9 +92,16 @@ fn prerequisites() -> Result<()> {
     if missing.is_empty() { Ok(()) } else { bail!("missing: {}", missing.join(", ")) }
 }
 
-/// Cargo in this checkout.
-fn cargo<const N: usize>(args: [&str; N]) -> Command {
+/// Cargo in this checkout, as it is when called by hand.
+pub(crate) fn cargo<const N: usize>(args: [&str; N]) -> Command {
     let mut command = sh::command(tools::cargo(), args);
+    // What `cargo run` tells us of ourselves: build scripts that watch these variables would run anew each time.
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
+            command.env_remove(name);
+        }
+    }
     command.current_dir(paths::root());
     command
 }

@@ -1,0 +1,171 @@
+#!/usr/bin/env bash
+# A walk through Postern's main job, with real output: every command is printed, run and checked.
+# Unattended it takes the test cluster; POSTERN_DEMO=current takes the current kube context, and asks first.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+root=$PWD
+work=$(mktemp -d)
+installed=no
+
+finish() {
+    local code=$?
+    if [ "$code" -ne 0 ] && [ "$installed" = yes ]; then
+        printf '\nThe demo stopped here (exit code %s). What it installed is still there; this removes it:\n' "$code" >&2
+        printf '  %s ops uninstall --confirm\n' "$(command -v postern)" >&2
+    fi
+    rm -rf "$work"
+}
+trap finish EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+die() { printf 'demo: %s\n' "$*" >&2; exit 1; }
+
+# A part of the walk: its heading and what to look for.
+part() { printf '\n\033[1m── %s\033[0m\n%s\n' "$1" "$2"; }
+[ -t 1 ] || part() { printf '\n── %s\n%s\n' "$1" "$2"; }
+also() { printf '\n%s\n' "$1"; }
+
+# try CODE COMMAND [PATTERN…]: prints the command, runs it, and stops unless it exits with CODE and its output
+# matches every PATTERN (or, for one that begins with !, does not).
+try() {
+    local wanted=$1 line=$2 code pattern
+    shift 2
+    printf '\n$ %s\n' "$line"
+    set +e
+    (eval "$line") 2>&1 </dev/null | tee "$work/seen"
+    code=${PIPESTATUS[0]}
+    set -e
+    if [ "$code" -ne 0 ] || [ "$wanted" -ne 0 ]; then printf '(exit code %s)\n' "$code"; fi
+    [ "$code" -eq "$wanted" ] || die "that should have exited with $wanted"
+    for pattern in "$@"; do
+        if [ "${pattern#!}" != "$pattern" ]; then
+            ! grep -qE -- "${pattern#!}" "$work/seen" || die "that should not have said: ${pattern#!}"
+        else
+            grep -qE -- "$pattern" "$work/seen" || die "that should have said: $pattern"
+        fi
+    done
+}
+
+# slowly WHAT COMMAND…: a step that takes long the first time; says so, and that it is still at it.
+slowly() {
+    local began=$SECONDS ticker code=0
+    printf '%s\n' "$1"
+    shift
+    (while sleep 30; do printf '  … %s s\n' $((SECONDS - began)); done) &
+    ticker=$!
+    "$@" </dev/null >"$work/said" || code=$?
+    kill "$ticker" 2>/dev/null || true
+    wait "$ticker" 2>/dev/null || true
+    [ "$code" -eq 0 ] || die "that failed: $*"
+    printf '  took %s s\n' $((SECONDS - began))
+}
+
+for tool in "cargo:Rust 1.89 or newer" "cc:a C compiler"; do
+    command -v "${tool%%:*}" >/dev/null || die "missing: ${tool#*:}"
+done
+
+case "${POSTERN_DEMO:-testbed}" in
+current)
+    IFS=: read -ra files <<<"${KUBECONFIG:-${HOME:-}/.kube/config}"
+    context=$(sed -n 's/^current-context: *//p' "${files[@]}" 2>/dev/null | tr -d "\"'" | grep -m1 . || true)
+    [ -n "$context" ] || die "POSTERN_DEMO=current, but there is no current context in ${KUBECONFIG:-~/.kube/config}"
+    printf 'The demo will install the ops pod in the cluster of context "%s" and remove it again.\n' "$context"
+    if [ "${POSTERN_DEMO_YES:-}" != 1 ]; then
+        [ -t 0 ] || die "confirm at a terminal, or with POSTERN_DEMO_YES=1"
+        read -r -p 'Go on? [y/N] ' answer
+        case "$answer" in y | Y | yes) ;; *) die "stopped; nothing was changed" ;; esac
+    fi
+    ;;
+testbed) context= ;;
+*) die "POSTERN_DEMO is \"$POSTERN_DEMO\"; it may be testbed (the default) or current" ;;
+esac
+
+part "What is needed" "Built from this checkout. Second times take seconds."
+slowly "Compiling the developer commands (first time: about a minute)" cargo build --quiet --package xtask
+slowly "Building postern and its agent (first time: about 5 minutes on two cores)" cargo xtask dist
+PATH=$root/target/$(uname -m)-unknown-linux-gnu/release:$PATH
+export PATH
+if [ -z "$context" ]; then
+    slowly "Bringing up a real Kubernetes in a network namespace of its own (first time: 5 to 10 minutes)" \
+        cargo xtask cluster up
+    export KUBECONFIG=$root/target/testbed/kubeconfig
+    # Nobody's settings apply to the test cluster.
+    export POSTERN_CONFIG=/dev/null NO_PROXY="127.0.0.1,localhost,${NO_PROXY:-}"
+fi
+unset IC_API_KEY
+image=${POSTERN_DEMO_IMAGE:+ --image $POSTERN_DEMO_IMAGE}
+
+cd "$work"
+preview=$(postern ops uninstall </dev/null) || die "the cluster does not answer as it should"
+case "$preview" in
+"Nothing of the ops pod is installed here."*) ;;
+*)
+    [ -z "$context" ] || die "there is an ops pod in context \"$context\" that the demo did not make; it is left alone"
+    printf '\nThe test cluster holds an ops pod of earlier tests; it is removed first.\n'
+    postern ops uninstall --confirm </dev/null >/dev/null 2>&1 || die "it could not be removed"
+    ;;
+esac
+
+part "1. Install the ops pod" "A least-privilege pod in which tools run. The credential is made up, and read from the environment."
+installed=yes
+first=demo-key-one-$RANDOM-0123456789
+second=demo-key-number-two-$RANDOM-0123456789
+printf '\n$ export IBMCLOUD_API_KEY=%s\n' "$first"
+export IBMCLOUD_API_KEY=$first
+try 0 "postern ops install$image" 'created Secret' 'is ready'
+also "Again: nothing to do."
+try 0 "postern ops install$image" 'unchanged' '!created|updated'
+
+part "2. Run tools as if they were local" "Streams stay apart, and a tool's exit code comes back unchanged."
+try 3 "postern run -- sh -c 'echo to stdout; echo to stderr >&2; exit 3' 2>errors.txt" '^to stdout' '!to stderr'
+try 0 "cat errors.txt" '^to stderr' '!to stdout'
+try 0 "postern run -- seq 1 2000000 | tail -n 1" '^2000000$'
+also "Standard input, and a local file staged for one run:"
+try 0 "printf 'pear\napple\n' | postern run -i -- sort" '^apple' '^pear'
+printf 'region: eu-de\n' >values.yaml
+try 0 "postern run --file values.yaml=/tmp/values.yaml -- cat /tmp/values.yaml" '^region: eu-de'
+also "What is not there says so, with an exit code no tool is mistaken for:"
+try 127 "postern run -- no-such-tool" 'no-such-tool'
+
+part "3. A secret that comes out redacted" "The tool has the credential (its length proves it); what it prints of it is masked."
+try 0 "postern run -- sh -c 'printf %s \"\$IBMCLOUD_API_KEY\" | wc -c'" "^ *${#first}\$"
+try 0 "postern run -- printenv IBMCLOUD_API_KEY" '\[REDACTED\]' "!$first"
+try 0 "postern run -- sh -c 'printf %s \"\$IBMCLOUD_API_KEY\" | base64'" '\[REDACTED\]' "!$(printf %s "$first" | base64)"
+
+part "4. Show" "What is installed, and as whom it runs."
+try 0 "postern ops show" 'ready: *true' 'static key' "!$first"
+
+part "5. Rotate the credential" "A new value, install again: the Secret changes and the pod is replaced."
+printf '\n$ export IBMCLOUD_API_KEY=%s\n' "$second"
+export IBMCLOUD_API_KEY=$second
+try 0 "postern ops install$image" 'updated Secret' 'Pod' 'is ready'
+try 0 "postern run -- sh -c 'printf %s \"\$IBMCLOUD_API_KEY\" | wc -c'" "^ *${#second}\$"
+
+part "6. Who ran what" "The agent's audit lines; never a secret in them."
+try 0 "postern ops logs" 'wc -c' "!$second"
+
+part "7. Uninstall" "First a preview, then, confirmed, all of it."
+try 0 "postern ops uninstall" 'Would delete' 'Pod'
+try 0 "postern ops uninstall --confirm" 'deleted Pod'
+try 0 "postern ops uninstall" 'Nothing of the ops pod'
+installed=no
+
+part "That was it" "To try next:"
+if [ -z "$context" ]; then
+    cat <<NEXT
+  export KUBECONFIG=$root/target/testbed/kubeconfig PATH=$root/target/$(uname -m)-unknown-linux-gnu/release:\$PATH
+  postern ops install
+  postern run -it -- bash                  # a terminal in the ops pod
+  postern exec -n postern-ops postern-ops -- ls /
+  postern ops show --check                 # every link of the chain, one by one
+  POSTERN_DEMO=current make demo           # the same in your own cluster; asks first
+  make clean-cluster                       # the test cluster goes, and leaves nothing behind
+NEXT
+else
+    cat <<NEXT
+  postern --help                           # in $root/target/$(uname -m)-unknown-linux-gnu/release
+  postern ops install --dry-run            # what it would change here
+  postern ops rbac                         # the Roles people need to install, to run and to look
+NEXT
+fi
