@@ -177,7 +177,10 @@ pub fn clean() {
 /// An ops pod as `ops install ARGS` makes it, with the canary as its credential.
 pub fn install(args: &[&str]) -> Outcome {
     let mut command = postern();
-    command.args(["ops", "install", "--timeout", "90s"]).args(args).env("IBMCLOUD_API_KEY", CANARY);
+    command.args(["ops", "install"]).args(args).env("IBMCLOUD_API_KEY", CANARY);
+    if !args.contains(&"--timeout") {
+        command.args(["--timeout", "90s"]);
+    }
     Outcome::of(&mut command)
 }
 

@@ -83,7 +83,9 @@ fn a_killed_client_leaves_no_orphan() {
     }
     install(&[]).ok();
     let sleep = marker();
-    let script = format!("trap '' TERM; (setsid sleep {sleep} &); echo up; sleep {sleep}");
+    let script = format!(
+        "trap '' TERM; command -v setsid >/dev/null || exit 99; (setsid sleep {sleep} &); echo up; sleep {sleep}"
+    );
     let mut client =
         postern().args(["run", "--", "sh", "-c", &script]).stdout(Stdio::piped()).spawn().unwrap();
     let mut line = String::new();
@@ -216,12 +218,13 @@ fn state() -> Vec<Value> {
     all
 }
 
+const ARGS: [&str; 2] = ["--cluster-access", OPS];
+
 #[test]
 fn proof_3_an_install_killed_at_any_step_converges() {
     if !enabled() {
         return;
     }
-    const ARGS: [&str; 2] = ["--cluster-access", OPS];
     e2e::clean();
     let steps = install(&ARGS).ok().stdout.lines().count();
     let undisturbed = state();

@@ -320,10 +320,11 @@ impl<R: Reporter> Install<'_, R> {
             }
         }
         if !self.dry_run && before != desired.text() && !before.is_empty() {
-            let account = objects::service_account(&desired.text());
+            // A merge, as an apply would leave alone what someone else wrote there too.
+            let text = Some(desired.text()).filter(|text| !text.is_empty());
+            let patch = serde_json::json!({ "metadata": { "annotations": { names::CLUSTER_ACCESS: text } } });
             let of = ObjectRef::of::<ServiceAccount>(Some(names::NAMESPACE), names::NAME);
-            let account = written(&account, &of)?;
-            apply::apply(self.cluster, &account, None, false).await.map_err(at(&of))?;
+            apply::merge(self.cluster, &of, &patch).await.map_err(at(&of))?;
         }
         Ok(())
     }
@@ -354,18 +355,10 @@ fn stale(before: &str, desired: &Access) -> Vec<ObjectRef> {
 
 /// Takes keys out of the Secret that do not belong there.
 async fn strip(cluster: &Cluster, keys: &[String]) -> Result<(), KubeError> {
-    use postern_kube::kube::Api;
-    use postern_kube::kube::api::{Patch, PatchParams};
     let data: serde_json::Map<String, serde_json::Value> =
         keys.iter().map(|key| (key.clone(), serde_json::Value::Null)).collect();
-    let patch = serde_json::json!({ "data": data });
-    let api: Api<Secret> = Api::namespaced(cluster.client.clone(), names::NAMESPACE);
-    let params =
-        PatchParams { field_manager: Some(apply::FIELD_MANAGER.to_owned()), ..PatchParams::default() };
-    match api.patch(names::SECRET, &params, &Patch::Merge(&patch)).await {
-        Ok(_) => Ok(()),
-        Err(error) => Err(cluster.error("removing foreign keys from the credential Secret", &error)),
-    }
+    let of = ObjectRef::of::<Secret>(Some(names::NAMESPACE), names::SECRET);
+    apply::merge(cluster, &of, &serde_json::json!({ "data": data })).await
 }
 
 /// The manifests as they would be applied, the Secret's values left out.

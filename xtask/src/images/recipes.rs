@@ -16,7 +16,7 @@ const PASSWD: &str =
     "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n";
 const GROUP: &str = "root:x:0:\nnogroup:x:65534:\n";
 
-const TOOLS: [&str; 12] = [
+const TOOLS: [&str; 13] = [
     "bash",
     "dash",
     "coreutils",
@@ -27,6 +27,7 @@ const TOOLS: [&str; 12] = [
     "grep",
     "sed",
     "procps",
+    "util-linux",
     "libc-bin",
     "base-files",
 ];

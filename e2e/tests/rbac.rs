@@ -1,0 +1,224 @@
+//! Proof 5: every rule that is granted is needed, and what is granted is enough.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "these are tests")]
+
+use e2e::{CANARY, OPS, Outcome, apply, clean, enabled, install, kubeconfig_of, kubectl, postern, run, sh};
+use serde_json::Value;
+use std::path::Path;
+
+/// The Roles that `ops rbac` prints.
+fn roles(access: &[&str]) -> Vec<Value> {
+    let mut args = vec!["ops", "rbac", "-o", "json"];
+    if !access.is_empty() {
+        args.push("--cluster-access");
+        args.extend_from_slice(access);
+    }
+    run(&args).ok().json()["items"].as_array().unwrap().clone()
+}
+
+fn role(name: &str) -> Value {
+    roles(&[]).into_iter().find(|role| role["metadata"]["name"] == name).unwrap()
+}
+
+/// An account of its own that holds this Role and nothing else.
+fn grant(account: &str, role: &Value) {
+    let mut role = role.clone();
+    role["apiVersion"] = "rbac.authorization.k8s.io/v1".into();
+    role["kind"] = "Role".into();
+    let (name, namespace) = (role["metadata"]["name"].clone(), role["metadata"]["namespace"].clone());
+    let binding = serde_json::json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding",
+        "metadata": {"name": format!("{account}-{}", name.as_str().unwrap()), "namespace": namespace},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name},
+        "subjects": [{"kind": "ServiceAccount", "name": account, "namespace": OPS}],
+    });
+    let account = serde_json::json!({
+        "apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": account, "namespace": OPS},
+    });
+    apply(
+        &serde_json::json!({"apiVersion": "v1", "kind": "List", "items": [account, role, binding]})
+            .to_string(),
+    );
+}
+
+fn without(role: &Value, index: usize) -> Value {
+    let mut role = role.clone();
+    role["rules"].as_array_mut().unwrap().remove(index);
+    role
+}
+
+fn as_account(config: &Path, args: &[&str]) -> Outcome {
+    Outcome::of(postern().env("KUBECONFIG", config).env("IBMCLOUD_API_KEY", CANARY).args(args))
+}
+
+/// Both namespaces, made by an administrator beforehand, with nothing of ours in them.
+fn namespaces() {
+    clean();
+    for name in [OPS, "postern-test"] {
+        kubectl(&["delete", "namespace", name, "--ignore-not-found"]).ok();
+        kubectl(&["create", "namespace", name]).ok();
+        kubectl(&["label", "namespace", name, "pod-security.kubernetes.io/enforce=restricted"]).ok();
+    }
+}
+
+fn done() {
+    for name in [OPS, "postern-test"] {
+        kubectl(&["delete", "namespace", name, "--ignore-not-found"]).ok();
+    }
+}
+
+/// A life of the ops pod as an installer sees it; the error of the first thing that is refused.
+fn life(config: &Path) -> Result<(), String> {
+    let step = |outcome: Outcome| if outcome.code == 0 { Ok(outcome) } else { Err(outcome.stderr) };
+    step(as_account(config, &["ops", "install"]))?;
+    step(as_account(config, &["ops", "install", "--force"]))?;
+    let failing =
+        as_account(config, &["ops", "install", "--image", "registry.invalid/none:1", "--timeout", "25s"]);
+    if !failing.stderr.contains("events:") {
+        return Err(format!("no events: {}", failing.stderr));
+    }
+    step(as_account(config, &["ops", "uninstall", "--confirm"]))?;
+    let left = kubectl(&["get", "-n", OPS, "pod,secret,serviceaccount", "-o", "name"]).ok().stdout;
+    if left.contains("/postern-ops") { Err(format!("left: {left}")) } else { Ok(()) }
+}
+
+#[test]
+fn an_installer_needs_each_of_its_rules_and_no_more() {
+    if !enabled() {
+        return;
+    }
+    namespaces();
+    let role = role("postern-installer");
+    grant("installer", &role);
+    let config = kubeconfig_of("installer");
+    life(config.path()).unwrap();
+    for index in 0..role["rules"].as_array().unwrap().len() {
+        grant("installer", &without(&role, index));
+        let error =
+            life(config.path()).expect_err(&format!("rule {index} is not needed: {}", role["rules"][index]));
+        let named = ["cannot", "no events"].iter().any(|word| error.contains(word));
+        assert!(named || error.contains("left:"), "rule {index}: {error}");
+        // An administrator tidies up.
+        kubectl(&[
+            "delete",
+            "-n",
+            OPS,
+            "pod/postern-ops",
+            "secret/postern-ops-credentials",
+            "serviceaccount/postern-ops",
+            "--ignore-not-found",
+        ])
+        .ok();
+    }
+    done();
+}
+
+#[test]
+fn an_installer_can_grant_access_only_with_the_rules_for_it() {
+    if !enabled() {
+        return;
+    }
+    namespaces();
+    kubectl(&["create", "namespace", "postern-e2e-access"]);
+    let mine = ["postern-installer", "postern-installer-access", "postern-installer-access-tools"];
+    let roles: Vec<Value> = roles(&["postern-e2e-access"])
+        .into_iter()
+        .filter(|role| mine.contains(&role["metadata"]["name"].as_str().unwrap()))
+        .collect();
+    assert_eq!(roles.len(), 3);
+    roles.iter().for_each(|role| grant("installer", role));
+    let config = kubeconfig_of("installer");
+    let cycle = || {
+        let with = as_account(config.path(), &["ops", "install", "--cluster-access", "postern-e2e-access"]);
+        if with.code != 0 { with } else { as_account(config.path(), &["ops", "install"]) }
+    };
+    cycle().ok();
+    for role in &roles[1..] {
+        for index in 0..role["rules"].as_array().unwrap().len() {
+            grant("installer", &without(role, index));
+            let seen = cycle();
+            assert!(seen.code == 1, "not needed: {} of {}", role["rules"][index], role["metadata"]["name"]);
+            assert!(seen.stderr.contains("forbidden") || seen.stderr.contains("cannot"), "{}", seen.stderr);
+            grant("installer", role);
+        }
+    }
+    cycle().ok();
+    kubectl(&["delete", "namespace", "postern-e2e-access"]).ok();
+    done();
+}
+
+#[test]
+fn a_runner_can_run_and_a_viewer_can_look() {
+    if !enabled() {
+        return;
+    }
+    install(&[]).ok();
+    let runner = role("postern-runner");
+    grant("runner", &runner);
+    let config = kubeconfig_of("runner");
+    as_account(config.path(), &["run", "--", "sh", "-c", "exit 3"]).exits(3);
+    as_account(config.path(), &["ops", "logs"]).exits(1).says(&["cannot get resource \"pods/log\""]);
+    grant("runner", &without(&runner, 0));
+    as_account(config.path(), &["run", "--", "true"]).exits(127).says(&["pods/exec"]);
+
+    let viewer = role("postern-viewer");
+    grant("viewer", &viewer);
+    let config = kubeconfig_of("viewer");
+    let look = || {
+        let shown = as_account(config.path(), &["ops", "show", "-o", "json"]).ok().json();
+        let logs = as_account(config.path(), &["ops", "logs"]).code == 0;
+        shown["podState"] == "present" && shown["serviceAccountState"] == "present" && logs
+    };
+    assert!(look());
+    as_account(config.path(), &["run", "--", "true"]).exits(127);
+    let shown = as_account(config.path(), &["ops", "show", "-o", "json"]).ok().json();
+    assert_eq!((&shown["secretState"], &shown["credentials"]), (&"unknown".into(), &Value::Null));
+    assert!(shown["rotatedAt"].is_string());
+    for index in 0..viewer["rules"].as_array().unwrap().len() {
+        grant("viewer", &without(&viewer, index));
+        assert!(!look(), "not needed: {}", viewer["rules"][index]);
+    }
+}
+
+#[test]
+fn tools_with_access_need_each_of_its_rules() {
+    if !enabled() {
+        return;
+    }
+    kubectl(&["create", "namespace", "postern-e2e-tools"]);
+    install(&["--cluster-access", "postern-e2e-tools"]).ok();
+    apply(
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: peer, namespace: postern-e2e-tools}\nspec: {terminationGracePeriodSeconds: 0, \
+         containers: [{name: a, image: 'busybox:1.35', command: [sh, -c, 'echo logged; sleep 3600']}]}\n",
+    );
+    kubectl(&["wait", "-n", "postern-e2e-tools", "--for=condition=Ready", "pod/peer", "--timeout=60s"]).ok();
+    let uses: [(&str, &str); 5] = [
+        (
+            "jobs",
+            "N='-n postern-e2e-tools'; kubectl create $N job j --image=busybox:1.35 -- true && kubectl get $N job j && kubectl delete $N job j",
+        ),
+        ("pods", "kubectl get pods -n postern-e2e-tools"),
+        ("pods/log", "kubectl logs -n postern-e2e-tools peer"),
+        ("pods/exec", "kubectl exec -n postern-e2e-tools peer -- true"),
+        ("secrets", "kubectl get secret postern-ops-credentials -n postern-ops"),
+    ];
+    let works = |script: &str| sh(script).code == 0;
+    for (resource, script) in uses {
+        assert!(works(script), "{resource}");
+        let namespace = if resource == "secrets" { OPS } else { "postern-e2e-tools" };
+        let name = if resource == "secrets" { "postern-ops-credentials" } else { "postern-ops" };
+        let role = e2e::get(&["-n", namespace, "role", name]);
+        let index =
+            role["rules"].as_array().unwrap().iter().position(|rule| rule["resources"][0] == resource);
+        let index = index.unwrap_or_else(|| panic!("no rule for {resource}"));
+        let path = format!("[{{\"op\":\"remove\",\"path\":\"/rules/{index}\"}}]");
+        kubectl(&["patch", "-n", namespace, "role", name, "--type=json", "-p", &path]).ok();
+        assert!(!works(script), "the rule for {resource} is not needed");
+        let missing = run(&["ops", "audit", "-o", "json"]).ok().json();
+        assert!(!missing["missing"].as_array().unwrap().is_empty());
+        install(&["--cluster-access", "postern-e2e-tools"]).ok();
+    }
+    sh("kubectl get secrets -n postern-ops").exits(1);
+    run(&["ops", "audit"]).ok();
+    install(&[]).ok();
+    kubectl(&["delete", "namespace", "postern-e2e-tools"]).ok();
+}
