@@ -17,9 +17,10 @@ use crate::cli::ops::Ops;
 use crate::cli::{Cli, Command, Global};
 use crate::failure::Failure;
 use crate::printer::Printer;
-use clap::{CommandFactory as _, Parser as _};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser as _};
 use postern_config::Config;
 use postern_kube::{Cluster, KubeError, Target};
+use std::path::Path;
 use std::process::ExitCode;
 
 /// Everything a command may need besides its own arguments.
@@ -44,7 +45,7 @@ impl Context {
 
 /// Parses the command line and runs it.
 pub(crate) fn main() -> ExitCode {
-    let Cli { global, command } = Cli::parse();
+    let Cli { global, command } = parse();
     if matches!(command, Command::Agent) {
         return postern_agent::supervise::main();
     }
@@ -55,6 +56,17 @@ pub(crate) fn main() -> ExitCode {
             printer.failure(&failure);
             ExitCode::from(failure.code)
         }
+    }
+}
+
+/// Called as `kubectl-postern`, it is `kubectl postern` to whoever reads its help.
+fn parse() -> Cli {
+    let program = std::env::args_os().next().unwrap_or_default();
+    if Path::new(&program).file_name().is_some_and(|name| name == "kubectl-postern") {
+        let matches = Cli::command().bin_name("kubectl postern").get_matches();
+        Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+    } else {
+        Cli::parse()
     }
 }
 

@@ -1,0 +1,135 @@
+//! The command line as the user sees it: exit code, stdout, stderr. None of this needs a cluster.
+#![allow(clippy::unwrap_used, reason = "these are tests")]
+
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+
+const KUBECONFIG: &str = "apiVersion: v1\nkind: Config\ncurrent-context: prod\ncontexts:\n\
+- {name: prod, context: {cluster: c, user: u}}\n- {name: staging, context: {cluster: c, user: u}}\n\
+clusters: [{name: c, cluster: {server: 'https://127.0.0.1:1'}}]\nusers: [{name: u, user: {token: t}}]\n";
+
+/// Runs the program away from any user's files and shows everything it said.
+fn said(args: &[&str], files: &[(&str, &str)]) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("kubeconfig"), KUBECONFIG).unwrap();
+    for (name, content) in files {
+        std::fs::File::create(folder.path().join(name)).unwrap().write_all(content.as_bytes()).unwrap();
+    }
+    let output = Command::new(env!("CARGO_BIN_EXE_postern"))
+        .args(args)
+        .env_clear()
+        .env("PATH", std::env::var_os("PATH").unwrap())
+        .env("KUBECONFIG", folder.path().join("kubeconfig"))
+        .env("HOME", folder.path())
+        .env("COLUMNS", "100")
+        .current_dir(folder.path())
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let text = |bytes: &[u8]| {
+        String::from_utf8_lossy(bytes)
+            .replace(folder.path().to_str().unwrap(), "DIR")
+            .replace(env!("CARGO_PKG_VERSION"), "VERSION")
+    };
+    format!(
+        "exit: {}\n----- stdout -----\n{}----- stderr -----\n{}",
+        output.status.code().unwrap(),
+        text(&output.stdout),
+        text(&output.stderr)
+    )
+}
+
+macro_rules! snapshot {
+    ($name:ident, $args:expr) => {
+        snapshot!($name, $args, &[]);
+    };
+    ($name:ident, $args:expr, $files:expr) => {
+        #[test]
+        fn $name() {
+            insta::assert_snapshot!(said($args, $files));
+        }
+    };
+}
+
+snapshot!(help, &["--help"]);
+snapshot!(help_ops, &["ops", "--help"]);
+snapshot!(help_install, &["ops", "install", "--help"]);
+snapshot!(help_run, &["run", "--help"]);
+snapshot!(help_exec, &["exec", "--help"]);
+snapshot!(version, &["--version"]);
+snapshot!(nothing, &[]);
+snapshot!(unknown_command, &["opps"]);
+snapshot!(unknown_flag, &["run", "--tiemout", "3s", "--", "true"]);
+snapshot!(run_without_command, &["run"]);
+snapshot!(run_with_an_empty_command, &["run", "--", ""]);
+snapshot!(bad_duration, &["run", "--timeout", "soon", "--", "true"]);
+snapshot!(zero_duration, &["run", "--timeout", "0s", "--", "true"]);
+snapshot!(bad_env, &["run", "--env", "NOVALUE", "--", "true"]);
+snapshot!(credential_for_the_ops_pod, &["run", "--credential", "KEY", "--", "true"]);
+snapshot!(exec_without_target, &["exec", "--", "true"]);
+snapshot!(exec_of_a_wrong_kind, &["exec", "svc/web", "--", "true"]);
+snapshot!(unknown_context, &["--context", "prdo", "ops", "show"]);
+snapshot!(unreachable, &["ops", "show"]);
+snapshot!(unreachable_json, &["ops", "show", "-o", "json"]);
+snapshot!(unreachable_run, &["run", "--", "true"]);
+snapshot!(missing_kubeconfig, &["--kubeconfig", "none", "ops", "show"]);
+snapshot!(missing_config, &["--config", "none.yaml", "ops", "show"]);
+snapshot!(
+    unknown_config_key,
+    &["--config", "c.yaml", "ops", "show"],
+    &[("c.yaml", "context: prod\nimage_miror: x\n")]
+);
+snapshot!(
+    config_names_an_unknown_context,
+    &["--config", "c.yaml", "ops", "show"],
+    &[("c.yaml", "context: nowhere\n")]
+);
+snapshot!(bad_credential_name, &["ops", "install", "--credential", "not-a-name"]);
+snapshot!(bad_credential_source, &["ops", "install", "--credential", "KEY=vault"]);
+snapshot!(credential_not_found, &["ops", "install", "--credential", "KEY=env"]);
+snapshot!(
+    credential_too_short,
+    &["--config", "c.yaml", "ops", "install", "--credential", "KEY=config"],
+    &[("c.yaml", "credentials: {KEY: {value_base64: c2hvcnQ=}}\n")]
+);
+snapshot!(
+    name_too_long,
+    &[
+        "ops",
+        "install",
+        "--cluster-access",
+        "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"
+    ]
+);
+snapshot!(access_all_and_more, &["ops", "install", "--cluster-access", "all", "x"]);
+snapshot!(bad_image, &["ops", "install", "--image", "https://example.com/x"]);
+snapshot!(rbac, &["ops", "rbac", "--cluster-access", "team-a"]);
+snapshot!(
+    manifests,
+    &["ops", "install", "--dry-run", "-o", "yaml", "--image", "example/ops:1", "--cluster-access", "team-a"]
+);
+snapshot!(
+    mirrored,
+    &["--config", "c.yaml", "ops", "install", "--dry-run", "-o", "json"],
+    &[("c.yaml", "image_mirror: mirror.corp:5000/hub\nimage_pull_secret: pull\n")]
+);
+snapshot!(local_run, &["run", "--backend", "local", "--", "sh", "-c", "echo out; echo err >&2; exit 3"]);
+snapshot!(local_not_found, &["run", "--backend", "local", "--", "no-such-program"]);
+snapshot!(local_json, &["run", "--backend", "local", "-o", "json", "--", "true"]);
+
+#[test]
+fn completions_are_made_for_every_shell() {
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let said = said(&["completions", shell], &[]);
+        assert!(said.starts_with("exit: 0") && said.contains("postern"), "{shell}");
+    }
+}
+
+#[test]
+fn it_is_a_kubectl_plug_in() {
+    let folder = tempfile::tempdir().unwrap();
+    let link = folder.path().join("kubectl-postern");
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_postern"), &link).unwrap();
+    let output = Command::new(&link).args(["run", "--help"]).output().unwrap();
+    assert!(String::from_utf8_lossy(&output.stdout).contains("kubectl postern run"));
+}
