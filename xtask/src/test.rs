@@ -154,7 +154,7 @@ pub(crate) fn testbed(command: &mut Command) -> Result<()> {
 }
 
 fn doc() -> Result<Outcome> {
-    let mut command = cargo(["doc", "--quiet", "--workspace", "--no-deps", "--document-private-items"]);
+    let mut command = cargo(["doc", "--quiet", "--workspace", "--no-deps"]);
     shown(command.env("RUSTDOCFLAGS", "-D warnings"))
 }
 

@@ -168,6 +168,7 @@ Written by `cargo xtask bench exec`; do not edit. These are figures of one machi
 
 - date: {}
 - machine: {}
+- load average when it ended: {} (above the number of cores, others were at work too, and figures are worse)
 - command: `cargo xtask bench exec --runs {runs}`
 - programs: {}, {kubectl}
 
@@ -183,6 +184,7 @@ credential.
 ",
         date.trim(),
         report::machine(),
+        report::load(),
         version.trim(),
     ))
 }

@@ -120,6 +120,12 @@ pub(super) fn machine() -> String {
     format!("{cores} cores ({model}), {} GiB of memory, Linux {}", (kib + (1 << 19)) >> 20, kernel.trim())
 }
 
+/// How busy the machine was of late: its load averages over 1, 5 and 15 minutes.
+pub(super) fn load() -> String {
+    let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split_whitespace().take(3).collect::<Vec<_>>().join(", ")
+}
+
 /// Writes the document.
 pub(super) fn write(file: &Path, text: &str) -> anyhow::Result<()> {
     if let Some(dir) = file.parent() {
