@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "these are tests")]
 
 use e2e::{Outcome, enabled, install, kubectl, postern, run, testbed};
+use std::os::unix::ffi::OsStrExt as _;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -63,6 +64,7 @@ fn an_expired_certificate_is_said_to_be() {
         "-out",
         &path("csr"),
     ]);
+    std::fs::write(path("ext"), "extendedKeyUsage=clientAuth\n").unwrap();
     let (crt, key) = (ca.join("ca.crt").display().to_string(), ca.join("ca.key").display().to_string());
     openssl(&[
         "x509",
@@ -77,6 +79,8 @@ fn an_expired_certificate_is_said_to_be() {
         "7",
         "-days",
         "-1",
+        "-extfile",
+        &path("ext"),
         "-out",
         &path("crt"),
     ]);
@@ -115,7 +119,6 @@ fn names_and_bytes_that_cannot_be_right_are_refused_before_anything_is_sent() {
     if !enabled() {
         return;
     }
-    use std::os::unix::ffi::OsStrExt as _;
     let long = "x".repeat(64);
     run(&["ops", "install", "--cluster-access", &long]).exits(2).says(&["--cluster-access", "at most 63"]);
     run(&["ops", "install", "--image-pull-secret", "Not_A_Name"]).exits(2).says(&["--image-pull-secret"]);

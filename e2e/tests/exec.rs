@@ -43,8 +43,8 @@ fn targets_and_containers_are_chosen_as_kubectl_does() {
     exec(&["two", "-c", "none", "--", "true"])
         .exits(127)
         .says(&["no container \"none\"; it has: first, tools"]);
-    assert!(exec(&["deploy/web", "--", "hostname"]).ok().stdout.starts_with("web-"));
-    assert_eq!(exec(&["-l", "app=two", "--", "hostname"]).ok().stdout, "two\n");
+    assert!(exec(&["deploy/web", "--", "cat", "/etc/hostname"]).ok().stdout.starts_with("web-"));
+    assert_eq!(exec(&["-l", "app=two", "--", "cat", "/etc/hostname"]).ok().stdout, "two\n");
     exec(&["-l", "app=none", "--", "true"]).exits(127).says(&["no running pod"]);
     exec(&["nobody", "--", "true"]).exits(127).says(&["there is no pod nobody"]);
     exec(&["svc/x", "--", "true"]).exits(2).says(&["not a kind with pods"]);

@@ -89,7 +89,7 @@ fn proof_4_the_canary_is_in_the_secret_and_nowhere_else() {
         "--",
         "sh",
         "-c",
-        "grep -rl 'Zq7/hJ2' /home/ops /tmp /run/postern /etc /var/log 2>/dev/null; ls /proc/1/environ >/dev/null && tr '\\0' '\\n' </proc/1/environ",
+        "grep -rl 'Zq7/h[J]2' /home/ops /tmp /run/postern /etc /var/log 2>/dev/null; ls /proc/1/environ >/dev/null && tr '\\0' '\\n' </proc/1/environ",
     ]);
     clean_of("files and PID 1's environment", &files.stdout);
     assert!(!files.stdout.lines().any(|line| line.starts_with('/')), "{}", files.stdout);
@@ -107,12 +107,12 @@ fn proof_4_the_canary_is_in_the_secret_and_nowhere_else() {
 
     if testbed() {
         use std::io::{Read as _, Seek as _};
-        let mut log = std::fs::File::open(e2e::audit_log()).unwrap();
+        let mut audit = std::fs::File::open(e2e::audit_log()).unwrap();
         // A log that was rotated is read from its beginning.
-        let begin = if log.metadata().unwrap().len() < audit_begin { 0 } else { audit_begin };
-        log.seek(std::io::SeekFrom::Start(begin)).unwrap();
+        let begin = if audit.metadata().unwrap().len() < audit_begin { 0 } else { audit_begin };
+        audit.seek(std::io::SeekFrom::Start(begin)).unwrap();
         let mut text = String::new();
-        log.read_to_string(&mut text).unwrap();
+        audit.read_to_string(&mut text).unwrap();
         assert!(text.contains("postern-ops"), "the API audit log was read");
         clean_of("the API audit log", &text);
     }

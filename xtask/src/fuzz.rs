@@ -39,7 +39,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         let mut fuzz = sh::command("rustup", ["run", "nightly"]);
         fuzz.arg(&program).args(["run", target, "--"]);
         fuzz.args([&format!("-max_total_time={}", args.seconds), "-timeout=10", "-rss_limit_mb=1024"]);
-        fuzz.args(["-print_final_stats=1", "-verbosity=0"]).current_dir(paths::root());
+        fuzz.args(["-print_final_stats=1", "-print_funcs=0"]).current_dir(paths::root());
         // Those of the toolchain that runs us would be taken for nightly's.
         fuzz.env_remove("CARGO").env_remove("RUSTC").env_remove("RUSTUP_TOOLCHAIN");
         sh::run_shown(&mut fuzz).with_context(|| format!("fuzz target {target}"))?;

@@ -22,6 +22,8 @@ const ARGV_LIMIT: usize = 8 * 1024;
 
 /// What PID 1 answers when it takes no more runs.
 pub const STOPPING: u8 = b'S';
+/// What PID 1 answers when it watches over as many runs as it can.
+pub const BUSY: u8 = b'B';
 /// What PID 1 answers when the run may go on.
 pub const WELCOME: u8 = b'W';
 
@@ -115,18 +117,25 @@ pub(crate) fn quote(out: &mut String, text: &str) {
 #[derive(Debug, Default)]
 pub struct Log(Option<UnixStream>);
 
-/// PID 1 takes no more runs: its pod is being replaced or deleted.
+/// PID 1 takes no more runs. A run that it did not log would be one that nobody hears of.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the pod is being stopped and takes no more commands")]
-pub struct Stopping;
+pub enum Refused {
+    /// Its pod is being replaced or deleted.
+    #[error("the pod is being stopped and takes no more commands")]
+    Stopping,
+    /// Too many at a time.
+    #[error("the pod runs as many commands at a time as it can log")]
+    Busy,
+}
 
 impl Log {
     /// Announces a run. Outside the ops pod there is no socket, and nothing is logged.
-    pub fn open(socket: &Path) -> Result<Self, Stopping> {
+    pub fn open(socket: &Path) -> Result<Self, Refused> {
         let Some(mut stream) = connect(socket) else { return Ok(Self(None)) };
         let mut answer = [WELCOME];
         match io::Read::read(&mut stream, &mut answer) {
-            Ok(1) if answer[0] == STOPPING => Err(Stopping),
+            Ok(1) if answer[0] == STOPPING => Err(Refused::Stopping),
+            Ok(1) if answer[0] == BUSY => Err(Refused::Busy),
             _ => Ok(Self(Some(stream))),
         }
     }

@@ -11,3 +11,5 @@ pub mod serve;
 pub mod supervise;
 mod sys;
 mod time;
+
+pub use sys::harden;

@@ -2,7 +2,7 @@
 //!
 //! Everything that is reparented to PID 1 was left behind by a supervisor that was killed: it is ended.
 
-use crate::audit::{LINE_LIMIT, SOCKET, STOPPING, WELCOME};
+use crate::audit::{BUSY, LINE_LIMIT, SOCKET, STOPPING, WELCOME};
 use crate::{sys, time};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{Pid, Signal};
@@ -96,10 +96,14 @@ impl Server {
     fn accept(&mut self) {
         let Some(listener) = &self.listener else { return };
         while let Ok((mut stream, _)) = listener.accept() {
-            let answer = if self.stopping { STOPPING } else { WELCOME };
+            let answer = match self.runs.len() {
+                _ if self.stopping => STOPPING,
+                MAX_RUNS.. => BUSY,
+                _ => WELCOME,
+            };
             let _ = stream.set_nonblocking(true);
             let _ = stream.write_all(&[answer]);
-            if !self.stopping && self.runs.len() < MAX_RUNS {
+            if answer == WELCOME {
                 self.runs.push(Running { stream, line: Vec::new() });
             }
         }

@@ -27,6 +27,7 @@ use std::process::ExitCode;
 /// Serves one client on stdin and stdout. Exits 0 when the client was told how it ended, 1 when it was lost.
 pub fn main() -> ExitCode {
     sys::harden();
+    sys::adopt_orphans();
     let Ok(signals) = sys::Signals::catch(&[libc::SIGCHLD, libc::SIGTERM, libc::SIGHUP]) else {
         return ExitCode::FAILURE;
     };
@@ -84,8 +85,8 @@ fn prepare(link: &mut Link) -> Result<Result<(Prepared, Log), Failure>, Lost> {
     let invocation = Invocation::begin(&request.claimed_user, argv);
     let log = match Log::open(Path::new(SOCKET)) {
         Ok(log) => log,
-        Err(stopping) => {
-            return Ok(Err(Failure { kind: FailureKind::System, message: stopping.to_string() }));
+        Err(refused) => {
+            return Ok(Err(Failure { kind: FailureKind::System, message: refused.to_string() }));
         }
     };
     match Staged::receive(link, &request.files)? {

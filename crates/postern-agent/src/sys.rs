@@ -8,16 +8,20 @@ use std::process::Command;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI32, Ordering};
 
-/// No core dump of us or of what we start, no tracing of us by other processes of the same user, and every orphan of
-/// the command becomes our child.
-pub(crate) fn harden() {
+/// No core dump of us or of what we start, and no tracing of us by other processes of the same user.
+pub fn harden() {
     let _ = rustix::process::setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
     #[cfg(target_os = "linux")]
     {
         use rustix::process::DumpableBehavior;
         let _ = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable);
-        let _ = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
     }
+}
+
+/// Every orphan of the command becomes our child.
+pub(crate) fn adopt_orphans() {
+    #[cfg(target_os = "linux")]
+    let _ = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
 }
 
 static SIGNAL_PIPE: AtomicI32 = AtomicI32::new(-1);

@@ -1,5 +1,9 @@
 //! The supervisor as its client sees it: a process at the other end of two pipes.
-#![allow(clippy::unwrap_used, clippy::wrong_self_convention, reason = "a test may panic, and reads better so")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::wrong_self_convention,
+    reason = "a test may panic, and reads better so"
+)]
 
 use postern_wire::{
     Decoder, Failure, FailureKind, FileSpec, FromAgent, Outcome, Request, STDIN_WINDOW, TerminalSize,
@@ -48,7 +52,7 @@ impl Agent {
 
     /// Reads until `done` says so, or the agent's output ends.
     fn read(&mut self, seen: &mut Seen, mut done: impl FnMut(&Seen) -> bool) {
-        let mut buffer = [0; 32 * 1024];
+        let mut buffer = vec![0; 32 * 1024];
         while !done(seen) {
             while let Some((kind, payload)) = self.decoder.next_frame().unwrap() {
                 match FromAgent::decode(kind, payload).unwrap() {
@@ -146,7 +150,8 @@ fn much_output_is_whole() {
 #[test]
 fn stdin_flows_both_ways_at_once_within_its_window() {
     let mut agent = Agent::start(&Request { stdin: true, ..request(&["cat"]) });
-    let data: Vec<u8> = (0..3 * 1024 * 1024_u32).map(|at| at.to_le_bytes()[usize::from(at % 3 == 0)]).collect();
+    let data: Vec<u8> =
+        (0..3 * 1024 * 1024_u32).map(|at| at.to_le_bytes()[usize::from(at % 3 == 0)]).collect();
     let (mut seen, mut sent) = (Seen::default(), 0);
     while sent < data.len() {
         let window = STDIN_WINDOW + seen.window - sent;
@@ -221,7 +226,8 @@ fn a_secret_reaches_the_command_and_not_the_client() {
 #[test]
 fn a_prompt_that_begins_like_a_secret_is_not_held_back() {
     let secret_env = vec![(b"KEY".to_vec(), b"> the secret".to_vec())];
-    let mut agent = Agent::start(&Request { secret_env, stdin: true, ..request(&["sh", "-c", "printf '> '; read x"]) });
+    let mut agent =
+        Agent::start(&Request { secret_env, stdin: true, ..request(&["sh", "-c", "printf '> '; read x"]) });
     let mut seen = Seen::default();
     let start = Instant::now();
     agent.read(&mut seen, |seen| seen.stdout == b"> ");
@@ -256,7 +262,8 @@ fn everything_ends_with_a_client_that_falls_silent() {
 
 #[test]
 fn heartbeats_keep_it_alive() {
-    let mut agent = Agent::start(&Request { stdin: true, ..request(&["sh", "-c", "read x; sleep 6; echo done"]) });
+    let mut agent =
+        Agent::start(&Request { stdin: true, ..request(&["sh", "-c", "read x; sleep 6; echo done"]) });
     agent.send(&ToAgent::Stdin(b"\n"));
     let mut stdin = agent.stdin.take().unwrap();
     std::thread::spawn(move || {

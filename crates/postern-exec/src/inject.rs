@@ -1,4 +1,4 @@
-//! Putting the agent into a container that has it not, through what the container has: `sh`, else `tar`.
+//! Putting the agent into a container that has it not, through its `sh`.
 //!
 //! The agent removes its own file as soon as it runs, so nothing stays.
 
@@ -18,7 +18,7 @@ pub enum Arch {
 }
 
 /// Finds a directory that can be written to and executed from, takes the agent from stdin, checks that all of it came,
-/// and prints where it is. `$1` is its name, `$2` its size. Only POSIX sh and head, cat, wc, chmod, rm.
+/// and prints where it is. `$1` is its name, `$2` its size. Only POSIX sh with printf, head, wc, chmod and rm.
 const SCRIPT: &str = r#"
 for d in /tmp /dev/shm /var/tmp /run "$HOME" "$PWD"; do
   [ -d "$d" ] && [ -w "$d" ] || continue
@@ -34,7 +34,7 @@ head -c "$2" >"$f" || { rm -f "$f"; exit 4; }
 printf '%s' "$f"
 "#;
 
-/// The architecture of the node that a pod runs on, as the node reports it in its labels.
+/// The architecture that `uname -m` names.
 pub fn arch_of_machine(machine: &str) -> Option<Arch> {
     match machine.trim() {
         "x86_64" | "amd64" => Some(Arch::Amd64),

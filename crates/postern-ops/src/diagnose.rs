@@ -106,7 +106,7 @@ fn explain(text: &str) -> (String, String) {
             "use an image with a numeric USER other than 0 (--image)",
         ),
         (
-            &["InvalidImageName", "couldn't parse image"],
+            &["InvalidImageName", "couldn't parse image", "invalid reference format"],
             "the image reference cannot be parsed",
             "write it as REGISTRY/NAME:TAG (--image)",
         ),

@@ -266,6 +266,12 @@ impl<R: Reporter> Install<'_, R> {
         };
         let data = objects::secret_data(self.settings);
         let existing: Option<Secret> = existing.and_then(|object| object.try_parse().ok());
+        let emptied = existing.as_ref().is_some_and(|secret| secret.data.iter().flatten().count() > 0);
+        if emptied && data.is_empty() {
+            self.reporter.warn(
+                "no credential was found or named: the one in the ops pod is taken away (name it with --credential to keep one)",
+            );
+        }
         let now = || jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
         let kept = existing
             .as_ref()

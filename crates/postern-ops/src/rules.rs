@@ -232,7 +232,8 @@ fn printed(access: &[String]) -> Vec<Printed<'_>> {
             namespace,
             name: "postern-installer-access",
             purpose: "let the installer grant the ops pod access to its own credential Secret",
-            rules: with(ACCESS_SECRET),
+            // The Secret itself the installer may read already.
+            rules: with(&[]),
         });
     }
     for namespace in access {

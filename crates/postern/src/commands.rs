@@ -45,6 +45,8 @@ impl Context {
 
 /// Parses the command line and runs it.
 pub(crate) fn main() -> ExitCode {
+    // Credentials pass through this process.
+    postern_agent::harden();
     let Cli { global, command } = parse();
     if matches!(command, Command::Agent) {
         return postern_agent::supervise::main();

@@ -117,7 +117,12 @@ pub(super) fn machine() -> String {
         .find_map(|l| l.strip_prefix("model name"))
         .map_or("unknown processor", |rest| rest.trim_start_matches([' ', '\t', ':']));
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    format!("{cores} cores ({model}), {} GiB of memory, Linux {}", (kib + (1 << 19)) >> 20, kernel.trim())
+    format!("{cores} cores ({model}), {} GiB of memory, Linux {}", (kib + (1 << 19)) >> 20, release(&kernel))
+}
+
+/// The kernel's version without what its builder put after it.
+fn release(text: &str) -> &str {
+    text.trim().split('-').next().unwrap_or_default()
 }
 
 /// How busy the machine was of late: its load averages over 1, 5 and 15 minutes.

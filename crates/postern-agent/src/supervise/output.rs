@@ -46,8 +46,10 @@ impl Output {
                     let mut safe = Vec::with_capacity(count);
                     self.redactor.push(patterns, &scratch[..count], &mut safe);
                     self.pass_on(&safe, link);
-                    self.release_at =
-                        self.redactor.holds().then(|| Instant::now() + Duration::from_millis(HOLD_MS));
+                    // The first byte's time counts, however many follow it.
+                    let since =
+                        self.release_at.unwrap_or_else(|| Instant::now() + Duration::from_millis(HOLD_MS));
+                    self.release_at = self.redactor.holds().then_some(since);
                 }
             }
             Err(rustix::io::Errno::INTR | rustix::io::Errno::AGAIN) => {}

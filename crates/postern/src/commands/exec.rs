@@ -79,7 +79,7 @@ pub(super) async fn run(context: &Context, args: Args, printer: &mut Printer) ->
     let tty = tty && terminal::is_terminal();
     let command = bytes(&command);
     let (reader, writer) = open(&cluster, &place, &command, stdin, tty).await?;
-    in_plain(reader, writer, stdin, tty, timeout).await
+    in_plain(reader, writer, stdin, tty, timeout, printer).await
 }
 
 async fn open(
@@ -100,15 +100,19 @@ async fn in_plain(
     stdin: bool,
     tty: bool,
     timeout: Option<Duration>,
+    printer: &mut Printer,
 ) -> Result<u8, Failure> {
     let controls = signals::controls(tty).map_err(ExecError::Local)?;
     let controls = if tty { with_first_size(controls) } else { controls };
     let streams = streams::own(stdin)?;
-    let raw = tty.then(terminal::Raw::enter).flatten();
+    // Without stdin, Ctrl-C has to stay a signal.
+    let raw = (tty && stdin).then(terminal::Raw::enter).flatten();
     let result = plain::run(reader, writer, tty, timeout, streams, controls).await;
     drop(raw);
     // Codes beyond a byte do not exist on Linux; a runtime that reports one has lost the command.
-    Ok(u8::try_from(result?).unwrap_or(postern_exec::exit::BROKE))
+    let code = u8::try_from(result?).unwrap_or(postern_exec::exit::BROKE);
+    printer.run_report(&serde_json::json!({"exitCode": code, "outcome": "exited", "agentVersion": null}));
+    Ok(code)
 }
 
 /// The far terminal is told our size before anything changes it.

@@ -52,13 +52,14 @@ pub(super) async fn run(context: &Context, args: Args, printer: &mut Printer) ->
 
 /// What is installed without any flag but the image's.
 pub(super) fn defaults(context: &Context, image: Option<String>) -> Settings {
-    let image = image
-        .or_else(|| context.config.image.clone())
-        .unwrap_or_else(|| names::default_image(env!("CARGO_PKG_VERSION")));
-    let image = match &context.config.image_mirror {
-        Some(mirror) => names::mirrored(&image, mirror),
-        None => image,
-    };
+    // What is named in full is taken as it is; the mirror is for the name that we choose.
+    let image = image.or_else(|| context.config.image.clone()).unwrap_or_else(|| {
+        let image = names::default_image(env!("CARGO_PKG_VERSION"));
+        match &context.config.image_mirror {
+            Some(mirror) => names::mirrored(&image, mirror),
+            None => image,
+        }
+    });
     Settings {
         image,
         image_pull_secret: context.config.image_pull_secret.clone(),

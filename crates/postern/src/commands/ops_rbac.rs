@@ -8,6 +8,15 @@ use postern_ops::rules;
 
 pub(super) fn run(args: &Args, printer: &mut Printer) -> Result<u8, Failure> {
     let Args { cluster_access } = args;
+    if cluster_access.iter().any(|name| name == "all") {
+        return Err(Failure::usage(
+            "--cluster-access all: no Role can hold that",
+            Some(
+                "who grants access to all namespaces must be cluster-admin; name namespaces instead"
+                    .to_owned(),
+            ),
+        ));
+    }
     for namespace in cluster_access {
         postern_ops::settings::dns_name("--cluster-access", namespace, 63)?;
     }

@@ -79,7 +79,10 @@ fn text(report: &Report) -> String {
         ("ready", ready.to_string()),
         ("image", image),
         ("rbac subject", format!("{}{access}", named(rbac_subject, service_account_state))),
-        ("identity", or(identity, "(you may not look)")),
+        (
+            "identity",
+            or(identity, if *secret_state == Presence::Missing { "(none)" } else { "(you may not look)" }),
+        ),
         ("secret", format!("{}{rotated}", named(secret, secret_state))),
         ("agent", or(agent_version, "(unknown)")),
     ];

@@ -7,7 +7,7 @@ use crate::printer::Printer;
 use crate::{signals, terminal};
 use postern_config::Tool;
 use postern_exec::session::{self, Report, Run};
-use postern_exec::{ExecError, transport};
+use postern_exec::{ExecError, exit, transport};
 use postern_kube::exec::{self, ExecRequest};
 use postern_ops::install::Reporter as _;
 use postern_ops::names;
@@ -49,9 +49,12 @@ pub(super) async fn run(context: &Context, args: Args, printer: &mut Printer) ->
             supervised(reader, writer, run(request), stdin, printer).await
         }
         Backend::Local => {
-            for Resolved { credential, secret, from: _ } in
-                credentials::from_flags(context, &credential, printer)?
-            {
+            let found = credentials::from_flags(context, &credential, printer);
+            let found = found.map_err(|failure| match failure.code {
+                exit::DENIED => Failure { code: exit::NEVER_REACHED, ..failure },
+                _ => failure,
+            })?;
+            for Resolved { credential, secret, from: _ } in found {
                 let value = secret.expose().to_vec();
                 request
                     .secret_env
@@ -154,7 +157,8 @@ pub(super) async fn supervised(
     let terminal = run.request.terminal.is_some();
     let controls = signals::controls(terminal).map_err(ExecError::Local)?;
     let streams = streams::own(stdin)?;
-    let raw = terminal.then(terminal::Raw::enter).flatten();
+    // Without stdin, Ctrl-C has to stay a signal.
+    let raw = (terminal && stdin).then(terminal::Raw::enter).flatten();
     let result = session::run(reader, writer, run, streams, controls).await;
     drop(raw);
     let Report { outcome, stdout_bytes, stderr_bytes, left_behind, agent_version } = result?;
@@ -164,7 +168,7 @@ pub(super) async fn supervised(
     let (exit_code, outcome, signal) = match outcome {
         Outcome::Exited(code) => (code, "exited", None),
         Outcome::Signaled(number) => (number.saturating_add(128), "signaled", Some(number)),
-        Outcome::TimedOut => (postern_exec::exit::CANCELLED, "timed-out", None),
+        Outcome::TimedOut => (exit::CANCELLED, "timed-out", None),
     };
     if let Some(number) = signal {
         printer.verbose(&format!("the command was ended by signal {number}"));
