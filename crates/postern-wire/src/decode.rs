@@ -35,6 +35,9 @@ pub enum WireError {
 
 const HEADER: usize = 5;
 
+/// Bytes already given out that may stand before the rest: little enough to stay in a processor's cache.
+const TIDY: usize = 64 * 1024;
+
 /// Collects bytes and gives out whole frames. Holds at most one frame beyond what was pushed last.
 #[derive(Debug, Default)]
 pub struct Decoder {
@@ -48,7 +51,7 @@ impl Decoder {
         if self.start == self.buffer.len() {
             self.buffer.clear();
             self.start = 0;
-        } else if self.start > MAX_PAYLOAD {
+        } else if self.start > TIDY {
             self.buffer.drain(..self.start);
             self.start = 0;
         }

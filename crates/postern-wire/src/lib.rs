@@ -35,7 +35,7 @@ pub const MAX_PAYLOAD: usize = 1024 * 1024;
 pub const CHUNK: usize = 32 * 1024;
 
 /// Bytes of stdin that the client may send before the agent grants more with a window frame.
-pub const STDIN_WINDOW: usize = 512 * 1024;
+pub const STDIN_WINDOW: usize = 1024 * 1024;
 
 /// A side that has nothing to say sends a heartbeat this often, in milliseconds.
 pub const HEARTBEAT_MS: u64 = 1_000;

@@ -88,6 +88,7 @@ impl Streams {
         let ours = [our_stdin, Some(our_stdout), Some(our_stderr)];
         for end in ours.iter().flatten() {
             rustix::io::ioctl_fionbio(end, true)?;
+            sys::widen(end);
         }
         Ok(Self { ours, theirs: [their_stdin, their_stdout.into(), their_stderr.into()], terminal: None })
     }

@@ -1,5 +1,6 @@
 //! The byte streams to and from the client.
 
+use crate::sys;
 use postern_wire::{CLIENT_SILENCE_MS, Decoder, FromAgent, HEARTBEAT_MS, KILL_AFTER_MS, ToAgent, WireError};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fd::BorrowedFd;
@@ -27,6 +28,8 @@ impl Link {
     pub(super) fn on_stdio() -> io::Result<Self> {
         rustix::io::ioctl_fionbio(Self::input(), true)?;
         rustix::io::ioctl_fionbio(Self::output(), true)?;
+        sys::widen(Self::input());
+        sys::widen(Self::output());
         let now = Instant::now();
         Ok(Self {
             decoder: Decoder::default(),
@@ -35,7 +38,7 @@ impl Link {
             heard: now,
             said: now,
             lost: false,
-            scratch: vec![0; 64 * 1024],
+            scratch: vec![0; 128 * 1024],
         })
     }
 

@@ -15,7 +15,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 /// Bytes read from the command at a time.
-const READ: usize = 64 * 1024;
+const READ: usize = 128 * 1024;
 
 /// While processes are being ended, how often their number is looked at.
 const ENDING_TURN: Duration = Duration::from_millis(50);
@@ -276,7 +276,7 @@ impl Run {
     }
 
     fn take_frames(&mut self, link: &mut Link) {
-        let mut dropped = 0;
+        let mut passed_on = 0;
         loop {
             match link.frame() {
                 Ok(None) => break,
@@ -286,10 +286,16 @@ impl Run {
                         link.lose();
                         return;
                     }
-                    if self.child.stdin.is_some() {
-                        self.stdin_queue.extend(data);
-                    } else {
-                        dropped += data.len();
+                    match &self.child.stdin {
+                        None => passed_on += data.len(),
+                        Some(stdin) => {
+                            // Most often the command is waiting for it: then it goes there at once.
+                            let at_once = self.stdin_queue.is_empty();
+                            let written =
+                                if at_once { rustix::io::write(stdin, data).unwrap_or(0) } else { 0 };
+                            passed_on += written;
+                            self.stdin_queue.extend(&data[written..]);
+                        }
                     }
                 }
                 Ok(Some(ToAgent::StdinEnd)) => {
@@ -314,7 +320,7 @@ impl Run {
                 }
             }
         }
-        self.taken(dropped, link);
+        self.taken(passed_on, link);
         self.feed(link);
     }
 }
