@@ -31,9 +31,18 @@ const TOOLS: [(&str, &str); 14] = [
 
 const POLICY: &str = "/usr/sbin/policy-rc.d";
 
+/// What the tests of the keychain and of certificates need besides.
+const TEST_TOOLS: [(&str, &str); 4] = [
+    ("dbus-run-session", "dbus"),
+    ("gnome-keyring-daemon", "gnome-keyring"),
+    ("secret-tool", "libsecret-tools"),
+    ("openssl", "openssl"),
+];
+
 fn missing() -> BTreeSet<&'static str> {
     TOOLS
         .iter()
+        .chain(&TEST_TOOLS)
         .filter(|(tool, _)| sh::which(Path::new(tool)).is_none())
         .map(|(_, package)| *package)
         .collect()

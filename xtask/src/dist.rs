@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 
-use crate::{paths, say, sh};
+use crate::{paths, say, sh, test};
 
 /// `cargo xtask dist`
 #[derive(clap::Args)]
@@ -60,11 +60,10 @@ pub(crate) fn postern() -> Result<PathBuf> {
 }
 
 fn cargo(args: &[&str]) -> std::process::Command {
-    let program = std::env::var_os("CARGO").map_or_else(|| PathBuf::from("cargo"), PathBuf::from);
     let flags = format!("CARGO_TARGET_{}_RUSTFLAGS", host().to_uppercase().replace('-', "_"));
-    let mut command = sh::command(program, ["build", "--quiet", "--target", &host()]);
+    let mut command = test::cargo(["build", "--quiet", "--target", &host()]);
     // Cargo looks no further than RUSTFLAGS when that is set.
     command.args(args).env(flags, "-Ctarget-feature=+crt-static").env_remove("RUSTFLAGS");
-    command.env("CARGO_TARGET_DIR", paths::target()).current_dir(paths::root());
+    command.env("CARGO_TARGET_DIR", paths::target());
     command
 }

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 /// The socket of the ops pod's PID 1, on an emptyDir that only this pod sees.
 pub const SOCKET: &str = "/run/postern/agent.sock";
 
-/// The longest line PID 1 takes, in bytes; an argv beyond [`ARGV_LIMIT`] is cut before.
+/// The longest line PID 1 takes, in bytes; a longer argv is cut before.
 pub const LINE_LIMIT: usize = 64 * 1024;
 
 /// Bytes of argv that an audit line shows.

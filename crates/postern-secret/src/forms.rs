@@ -1,6 +1,6 @@
 //! The forms in which a secret may come out of a tool.
 
-use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
+use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD};
 use zeroize::Zeroizing;
 
 /// The shortest encoded form that is looked for; below it chance matches would blacken ordinary output.
@@ -20,6 +20,8 @@ pub(crate) fn forms(secret: &[u8]) -> Vec<Zeroizing<Vec<u8>>> {
     for alignment in 0..3 {
         add(base64_inside(secret, alignment, &STANDARD_NO_PAD));
         add(base64_inside(secret, alignment, &URL_SAFE_NO_PAD));
+        add(base64_last(secret, alignment, &STANDARD));
+        add(base64_last(secret, alignment, &URL_SAFE));
     }
     for upper in [true, false] {
         add(url_escaped(secret, upper, b"%20", url_unreserved));
@@ -36,13 +38,24 @@ pub(crate) fn forms(secret: &[u8]) -> Vec<Zeroizing<Vec<u8>>> {
     forms
 }
 
+/// The same where the secret ends the text, so that its last characters and the padding depend on it too.
+fn base64_last(secret: &[u8], alignment: usize, engine: &impl base64::Engine) -> Vec<u8> {
+    let mut text = Zeroizing::new(vec![0_u8; alignment]);
+    text.extend_from_slice(secret);
+    let encoded = Zeroizing::new(engine.encode(&*text).into_bytes());
+    encoded[FIRST_OWN[alignment]..].to_vec()
+}
+
+/// The first base64 character that holds no bit of the bytes before the secret, by alignment.
+const FIRST_OWN: [usize; 3] = [0, 2, 3];
+
 /// The base64 characters that depend on the secret alone when `alignment` bytes stand before it in its group of
 /// three. Characters shared with neighbouring bytes are left out; what they carry is at most four bits at an edge.
 fn base64_inside(secret: &[u8], alignment: usize, engine: &impl base64::Engine) -> Vec<u8> {
     let mut text = Zeroizing::new(vec![0_u8; alignment]);
     text.extend_from_slice(secret);
     let encoded = Zeroizing::new(engine.encode(&*text).into_bytes());
-    let begin = [0, 2, 3][alignment];
+    let begin = FIRST_OWN[alignment];
     // Characters that lie wholly within the secret's bits.
     let end = text.len() * 8 / 6;
     encoded.get(begin..end).unwrap_or_default().to_vec()
@@ -88,7 +101,6 @@ fn json_escaped(secret: &[u8], slashes: bool, html: bool) -> Vec<u8> {
 mod tests {
     use super::*;
     use base64::Engine as _;
-    use base64::engine::general_purpose::STANDARD;
 
     #[test]
     fn base64_is_found_at_every_alignment() {
