@@ -67,3 +67,43 @@ fn pump(mut from: &TcpStream, mut to: &TcpStream, left: &AtomicI64, fault: Fault
     let _ = from.shutdown(Shutdown::Both);
     let _ = to.shutdown(Shutdown::Both);
 }
+
+/// An HTTP proxy that knows CONNECT only (RFC 9110, section 9.3.6).
+#[derive(Debug)]
+pub struct ConnectProxy {
+    /// Its address, for `HTTPS_PROXY`.
+    pub address: String,
+    /// The heads of the requests it got.
+    pub requests: Arc<std::sync::Mutex<Vec<String>>>,
+}
+
+impl ConnectProxy {
+    /// Listens on loopback; runs until the test process ends.
+    pub fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let requests = Arc::new(std::sync::Mutex::new(Vec::new()));
+        let seen = requests.clone();
+        std::thread::spawn(move || {
+            for client in listener.incoming() {
+                let Ok(mut client) = client else { return };
+                let mut head = Vec::new();
+                let mut byte = [0];
+                while !head.ends_with(b"\r\n\r\n") && client.read(&mut byte).is_ok_and(|count| count == 1) {
+                    head.push(byte[0]);
+                }
+                let head = String::from_utf8_lossy(&head).into_owned();
+                let target = head.split(' ').nth(1).unwrap_or_default().to_owned();
+                seen.lock().unwrap().push(head);
+                let Ok(far) = TcpStream::connect(target) else { continue };
+                client.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n").unwrap();
+                let (client_copy, far_copy) = (client.try_clone().unwrap(), far.try_clone().unwrap());
+                let never = Arc::new(AtomicI64::new(i64::MAX / 2));
+                let never_too = never.clone();
+                std::thread::spawn(move || pump(&client_copy, &far_copy, &never_too, Fault::Cut, false));
+                std::thread::spawn(move || pump(&far, &client, &never, Fault::Cut, true));
+            }
+        });
+        Self { address, requests }
+    }
+}
