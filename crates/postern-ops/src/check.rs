@@ -6,9 +6,9 @@ use crate::show::{Presence, Shown};
 use crate::{names, objects};
 use postern_exec::session::{self, Run};
 use postern_exec::{ExecError, Streams};
-use postern_kube::Cluster;
 use postern_kube::apply;
 use postern_kube::exec::{self, ExecRequest};
+use postern_kube::{Cluster, KubeError};
 use postern_wire::{Outcome, Request};
 use serde::Serialize;
 use std::io::{self, Write};
@@ -27,12 +27,8 @@ pub struct Link {
     pub detail: String,
 }
 
-/// Runs a command in the ops pod through its agent and collects its output.
-pub async fn run_in_pod(
-    cluster: &Cluster,
-    argv: &[&str],
-    credentials: bool,
-) -> Result<(Outcome, String), ExecError> {
+/// Starts the ops pod's agent: the one exec that every run there is.
+pub async fn open_agent(cluster: &Cluster) -> Result<(exec::ExecReader, exec::ExecWriter), KubeError> {
     let command = [names::AGENT.into(), b"run".to_vec()];
     let request = ExecRequest {
         namespace: names::NAMESPACE,
@@ -42,7 +38,16 @@ pub async fn run_in_pod(
         stdin: true,
         tty: false,
     };
-    let (reader, writer) = exec::open(cluster, &request).await?;
+    exec::open(cluster, &request).await
+}
+
+/// Runs a command in the ops pod through its agent and collects its output.
+pub async fn run_in_pod(
+    cluster: &Cluster,
+    argv: &[&str],
+    credentials: bool,
+) -> Result<(Outcome, String), ExecError> {
+    let (reader, writer) = open_agent(cluster).await?;
     let output = Collected::default();
     let streams = Streams { stdin: None, stdout: Box::new(output.clone()), stderr: Box::new(output.clone()) };
     let request = Request {

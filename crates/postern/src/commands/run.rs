@@ -8,9 +8,8 @@ use crate::{signals, terminal};
 use postern_config::Tool;
 use postern_exec::session::{self, Report, Run};
 use postern_exec::{ExecError, exit, transport};
-use postern_kube::exec::{self, ExecRequest};
+use postern_ops::check::open_agent;
 use postern_ops::install::Reporter as _;
-use postern_ops::names;
 use postern_secret::resolve::Resolved;
 use postern_wire::{FileSpec, Outcome, Request};
 use serde::Serialize;
@@ -36,16 +35,7 @@ pub(super) async fn run(context: &Context, args: Args, printer: &mut Printer) ->
             let cluster = context.cluster().await.map_err(ExecError::Kube)?;
             request.credentials = true;
             request.claimed_user.clone_from(&cluster.user);
-            let command = [names::AGENT.into(), b"run".to_vec()];
-            let exec = ExecRequest {
-                namespace: names::NAMESPACE,
-                pod: names::NAME,
-                container: Some(names::CONTAINER),
-                command: &command,
-                stdin: true,
-                tty: false,
-            };
-            let (reader, writer) = exec::open(&cluster, &exec).await.map_err(ExecError::Kube)?;
+            let (reader, writer) = open_agent(&cluster).await.map_err(ExecError::Kube)?;
             supervised(reader, writer, run(request), stdin, printer).await
         }
         Backend::Local => {
