@@ -253,6 +253,49 @@ fn uninstall_previews_removes_ours_and_only_ours() {
 }
 
 #[test]
+fn an_uninstall_says_what_it_may_not_look_for() {
+    if !enabled() {
+        return;
+    }
+    install(&["--cluster-access", "default"]).ok();
+    let preview = run(&["ops", "uninstall", "-o", "json"]).ok();
+    assert_eq!((preview.json()["warnings"].clone(), preview.stderr.as_str()), (serde_json::json!([]), ""));
+    // The only record of what was granted goes, and who uninstalls sees no other namespace.
+    kubectl(&["delete", "-n", OPS, "serviceaccount/postern-ops"]).ok();
+    kubectl(&["create", "serviceaccount", "leaver", "-n", OPS]).ok();
+    kubectl(&[
+        "create",
+        "rolebinding",
+        "leaver",
+        "-n",
+        OPS,
+        "--clusterrole=admin",
+        "--serviceaccount=postern-ops:leaver",
+    ])
+    .ok();
+    let config = e2e::kubeconfig_of("leaver");
+    let with = |args: &[&str]| Outcome::of(postern().env("KUBECONFIG", config.path()).args(args)).ok();
+    with(&["ops", "uninstall"])
+        .says(&["warning: RoleBindings and Roles in all namespaces could not be listed"]);
+    let seen =
+        with(&["ops", "uninstall", "-o", "json"]).says(&["warning: ", "ClusterRole postern-ops"]).json();
+    let warnings: Vec<&str> =
+        seen["warnings"].as_array().unwrap().iter().map(|one| one.as_str().unwrap()).collect();
+    let [objects, kinds] = warnings[..] else { panic!("{warnings:?}") };
+    assert!(objects.contains("ClusterRoleBinding postern-ops"), "{objects}");
+    assert!(kinds.contains("cannot list resource \"roles\""), "{kinds}");
+    let seen = with(&["ops", "uninstall", "--confirm", "-o", "json"]).json();
+    assert_eq!(seen["warnings"], serde_json::json!(warnings));
+    // What it said finds what it left, and who may list that takes it away.
+    let find: Vec<&str> = kinds.split_once("kubectl ").unwrap().1.split(' ').chain(["-o", "name"]).collect();
+    let left = kubectl(&find).ok().stdout;
+    for kind in ["rolebinding", "role"] {
+        assert!(left.contains(&format!("{kind}.rbac.authorization.k8s.io/postern-ops\n")), "{left}");
+    }
+    assert!(run(&["ops", "uninstall", "--confirm"]).ok().stdout.contains("deleted Role default/postern-ops"));
+}
+
+#[test]
 fn running_tools_may_finish_before_the_pod_is_replaced() {
     if !enabled() {
         return;

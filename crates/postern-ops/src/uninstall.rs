@@ -14,74 +14,184 @@ use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::time::Duration;
 
+/// What an uninstall would do.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// What is there, in the order in which it goes.
+    pub objects: Vec<ObjectRef>,
+    /// What may be there all the same, because it could not be looked at.
+    pub unseen: Vec<Unseen>,
+}
+
+/// Something that we may not look at, so that it stays if it is there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unseen {
+    /// One object.
+    Object(ObjectRef),
+    /// All objects of a kind, in all namespaces; the server's words.
+    Kind(String, String),
+}
+
+impl Plan {
+    /// What the user has to know before taking the plan for all there is; empty when everything could be looked at.
+    pub fn warnings(&self) -> Vec<String> {
+        let (mut objects, mut kinds) = (Vec::new(), Vec::new());
+        for unseen in &self.unseen {
+            match unseen {
+                Unseen::Object(of) => objects.push(of.to_string()),
+                Unseen::Kind(kind, why) => kinds.push((kind.as_str(), why.as_str())),
+            }
+        }
+        let mut warnings = Vec::new();
+        if !objects.is_empty() {
+            warnings.push(format!(
+                "you lack the verb get on {}: what is there of these stays",
+                objects.join(", ")
+            ));
+        }
+        if !kinds.is_empty() {
+            let names = kinds.iter().map(|(kind, _)| format!("{kind}s")).collect::<Vec<_>>().join(" and ");
+            let resources =
+                kinds.iter().map(|(kind, _)| format!("{kind}s").to_lowercase()).collect::<Vec<_>>().join(",");
+            let why = kinds.iter().map(|(_, why)| *why).collect::<Vec<_>>().join("; ");
+            warnings.push(format!(
+                "{names} in all namespaces could not be listed, so only those that the ServiceAccount records were \
+                 looked for; one that was deleted and made again has forgotten the earlier ones ({why}). Who may list \
+                 {resources} in all namespaces finds what is left with: kubectl get {resources} -A -l {}",
+                selector()
+            ));
+        }
+        warnings
+    }
+}
+
+/// The labels of everything of ours.
+fn selector() -> String {
+    format!("{}={},app.kubernetes.io/component=ops", MANAGED_BY.0, MANAGED_BY.1)
+}
+
 /// Everything of ours that is there, in the order in which it goes: first what runs, then what it may do, at last the
 /// record of what that was.
-pub async fn plan(cluster: &Cluster) -> Result<Vec<ObjectRef>, KubeError> {
-    let ops = Some(names::NAMESPACE);
-    let account = ObjectRef::of::<ServiceAccount>(ops, names::NAME);
+pub async fn plan(cluster: &Cluster) -> Result<Plan, KubeError> {
+    let account = ObjectRef::of::<ServiceAccount>(Some(names::NAMESPACE), names::NAME);
     let recorded = apply::get(cluster, &account)
         .await?
         .map(|account| account.annotations().get(names::CLUSTER_ACCESS).cloned().unwrap_or_default());
-    let (namespaces, _) = Access::parse(&recorded.unwrap_or_default());
-    let mut candidates =
-        vec![ObjectRef::of::<Pod>(ops, names::NAME), ObjectRef::of::<Secret>(ops, names::SECRET)];
+    let mut plan = Plan::default();
+    let mut labelled = Vec::new();
+    for listed in [listed::<RoleBinding>(cluster).await?, listed::<Role>(cluster).await?] {
+        match listed {
+            Ok(found) => labelled.extend(found),
+            Err(unseen) => plan.unseen.push(unseen),
+        }
+    }
+    for of in candidates(&recorded.unwrap_or_default(), labelled) {
+        match apply::get(cluster, &of).await {
+            Ok(Some(_)) => plan.objects.push(of),
+            Ok(None) => {}
+            // What we may not even look at is not ours to delete either.
+            Err(error) if error.is_forbidden() => plan.unseen.push(Unseen::Object(of)),
+            Err(error) => return Err(error),
+        }
+    }
+    for name in [names::NAMESPACE, names::TEST_NAMESPACE] {
+        let of = ObjectRef::of::<Namespace>(None, name);
+        let labels = match apply::get(cluster, &of).await {
+            Ok(object) => object.map(|object| object.labels().clone()).unwrap_or_default(),
+            // Who may not read a namespace did not make it: it was there beforehand.
+            Err(error) if error.is_forbidden() => continue,
+            Err(error) => return Err(error),
+        };
+        // One that was made for us beforehand is not ours to delete.
+        if labels.get(MANAGED_BY.0).is_some_and(|value| value == MANAGED_BY.1) {
+            plan.objects.push(of);
+        }
+    }
+    Ok(plan)
+}
+
+/// What may be there, in the order in which it goes: what is always made, what the account records, and what was found
+/// by its labels besides.
+fn candidates(recorded: &str, labelled: Vec<ObjectRef>) -> Vec<ObjectRef> {
+    let ops = Some(names::NAMESPACE);
+    let (namespaces, _) = Access::parse(recorded);
+    let mut all = vec![ObjectRef::of::<Pod>(ops, names::NAME), ObjectRef::of::<Secret>(ops, names::SECRET)];
     let mut granted: BTreeSet<(String, &str)> =
         namespaces.into_iter().map(|namespace| (namespace, names::NAME)).collect();
     granted.insert((names::NAMESPACE.to_owned(), names::SECRET_ROLE));
     let bindings =
         granted.iter().map(|(namespace, name)| ObjectRef::of::<RoleBinding>(Some(namespace), name));
     let roles = granted.iter().map(|(namespace, name)| ObjectRef::of::<Role>(Some(namespace), name));
-    candidates.extend(bindings.chain(roles));
-    candidates.push(ObjectRef::of::<ClusterRoleBinding>(None, names::NAME));
-    candidates.push(ObjectRef::of::<ClusterRole>(None, names::NAME));
+    all.extend(bindings.chain(roles));
+    all.push(ObjectRef::of::<ClusterRoleBinding>(None, names::NAME));
+    all.push(ObjectRef::of::<ClusterRole>(None, names::NAME));
     // What an account that was deleted behind our back no longer records.
-    for found in [labelled::<RoleBinding>(cluster).await, labelled::<Role>(cluster).await].concat() {
-        if !candidates.contains(&found) {
-            candidates.push(found);
+    for found in labelled {
+        if !all.contains(&found) {
+            all.push(found);
         }
     }
-    candidates.push(account);
-    let mut there = Vec::new();
-    for of in candidates {
-        if exists(cluster, &of).await?.is_some() {
-            there.push(of);
-        }
-    }
-    for name in [names::NAMESPACE, names::TEST_NAMESPACE] {
-        let of = ObjectRef::of::<Namespace>(None, name);
-        let labels = exists(cluster, &of).await?.map(|object| object.labels().clone()).unwrap_or_default();
-        // One that was made for us beforehand is not ours to delete.
-        if labels.get(MANAGED_BY.0).is_some_and(|value| value == MANAGED_BY.1) {
-            there.push(of);
-        }
-    }
-    Ok(there)
+    all.push(ObjectRef::of::<ServiceAccount>(ops, names::NAME));
+    all
 }
 
-/// What we may not even look at is not ours to delete either.
-async fn exists(
-    cluster: &Cluster,
-    of: &ObjectRef,
-) -> Result<Option<postern_kube::kube::core::DynamicObject>, KubeError> {
-    match apply::get(cluster, of).await {
-        Err(error) if error.is_forbidden() => Ok(None),
-        other => other,
-    }
-}
-
-/// Objects of a kind that carry our labels, in all namespaces; none where we may not list them.
-async fn labelled<K>(cluster: &Cluster) -> Vec<ObjectRef>
+/// Objects of a kind that carry our labels, in all namespaces; or that we may not list them.
+async fn listed<K>(cluster: &Cluster) -> Result<Result<Vec<ObjectRef>, Unseen>, KubeError>
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
 {
+    let kind = K::kind(&()).into_owned();
     let api: Api<K> = Api::all(cluster.client.clone());
-    let selector = format!("{}={},app.kubernetes.io/component=ops", MANAGED_BY.0, MANAGED_BY.1);
-    let listed = api.list(&ListParams::default().labels(&selector)).await;
-    let items = listed.map(|list| list.items).unwrap_or_default();
-    items.iter().map(|object| ObjectRef::of::<K>(object.namespace().as_deref(), &object.name_any())).collect()
+    match api.list(&ListParams::default().labels(&selector())).await {
+        Ok(list) => {
+            let of = |object: &K| ObjectRef::of::<K>(object.namespace().as_deref(), &object.name_any());
+            Ok(Ok(list.items.iter().map(of).collect()))
+        }
+        Err(error) => {
+            let error = cluster.error(format!("listing {kind}s in all namespaces"), &error);
+            if error.is_forbidden() {
+                Ok(Err(Unseen::Kind(kind, error.reason.to_string())))
+            } else {
+                Err(error)
+            }
+        }
+    }
 }
 
 /// Deletes one object of the plan and waits until it is gone. `false` when it was gone already.
 pub async fn remove(cluster: &Cluster, of: &ObjectRef, timeout: Duration) -> Result<bool, KubeError> {
     apply::delete(cluster, of, &Deletion::default(), timeout).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_account_records_and_what_labels_show_goes_once_and_the_record_last() {
+        let labelled = |namespace| ObjectRef::of::<Role>(Some(namespace), names::NAME);
+        let all = candidates("a", vec![labelled("a"), labelled("forgotten")]);
+        let all: Vec<_> = all.iter().map(ToString::to_string).collect();
+        assert_eq!(all.iter().filter(|of| *of == "Role a/postern-ops").count(), 1, "{all:?}");
+        assert!(all.contains(&"Role forgotten/postern-ops".to_owned()), "{all:?}");
+        assert_eq!(all.first().map(String::as_str), Some("Pod postern-ops/postern-ops"));
+        assert_eq!(all.last().map(String::as_str), Some("ServiceAccount postern-ops/postern-ops"));
+    }
+
+    #[test]
+    fn what_could_not_be_looked_at_is_named_with_the_way_to_find_it() {
+        assert!(Plan::default().warnings().is_empty());
+        let role = ObjectRef::of::<Role>(Some("a"), names::NAME);
+        let kind = |kind: &str| Unseen::Kind(kind.to_owned(), format!("cannot list {kind}"));
+        let unseen = vec![kind("RoleBinding"), kind("Role"), Unseen::Object(role)];
+        let [object, kinds] = &Plan { objects: Vec::new(), unseen }.warnings()[..] else { panic!("two") };
+        assert_eq!(object, "you lack the verb get on Role a/postern-ops: what is there of these stays");
+        for part in [
+            "RoleBindings and Roles in all namespaces could not be listed",
+            "cannot list RoleBinding; cannot list Role",
+            "kubectl get rolebindings,roles -A -l app.kubernetes.io/managed-by=postern,app.kubernetes.io/component=ops",
+        ] {
+            assert!(kinds.contains(part), "{part:?} is not in {kinds}");
+        }
+    }
 }

@@ -13,25 +13,29 @@ use serde::Serialize;
 #[serde(rename_all = "camelCase")]
 struct Preview {
     would_delete: Vec<ObjectRef>,
+    warnings: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Report {
     changes: Vec<Changed>,
+    warnings: Vec<String>,
 }
 
 pub(super) async fn run(context: &Context, args: Args, printer: &mut Printer) -> Result<u8, Failure> {
     let Args { confirm, timeout } = args;
     let cluster = context.cluster().await?;
     let plan = uninstall::plan(&cluster).await?;
+    let warnings = plan.warnings();
+    warnings.iter().for_each(|warning| printer.warn(warning));
     if !confirm {
-        let preview = Preview { would_delete: plan };
+        let preview = Preview { would_delete: plan.objects, warnings };
         printer.result(&preview, || preview_text(&preview.would_delete));
         return Ok(0);
     }
-    let mut report = Report { changes: Vec::new() };
-    for object in plan {
+    let mut report = Report { changes: Vec::new(), warnings };
+    for object in plan.objects {
         printer.progress(&format!("deleting {object}"));
         if uninstall::remove(&cluster, &object, timeout).await? {
             printer.changed(Change::Deleted, &object, &[]);
