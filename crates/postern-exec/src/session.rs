@@ -27,11 +27,20 @@ const KILL_PATIENCE: Duration = Duration::from_secs(3);
 /// Bytes kept of what the far side said outside the protocol.
 const DIAGNOSTICS: usize = 2_000;
 
+/// How a command ended by itself. One that ran out of time is [`ExecError::TimedOut`], and no end of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// With this code.
+    Exited(u8),
+    /// By this signal.
+    Signaled(u8),
+}
+
 /// How a command ended that the agent supervised; its output is whole and verified.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {
     /// How it ended.
-    pub outcome: Outcome,
+    pub outcome: Ended,
     /// Bytes of stdout.
     pub stdout_bytes: u64,
     /// Bytes of stderr.
@@ -79,6 +88,7 @@ pub async fn run(
         started: false,
         diagnostics: Vec::new(),
         killed: killed.clone(),
+        timeout_ms,
     };
     let result = tokio::select! {
         // The sender ends first only by an error of its own.
@@ -88,12 +98,7 @@ pub async fn run(
     if killed.load(Ordering::Relaxed) {
         return Err(ExecError::Cancelled(""));
     }
-    match result {
-        Ok(Report { outcome: Outcome::TimedOut, .. }) => {
-            Err(ExecError::TimedOut { seconds: timeout_ms.div_ceil(1_000), note: "; it was ended" })
-        }
-        other => other,
-    }
+    result
 }
 
 struct Stream {
@@ -132,6 +137,7 @@ struct Receiving<R> {
     started: bool,
     diagnostics: Vec<u8>,
     killed: Arc<AtomicBool>,
+    timeout_ms: u64,
 }
 
 /// A frame that the loop must act on after the decoder's borrow has ended.
@@ -217,6 +223,14 @@ impl<R: Reader> Receiving<R> {
         self.let_go().await;
         self.stdout.verify(stdout_bytes, stdout_hash).await?;
         self.stderr.verify(stderr_bytes, stderr_hash).await?;
+        let outcome = match outcome {
+            Outcome::Exited(code) => Ended::Exited(code),
+            Outcome::Signaled(number) => Ended::Signaled(number),
+            Outcome::TimedOut => {
+                let seconds = self.timeout_ms.div_ceil(1_000);
+                return Err(ExecError::TimedOut { seconds, note: "; it was ended" });
+            }
+        };
         let agent_version = self.hello.take().map(|hello| hello.agent_version).unwrap_or_default();
         Ok(Report { outcome, stdout_bytes, stderr_bytes, left_behind, agent_version })
     }

@@ -4,12 +4,12 @@ use crate::install::Reporter;
 use crate::settings::Settings;
 use crate::show::{Presence, Shown};
 use crate::{names, objects};
-use postern_exec::session::{self, Run};
+use postern_exec::session::{self, Ended, Run};
 use postern_exec::{ExecError, Streams};
 use postern_kube::apply;
 use postern_kube::exec::{self, ExecRequest};
 use postern_kube::{Cluster, KubeError};
-use postern_wire::{Outcome, Request};
+use postern_wire::Request;
 use serde::Serialize;
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
@@ -46,7 +46,7 @@ pub async fn run_in_pod(
     cluster: &Cluster,
     argv: &[&str],
     credentials: bool,
-) -> Result<(Outcome, String), ExecError> {
+) -> Result<(Ended, String), ExecError> {
     let (reader, writer) = open_agent(cluster).await?;
     let output = Collected::default();
     let streams = Streams { stdin: None, stdout: Box::new(output.clone()), stderr: Box::new(output.clone()) };
@@ -175,7 +175,7 @@ fn pod(shown: &Shown) -> (bool, String) {
 
 async fn exec_link(cluster: &Cluster) -> (bool, String) {
     match run_in_pod(cluster, &[names::AGENT, "--version"], false).await {
-        Ok((Outcome::Exited(0), version)) => (true, version),
+        Ok((Ended::Exited(0), version)) => (true, version),
         Ok((outcome, output)) => (false, format!("the agent ended with {outcome:?}: {output}")),
         Err(error) => (false, format!("{error}; `postern ops rbac` prints the Role for running tools")),
     }
@@ -188,7 +188,7 @@ async fn credential(cluster: &Cluster, shown: &Shown) -> (bool, String) {
     };
     let mounted: Vec<&str> = output.lines().collect();
     match &shown.credentials {
-        _ if outcome != Outcome::Exited(0) => (false, format!("the agent cannot read them: {output}")),
+        _ if outcome != Ended::Exited(0) => (false, format!("the agent cannot read them: {output}")),
         Some(expected) if *expected != mounted => (
             false,
             format!(
@@ -204,7 +204,7 @@ async fn credential(cluster: &Cluster, shown: &Shown) -> (bool, String) {
 
 async fn tool_link(cluster: &Cluster, tool: &str) -> (bool, String) {
     match run_in_pod(cluster, &[names::AGENT, "which", tool], false).await {
-        Ok((Outcome::Exited(0), path)) => (true, path),
+        Ok((Ended::Exited(0), path)) => (true, path),
         Ok(_) => (false, format!("{tool} is not in the image's PATH; use an image that has it (--image)")),
         Err(error) => (false, error.to_string()),
     }

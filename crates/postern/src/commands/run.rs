@@ -6,12 +6,12 @@ use crate::failure::Failure;
 use crate::printer::Printer;
 use crate::{signals, terminal};
 use postern_config::Tool;
-use postern_exec::session::{self, Report, Run};
+use postern_exec::session::{self, Ended, Report, Run};
 use postern_exec::{ExecError, exit, transport};
 use postern_ops::check::open_agent;
 use postern_ops::install::Reporter as _;
 use postern_secret::resolve::Resolved;
-use postern_wire::{FileSpec, Outcome, Request};
+use postern_wire::{FileSpec, Request};
 use serde::Serialize;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt};
@@ -125,7 +125,7 @@ fn stage(files: &[(String, String)], request: &mut Request) -> Result<Vec<PathBu
 /// How a run ended, for `-o json`.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Ended {
+struct RunReport {
     exit_code: u8,
     outcome: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -156,14 +156,13 @@ pub(super) async fn supervised(
         printer.verbose(&format!("{left_behind} processes that the command left behind were ended with it"));
     }
     let (exit_code, outcome, signal) = match outcome {
-        Outcome::Exited(code) => (code, "exited", None),
-        Outcome::Signaled(number) => (number.saturating_add(128), "signaled", Some(number)),
-        Outcome::TimedOut => (exit::CANCELLED, "timed-out", None),
+        Ended::Exited(code) => (code, "exited", None),
+        Ended::Signaled(number) => (number.saturating_add(128), "signaled", Some(number)),
     };
     if let Some(number) = signal {
         printer.verbose(&format!("the command was ended by signal {number}"));
     }
-    printer.run_report(&Ended {
+    printer.run_report(&RunReport {
         exit_code,
         outcome,
         signal,
