@@ -65,8 +65,19 @@ fn a_plain_exec_needs_a_status_and_passes_the_code() {
     assert_eq!(with_stdin(&mut command, &data).ok().stdout.len(), data.len());
     assert!(exec(&["-v", "two", "--", "true"]).ok().stderr.contains("no agent in this container"));
     exec(&["two", "--timeout", "500ms", "--", "sleep", "30"]).exits(137).says(&["may run on"]);
-    exec(&["two", "--require-agent", "--", "true"]).exits(127).says(&["--inject"]);
-    exec(&["two", "-e", "A=1", "--", "true"]).exits(2).says(&["--inject"]);
+    // Whatever needs the agent, its absence is one class.
+    let cases: [(&[&str], &str); 4] = [
+        (&["--require-agent"], "--require-agent"),
+        (&["-e", "A=1"], "--env"),
+        (&["-w", "/tmp"], "--workdir"),
+        (&["-w", "/tmp", "-e", "A=1"], "--env, --workdir"),
+    ];
+    for (options, named) in cases {
+        let words = format!("{named} needs the agent, and container tools of pod {NAMESPACE}/two has none");
+        exec(&[&["two"], options, &["--", "true"]].concat()).exits(127).says(&[&words, "--inject"]);
+        let seen = exec(&[&["two", "-o", "json"], options, &["--", "true"]].concat()).exits(127);
+        assert!(seen.stderr.contains(r#""kind":"never-reached""#), "{}", seen.stderr);
+    }
     assert_eq!(exec(&["bare", "--", "/app", "echo", "hi"]).ok().stdout, "hi\n");
     exec(&["bare", "--", "/app", "exit", "11"]).exits(11);
 }

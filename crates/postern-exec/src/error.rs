@@ -38,6 +38,18 @@ pub enum ExecError {
     /// What answered is not our agent, or of another release.
     #[error("{0}")]
     NoAgent(String),
+    /// An option that only the agent can honour, and no agent.
+    #[error("{options} needs the agent, and container {container} of pod {namespace}/{pod} has none")]
+    NeedsAgent {
+        /// The options.
+        options: String,
+        /// The pod's namespace.
+        namespace: String,
+        /// The pod.
+        pod: String,
+        /// The container.
+        container: String,
+    },
     /// The agent cannot be put into the container.
     #[error("putting the agent into the container: {0}")]
     Inject(String),
@@ -94,6 +106,7 @@ impl ExecError {
             | Self::NotStarted(_)
             | Self::Runtime(_)
             | Self::NoAgent(_)
+            | Self::NeedsAgent { .. }
             | Self::Inject(_)
             | Self::LocalFile { .. }
             | Self::Local(_) => exit::NEVER_REACHED,
@@ -118,5 +131,23 @@ impl ExecError {
             Self::NotStarted(failure) => Some(failure.kind),
             _ => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_option_without_the_agent_it_needs_is_a_tool_never_reached() {
+        let of = |text: &str| text.to_owned();
+        let error = ExecError::NeedsAgent {
+            options: of("--env"),
+            namespace: of("n"),
+            pod: of("p"),
+            container: of("c"),
+        };
+        assert_eq!((error.exit_code(), error.kind()), (exit::NEVER_REACHED, "never-reached"));
+        assert_eq!(error.to_string(), "--env needs the agent, and container c of pod n/p has none");
     }
 }

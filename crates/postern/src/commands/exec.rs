@@ -37,7 +37,8 @@ pub(super) async fn run(context: &Context, args: Args, printer: &mut Printer) ->
     if command.first().is_none_or(|program| program.is_empty()) {
         return Err(Failure::usage("the command is empty", Some("name one after --".to_owned())));
     }
-    let needs_agent = !env.is_empty() || workdir.is_some();
+    let asks_for_agent =
+        [("--env", !env.is_empty()), ("--workdir", workdir.is_some()), ("--require-agent", require_agent)];
     let cluster = context.cluster().await.map_err(ExecError::Kube)?;
     let namespace = namespace.unwrap_or_else(|| cluster.namespace.clone());
     let place = target::find(&cluster, &namespace, &target, container.as_deref()).await?;
@@ -57,21 +58,12 @@ pub(super) async fn run(context: &Context, args: Args, printer: &mut Printer) ->
         let (reader, writer) = open(&cluster, &place, &agent_command, true, false).await?;
         return supervised(reader, writer, Run { request, files: Vec::new() }, stdin, printer).await;
     }
-    let missing = |what: &str| {
-        Failure::usage(
-            format!("{what} needs the agent, and container {container} of pod {namespace}/{pod} has none"),
-            Some("add --inject to put it there".to_owned()),
-        )
-    };
-    if needs_agent {
-        return Err(missing("--env or --workdir"));
-    }
-    if require_agent {
-        return Err(Failure {
-            code: postern_exec::exit::NEVER_REACHED,
-            kind: "never-reached",
-            ..missing("--require-agent")
-        });
+    // The command line is right as it stands; it is the target that cannot honour it, so the tool is never reached.
+    let options: Vec<&str> =
+        asks_for_agent.into_iter().filter_map(|(name, given)| given.then_some(name)).collect();
+    if !options.is_empty() {
+        let Place { namespace, pod, container, agent: _ } = place;
+        return Err(ExecError::NeedsAgent { options: options.join(", "), namespace, pod, container }.into());
     }
     printer.verbose(
         "no agent in this container: the end of the output is the runtime's word, and the process may outlive us",
