@@ -130,6 +130,37 @@ fn an_injected_agent_makes_its_promises_and_leaves_nothing() {
 }
 
 #[test]
+fn an_injected_agent_that_cannot_run_is_removed_or_named() {
+    if !ready() {
+        return;
+    }
+    // A `head` before the real one spoils what is uploaded, so that the kernel does not take it for a program.
+    apply(
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: spoilt, namespace: postern-e2e-exec}\n\
+         spec: {terminationGracePeriodSeconds: 0, volumes: [{name: fake, emptyDir: {}}],\n\
+         initContainers: [{name: fake, image: 'busybox:1.35', volumeMounts: [{name: fake, mountPath: /fake}], command: [sh, -c,\n\
+         'printf \"#!/bin/sh\\n/bin/head \\\"\\$@\\\" | tr E X\\n\" >/fake/head && chmod 755 /fake/head']}],\n\
+         containers: [{name: a, image: 'busybox:1.35', command: [sleep, infinity], env: [{name: PATH, value: '/fake:/bin'}],\n\
+         volumeMounts: [{name: fake, mountPath: /fake}]}]}\n",
+    );
+    kubectl(&["wait", "-n", NAMESPACE, "--for=condition=Ready", "pod/spoilt", "--timeout=60s"]).ok();
+    let left = || {
+        let list = ["spoilt", "--", "sh", "-c", "ls -A /tmp /dev/shm /var/tmp /run / 2>/dev/null; true"];
+        exec(&list).ok().stdout.lines().filter(|line| line.contains("postern")).count()
+    };
+    let seen = exec(&["spoilt", "--inject", "--", "true"]).exits(127);
+    assert!(!seen.stderr.contains("warning"), "{}", seen.stderr);
+    assert_eq!(left(), 0, "{}", seen.stderr);
+    exec(&["spoilt", "--", "sh", "-c", "printf '#!/bin/sh\\nexit 0\\n' >/fake/rm; chmod 755 /fake/rm"]).ok();
+    exec(&["spoilt", "--inject", "--", "true"]).exits(127).says(&[
+        "warning: the agent's file /",
+        "may still be in container a of pod postern-e2e-exec/spoilt; remove it by hand",
+        "is still there",
+    ]);
+    assert_eq!(left(), 1);
+}
+
+#[test]
 fn a_pod_that_has_ended_is_said_to_have() {
     if !ready() {
         return;

@@ -11,6 +11,8 @@ use postern_exec::target::{self, Place, Target};
 use postern_exec::{Control, ExecError, inject, plain};
 use postern_kube::Cluster;
 use postern_kube::exec::{self, ExecRequest};
+use postern_ops::install::Reporter as _;
+use postern_wire::Request;
 use std::time::Duration;
 
 pub(super) async fn run(context: &Context, args: Args, printer: &mut Printer) -> Result<u8, Failure> {
@@ -44,19 +46,11 @@ pub(super) async fn run(context: &Context, args: Args, printer: &mut Printer) ->
     let place = target::find(&cluster, &namespace, &target, container.as_deref()).await?;
     let Place { namespace, pod, container, agent } = &place;
     printer.verbose(&format!("pod {namespace}/{pod}, container {container}"));
-    let agent = match agent {
-        Some(agent) => Some((agent.clone(), false)),
-        None if injected => Some((inject::inject(&cluster, &place, agents::embedded).await?, true)),
-        None => None,
-    };
-    if let Some((agent, injected)) = agent {
+    if agent.is_some() || injected {
         let asked = Asked { env, workdir, stdin, tty, timeout };
         let mut request = asked.request(context, command, printer)?;
         request.claimed_user.clone_from(&cluster.user);
-        let mut agent_command = vec![agent.into_bytes(), b"run".to_vec()];
-        agent_command.extend(injected.then(|| b"--unlink".to_vec()));
-        let (reader, writer) = open(&cluster, &place, &agent_command, true, false).await?;
-        return supervised(reader, writer, Run { request, files: Vec::new() }, stdin, printer).await;
+        return Ok(through_agent(&cluster, &place, request, stdin, printer).await?);
     }
     // The command line is right as it stands; it is the target that cannot honour it, so the tool is never reached.
     let options: Vec<&str> =
@@ -72,6 +66,35 @@ pub(super) async fn run(context: &Context, args: Args, printer: &mut Printer) ->
     let command = bytes(&command);
     let (reader, writer) = open(&cluster, &place, &command, stdin, tty).await?;
     in_plain(reader, writer, stdin, tty, timeout, printer).await
+}
+
+/// Runs by the agent of the image, or by one that is put there and removed again.
+async fn through_agent(
+    cluster: &Cluster,
+    place: &Place,
+    request: Request,
+    stdin: bool,
+    printer: &mut Printer,
+) -> Result<u8, ExecError> {
+    let injected = match &place.agent {
+        Some(_) => None,
+        None => Some(inject::inject(cluster, place, agents::embedded).await?),
+    };
+    let path = injected.as_ref().map(|agent| &agent.path).or(place.agent.as_ref());
+    let mut command = vec![path.cloned().unwrap_or_default().into_bytes(), b"run".to_vec()];
+    command.extend(injected.is_some().then(|| b"--unlink".to_vec()));
+    let ran = match open(cluster, place, &command, true, false).await {
+        Ok((reader, writer)) => {
+            supervised(reader, writer, Run { request, files: Vec::new() }, stdin, printer).await
+        }
+        Err(error) => Err(error),
+    };
+    if let (Some(agent), Err(error)) = (&injected, &ran)
+        && let Err(left) = inject::tidy(cluster, place, agent, error).await
+    {
+        printer.warn(&format!("{left} ({})", left.source));
+    }
+    ran
 }
 
 async fn open(
@@ -96,7 +119,7 @@ async fn in_plain(
 ) -> Result<u8, Failure> {
     let controls = signals::controls(tty).map_err(ExecError::Local)?;
     let controls = if tty { with_first_size(controls) } else { controls };
-    let streams = streams::own(stdin)?;
+    let streams = streams::own(stdin).map_err(ExecError::Local)?;
     // Without stdin, Ctrl-C has to stay a signal.
     let raw = (tty && stdin).then(terminal::Raw::enter).flatten();
     let result = plain::run(reader, writer, tty, timeout, streams, controls).await;

@@ -36,7 +36,7 @@ pub(super) async fn run(context: &Context, args: Args, printer: &mut Printer) ->
             request.credentials = true;
             request.claimed_user.clone_from(&cluster.user);
             let (reader, writer) = open_agent(&cluster).await.map_err(ExecError::Kube)?;
-            supervised(reader, writer, run(request), stdin, printer).await
+            Ok(supervised(reader, writer, run(request), stdin, printer).await?)
         }
         Backend::Local => {
             let found = credentials::from_flags(context, &credential, printer);
@@ -52,7 +52,7 @@ pub(super) async fn run(context: &Context, args: Args, printer: &mut Printer) ->
             }
             let own = std::env::current_exe().map_err(ExecError::Local)?;
             let (reader, writer) = transport::local(&own, &["__agent"]).map_err(ExecError::Local)?;
-            supervised(reader, writer, run(request), stdin, printer).await
+            Ok(supervised(reader, writer, run(request), stdin, printer).await?)
         }
     }
 }
@@ -143,10 +143,10 @@ pub(super) async fn supervised(
     run: Run,
     stdin: bool,
     printer: &mut Printer,
-) -> Result<u8, Failure> {
+) -> Result<u8, ExecError> {
     let terminal = run.request.terminal.is_some();
     let controls = signals::controls(terminal).map_err(ExecError::Local)?;
-    let streams = streams::own(stdin)?;
+    let streams = streams::own(stdin).map_err(ExecError::Local)?;
     // Without stdin, Ctrl-C has to stay a signal.
     let raw = (terminal && stdin).then(terminal::Raw::enter).flatten();
     let result = session::run(reader, writer, run, streams, controls).await;

@@ -1,22 +1,18 @@
 //! Our own streams, unbuffered, as a run connects them.
 
-use crate::failure::Failure;
 use postern_exec::Streams;
 use rustix::fd::BorrowedFd;
 use std::fs::File;
 use std::io;
 
 /// Stdin where `with_stdin` says so, stdout and stderr.
-pub(super) fn own(with_stdin: bool) -> Result<Streams, Failure> {
+pub(super) fn own(with_stdin: bool) -> io::Result<Streams> {
     let file = |fd: BorrowedFd<'static>| -> io::Result<File> { Ok(File::from(fd.try_clone_to_owned()?)) };
-    let all = || -> io::Result<Streams> {
-        let stdin: Option<Box<dyn io::Read + Send>> =
-            if with_stdin { Some(Box::new(file(rustix::stdio::stdin())?)) } else { None };
-        Ok(Streams {
-            stdin,
-            stdout: Box::new(file(rustix::stdio::stdout())?),
-            stderr: Box::new(file(rustix::stdio::stderr())?),
-        })
-    };
-    all().map_err(|error| Failure::denied(&error, None))
+    let stdin: Option<Box<dyn io::Read + Send>> =
+        if with_stdin { Some(Box::new(file(rustix::stdio::stdin())?)) } else { None };
+    Ok(Streams {
+        stdin,
+        stdout: Box::new(file(rustix::stdio::stdout())?),
+        stderr: Box::new(file(rustix::stdio::stderr())?),
+    })
 }
