@@ -1,9 +1,13 @@
 //! Proof 5: every rule that is granted is needed, and what is granted is enough.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "these are tests")]
 
-use e2e::{CANARY, OPS, Outcome, apply, clean, enabled, install, kubeconfig_of, kubectl, postern, run, sh};
+use e2e::{
+    CANARY, OPS, Outcome, apply, clean, enabled, eventually, install, kubeconfig_of, kubectl, postern, run,
+    sh,
+};
 use serde_json::Value;
 use std::path::Path;
+use std::time::Duration;
 
 /// The Roles that `ops rbac` prints.
 fn roles(access: &[&str]) -> Vec<Value> {
@@ -16,19 +20,21 @@ fn roles(access: &[&str]) -> Vec<Value> {
 }
 
 fn role(name: &str) -> Value {
-    roles(&[]).into_iter().find(|role| role["metadata"]["name"] == name).unwrap()
+    of_kind("Role", name)
+}
+
+fn of_kind(kind: &str, name: &str) -> Value {
+    roles(&[]).into_iter().find(|role| role["kind"] == kind && role["metadata"]["name"] == name).unwrap()
 }
 
 /// An account of its own that holds this Role and nothing else.
 fn grant(account: &str, role: &Value) {
-    let mut role = role.clone();
-    role["apiVersion"] = "rbac.authorization.k8s.io/v1".into();
-    role["kind"] = "Role".into();
-    let (name, namespace) = (role["metadata"]["name"].clone(), role["metadata"]["namespace"].clone());
+    let (kind, name) = (role["kind"].as_str().unwrap(), role["metadata"]["name"].as_str().unwrap());
     let binding = serde_json::json!({
-        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding",
-        "metadata": {"name": format!("{account}-{}", name.as_str().unwrap()), "namespace": namespace},
-        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name},
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": format!("{kind}Binding"),
+        // Absent for a ClusterRole, and so for its binding.
+        "metadata": {"name": format!("{account}-{name}"), "namespace": role["metadata"].get("namespace")},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": name},
         "subjects": [{"kind": "ServiceAccount", "name": account, "namespace": OPS}],
     });
     let account = serde_json::json!({
@@ -178,6 +184,57 @@ fn a_runner_can_run_and_a_viewer_can_look() {
         grant("viewer", &without(&viewer, index));
         assert!(!look(), "not needed: {}", viewer["rules"][index]);
     }
+}
+
+#[test]
+fn an_auditor_can_audit_and_needs_each_of_its_rules_and_names() {
+    if !enabled() {
+        return;
+    }
+    install(&[]).ok();
+    let roles = [role("postern-auditor"), of_kind("ClusterRole", "postern-auditor")];
+    roles.iter().for_each(|role| grant("auditor", role));
+    let config = kubeconfig_of("auditor");
+    let audit = || as_account(config.path(), &["ops", "audit", "-o", "json"]);
+    let whole = audit().ok().json();
+    assert_eq!((&whole["excess"], &whole["notes"]), (&serde_json::json!([]), &serde_json::json!([])));
+    let listed = kubectl(&["get", "namespaces", "-o", "name"]).ok().stdout;
+    assert_eq!(whole["namespaces"].as_array().unwrap().len(), listed.lines().count());
+    as_account(config.path(), &["run", "--", "true"]).exits(127);
+    as_account(config.path(), &["ops", "logs"]).exits(1);
+    // Refused, or it says what it left out. The API server hears of a changed Role a moment later.
+    let misses = |rule: &Value, what: &str| {
+        let (verb, resource) = (rule["verbs"][0].as_str().unwrap(), rule["resources"][0].as_str().unwrap());
+        let words = format!("cannot {verb} resource \\\"{resource}\\\"");
+        eventually(&format!("{what} is needed"), Duration::from_secs(10), || match (audit(), resource) {
+            (seen, "namespaces") => seen.stdout.contains("you may not list namespaces"),
+            (seen, _) => seen.code == 1 && seen.stderr.contains(&words),
+        });
+        roles.iter().for_each(|role| grant("auditor", role));
+        eventually("the whole Role is enough", Duration::from_secs(10), || audit().code == 0);
+    };
+    for role in &roles {
+        for (index, rule) in role["rules"].as_array().unwrap().iter().enumerate() {
+            grant("auditor", &without(role, index));
+            misses(rule, &rule.to_string());
+            let names = rule["resourceNames"].as_array().cloned().unwrap_or_default();
+            // The last name cannot go alone: no names at all would mean every name.
+            for name in names.iter().filter(|_| names.len() > 1) {
+                let mut fewer = role.clone();
+                fewer["rules"][index]["resourceNames"].as_array_mut().unwrap().retain(|one| one != name);
+                grant("auditor", &fewer);
+                misses(rule, &format!("{name} of {rule}"));
+            }
+        }
+    }
+    kubectl(&[
+        "delete",
+        "clusterrole,clusterrolebinding",
+        "postern-auditor",
+        "auditor-postern-auditor",
+        "--ignore-not-found",
+    ])
+    .ok();
 }
 
 #[test]

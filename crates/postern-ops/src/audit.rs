@@ -20,6 +20,10 @@ use std::collections::BTreeSet;
 /// A user of no name and no group but that of everyone who is somebody: what it may, all may.
 pub const BASELINE_USER: &str = "postern:audit:nobody";
 
+/// The groups of our `ServiceAccount`, as the API server gives them to it.
+pub const GROUPS: &[&str] =
+    &["system:serviceaccounts", "system:serviceaccounts:postern-ops", "system:authenticated"];
+
 /// One permission.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -68,11 +72,10 @@ pub struct Audit {
     pub notes: Vec<String>,
 }
 
-/// The groups of our `ServiceAccount`, as the API server gives them to it.
+/// Our `ServiceAccount` as a user, and its groups.
 pub fn subject() -> (String, Vec<String>) {
     let user = format!("system:serviceaccount:{}:{}", names::NAMESPACE, names::NAME);
-    let group = format!("system:serviceaccounts:{}", names::NAMESPACE);
-    (user, vec!["system:serviceaccounts".to_owned(), group, "system:authenticated".to_owned()])
+    (user, GROUPS.iter().map(|group| (*group).to_owned()).collect())
 }
 
 /// Asks in each namespace. `account` and `baseline` are connections in the name of the two users.
@@ -250,6 +253,11 @@ mod tests {
         let (excess, missing) = compare("n", &has, &status(BASELINE), rules::ACCESS);
         assert_eq!(excess.len(), 1);
         assert!(missing.is_empty());
+    }
+
+    #[test]
+    fn one_of_the_groups_is_that_of_the_namespace() {
+        assert!(GROUPS.contains(&format!("system:serviceaccounts:{}", names::NAMESPACE).as_str()));
     }
 
     #[test]

@@ -1,8 +1,11 @@
 //! Every permission that Postern ever asks for, each with the reason why something breaks without it.
 
-use crate::names;
-use postern_kube::k8s_openapi::api::rbac::v1::{PolicyRule, Role};
-use postern_kube::k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+mod printed;
+
+use crate::{audit, names};
+use postern_kube::k8s_openapi::api::rbac::v1::PolicyRule;
+
+pub use printed::{AnyRole, manifests, roles};
 
 /// One rule and why it is needed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -181,11 +184,65 @@ pub const VIEWER: &[Rule] = &[
     },
 ];
 
+/// For a person who audits, in the ops namespace.
+pub const AUDITOR: &[Rule] = &[
+    Rule {
+        group: "",
+        resources: &["serviceaccounts"],
+        names: &[names::NAME],
+        verbs: &["get"],
+        reason: "`ops audit` reads on the ServiceAccount what was declared at install",
+    },
+    Rule {
+        group: "",
+        resources: &["serviceaccounts"],
+        names: &[names::NAME],
+        verbs: &["impersonate"],
+        reason: "`ops audit` asks the API server in the ServiceAccount's own name what it may do",
+    },
+];
+
+/// What an auditor needs besides, of kinds that are in no namespace.
+pub const AUDITOR_CLUSTER: &[Rule] = &[
+    Rule {
+        group: "",
+        resources: &["groups"],
+        names: audit::GROUPS,
+        verbs: &["impersonate"],
+        reason: "the ServiceAccount is in these groups, and what was granted to a group counts too",
+    },
+    Rule {
+        group: "",
+        resources: &["users"],
+        names: &[audit::BASELINE_USER],
+        verbs: &["impersonate"],
+        reason: "what everyone may do is asked in the name of this user, who is nobody else, and left out",
+    },
+    Rule {
+        group: "",
+        resources: &["namespaces"],
+        names: &[],
+        verbs: &["list"],
+        reason: "every namespace is looked at; without it only the ops pod's own and the declared ones are",
+    },
+];
+
+/// Where a Role for people holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// In the ops namespace: a Role.
+    Ops,
+    /// In the whole cluster: a `ClusterRole`, for kinds that are in no namespace.
+    Cluster,
+}
+
 /// A Role for people, as `ops rbac` prints it.
 #[derive(Debug, Clone, Copy)]
 pub struct OperatorRole {
     /// Its name.
     pub name: &'static str,
+    /// Where it holds.
+    pub scope: Scope,
     /// What it is for.
     pub purpose: &'static str,
     /// Its rules.
@@ -196,98 +253,35 @@ pub struct OperatorRole {
 pub const OPERATORS: &[OperatorRole] = &[
     OperatorRole {
         name: "postern-installer",
+        scope: Scope::Ops,
         purpose: "install, rotate and uninstall the ops pod (namespaces made beforehand by an administrator)",
         rules: INSTALLER,
     },
-    OperatorRole { name: "postern-runner", purpose: "run tools in the ops pod", rules: RUNNER },
+    OperatorRole {
+        name: "postern-runner",
+        scope: Scope::Ops,
+        purpose: "run tools in the ops pod",
+        rules: RUNNER,
+    },
     OperatorRole {
         name: "postern-viewer",
+        scope: Scope::Ops,
         purpose: "look at the ops pod and its audit log; reads no Secret",
         rules: VIEWER,
     },
+    OperatorRole {
+        name: "postern-auditor",
+        scope: Scope::Ops,
+        purpose: "audit what the ops pod may do; whoever holds it may act as the pod's ServiceAccount",
+        rules: AUDITOR,
+    },
+    OperatorRole {
+        name: "postern-auditor",
+        scope: Scope::Cluster,
+        purpose: "audit what the ops pod may do: users, groups and namespaces are in no namespace",
+        rules: AUDITOR_CLUSTER,
+    },
 ];
-
-struct Printed<'a> {
-    namespace: &'a str,
-    name: &'static str,
-    purpose: &'static str,
-    rules: Vec<Rule>,
-}
-
-/// The Roles for people; with the namespaces of `--cluster-access`, also what an installer needs in each.
-fn printed(access: &[String]) -> Vec<Printed<'_>> {
-    let namespace = names::NAMESPACE;
-    let mut all: Vec<_> = OPERATORS
-        .iter()
-        .map(|OperatorRole { name, purpose, rules }| Printed {
-            namespace,
-            name,
-            purpose,
-            rules: rules.to_vec(),
-        })
-        .collect();
-    let with = |rules: &[Rule]| INSTALLER_ACCESS.iter().chain(rules).copied().collect();
-    if !access.is_empty() {
-        all.push(Printed {
-            namespace,
-            name: "postern-installer-access",
-            purpose: "let the installer grant the ops pod access to its own credential Secret",
-            // The Secret itself the installer may read already.
-            rules: with(&[]),
-        });
-    }
-    for namespace in access {
-        all.push(Printed {
-            namespace,
-            name: "postern-installer-access-tools",
-            purpose: "let the installer grant the ops pod access here: nobody can grant what they have not got",
-            rules: with(ACCESS),
-        });
-    }
-    all
-}
-
-/// The Roles as objects.
-pub fn roles(access: &[String]) -> Vec<Role> {
-    let all = printed(access).into_iter();
-    all.map(|Printed { namespace, name, purpose: _, rules }| Role {
-        metadata: ObjectMeta {
-            name: Some(name.to_owned()),
-            namespace: Some(namespace.to_owned()),
-            ..ObjectMeta::default()
-        },
-        rules: Some(rules.iter().map(Rule::policy).collect()),
-    })
-    .collect()
-}
-
-/// The same as commented YAML, ready for `kubectl apply -f -`.
-pub fn manifests(access: &[String]) -> String {
-    let mut out = String::new();
-    for Printed { namespace, name, purpose, rules } in printed(access) {
-        role(&mut out, namespace, name, purpose, &rules);
-    }
-    out
-}
-
-fn role(out: &mut String, namespace: &str, name: &str, purpose: &str, rules: &[Rule]) {
-    use std::fmt::Write as _;
-    let _ = write!(
-        out,
-        "---\n# {purpose}\napiVersion: rbac.authorization.k8s.io/v1\nkind: Role\nmetadata:\n  name: {name}\n  \
-         namespace: {namespace}\nrules:\n"
-    );
-    for Rule { group, resources, names, verbs, reason } in rules {
-        let list = |all: &[&str]| all.iter().map(|one| format!("{one:?}")).collect::<Vec<_>>().join(", ");
-        let _ = writeln!(out, "  # {reason}");
-        let _ = writeln!(out, "  - apiGroups: [{group:?}]");
-        let _ = writeln!(out, "    resources: [{}]", list(resources));
-        if !names.is_empty() {
-            let _ = writeln!(out, "    resourceNames: [{}]", list(names));
-        }
-        let _ = writeln!(out, "    verbs: [{}]", list(verbs));
-    }
-}
 
 #[cfg(test)]
 mod tests {
@@ -295,7 +289,9 @@ mod tests {
 
     #[test]
     fn every_rule_has_a_reason_and_no_wildcard() {
-        let all = [ACCESS, ACCESS_SECRET, INSTALLER, INSTALLER_ACCESS, RUNNER, VIEWER].concat();
+        let all =
+            [ACCESS, ACCESS_SECRET, INSTALLER, INSTALLER_ACCESS, RUNNER, VIEWER, AUDITOR, AUDITOR_CLUSTER]
+                .concat();
         for rule in all {
             assert!(rule.reason.len() > 20, "{rule:?}");
             assert!(!rule.verbs.contains(&"*") && !rule.resources.contains(&"*") && rule.group != "*");
@@ -307,5 +303,13 @@ mod tests {
         for rule in INSTALLER.iter().filter(|rule| rule.names.is_empty()) {
             assert!(rule.verbs == ["create"] || rule.resources == ["events"], "{rule:?}");
         }
+    }
+
+    #[test]
+    fn nobody_is_impersonated_but_whom_the_audit_asks_for() {
+        for rule in [AUDITOR, AUDITOR_CLUSTER].concat() {
+            assert!(rule.verbs != ["impersonate"] || !rule.names.is_empty(), "{rule:?}");
+        }
+        assert_eq!(audit::subject().1, audit::GROUPS);
     }
 }

@@ -15,7 +15,7 @@ pub(crate) enum Ops {
     Logs(Logs),
     /// Compare what the ops pod's `ServiceAccount` may do with what was declared; exit 1 on any excess
     Audit(Audit),
-    /// Print the Roles that people need to install, to run and to look
+    /// Print the Roles that people need to install, to run, to look and to audit
     Rbac(Rbac),
 }
 

@@ -1,0 +1,105 @@
+//! The Roles for people, as objects and as commented YAML.
+
+use super::{ACCESS, INSTALLER_ACCESS, OPERATORS, OperatorRole, Rule, Scope};
+use crate::names;
+use postern_kube::k8s_openapi::api::rbac::v1::{ClusterRole, Role};
+use postern_kube::k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde::Serialize;
+
+struct Printed<'a> {
+    /// `None` for a `ClusterRole`.
+    namespace: Option<&'a str>,
+    name: &'static str,
+    purpose: &'static str,
+    rules: Vec<Rule>,
+}
+
+/// The Roles for people; with the namespaces of `--cluster-access`, also what an installer needs in each.
+fn printed(access: &[String]) -> Vec<Printed<'_>> {
+    let ops = Some(names::NAMESPACE);
+    let mut all: Vec<_> = OPERATORS
+        .iter()
+        .map(|OperatorRole { name, scope, purpose, rules }| Printed {
+            namespace: ops.filter(|_| *scope == Scope::Ops),
+            name,
+            purpose,
+            rules: rules.to_vec(),
+        })
+        .collect();
+    let with = |rules: &[Rule]| INSTALLER_ACCESS.iter().chain(rules).copied().collect();
+    if !access.is_empty() {
+        all.push(Printed {
+            namespace: ops,
+            name: "postern-installer-access",
+            purpose: "let the installer grant the ops pod access to its own credential Secret",
+            // The Secret itself the installer may read already.
+            rules: with(&[]),
+        });
+    }
+    for namespace in access {
+        all.push(Printed {
+            namespace: Some(namespace),
+            name: "postern-installer-access-tools",
+            purpose: "let the installer grant the ops pod access here: nobody can grant what they have not got",
+            rules: with(ACCESS),
+        });
+    }
+    all
+}
+
+/// A Role of either kind.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum AnyRole {
+    /// In one namespace.
+    Role(Role),
+    /// In none.
+    ClusterRole(ClusterRole),
+}
+
+/// The Roles as objects.
+pub fn roles(access: &[String]) -> Vec<AnyRole> {
+    let object = |Printed { namespace, name, purpose: _, rules }: Printed<'_>| {
+        let metadata = ObjectMeta {
+            name: Some(name.to_owned()),
+            namespace: namespace.map(str::to_owned),
+            ..ObjectMeta::default()
+        };
+        let rules = Some(rules.iter().map(Rule::policy).collect());
+        match namespace {
+            Some(_) => AnyRole::Role(Role { metadata, rules }),
+            None => AnyRole::ClusterRole(ClusterRole { metadata, rules, aggregation_rule: None }),
+        }
+    };
+    printed(access).into_iter().map(object).collect()
+}
+
+/// The same as commented YAML, ready for `kubectl apply -f -`.
+pub fn manifests(access: &[String]) -> String {
+    let mut out = String::new();
+    for Printed { namespace, name, purpose, rules } in printed(access) {
+        role(&mut out, namespace, name, purpose, &rules);
+    }
+    out
+}
+
+fn role(out: &mut String, namespace: Option<&str>, name: &str, purpose: &str, rules: &[Rule]) {
+    use std::fmt::Write as _;
+    let kind = if namespace.is_some() { "Role" } else { "ClusterRole" };
+    let namespace = namespace.map(|namespace| format!("  namespace: {namespace}\n")).unwrap_or_default();
+    let _ = write!(
+        out,
+        "---\n# {purpose}\napiVersion: rbac.authorization.k8s.io/v1\nkind: {kind}\nmetadata:\n  name: {name}\n\
+         {namespace}rules:\n"
+    );
+    for Rule { group, resources, names, verbs, reason } in rules {
+        let list = |all: &[&str]| all.iter().map(|one| format!("{one:?}")).collect::<Vec<_>>().join(", ");
+        let _ = writeln!(out, "  # {reason}");
+        let _ = writeln!(out, "  - apiGroups: [{group:?}]");
+        let _ = writeln!(out, "    resources: [{}]", list(resources));
+        if !names.is_empty() {
+            let _ = writeln!(out, "    resourceNames: [{}]", list(names));
+        }
+        let _ = writeln!(out, "    verbs: [{}]", list(verbs));
+    }
+}
