@@ -138,10 +138,15 @@ pub async fn apply(
 }
 
 /// Merges a patch (RFC 7396) into an object: for taking away what others put there, which an apply leaves alone.
-pub async fn merge(cluster: &Cluster, of: &ObjectRef, patch: &serde_json::Value) -> Result<(), KubeError> {
+/// Returns the object as it is now.
+pub async fn merge(
+    cluster: &Cluster,
+    of: &ObjectRef,
+    patch: &serde_json::Value,
+) -> Result<DynamicObject, KubeError> {
     let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
     let merged = of.api(cluster).patch(&of.name, &params, &Patch::Merge(patch)).await;
-    merged.map(|_| ()).map_err(|error| cluster.error(format!("changing {of}"), &error))
+    merged.map_err(|error| cluster.error(format!("changing {of}"), &error))
 }
 
 /// What to delete, exactly.

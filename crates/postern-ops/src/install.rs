@@ -3,6 +3,7 @@
 //! The order keeps every state between two steps safe: what the ServiceAccount may reach is recorded before it is
 //! granted and forgotten only after it is taken away, and the Secret is there before the pod that mounts it.
 
+mod planned;
 mod pod;
 
 use crate::diagnose::{self, Diagnosis};
@@ -10,13 +11,12 @@ use crate::settings::{Access, InvalidSetting, Settings};
 use crate::{diff, names, objects, rules};
 use postern_kube::apply::{self, Change, Deletion, ObjectRef};
 use postern_kube::k8s_openapi::ByteString;
-use postern_kube::k8s_openapi::api::core::v1::{Namespace, Secret, ServiceAccount};
+use postern_kube::k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
 use postern_kube::k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
 use postern_kube::kube::core::DynamicObject;
 use postern_kube::kube::{Resource, ResourceExt as _};
 use postern_kube::{Cluster, KubeError, Reason};
 use serde::Serialize;
-use std::collections::BTreeSet;
 
 /// Where an install tells what it does, as it does it.
 pub trait Reporter: Send {
@@ -52,13 +52,9 @@ pub enum InstallError {
         /// What was found.
         diagnosis: Box<Diagnosis>,
     },
-    /// The pod kept being replaced by someone else.
-    #[error(
-        "Pod {}/{} kept changing while it was installed: another install is at work",
-        names::NAMESPACE,
-        names::NAME
-    )]
-    Contended,
+    /// An object kept being changed by someone else.
+    #[error("{0} kept changing while it was installed: another install is at work")]
+    Contended(ObjectRef),
 }
 
 /// What an install did.
@@ -145,7 +141,16 @@ impl<R: Reporter> Install<'_, R> {
         self.dry_run && error.is_not_found()
     }
 
-    async fn apply<K>(&mut self, desired: &K) -> Result<Option<DynamicObject>, InstallError>
+    async fn observe(&self, of: &ObjectRef) -> Result<Option<DynamicObject>, InstallError> {
+        match apply::get(self.cluster, of).await {
+            Ok(existing) => Ok(existing),
+            Err(error) if self.unjudged(&error) => Ok(None),
+            Err(error) => Err(at(of)(error)),
+        }
+    }
+
+    /// Applies an object that is desired whatever is there: the read before is for the report alone.
+    async fn apply<K>(&mut self, desired: &K) -> Result<(), InstallError>
     where
         K: Resource<DynamicType = ()> + Serialize,
     {
@@ -154,11 +159,7 @@ impl<R: Reporter> Install<'_, R> {
             desired.meta().name.as_deref().unwrap_or_default(),
         );
         let desired = written(desired, &of)?;
-        let existing = match apply::get(self.cluster, &of).await {
-            Ok(existing) => existing,
-            Err(error) if self.unjudged(&error) => None,
-            Err(error) => return Err(at(&of)(error)),
-        };
+        let existing = self.observe(&of).await?;
         let mut applied = apply::apply(self.cluster, &desired, existing.as_ref(), self.dry_run).await;
         let mut tries = 0;
         while let Err(error) = &applied {
@@ -177,9 +178,19 @@ impl<R: Reporter> Install<'_, R> {
             }
             applied = apply::apply(self.cluster, &desired, existing.as_ref(), self.dry_run).await;
         }
+        self.applied(of, existing.as_ref(), applied)
+    }
+
+    /// Records what an apply over `existing` did.
+    fn applied(
+        &mut self,
+        of: ObjectRef,
+        existing: Option<&DynamicObject>,
+        applied: Result<(Change, DynamicObject), KubeError>,
+    ) -> Result<(), InstallError> {
         match applied {
             Ok((change, now)) => {
-                let differences = match &existing {
+                let differences = match existing {
                     Some(before) if self.dry_run => diff::lines(before, &now),
                     _ => Vec::new(),
                 };
@@ -189,11 +200,11 @@ impl<R: Reporter> Install<'_, R> {
                     change
                 };
                 self.record(change, of, differences);
-                Ok(Some(now))
+                Ok(())
             }
             Err(error) if self.unjudged(&error) => {
                 self.record(Change::Created, of, Vec::new());
-                Ok(None)
+                Ok(())
             }
             Err(error) => Err(at(&of)(error)),
         }
@@ -218,7 +229,7 @@ impl<R: Reporter> Install<'_, R> {
             let only = Deletion { uid: ending.uid(), grace_seconds: None };
             apply::delete(self.cluster, &of, &only, self.settings.timeout).await.map_err(at(&of))?;
         }
-        let Some(existing) = existing else { return self.apply(&desired).await.map(|_| ()) };
+        let Some(existing) = existing else { return self.apply(&desired).await };
         let wanted = desired.metadata.labels.unwrap_or_default();
         let labels = existing.labels();
         let ours = labels.get(objects::MANAGED_BY.0).is_some_and(|value| value == objects::MANAGED_BY.1);
@@ -236,58 +247,6 @@ impl<R: Reporter> Install<'_, R> {
             }
             self.record(Change::Unchanged, of, Vec::new());
         }
-        Ok(())
-    }
-
-    /// Records the wider of the old and the new access, and returns the old.
-    async fn account(&mut self) -> Result<String, InstallError> {
-        let of = ObjectRef::of::<ServiceAccount>(Some(names::NAMESPACE), names::NAME);
-        let existing = match apply::get(self.cluster, &of).await {
-            Ok(existing) => existing,
-            Err(error) if self.unjudged(&error) => None,
-            Err(error) => return Err(at(&of)(error)),
-        };
-        let annotation = |object: &DynamicObject| object.annotations().get(names::CLUSTER_ACCESS).cloned();
-        let before = existing.as_ref().and_then(annotation).unwrap_or_default();
-        let desired = self.settings.access.text();
-        let union: BTreeSet<&str> =
-            before.split(',').chain(desired.split(',')).filter(|part| !part.is_empty()).collect();
-        let union = union.into_iter().collect::<Vec<_>>().join(",");
-        self.apply(&objects::service_account(if self.dry_run { &desired } else { &union })).await?;
-        Ok(before)
-    }
-
-    async fn secret(&mut self) -> Result<(), InstallError> {
-        let of = ObjectRef::of::<Secret>(Some(names::NAMESPACE), names::SECRET);
-        let existing = match apply::get(self.cluster, &of).await {
-            Ok(existing) => existing,
-            Err(error) if self.unjudged(&error) => None,
-            Err(error) => return Err(at(&of)(error)),
-        };
-        let data = objects::secret_data(self.settings);
-        let existing: Option<Secret> = existing.and_then(|object| object.try_parse().ok());
-        let emptied = existing.as_ref().is_some_and(|secret| secret.data.iter().flatten().count() > 0);
-        if emptied && data.is_empty() {
-            self.reporter.warn(
-                "no credential was found or named: the one in the ops pod is taken away (name it with --credential to keep one)",
-            );
-        }
-        let now = || jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
-        let kept = existing
-            .as_ref()
-            .filter(|secret| secret.data.clone().unwrap_or_default() == data)
-            .and_then(|secret| secret.annotations().get(names::ROTATED_AT).cloned());
-        let rotated_at = kept.unwrap_or_else(now);
-        let extra: Vec<String> = existing
-            .iter()
-            .flat_map(|secret| secret.data.iter().flat_map(|data| data.keys().cloned()))
-            .filter(|key| !data.contains_key(key))
-            .collect();
-        // An apply leaves alone what others put there; in this Secret nothing but the credential may be.
-        if !extra.is_empty() && !self.dry_run {
-            strip(self.cluster, &extra).await.map_err(at(&of))?;
-        }
-        self.apply(&objects::secret(data, &rotated_at)).await?;
         Ok(())
     }
 
@@ -357,14 +316,6 @@ fn stale(before: &str, desired: &Access) -> Vec<ObjectRef> {
         gone.extend(pair(names::NAMESPACE, names::SECRET_ROLE));
     }
     gone
-}
-
-/// Takes keys out of the Secret that do not belong there.
-async fn strip(cluster: &Cluster, keys: &[String]) -> Result<(), KubeError> {
-    let data: serde_json::Map<String, serde_json::Value> =
-        keys.iter().map(|key| (key.clone(), serde_json::Value::Null)).collect();
-    let of = ObjectRef::of::<Secret>(Some(names::NAMESPACE), names::SECRET);
-    apply::merge(cluster, &of, &serde_json::json!({ "data": data })).await
 }
 
 /// The manifests as they would be applied, the Secret's values left out.

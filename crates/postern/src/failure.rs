@@ -88,7 +88,7 @@ impl From<InstallError> for Failure {
                 (Some(hint), diagnosis.clone())
             }
             InstallError::NotReady { why: _, diagnosis } => (None, Some(diagnosis.clone())),
-            InstallError::Contended => (Some("wait for it, then run install again".to_owned()), None),
+            InstallError::Contended(_) => (Some("wait for it, then run install again".to_owned()), None),
         };
         Self { diagnosis, ..Self::denied(&error, hint) }
     }

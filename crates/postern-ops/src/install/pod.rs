@@ -13,11 +13,7 @@ impl<R: Reporter> Install<'_, R> {
     /// UID and version of the Secret as it is now.
     async fn credential(&self) -> Result<objects::CredentialVersion, InstallError> {
         let of = ObjectRef::of::<Secret>(Some(names::NAMESPACE), names::SECRET);
-        let secret = match apply::get(self.cluster, &of).await {
-            Ok(secret) => secret,
-            Err(error) if self.unjudged(&error) => None,
-            Err(error) => return Err(at(&of)(error)),
-        };
+        let secret = self.observe(&of).await?;
         let secret = secret.as_ref().map(|object| &object.metadata);
         let part = |part: Option<String>| part.unwrap_or_else(|| "none".to_owned());
         Ok(objects::CredentialVersion {
@@ -42,7 +38,8 @@ impl<R: Reporter> Install<'_, R> {
             return self.pod_dry_run(first.as_ref(), &desired, force).await;
         }
         let mut change = Change::Unchanged;
-        // Each turn looks afresh: another install, or a person, may be at work at the same time.
+        // Each turn looks afresh, at the Secret too: another install, or a person, may be at work at the same time,
+        // and a pod is to say which Secret it was made with, not which one we wrote.
         for _ in 0..6 {
             let credential = self.credential().await?;
             let desired = objects::pod(self.settings, &credential);
@@ -79,7 +76,7 @@ impl<R: Reporter> Install<'_, R> {
             };
             self.delete_pod(&of, gone).await?;
         }
-        Err(InstallError::Contended)
+        Err(InstallError::Contended(of))
     }
 
     async fn current_pod(&self) -> Result<Option<Pod>, InstallError> {

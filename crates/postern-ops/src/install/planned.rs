@@ -1,0 +1,176 @@
+//! The steps of an install whose objects depend on what is there: the record of access, and the Secret.
+//!
+//! Each object is read once, planned from that, and written on the condition that it is still the version that was
+//! read. The server refuses anything else (409), and the plan is made anew: what another install records in between is
+//! never written over. A server-side apply cannot be limited to making an object, so of two first installs in the same
+//! moment the later write stands, as it would after any number of reads.
+
+use super::{Install, InstallError, Reporter, at, written};
+use crate::settings::Access;
+use crate::{names, objects};
+use postern_kube::apply::{self, ObjectRef};
+use postern_kube::k8s_openapi::ByteString;
+use postern_kube::k8s_openapi::api::core::v1::{Secret, ServiceAccount};
+use postern_kube::kube::core::DynamicObject;
+use postern_kube::kube::{Resource, ResourceExt as _};
+use serde::Serialize;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// How often a plan is made before another is taken to be at work all the time.
+const TRIES: usize = 6;
+
+impl<R: Reporter> Install<'_, R> {
+    /// Applies what was planned from `existing`, of which `version` is the latest that the plan knows. `false` when
+    /// there is another version by now.
+    async fn apply_planned<K>(
+        &mut self,
+        of: &ObjectRef,
+        desired: &K,
+        existing: Option<&DynamicObject>,
+        version: Option<String>,
+    ) -> Result<bool, InstallError>
+    where
+        K: Resource<DynamicType = ()> + Serialize,
+    {
+        let mut desired = written(desired, of)?;
+        desired.metadata.resource_version = version;
+        match apply::apply(self.cluster, &desired, existing, self.dry_run).await {
+            Err(error) if error.is_conflict() => Ok(false),
+            applied => self.applied(of.clone(), existing, applied).map(|()| true),
+        }
+    }
+
+    /// Records the wider of the old and the new access, and returns the old.
+    pub(super) async fn account(&mut self) -> Result<String, InstallError> {
+        let of = ObjectRef::of::<ServiceAccount>(Some(names::NAMESPACE), names::NAME);
+        for _ in 0..TRIES {
+            let existing = self.observe(&of).await?;
+            let recorded =
+                existing.as_ref().and_then(|object| object.annotations().get(names::CLUSTER_ACCESS));
+            let before = recorded.cloned().unwrap_or_default();
+            let wish = &self.settings.access;
+            let record = if self.dry_run { wish.text() } else { wider(&before, wish) };
+            let version = existing.as_ref().and_then(ResourceExt::resource_version);
+            let desired = objects::service_account(&record);
+            if self.apply_planned(&of, &desired, existing.as_ref(), version).await? {
+                return Ok(before);
+            }
+        }
+        Err(InstallError::Contended(of))
+    }
+
+    pub(super) async fn secret(&mut self) -> Result<(), InstallError> {
+        let of = ObjectRef::of::<Secret>(Some(names::NAMESPACE), names::SECRET);
+        let mut warned = false;
+        for _ in 0..TRIES {
+            let existing = self.observe(&of).await?;
+            let secret: Option<Secret> = existing.clone().and_then(|object| object.try_parse().ok());
+            let data = objects::secret_data(self.settings);
+            let SecretPlan { rotated_at, foreign, emptied } = SecretPlan::of(secret.as_ref(), &data);
+            if emptied && !std::mem::replace(&mut warned, true) {
+                self.reporter.warn(
+                    "no credential was found or named: the one in the ops pod is taken away (name it with --credential to keep one)",
+                );
+            }
+            let mut version = existing.as_ref().and_then(ResourceExt::resource_version);
+            // An apply leaves alone what others put there; in this Secret nothing but the credential may be.
+            if !foreign.is_empty() && !self.dry_run {
+                match apply::merge(self.cluster, &of, &without(&foreign, version.as_deref())).await {
+                    Ok(now) => version = now.resource_version(),
+                    Err(error) if error.is_conflict() => continue,
+                    Err(error) => return Err(at(&of)(error)),
+                }
+            }
+            let rotated_at = rotated_at.unwrap_or_else(now);
+            if self
+                .apply_planned(&of, &objects::secret(data, &rotated_at), existing.as_ref(), version)
+                .await?
+            {
+                return Ok(());
+            }
+        }
+        Err(InstallError::Contended(of))
+    }
+}
+
+/// What may be granted while the install is at work: what was granted before, and what is wished for.
+fn wider(before: &str, wish: &Access) -> String {
+    let wish = wish.text();
+    let both: BTreeSet<&str> =
+        before.split(',').chain(wish.split(',')).filter(|part| !part.is_empty()).collect();
+    both.into_iter().collect::<Vec<_>>().join(",")
+}
+
+fn now() -> String {
+    jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+/// What becomes of the Secret that is there.
+#[derive(Debug, PartialEq, Eq)]
+struct SecretPlan {
+    /// When its value was last changed, unless it changes now.
+    rotated_at: Option<String>,
+    /// Keys that do not belong there.
+    foreign: Vec<String>,
+    /// Whether a credential goes and none comes.
+    emptied: bool,
+}
+
+impl SecretPlan {
+    fn of(existing: Option<&Secret>, data: &BTreeMap<String, ByteString>) -> Self {
+        let there = existing.and_then(|secret| secret.data.clone()).unwrap_or_default();
+        let same = existing.filter(|_| there == *data);
+        Self {
+            rotated_at: same.and_then(|secret| secret.annotations().get(names::ROTATED_AT).cloned()),
+            emptied: !there.is_empty() && data.is_empty(),
+            foreign: there.into_keys().filter(|key| !data.contains_key(key)).collect(),
+        }
+    }
+}
+
+/// A merge patch that takes keys out of the Secret, if it is still of this version.
+fn without(keys: &[String], version: Option<&str>) -> serde_json::Value {
+    let data: serde_json::Map<String, serde_json::Value> =
+        keys.iter().map(|key| (key.clone(), serde_json::Value::Null)).collect();
+    serde_json::json!({ "metadata": { "resourceVersion": version }, "data": data })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn data(pairs: &[(&str, &str)]) -> BTreeMap<String, ByteString> {
+        pairs.iter().map(|(key, value)| ((*key).to_owned(), ByteString(value.as_bytes().to_vec()))).collect()
+    }
+
+    #[test]
+    fn the_record_is_the_wider_of_both() {
+        let wish = Access::Namespaces(["b".to_owned(), "c".to_owned()].into());
+        assert_eq!(wider("", &Access::None), "");
+        assert_eq!(wider("a,b", &wish), "a,b,c");
+        assert_eq!(wider("a", &Access::All), "*,a");
+    }
+
+    #[test]
+    fn a_secret_keeps_its_date_only_with_its_value() {
+        let mut there = objects::secret(data(&[("KEY", "value"), ("FOREIGN", "x")]), "then");
+        let plan = |there: &Secret, wish: &[(&str, &str)]| SecretPlan::of(Some(there), &data(wish));
+        let foreign = |keys: &[&str]| keys.iter().map(|key| (*key).to_owned()).collect::<Vec<_>>();
+        let expected = SecretPlan { rotated_at: None, foreign: foreign(&["FOREIGN"]), emptied: false };
+        assert_eq!(plan(&there, &[("KEY", "value")]), expected);
+        let expected = SecretPlan { rotated_at: None, foreign: foreign(&["FOREIGN", "KEY"]), emptied: true };
+        assert_eq!(plan(&there, &[]), expected);
+        there.data = Some(data(&[("KEY", "value")]));
+        let kept = SecretPlan { rotated_at: Some("then".to_owned()), foreign: Vec::new(), emptied: false };
+        assert_eq!(plan(&there, &[("KEY", "value")]), kept);
+        let first = SecretPlan { rotated_at: None, foreign: Vec::new(), emptied: false };
+        assert_eq!(plan(&there, &[("KEY", "other")]), first);
+        assert_eq!(SecretPlan::of(None, &data(&[("KEY", "value")])), first);
+    }
+
+    #[test]
+    fn keys_are_taken_out_of_the_version_that_was_read() {
+        let expected = serde_json::json!({ "metadata": { "resourceVersion": "7" }, "data": { "A": null } });
+        assert_eq!(without(&["A".to_owned()], Some("7")), expected);
+    }
+}
