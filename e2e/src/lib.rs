@@ -212,23 +212,33 @@ pub fn marker() -> String {
     format!("{}.{next}", 100_000 + std::process::id())
 }
 
+/// The kubeconfig in use, with all that it refers to in it.
+pub fn whole_kubeconfig() -> Value {
+    let view = kubectl(&["config", "view", "--raw", "--minify", "--flatten", "-o", "json"]).ok();
+    serde_json::from_str(&view.stdout).unwrap()
+}
+
+/// Writes the cluster's CA to a file of its own, and takes it out of a kubeconfig.
+pub fn take_ca(config: &mut Value) -> tempfile::NamedTempFile {
+    let cluster = config["clusters"][0]["cluster"].as_object_mut().unwrap();
+    let data = cluster.remove("certificate-authority-data").expect("the kubeconfig has the cluster's CA");
+    let pem = with_stdin(Command::new("base64").arg("-d"), data.as_str().unwrap().as_bytes()).ok().stdout;
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(pem.as_bytes()).unwrap();
+    file
+}
+
 /// A kubeconfig for a ServiceAccount of the ops namespace, by a token of its own.
 pub fn kubeconfig_of(account: &str) -> tempfile::NamedTempFile {
     let token = kubectl(&["create", "token", account, "-n", OPS]).ok().stdout.trim().to_owned();
-    let mut config: Value = serde_json::from_str(
-        &kubectl(&["config", "view", "--raw", "--minify", "--flatten", "-o", "json"]).ok().stdout,
-    )
-    .unwrap();
+    let mut config = whole_kubeconfig();
     config["users"][0]["user"] = serde_json::json!({ "token": token });
     write_kubeconfig(&config)
 }
 
 /// The kubeconfig in use with another server address.
 pub fn kubeconfig_by_way_of(server: &str) -> tempfile::NamedTempFile {
-    let mut config: Value = serde_json::from_str(
-        &kubectl(&["config", "view", "--raw", "--minify", "--flatten", "-o", "json"]).ok().stdout,
-    )
-    .unwrap();
+    let mut config = whole_kubeconfig();
     config["clusters"][0]["cluster"]["server"] = server.into();
     write_kubeconfig(&config)
 }

@@ -2,8 +2,15 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::pki_types::pem::PemObject as _;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::server::WebPkiClientVerifier;
+use tokio_rustls::rustls::{RootCertStore, ServerConfig};
 
 /// How the connection fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,5 +112,66 @@ impl ConnectProxy {
             }
         });
         Self { address, requests }
+    }
+}
+
+/// TLS in front of a [`ConnectProxy`], with a certificate of a CA that nobody knows.
+#[derive(Debug)]
+pub struct TlsFront {
+    /// Its address, for `HTTPS_PROXY`.
+    pub address: String,
+    /// Whether a client showed a certificate of its own.
+    pub shown: Arc<AtomicBool>,
+}
+
+impl TlsFront {
+    /// Listens on loopback; runs until the test process ends. The CA is `proxy-ca.crt` in `folder`. Clients are asked
+    /// for a certificate of `clients`, and served without.
+    pub fn start(target: &str, folder: &Path, clients: &Path) -> Self {
+        let path = |name: &str| folder.join(name).display().to_string();
+        let make = |key: &str, crt: &str, subject: &str, more: &[&str]| {
+            let mut openssl = Command::new("openssl");
+            openssl.args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", subject]);
+            openssl.args(["-keyout", &path(key), "-out", &path(crt)]).args(more);
+            crate::Outcome::of(&mut openssl).ok();
+        };
+        make("proxy-ca.key", "proxy-ca.crt", "/CN=postern e2e proxy CA", &[]);
+        let (ca, key) = (path("proxy-ca.crt"), path("proxy-ca.key"));
+        let name =
+            ["-addext", "subjectAltName=IP:127.0.0.1", "-addext", "basicConstraints=critical,CA:FALSE"];
+        let of_ca = [["-CA", &ca, "-CAkey", &key].as_slice(), &name].concat();
+        make("proxy.key", "proxy.crt", "/CN=postern e2e proxy", &of_ca);
+
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_file(clients).unwrap()).unwrap();
+        let asks = WebPkiClientVerifier::builder(Arc::new(roots)).allow_unauthenticated().build().unwrap();
+        let chain = vec![CertificateDer::from_pem_file(path("proxy.crt")).unwrap()];
+        let key = PrivateKeyDer::from_pem_file(path("proxy.key")).unwrap();
+        let config =
+            ServerConfig::builder().with_client_cert_verifier(asks).with_single_cert(chain, key).unwrap();
+
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let shown = Arc::new(AtomicBool::new(false));
+        let (target, seen) = (target.to_owned(), shown.clone());
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async move {
+                listener.set_nonblocking(true).unwrap();
+                let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+                let acceptor = TlsAcceptor::from(Arc::new(config));
+                while let Ok((client, _)) = listener.accept().await {
+                    let (acceptor, target, seen) = (acceptor.clone(), target.clone(), seen.clone());
+                    tokio::spawn(async move {
+                        // A client that does not trust us goes away here.
+                        let Ok(mut client) = acceptor.accept(client).await else { return };
+                        seen.fetch_or(client.get_ref().1.peer_certificates().is_some(), Ordering::SeqCst);
+                        let mut far = tokio::net::TcpStream::connect(target).await.unwrap();
+                        let _ = tokio::io::copy_bidirectional(&mut client, &mut far).await;
+                    });
+                }
+            });
+        });
+        Self { address, shown }
     }
 }

@@ -1,9 +1,11 @@
 //! Ways in: through a proxy, and from a terminal.
 #![allow(clippy::unwrap_used, reason = "these are tests")]
 
-use e2e::proxy::ConnectProxy;
+use e2e::proxy::{ConnectProxy, TlsFront};
 use e2e::{Outcome, enabled, install, postern, with_stdin};
+use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::Ordering;
 
 #[test]
 fn a_proxy_is_used_with_its_credentials_unless_no_proxy_says_otherwise() {
@@ -27,6 +29,57 @@ fn a_proxy_is_used_with_its_credentials_unless_no_proxy_says_otherwise() {
     assert_eq!(with(&[("HTTPS_PROXY", &address), ("NO_PROXY", &host)]).ok().stdout, "through\n");
     assert_eq!(proxy.requests.lock().unwrap().len(), 1);
     with(&[("HTTPS_PROXY", "http://127.0.0.1:1")]).exits(127).says(&["cannot be reached"]);
+}
+
+#[test]
+fn a_cluster_without_a_ca_in_the_kubeconfig_is_trusted_by_ssl_cert_file() {
+    if !enabled() {
+        return;
+    }
+    install(&[]).ok();
+    let mut config = e2e::whole_kubeconfig();
+    let ca = e2e::take_ca(&mut config);
+    let kubeconfig = e2e::write_kubeconfig(&config);
+    let with = |file: Option<&Path>, args: &[&str]| {
+        let mut command = postern();
+        command.env("KUBECONFIG", kubeconfig.path()).args(args);
+        Outcome::of(file.map_or(&mut command, |file| command.env("SSL_CERT_FILE", file)))
+    };
+    let shown = with(Some(ca.path()), &["ops", "show", "-o", "json"]).ok().json();
+    assert_eq!(shown["podState"], "present");
+    assert_eq!(with(Some(ca.path()), &["run", "--", "echo", "trusted"]).ok().stdout, "trusted\n");
+    let hint = "hint: check certificate-authority-data in the kubeconfig, or SSL_CERT_FILE";
+    let refused = ["the TLS connection to https://", "was refused: ", "certificate", hint];
+    with(None, &["ops", "show"]).exits(1).says(&refused);
+    with(None, &["run", "--", "true"]).exits(127).says(&refused);
+    with(Some(Path::new("/nonexistent")), &["ops", "show"]).exits(1).says(&["CA certificates", hint]);
+}
+
+#[test]
+fn a_proxy_that_speaks_tls_is_trusted_by_ssl_cert_file_and_not_by_the_clusters_ca() {
+    if !enabled() {
+        return;
+    }
+    install(&[]).ok();
+    let folder = tempfile::tempdir().unwrap();
+    let cluster_ca = e2e::take_ca(&mut e2e::whole_kubeconfig());
+    let proxy = ConnectProxy::start();
+    let front = TlsFront::start(&proxy.address, folder.path(), cluster_ca.path());
+    let address = format!("https://{}", front.address);
+    let with = |file: &Path| {
+        let mut command = postern();
+        command
+            .env("HTTPS_PROXY", &address)
+            .env("SSL_CERT_FILE", file)
+            .args(["run", "--", "echo", "through"]);
+        Outcome::of(&mut command)
+    };
+    assert_eq!(with(&folder.path().join("proxy-ca.crt")).ok().stdout, "through\n");
+    assert_eq!(proxy.requests.lock().unwrap().len(), 1);
+    // Our client certificate is the cluster's business.
+    assert!(!front.shown.load(Ordering::SeqCst));
+    with(cluster_ca.path()).exits(127).says(&["certificate", "SSL_CERT_FILE"]);
+    assert_eq!(proxy.requests.lock().unwrap().len(), 1);
 }
 
 #[test]

@@ -83,7 +83,9 @@ impl Cluster {
                 let tunnel = match proxy.scheme_str() {
                     Some("http") => stack(config, authorized(Tunnel::new(proxy.clone(), http), &proxy)),
                     Some("https") => {
-                        let inner = config.rustls_https_connector_with_connector(http);
+                        // The proxy is not the cluster: the cluster's CA does not vouch for it, and our client
+                        // certificate is not for it to see. It is checked as any other server, SSL_CERT_FILE included.
+                        let inner = Config::new(proxy.clone()).rustls_https_connector_with_connector(http);
                         let inner = inner.map_err(|error| failed(&error))?;
                         stack(config, authorized(Tunnel::new(proxy.clone(), inner), &proxy))
                     }
