@@ -42,3 +42,33 @@ pub(crate) fn reference(postern: &Path, check: bool) -> Result<()> {
     say::note("wrote docs/src/reference.md");
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(dir: &Path) -> Vec<String> {
+        let entries = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name());
+        let mut names: Vec<String> = entries.map(|name| name.into_string().unwrap()).collect();
+        names.retain(|name| Path::new(name).extension().is_some_and(|extension| extension == "md"));
+        names
+    }
+
+    #[test]
+    fn the_book_holds_every_document_and_every_page_is_in_its_summary() {
+        let docs = paths::root().join("docs");
+        let summary = fs::read_to_string(docs.join("src/SUMMARY.md")).unwrap();
+        let mut pages = String::new();
+        for page in names(&docs.join("src")).iter().filter(|page| *page != "SUMMARY.md") {
+            assert!(summary.contains(&format!("({page})")), "{page} is not in docs/src/SUMMARY.md");
+            pages.push_str(&fs::read_to_string(docs.join("src").join(page)).unwrap());
+        }
+        // Documents beside the book are written and linked where they are, and included, not copied.
+        for dir in ["", "decisions/"] {
+            for document in names(&docs.join(dir)) {
+                let include = format!("{{{{#include ../{dir}{document}}}}}");
+                assert!(pages.contains(&include), "no page of the book has {include}");
+            }
+        }
+    }
+}
