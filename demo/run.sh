@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
 # A walk through Postern's main job, with real output: every command is printed, run and checked.
 # Unattended it takes the test cluster; POSTERN_DEMO=current takes the current kube context, and asks first.
+# POSTERN_DEMO_IMAGE names another image for the ops pod, where the cluster cannot pull the default one.
 set -euo pipefail
+called_in=$PWD
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 root=$PWD
 work=$(mktemp -d)
@@ -11,7 +13,10 @@ finish() {
     local code=$?
     if [ "$code" -ne 0 ] && [ "$installed" = yes ]; then
         printf '\nThe demo stopped here (exit code %s). What it installed is still there; this removes it:\n' "$code" >&2
-        printf '  %s ops uninstall --confirm\n' "$(command -v postern)" >&2
+        printf '  %s ops uninstall --confirm%s\n' "$(command -v postern)" "${context:+ --context $(printf %q "$context")}" >&2
+        if grep -qs 'the image cannot be pulled' "$work/seen"; then
+            printf 'Name an image that the nodes can pull: POSTERN_DEMO_IMAGE=REGISTRY/NAME:TAG (images/ops builds one)\n' >&2
+        fi
     fi
     rm -rf "$work"
 }
@@ -67,10 +72,25 @@ done
 
 case "${POSTERN_DEMO:-testbed}" in
 current)
+    # Absolute, as the walk goes on in a folder of its own.
     IFS=: read -ra files <<<"${KUBECONFIG:-${HOME:-}/.kube/config}"
-    context=$(sed -n 's/^current-context: *//p' "${files[@]}" 2>/dev/null | tr -d "\"'" | grep -m1 . || true)
-    [ -n "$context" ] || die "POSTERN_DEMO=current, but there is no current context in ${KUBECONFIG:-~/.kube/config}"
+    kubeconfig=
+    for file in "${files[@]}"; do
+        case "$file" in '') continue ;; /*) ;; *) file=$called_in/$file ;; esac
+        kubeconfig=$kubeconfig${kubeconfig:+:}$file
+    done
+    export KUBECONFIG=$kubeconfig
+    IFS=: read -ra files <<<"$kubeconfig"
+    # YAML, or JSON with a key a line, as kubectl writes them; of several files the first that says so.
+    context=$(sed -nE 's/^[[:space:]]*"?current-context"?:[[:space:]]*//p' "${files[@]}" 2>/dev/null |
+        sed -E "s/[[:space:],]*\$//; s/^\"(.*)\"\$/\1/; s/^'(.*)'\$/\1/" | grep -m1 . || true)
+    [ -n "$context" ] || die "POSTERN_DEMO=current, but there is no current context in $KUBECONFIG"
+    # What is confirmed is what is used: no configuration names another context, and none switched to meanwhile.
+    printf "context: '%s'\n" "${context//\'/\'\'}" >"$work/config.yaml"
+    export POSTERN_CONFIG=$work/config.yaml
     printf 'The demo will install the ops pod in the cluster of context "%s" and remove it again.\n' "$context"
+    printf 'It makes the namespaces postern-ops and postern-test, with a pod, a Secret and a ServiceAccount; no Role.\n'
+    printf 'Your Postern configuration is not read.\n'
     if [ "${POSTERN_DEMO_YES:-}" != 1 ]; then
         [ -t 0 ] || die "confirm at a terminal, or with POSTERN_DEMO_YES=1"
         read -r -p 'Go on? [y/N] ' answer
@@ -94,7 +114,8 @@ if [ -z "$context" ]; then
     export POSTERN_CONFIG=/dev/null NO_PROXY="127.0.0.1,localhost,${NO_PROXY:-}"
 fi
 unset IC_API_KEY
-image=${POSTERN_DEMO_IMAGE:+ --image $POSTERN_DEMO_IMAGE}
+image=
+[ -z "${POSTERN_DEMO_IMAGE:-}" ] || image=" --image $(printf %q "$POSTERN_DEMO_IMAGE")"
 
 cd "$work"
 preview=$(postern ops uninstall </dev/null) || die "the cluster does not answer as it should"
@@ -106,6 +127,15 @@ case "$preview" in
     postern ops uninstall --confirm </dev/null >/dev/null 2>&1 || die "it could not be removed"
     ;;
 esac
+
+if [ -n "$context" ]; then
+    # Asks no server.
+    pulled=$(eval "postern ops install --dry-run -o yaml$image" </dev/null 2>/dev/null | sed -nE 's/^ *(- )?image: *"?([^"]*)"?$/\2/p')
+    printf '\nThe cluster'\''s nodes must be able to pull the image %s.\n' "$pulled"
+    [ -n "$image" ] || printf '%s\n' \
+        "That of a development build is in no registry. Unless it was loaded onto the nodes, build images/ops, push it to" \
+        "a registry that they reach, and name it: POSTERN_DEMO_IMAGE=REGISTRY/NAME:TAG POSTERN_DEMO=current make demo"
+fi
 
 part "1. Install the ops pod" "A least-privilege pod in which tools run. The credential is made up, and read from the environment."
 installed=yes
