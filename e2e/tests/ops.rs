@@ -34,6 +34,32 @@ fn install_is_idempotent_and_replaces_the_pod_only_for_a_reason() {
 }
 
 #[test]
+fn an_install_plans_from_one_read() {
+    if !enabled() || !e2e::testbed() {
+        return;
+    }
+    install(&[]).ok();
+    let log = || std::fs::read_to_string(e2e::audit_log()).unwrap();
+    let before = log().len();
+    install(&[]).ok();
+    let log = log();
+    let reads = |resource: &str, name: &str| {
+        let entries = log[before..].lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        let ours = entries.filter(|entry| {
+            let user = entry["user"]["username"].as_str().unwrap_or_default();
+            entry["verb"] == "get"
+                && !user.starts_with("system:")
+                && entry["objectRef"]["resource"] == resource
+                && entry["objectRef"]["name"] == name
+        });
+        ours.count()
+    };
+    assert_eq!(reads("serviceaccounts", "postern-ops"), 1);
+    // And once for the pod, which says which Secret it was made with.
+    assert_eq!(reads("secrets", "postern-ops-credentials"), 2);
+}
+
+#[test]
 fn proof_7_whatever_happened_behind_its_back_is_repaired() {
     if !enabled() {
         return;
@@ -263,16 +289,11 @@ fn an_uninstall_says_what_it_may_not_look_for() {
     // The only record of what was granted goes, and who uninstalls sees no other namespace.
     kubectl(&["delete", "-n", OPS, "serviceaccount/postern-ops"]).ok();
     kubectl(&["create", "serviceaccount", "leaver", "-n", OPS]).ok();
-    kubectl(&[
-        "create",
-        "rolebinding",
-        "leaver",
-        "-n",
-        OPS,
-        "--clusterrole=admin",
-        "--serviceaccount=postern-ops:leaver",
-    ])
-    .ok();
+    apply(&run(&["ops", "rbac", "--cluster-access", "default"]).ok().stdout);
+    for role in ["postern-installer", "postern-installer-access"] {
+        let (role_ref, subject) = (format!("--role={role}"), format!("--serviceaccount={OPS}:leaver"));
+        kubectl(&["create", "rolebinding", role, "-n", OPS, &role_ref, &subject]).ok();
+    }
     let config = e2e::kubeconfig_of("leaver");
     let with = |args: &[&str]| Outcome::of(postern().env("KUBECONFIG", config.path()).args(args)).ok();
     with(&["ops", "uninstall"])
@@ -282,7 +303,7 @@ fn an_uninstall_says_what_it_may_not_look_for() {
     let warnings: Vec<&str> =
         seen["warnings"].as_array().unwrap().iter().map(|one| one.as_str().unwrap()).collect();
     let [objects, kinds] = warnings[..] else { panic!("{warnings:?}") };
-    assert!(objects.contains("ClusterRoleBinding postern-ops"), "{objects}");
+    assert!(objects.contains("ClusterRoleBinding postern-ops") && objects.contains("Namespace postern-ops"));
     assert!(kinds.contains("cannot list resource \"roles\""), "{kinds}");
     let seen = with(&["ops", "uninstall", "--confirm", "-o", "json"]).json();
     assert_eq!(seen["warnings"], serde_json::json!(warnings));
@@ -293,6 +314,8 @@ fn an_uninstall_says_what_it_may_not_look_for() {
         assert!(left.contains(&format!("{kind}.rbac.authorization.k8s.io/postern-ops\n")), "{left}");
     }
     assert!(run(&["ops", "uninstall", "--confirm"]).ok().stdout.contains("deleted Role default/postern-ops"));
+    kubectl(&["delete", "clusterrole/postern-auditor"]).ok();
+    kubectl(&["delete", "-n", "default", "role/postern-installer-access-tools"]).ok();
 }
 
 #[test]

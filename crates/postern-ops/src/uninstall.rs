@@ -98,8 +98,10 @@ pub async fn plan(cluster: &Cluster) -> Result<Plan, KubeError> {
         let of = ObjectRef::of::<Namespace>(None, name);
         let labels = match apply::get(cluster, &of).await {
             Ok(object) => object.map(|object| object.labels().clone()).unwrap_or_default(),
-            // Who may not read a namespace did not make it: it was there beforehand.
-            Err(error) if error.is_forbidden() => continue,
+            Err(error) if error.is_forbidden() => {
+                plan.unseen.push(Unseen::Object(of));
+                continue;
+            }
             Err(error) => return Err(error),
         };
         // One that was made for us beforehand is not ours to delete.
