@@ -139,8 +139,8 @@ fn an_injected_agent_that_cannot_run_is_removed_or_named() {
         "apiVersion: v1\nkind: Pod\nmetadata: {name: spoilt, namespace: postern-e2e-exec}\n\
          spec: {terminationGracePeriodSeconds: 0, volumes: [{name: fake, emptyDir: {}}],\n\
          initContainers: [{name: fake, image: 'busybox:1.35', volumeMounts: [{name: fake, mountPath: /fake}], command: [sh, -c,\n\
-         'printf \"#!/bin/sh\\n/bin/head \\\"\\$@\\\" | tr E X\\n\" >/fake/head && chmod 755 /fake/head']}],\n\
-         containers: [{name: a, image: 'busybox:1.35', command: [sleep, infinity], env: [{name: PATH, value: '/fake:/bin'}],\n\
+         'printf \"#!/bin/sh\\n/usr/bin/head \\\"\\$@\\\" | tr E X\\n\" >/fake/head && chmod 755 /fake/head']}],\n\
+         containers: [{name: a, image: 'debian-tools:12', command: [sleep, infinity], env: [{name: PATH, value: '/fake:/usr/bin:/bin'}],\n\
          volumeMounts: [{name: fake, mountPath: /fake}]}]}\n",
     );
     kubectl(&["wait", "-n", NAMESPACE, "--for=condition=Ready", "pod/spoilt", "--timeout=60s"]).ok();

@@ -27,15 +27,15 @@ pub struct Injected {
 /// An agent's file stayed where it does not belong.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "the agent's file {file} may still be in container {container} of pod {namespace}/{pod}; remove it by hand"
+    "the agent's file {file} may still be in container {container} of pod {namespace}/{pod}; remove it by hand ({})",
+    reason(.source)
 )]
 pub struct Left {
     file: String,
     namespace: String,
     pod: String,
     container: String,
-    /// Why it could not be removed.
-    pub source: Box<ExecError>,
+    source: Box<ExecError>,
 }
 
 /// A machine's architecture, as OCI names it.
@@ -139,7 +139,7 @@ pub async fn inject(
     }
 }
 
-/// What an injection died of, without the words that every [`ExecError::Inject`] begins with.
+/// What a script died of, without the words that every [`ExecError::Inject`] begins with.
 fn reason(error: &ExecError) -> String {
     match error {
         ExecError::Inject(why) => why.clone(),

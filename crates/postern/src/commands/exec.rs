@@ -92,7 +92,7 @@ async fn through_agent(
     if let (Some(agent), Err(error)) = (&injected, &ran)
         && let Err(left) = inject::tidy(cluster, place, agent, error).await
     {
-        printer.warn(&format!("{left} ({})", left.source));
+        printer.warn(&left.to_string());
     }
     ran
 }
