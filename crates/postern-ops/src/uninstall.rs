@@ -186,7 +186,8 @@ mod tests {
         let role = ObjectRef::of::<Role>(Some("a"), names::NAME);
         let kind = |kind: &str| Unseen::Kind(kind.to_owned(), format!("cannot list {kind}"));
         let unseen = vec![kind("RoleBinding"), kind("Role"), Unseen::Object(role)];
-        let [object, kinds] = &Plan { objects: Vec::new(), unseen }.warnings()[..] else { panic!("two") };
+        let warnings = Plan { objects: Vec::new(), unseen }.warnings();
+        let [object, kinds] = &warnings[..] else { panic!("{warnings:?}") };
         assert_eq!(object, "you lack the verb get on Role a/postern-ops: what is there of these stays");
         for part in [
             "RoleBindings and Roles in all namespaces could not be listed",
