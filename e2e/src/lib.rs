@@ -18,6 +18,7 @@ use serde_json::Value;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
 /// The ops namespace.
@@ -65,7 +66,39 @@ pub fn postern() -> Command {
         .env("HOME", "/nonexistent")
         .env("KUBECONFIG", kubeconfig())
         .stdin(Stdio::null());
+    if STREAMS.load(Ordering::Relaxed) == BY_STREAM {
+        command.env("POSTERN_CONFIG", root().join("e2e/by-stream.yaml"));
+    }
     command
+}
+
+const ONE: u8 = 0;
+const BY_EXEC: u8 = 1;
+const BY_STREAM: u8 = 2;
+
+/// Which of both transports a test is at. The tests of a file run one at a time.
+static STREAMS: AtomicU8 = AtomicU8::new(ONE);
+
+/// Puts [`STREAMS`] back, also when a test fails.
+struct Back;
+
+impl Drop for Back {
+    fn drop(&mut self) {
+        STREAMS.store(ONE, Ordering::Relaxed);
+    }
+}
+
+/// Runs a test once by exec and once by stream, in an ops pod that takes both. Says nothing when tests are off.
+pub fn each_transport(test: impl Fn()) {
+    if !enabled() {
+        return;
+    }
+    let _back = Back;
+    for transport in [BY_EXEC, BY_STREAM] {
+        eprintln!("by {}", if transport == BY_EXEC { "exec" } else { "stream" });
+        STREAMS.store(transport, Ordering::Relaxed);
+        test();
+    }
 }
 
 /// `postern ARGS`, run to its end.
@@ -178,6 +211,9 @@ pub fn clean() {
 pub fn install(args: &[&str]) -> Outcome {
     let mut command = postern();
     command.args(["ops", "install"]).args(args).env("IBMCLOUD_API_KEY", CANARY);
+    if STREAMS.load(Ordering::Relaxed) != ONE {
+        command.arg("--stream");
+    }
     if !args.contains(&"--timeout") {
         command.args(["--timeout", "90s"]);
     }

@@ -42,8 +42,11 @@ fn a_cluster_without_a_ca_in_the_kubeconfig_is_trusted_by_ssl_cert_file() {
     let kubeconfig = e2e::write_kubeconfig(&config);
     let with = |file: Option<&Path>, args: &[&str]| {
         let mut command = postern();
-        command.env("KUBECONFIG", kubeconfig.path()).args(args);
-        Outcome::of(file.map_or(&mut command, |file| command.env("SSL_CERT_FILE", file)))
+        command
+            .env("KUBECONFIG", kubeconfig.path())
+            .args(args)
+            .envs(file.map(|file| ("SSL_CERT_FILE", file)));
+        Outcome::of(&mut command)
     };
     let shown = with(Some(ca.path()), &["ops", "show", "-o", "json"]).ok().json();
     assert_eq!(shown["podState"], "present");

@@ -59,11 +59,16 @@ pub(crate) fn postern() -> Result<PathBuf> {
     Ok(paths::target().join(host()).join("release/postern"))
 }
 
+/// Static; and small, as the agent travels: relocations in their compact form (`DT_RELR`), and no tables for unwinding,
+/// which a program that aborts on panic never reads.
+const FLAGS: &str =
+    "-Ctarget-feature=+crt-static -Clink-arg=-Wl,-z,pack-relative-relocs -Cforce-unwind-tables=no";
+
 fn cargo(args: &[&str]) -> std::process::Command {
-    let flags = format!("CARGO_TARGET_{}_RUSTFLAGS", host().to_uppercase().replace('-', "_"));
+    let variable = format!("CARGO_TARGET_{}_RUSTFLAGS", host().to_uppercase().replace('-', "_"));
     let mut command = test::cargo(["build", "--quiet", "--target", &host()]);
     // Cargo looks no further than RUSTFLAGS when that is set.
-    command.args(args).env(flags, "-Ctarget-feature=+crt-static").env_remove("RUSTFLAGS");
+    command.args(args).env(variable, FLAGS).env_remove("RUSTFLAGS");
     command.env("CARGO_TARGET_DIR", paths::target());
     command
 }

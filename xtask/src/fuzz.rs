@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 
 use crate::{paths, say, sh, tools};
 
-const TARGETS: [&str; 3] = ["frames", "redactor", "config"];
+const TARGETS: [&str; 4] = ["frames", "redactor", "config", "stream"];
 
 /// `cargo xtask fuzz [SECONDS]`
 #[derive(clap::Args)]
@@ -16,7 +16,7 @@ pub(crate) struct Args {
     /// How long each target runs
     #[arg(default_value_t = 60)]
     seconds: u32,
-    /// Only this target: frames, redactor, config
+    /// Only this target: frames, redactor, config, stream
     #[arg(long, value_parser = TARGETS)]
     target: Option<String>,
 }

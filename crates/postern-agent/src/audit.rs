@@ -33,6 +33,7 @@ pub struct Invocation {
     started: String,
     clock: Instant,
     claimed_user: String,
+    key: Option<String>,
     argv: Vec<String>,
 }
 
@@ -52,8 +53,8 @@ pub struct Ending {
 }
 
 impl Invocation {
-    /// Begins now. `argv` has its secrets masked already.
-    pub fn begin(claimed_user: &str, argv: impl IntoIterator<Item = Vec<u8>>) -> Self {
+    /// Begins now. `argv` has its secrets masked already; `key` is the one that the client proved, by stream.
+    pub fn begin(claimed_user: &str, key: Option<&str>, argv: impl IntoIterator<Item = Vec<u8>>) -> Self {
         let mut left = ARGV_LIMIT;
         let mut shown = Vec::new();
         for argument in argv {
@@ -65,15 +66,23 @@ impl Invocation {
             shown.push(String::from_utf8_lossy(&argument).into_owned());
         }
         let claimed_user = claimed_user.chars().take(256).collect();
-        Self { started: time::now(), clock: Instant::now(), claimed_user, argv: shown }
+        let key = key.map(str::to_owned);
+        Self { started: time::now(), clock: Instant::now(), claimed_user, key, argv: shown }
     }
 
     /// The line: one JSON object.
     pub fn line(&self, ending: &Ending) -> String {
-        let Self { started, clock, claimed_user, argv } = self;
+        let Self { started, clock, claimed_user, key, argv } = self;
         let Ending { how, code, stdin, stdout, stderr } = ending;
         let mut line = format!("{{\"time\":\"{started}\",\"event\":\"run\",\"claimedUser\":");
         quote(&mut line, claimed_user);
+        match key {
+            Some(key) => {
+                line.push_str(",\"transport\":\"stream\",\"key\":");
+                quote(&mut line, key);
+            }
+            None => line.push_str(",\"transport\":\"exec\""),
+        }
         line.push_str(",\"argv\":[");
         for (at, argument) in argv.iter().enumerate() {
             if at > 0 {
@@ -173,12 +182,14 @@ mod tests {
 
     #[test]
     fn a_line_is_one_json_object_on_one_line() {
-        let run = Invocation::begin("jo \"x\"", [b"echo".to_vec(), b"a\nb\x1b[31m\xff".to_vec()]);
+        let run =
+            Invocation::begin("jo \"x\"", Some("AAAA"), [b"echo".to_vec(), b"a\nb\x1b[31m\xff".to_vec()]);
         let ending = Ending { how: "exited", code: Some(3), stdin: 1, stdout: 2, stderr: 3 };
         let line = run.line(&ending);
         assert!(!line.contains('\n') && !line.contains('\x1b'), "{line}");
         for part in [
             r#""claimedUser":"jo \"x\"""#,
+            r#""transport":"stream","key":"AAAA","#,
             r#""argv":["echo","a\u000ab\u001b[31m"#,
             r#""outcome":"exited","code":3,"#,
             r#""stdinBytes":1,"stdoutBytes":2,"stderrBytes":3}"#,
@@ -189,7 +200,7 @@ mod tests {
 
     #[test]
     fn an_endless_argv_is_cut() {
-        let run = Invocation::begin("", std::iter::repeat_n(vec![b'x'; 1_000], 1_000));
+        let run = Invocation::begin("", None, std::iter::repeat_n(vec![b'x'; 1_000], 1_000));
         assert!(
             run.line(&Ending { how: "exited", code: None, stdin: 0, stdout: 0, stderr: 0 }).len()
                 < LINE_LIMIT

@@ -8,6 +8,7 @@
 pub mod audit;
 pub mod credentials;
 pub mod serve;
+mod stream;
 pub mod supervise;
 mod sys;
 mod time;

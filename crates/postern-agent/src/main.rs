@@ -1,24 +1,31 @@
 //! `postern-agent`: see the library.
 
 use postern_agent::credentials;
+use postern_agent::serve::Stream;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: postern-agent run [--unlink] | serve | credentials | which TOOL | --version\n";
+const USAGE: &str = "usage: postern-agent run [--unlink | --key KEY] | serve [--stream PORT KEYS] | credentials \
+                     | which TOOL | --version\n";
 
 fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args_os().skip(1).collect();
     let arguments: Vec<_> = arguments.iter().map(|argument| argument.to_string_lossy()).collect();
     match arguments.iter().map(AsRef::as_ref).collect::<Vec<&str>>()[..] {
-        ["run"] => postern_agent::supervise::main(),
+        ["run"] => postern_agent::supervise::main(None),
+        ["run", "--key", key] => postern_agent::supervise::main(Some(key)),
         ["run", "--unlink"] => {
             // Injected: the file has served once it runs, and nothing of it may stay in someone else's pod.
             if let Ok(own) = std::env::current_exe() {
                 let _ = std::fs::remove_file(own);
             }
-            postern_agent::supervise::main()
+            postern_agent::supervise::main(None)
         }
-        ["serve"] => postern_agent::serve::main(),
+        ["serve"] => postern_agent::serve::main(None),
+        ["serve", "--stream", port, keys] => match port.parse() {
+            Ok(port) => postern_agent::serve::main(Some(Stream { port, keys: Path::new(keys) })),
+            Err(_) => usage(),
+        },
         ["--version"] => {
             say(concat!("postern-agent ", env!("CARGO_PKG_VERSION"), "\n"));
             ExitCode::SUCCESS
@@ -42,11 +49,13 @@ fn main() -> ExitCode {
             }
             None => ExitCode::FAILURE,
         },
-        _ => {
-            let _ = rustix::io::write(rustix::stdio::stderr(), USAGE.as_bytes());
-            ExitCode::from(2)
-        }
+        _ => usage(),
     }
+}
+
+fn usage() -> ExitCode {
+    let _ = rustix::io::write(rustix::stdio::stderr(), USAGE.as_bytes());
+    ExitCode::from(2)
 }
 
 fn say(text: &str) {

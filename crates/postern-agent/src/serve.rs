@@ -2,20 +2,32 @@
 //!
 //! Everything that is reparented to PID 1 was left behind by a supervisor that was killed: it is ended.
 
-use crate::audit::{BUSY, LINE_LIMIT, SOCKET, STOPPING, WELCOME};
+use crate::audit::{BUSY, LINE_LIMIT, SOCKET, STOPPING, WELCOME, quote};
+use crate::stream::{Gate, Ready};
 use crate::{sys, time};
 use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::fd::AsFd as _;
 use rustix::process::{Pid, Signal};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 /// Supervisors connected at a time; a process in the pod cannot make PID 1 grow without bound.
 const MAX_RUNS: usize = 256;
 
+/// Where the stream transport listens, and the directory of its keys.
+#[derive(Debug, Clone, Copy)]
+pub struct Stream<'a> {
+    /// On both loopbacks.
+    pub port: u16,
+    /// `authorized_keys` and `audience`.
+    pub keys: &'a Path,
+}
+
 /// Runs until SIGTERM and the end of the last command.
-pub fn main() -> ExitCode {
+pub fn main(stream: Option<Stream<'_>>) -> ExitCode {
     sys::harden();
     let signals = sys::Signals::catch(&[libc::SIGCHLD, libc::SIGTERM, libc::SIGINT]);
     let Ok(signals) = signals else { return ExitCode::FAILURE };
@@ -23,22 +35,34 @@ pub fn main() -> ExitCode {
         Ok(listener) => Some(listener),
         Err(error) => {
             // Commands still run without it; the log says that it is not to be trusted.
-            log(&format!(
-                "{{\"time\":\"{}\",\"event\":\"error\",\"message\":\"no audit socket: {error}\"}}",
-                time::now()
-            ));
+            trouble(&format!("no audit socket: {error}"));
             None
         }
     };
-    event("serving");
-    Server { listener, runs: Vec::new(), stopping: false }.serve(&signals);
-    event("stopped");
+    let gate = stream.and_then(|Stream { port, keys }| match Gate::open(port, keys) {
+        Ok(gate) => Some(gate),
+        Err(error) => {
+            // Commands still run by exec.
+            trouble(&format!("no stream listener on port {port}: {error}"));
+            None
+        }
+    });
+    event("serving", gate.as_ref().map(Gate::port));
+    Server { listener, gate, runs: Vec::new(), stopping: false }.serve(&signals);
+    event("stopped", None);
     ExitCode::SUCCESS
 }
 
-fn event(name: &str) {
-    let version = env!("CARGO_PKG_VERSION");
-    log(&format!("{{\"time\":\"{}\",\"event\":\"{name}\",\"agentVersion\":\"{version}\"}}", time::now()));
+fn event(name: &str, stream_port: Option<u16>) {
+    let (time, version) = (time::now(), env!("CARGO_PKG_VERSION"));
+    let port = stream_port.map_or_else(String::new, |port| format!(",\"streamPort\":{port}"));
+    log(&format!("{{\"time\":\"{time}\",\"event\":\"{name}\",\"agentVersion\":\"{version}\"{port}}}"));
+}
+
+fn trouble(message: &str) {
+    let mut line = format!("{{\"time\":\"{}\",\"event\":\"error\",\"message\":", time::now());
+    quote(&mut line, message);
+    log(&format!("{line}}}"));
 }
 
 /// One line on stdout, which is the pod's log.
@@ -62,35 +86,77 @@ struct Running {
 
 struct Server {
     listener: Option<UnixListener>,
+    gate: Option<Gate>,
     runs: Vec<Running>,
     stopping: bool,
 }
 
+/// What a descriptor that became ready belongs to.
+#[derive(Clone, Copy)]
+enum Source {
+    Signals,
+    Audit,
+    Run(usize),
+    Stream(Ready),
+}
+
 impl Server {
     fn serve(mut self, signals: &sys::Signals) {
-        while !(self.stopping && self.runs.is_empty()) {
-            let mut interest = vec![PollFd::new(signals, PollFlags::IN)];
-            let first_run = 1 + usize::from(self.listener.is_some());
-            interest.extend(self.listener.iter().map(|listener| PollFd::new(listener, PollFlags::IN)));
-            interest.extend(self.runs.iter().map(|run| PollFd::new(&run.stream, PollFlags::IN)));
-            // Leftovers that ignore SIGTERM are looked at again each second.
-            let limit = Timespec { tv_sec: 1, tv_nsec: 0 };
-            if rustix::event::poll(&mut interest, Some(&limit)).is_err() {
-                interest.iter_mut().for_each(PollFd::clear_revents);
+        while !self.is_over() {
+            let ready = self.wait(signals);
+            let mut runs = Vec::new();
+            let mut streams = Vec::new();
+            for source in ready {
+                match source {
+                    Source::Signals => {
+                        self.stopping |= signals.take().iter().any(|&number| number != libc::SIGCHLD);
+                    }
+                    Source::Audit => self.accept(),
+                    Source::Run(at) => runs.push(at),
+                    Source::Stream(at) => streams.push(at),
+                }
             }
-            let ready: Vec<bool> = interest.iter().map(|fd| !fd.revents().is_empty()).collect();
-            drop(interest);
-            if ready[0] {
-                self.stopping |= signals.take().iter().any(|&number| number != libc::SIGCHLD);
+            // From the last to the first: each may be removed.
+            runs.into_iter().rev().for_each(|at| self.read(at));
+            if let Some(gate) = &mut self.gate {
+                gate.turn(&streams, self.stopping);
             }
-            end_leftovers();
-            for (at, _) in ready.iter().enumerate().skip(first_run).rev().filter(|(_, ready)| **ready) {
-                self.read(at - first_run);
-            }
-            if first_run == 2 && ready[1] {
-                self.accept();
-            }
+            self.end_leftovers();
         }
+    }
+
+    fn is_over(&self) -> bool {
+        self.stopping && self.runs.is_empty() && !self.gate.as_ref().is_some_and(Gate::is_busy)
+    }
+
+    /// Waits, and says what became ready.
+    fn wait(&self, signals: &sys::Signals) -> Vec<Source> {
+        let mut sources = vec![Source::Signals];
+        let mut interest = vec![PollFd::new(signals, PollFlags::IN)];
+        let mut add = |source, fd, flags| {
+            sources.push(source);
+            interest.push(PollFd::from_borrowed_fd(fd, flags));
+        };
+        if let Some(listener) = &self.listener {
+            add(Source::Audit, listener.as_fd(), PollFlags::IN);
+        }
+        for (at, run) in self.runs.iter().enumerate() {
+            add(Source::Run(at), run.stream.as_fd(), PollFlags::IN);
+        }
+        if let Some(gate) = &self.gate {
+            gate.interest(|ready, fd, flags| add(Source::Stream(ready), fd, flags));
+        }
+        // Leftovers that ignore SIGTERM are looked at again each second.
+        let second = Duration::from_secs(1);
+        let next = self.gate.as_ref().and_then(Gate::next);
+        let left = next.map_or(second, |next| next.saturating_duration_since(Instant::now()).min(second));
+        // Rounded up: a wait that ends a moment early would spin.
+        let limit = Timespec::try_from(left + Duration::from_millis(1)).ok();
+        if rustix::event::poll(&mut interest, limit.as_ref()).is_err() {
+            return Vec::new();
+        }
+        let ready = interest.iter().map(|fd| !fd.revents().is_empty());
+        ready.zip(sources).filter_map(|(ready, source)| ready.then_some(source)).collect()
     }
 
     fn accept(&mut self) {
@@ -123,6 +189,25 @@ impl Server {
             }
         }
     }
+
+    /// Reaps the dead and ends whoever was left to us.
+    fn end_leftovers(&mut self) {
+        loop {
+            match sys::reap() {
+                sys::Reaped::Child(pid, _) => {
+                    if let Some(gate) = &mut self.gate {
+                        gate.reaped(pid);
+                    }
+                }
+                sys::Reaped::NoChildren => return,
+                sys::Reaped::None => break,
+            }
+        }
+        let ours = |pid: &Pid| self.gate.as_ref().is_some_and(|gate| gate.started(*pid));
+        for pid in children().into_iter().filter(|pid| !ours(pid)) {
+            let _ = rustix::process::kill_process(pid, Signal::KILL);
+        }
+    }
 }
 
 /// The line as the supervisor sent it, or that it was killed before it could.
@@ -133,20 +218,6 @@ fn audited(line: &[u8]) -> String {
             line.to_owned()
         }
         _ => format!("{{\"time\":\"{}\",\"event\":\"run\",\"outcome\":\"supervisor-lost\"}}", time::now()),
-    }
-}
-
-/// Reaps the dead and ends whoever was left to us.
-fn end_leftovers() {
-    loop {
-        match sys::reap() {
-            sys::Reaped::Child(..) => {}
-            sys::Reaped::NoChildren => return,
-            sys::Reaped::None => break,
-        }
-    }
-    for pid in children() {
-        let _ = rustix::process::kill_process(pid, Signal::KILL);
     }
 }
 

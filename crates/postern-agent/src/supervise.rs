@@ -25,22 +25,24 @@ use std::path::Path;
 use std::process::ExitCode;
 
 /// Serves one client on stdin and stdout. Exits 0 when the client was told how it ended, 1 when it was lost.
-pub fn main() -> ExitCode {
+///
+/// `key` is the one that the client proved to PID 1, for the audit line; without it the client came by exec.
+pub fn main(key: Option<&str>) -> ExitCode {
     sys::harden();
     sys::adopt_orphans();
     let Ok(signals) = sys::Signals::catch(&[libc::SIGCHLD, libc::SIGTERM, libc::SIGHUP]) else {
         return ExitCode::FAILURE;
     };
     let Ok(mut link) = Link::on_stdio() else { return ExitCode::FAILURE };
-    match serve(&mut link, &signals) {
+    match serve(&mut link, &signals, key) {
         Ok(()) => ExitCode::SUCCESS,
         Err(Lost) => ExitCode::FAILURE,
     }
 }
 
-fn serve(link: &mut Link, signals: &sys::Signals) -> Result<(), Lost> {
+fn serve(link: &mut Link, signals: &sys::Signals, key: Option<&str>) -> Result<(), Lost> {
     link.send(&FromAgent::Hello(Hello { agent_version: env!("CARGO_PKG_VERSION").to_owned() }));
-    match prepare(link)? {
+    match prepare(link, key)? {
         Ok((prepared, log)) => {
             let Prepared { request, staged, patterns, environment, invocation } = prepared;
             let ending = match Child::start(&request, &environment) {
@@ -69,7 +71,7 @@ struct Prepared {
 }
 
 /// The request, its credentials and its files; everything that can fail before the command starts.
-fn prepare(link: &mut Link) -> Result<Result<(Prepared, Log), Failure>, Lost> {
+fn prepare(link: &mut Link, key: Option<&str>) -> Result<Result<(Prepared, Log), Failure>, Lost> {
     let request = match link.next(|frame| match frame {
         ToAgent::Request(request) => Some(*request),
         _ => None,
@@ -82,7 +84,7 @@ fn prepare(link: &mut Link) -> Result<Result<(Prepared, Log), Failure>, Lost> {
         Err(failure) => return Ok(Err(failure)),
     };
     let argv = request.argv.iter().map(|argument| patterns.mask(argument));
-    let invocation = Invocation::begin(&request.claimed_user, argv);
+    let invocation = Invocation::begin(&request.claimed_user, key, argv);
     let log = match Log::open(Path::new(SOCKET)) {
         Ok(log) => log,
         Err(refused) => {

@@ -65,6 +65,12 @@ pub(crate) fn widen(pipe: impl AsFd) {
     let _ = pipe;
 }
 
+/// Closes a connection at once: nothing of it stays in the kernel's tables.
+pub(crate) fn reset(stream: std::net::TcpStream) {
+    let _ = rustix::net::sockopt::set_socket_linger(&stream, Some(std::time::Duration::ZERO));
+    drop(stream);
+}
+
 /// Signals as bytes on a pipe, so that the one `poll` sees them too.
 #[derive(Debug)]
 pub(crate) struct Signals(&'static OwnedFd);

@@ -28,6 +28,10 @@ pub struct Config {
     pub image_mirror: Option<String>,
     /// The Secret in the ops namespace that images are pulled with.
     pub image_pull_secret: Option<String>,
+    /// How `run` reaches the ops pod: `exec`, `stream` or `auto`.
+    pub transport: Option<String>,
+    /// A private key of one's own for streams, instead of the install's.
+    pub stream_key: Option<PathBuf>,
     /// Credentials by name.
     pub credentials: BTreeMap<String, CredentialEntry>,
     /// Defaults for single tools, by the command's name.
@@ -100,6 +104,14 @@ impl Config {
 
     fn validate(&self, path: &Path) -> Result<(), ConfigError> {
         let invalid = |key: String, why: String| ConfigError::Invalid { path: path.to_owned(), key, why };
+        if let Some(transport) = &self.transport
+            && !["exec", "stream", "auto"].contains(&transport.as_str())
+        {
+            return Err(invalid(
+                "transport".to_owned(),
+                format!("{transport:?} is not exec, stream or auto"),
+            ));
+        }
         for (name, CredentialEntry { value_base64, source }) in &self.credentials {
             if value_base64.as_ref().is_some_and(|value| decode(value).is_none()) {
                 return Err(invalid(

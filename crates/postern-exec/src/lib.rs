@@ -2,6 +2,7 @@
 //!
 //! * [`session`]: the client's end of the agent protocol, over any [`transport`].
 //! * [`plain`]: an exec in a container without the agent; it ends with a Status or it is an error.
+//! * [`stream`]: sessions over a port-forward to the ops pod's agent, without the runtime's exec.
 //! * [`target`]: which pod and container `exec` means.
 //! * [`inject`]: the agent into a container that has it not.
 //!
@@ -13,6 +14,7 @@ pub mod inject;
 mod io;
 pub mod plain;
 pub mod session;
+pub mod stream;
 pub mod target;
 pub mod transport;
 

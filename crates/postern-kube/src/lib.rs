@@ -7,6 +7,7 @@ mod connect;
 mod error;
 pub mod exec;
 pub mod pods;
+pub mod portforward;
 mod resolver;
 
 pub use connect::{Cluster, Target};

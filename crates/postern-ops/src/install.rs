@@ -5,6 +5,7 @@
 
 mod planned;
 mod pod;
+mod stream;
 
 use crate::diagnose::{self, Diagnosis};
 use crate::settings::{Access, InvalidSetting, Settings};
@@ -107,7 +108,11 @@ pub async fn install(
     let before = install.account().await?;
     install.secret().await?;
     install.roles(&before).await?;
+    let key = install.stream().await?;
     install.pod().await?;
+    if let Some(key) = key {
+        install.announce(&key).await?;
+    }
     Ok(install.report)
 }
 
@@ -345,6 +350,11 @@ pub fn manifests(settings: &Settings) -> Result<Vec<DynamicObject>, serde_json::
     }
     for (role, binding) in pairs {
         all.extend([apply::dynamic(&role)?, apply::dynamic(&binding)?]);
+    }
+    if settings.stream {
+        // Their content is made by each install.
+        all.push(apply::dynamic(&objects::secret_named(names::STREAM_SECRET, "never"))?);
+        all.push(apply::dynamic(&objects::config_map(names::STREAM_KEYS, []))?);
     }
     all.push(apply::dynamic(&objects::pod(settings, &credential))?);
     Ok(all)

@@ -14,6 +14,7 @@ mod podstate;
 pub mod rules;
 pub mod settings;
 pub mod show;
+pub mod stream;
 pub mod uninstall;
 
 pub use diagnose::Diagnosis;

@@ -10,6 +10,12 @@ pub const NAME: &str = "postern-ops";
 pub const SECRET: &str = "postern-ops-credentials";
 /// The Role that opens the one credential Secret.
 pub const SECRET_ROLE: &str = "postern-ops-credentials";
+/// The Secret with the stream transport's private key.
+pub const STREAM_SECRET: &str = "postern-ops-stream";
+/// The `ConfigMap` with the public keys that the agent's listener takes.
+pub const STREAM_KEYS: &str = "postern-ops-stream-keys";
+/// Where the pod mounts them.
+pub const STREAM_DIRECTORY: &str = "/etc/postern/stream";
 /// The pod's only container.
 pub const CONTAINER: &str = "tools";
 /// The agent in the image.
@@ -23,6 +29,8 @@ pub const ROTATED_AT: &str = "postern.dev/rotated-at";
 pub const CREDENTIAL_VERSION: &str = "postern.dev/credential-version";
 /// A hash over the pod's desired spec.
 pub const SPEC_HASH: &str = "postern.dev/spec-hash";
+/// The stream transport's public key that the pod is to take; a change makes the kubelet look at once.
+pub const STREAM_KEY: &str = "postern.dev/stream-key";
 /// Which namespaces the ServiceAccount was given access to.
 pub const CLUSTER_ACCESS: &str = "postern.dev/cluster-access";
 

@@ -6,9 +6,9 @@ use crate::settings::{Access, Settings};
 use postern_kube::apply::metadata;
 use postern_kube::k8s_openapi::ByteString;
 use postern_kube::k8s_openapi::api::core::v1::{
-    Capabilities, Container, EmptyDirVolumeSource, EnvVar, LocalObjectReference, Namespace, Pod,
-    PodSecurityContext, PodSpec, ResourceRequirements, SeccompProfile, Secret, SecretVolumeSource,
-    SecurityContext, ServiceAccount, Volume, VolumeMount,
+    Capabilities, ConfigMap, ConfigMapVolumeSource, Container, EmptyDirVolumeSource, EnvVar,
+    LocalObjectReference, Namespace, Pod, PodSecurityContext, PodSpec, ResourceRequirements, SeccompProfile,
+    Secret, SecretVolumeSource, SecurityContext, ServiceAccount, Volume, VolumeMount,
 };
 use postern_kube::k8s_openapi::api::rbac::v1::{
     ClusterRole, ClusterRoleBinding, PolicyRule, Role, RoleBinding, RoleRef, Subject,
@@ -58,7 +58,12 @@ pub fn secret_data(settings: &Settings) -> BTreeMap<String, ByteString> {
 
 /// The credential Secret; always there, empty without a static key.
 pub fn secret(data: BTreeMap<String, ByteString>, rotated_at: &str) -> Secret {
-    let mut metadata = metadata(Some(names::NAMESPACE), names::SECRET, labels());
+    Secret { data: Some(data), ..secret_named(names::SECRET, rotated_at) }
+}
+
+/// A Secret of ours without data.
+pub fn secret_named(name: &str, rotated_at: &str) -> Secret {
+    let mut metadata = metadata(Some(names::NAMESPACE), name, labels());
     metadata.annotations = Some(
         [
             (names::ROTATED_AT.to_owned(), rotated_at.to_owned()),
@@ -67,7 +72,16 @@ pub fn secret(data: BTreeMap<String, ByteString>, rotated_at: &str) -> Secret {
         ]
         .into(),
     );
-    Secret { metadata, data: Some(data), type_: Some("Opaque".to_owned()), ..Secret::default() }
+    Secret { metadata, type_: Some("Opaque".to_owned()), ..Secret::default() }
+}
+
+/// A `ConfigMap` of ours.
+pub fn config_map<const N: usize>(name: &str, data: [(&str, String); N]) -> ConfigMap {
+    ConfigMap {
+        metadata: metadata(Some(names::NAMESPACE), name, labels()),
+        data: Some(data.map(|(key, value)| (key.to_owned(), value)).into()),
+        ..ConfigMap::default()
+    }
 }
 
 /// The Secret that the pod is made with.
@@ -124,11 +138,17 @@ fn pod_spec(settings: &Settings) -> PodSpec {
         value: Some(value.to_owned()),
         value_from: None,
     };
+    let mut command = vec![names::AGENT.to_owned(), "serve".to_owned()];
+    if settings.stream {
+        let port = postern_wire::STREAM_PORT.to_string();
+        command.extend(["--stream".to_owned(), port, names::STREAM_DIRECTORY.to_owned()]);
+    }
+    let stream_mount = settings.stream.then(|| mount("stream", names::STREAM_DIRECTORY, true));
     let container = Container {
         name: names::CONTAINER.to_owned(),
         image: Some(settings.image.clone()),
         image_pull_policy: Some("IfNotPresent".to_owned()),
-        command: Some(vec![names::AGENT.to_owned(), "serve".to_owned()]),
+        command: Some(command),
         working_dir: Some("/home/ops".to_owned()),
         env: Some(vec![env("HOME", "/home/ops"), env("TMPDIR", "/tmp")]),
         resources: Some(ResourceRequirements {
@@ -143,12 +163,17 @@ fn pod_spec(settings: &Settings) -> PodSpec {
             run_as_non_root: Some(true),
             ..SecurityContext::default()
         }),
-        volume_mounts: Some(vec![
-            mount("home", "/home/ops", false),
-            mount("tmp", "/tmp", false),
-            mount("run", "/run/postern", false),
-            mount("credentials", "/var/run/secrets/postern/credentials", true),
-        ]),
+        volume_mounts: Some(
+            [
+                mount("home", "/home/ops", false),
+                mount("tmp", "/tmp", false),
+                mount("run", "/run/postern", false),
+                mount("credentials", "/var/run/secrets/postern/credentials", true),
+            ]
+            .into_iter()
+            .chain(stream_mount)
+            .collect(),
+        ),
         ..Container::default()
     };
     let credentials = Volume {
@@ -181,13 +206,27 @@ fn pod_spec(settings: &Settings) -> PodSpec {
             .clone()
             .map(|name| vec![LocalObjectReference { name }]),
         containers: vec![container],
-        volumes: Some(vec![
-            empty_dir("home", "1Gi"),
-            empty_dir("tmp", "1Gi"),
-            empty_dir("run", "1Mi"),
-            credentials,
-        ]),
+        volumes: Some(
+            [empty_dir("home", "1Gi"), empty_dir("tmp", "1Gi"), empty_dir("run", "1Mi"), credentials]
+                .into_iter()
+                .chain(settings.stream.then(stream_keys))
+                .collect(),
+        ),
         ..PodSpec::default()
+    }
+}
+
+/// The public keys that the agent's listener takes; the private one is in a Secret that the pod does not name.
+fn stream_keys() -> Volume {
+    Volume {
+        name: "stream".to_owned(),
+        config_map: Some(ConfigMapVolumeSource {
+            name: names::STREAM_KEYS.to_owned(),
+            default_mode: Some(0o444),
+            items: None,
+            optional: None,
+        }),
+        ..Volume::default()
     }
 }
 
@@ -241,18 +280,7 @@ pub fn cluster_role() -> (ClusterRole, ClusterRoleBinding) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
-
-    fn settings(access: Access) -> Settings {
-        Settings {
-            image: "example/ops:1".to_owned(),
-            image_pull_secret: None,
-            access,
-            credentials: Vec::new(),
-            timeout: Duration::from_secs(60),
-            force: false,
-        }
-    }
+    use crate::settings::tests::settings;
 
     fn version() -> CredentialVersion {
         CredentialVersion { version: "uid.1".to_owned(), rotated_at: "2026-01-01T00:00:00Z".to_owned() }

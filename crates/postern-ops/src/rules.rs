@@ -105,9 +105,24 @@ pub const INSTALLER: &[Rule] = &[
     Rule {
         group: "",
         resources: &["secrets"],
-        names: &[names::SECRET],
+        names: &[names::SECRET, names::STREAM_SECRET],
         verbs: &["get", "list", "watch", "patch", "delete"],
-        reason: "a re-install compares and rotates the credential, an uninstall deletes it and waits; no other Secret",
+        reason: "a re-install compares and rotates the credential and the stream's key, an uninstall deletes them and \
+                 waits; no other Secret",
+    },
+    Rule {
+        group: "",
+        resources: &["configmaps"],
+        names: &[],
+        verbs: &["create"],
+        reason: "an install with --stream makes the list of authorized keys (a create cannot be limited to a name)",
+    },
+    Rule {
+        group: "",
+        resources: &["configmaps"],
+        names: &[names::STREAM_KEYS],
+        verbs: &["get", "list", "watch", "patch", "delete"],
+        reason: "a re-install rotates the keys, `ops authorize` changes them, an uninstall deletes them and waits",
     },
     Rule {
         group: "",
@@ -158,6 +173,32 @@ pub const RUNNER: &[Rule] = &[Rule {
     verbs: &["create", "get"],
     reason: "`postern run` is one exec into this one pod (get before Kubernetes 1.35, create since)",
 }];
+
+/// For a person who runs tools by stream, in the ops namespace.
+pub const STREAMER: &[Rule] = &[
+    Rule {
+        group: "",
+        resources: &["pods/portforward"],
+        names: &[names::NAME],
+        verbs: &["create", "get"],
+        reason: "`postern run --transport stream` is one port-forward to this one pod (get before Kubernetes 1.35, \
+                 create since)",
+    },
+    Rule {
+        group: "",
+        resources: &["secrets"],
+        names: &[names::STREAM_SECRET],
+        verbs: &["get"],
+        reason: "the private key that the agent's listener asks for (not needed with a key of one's own)",
+    },
+    Rule {
+        group: "",
+        resources: &["configmaps"],
+        names: &[names::STREAM_KEYS],
+        verbs: &["get"],
+        reason: "with a key of one's own, which installation it has to be proved to",
+    },
+];
 
 /// For a person who looks, in the ops namespace.
 pub const VIEWER: &[Rule] = &[
@@ -264,6 +305,12 @@ pub const OPERATORS: &[OperatorRole] = &[
         rules: RUNNER,
     },
     OperatorRole {
+        name: "postern-streamer",
+        scope: Scope::Ops,
+        purpose: "run tools in an ops pod that was installed with --stream, without the runtime's exec",
+        rules: STREAMER,
+    },
+    OperatorRole {
         name: "postern-viewer",
         scope: Scope::Ops,
         purpose: "look at the ops pod and its audit log; reads no Secret",
@@ -289,9 +336,18 @@ mod tests {
 
     #[test]
     fn every_rule_has_a_reason_and_no_wildcard() {
-        let all =
-            [ACCESS, ACCESS_SECRET, INSTALLER, INSTALLER_ACCESS, RUNNER, VIEWER, AUDITOR, AUDITOR_CLUSTER]
-                .concat();
+        let all = [
+            ACCESS,
+            ACCESS_SECRET,
+            INSTALLER,
+            INSTALLER_ACCESS,
+            RUNNER,
+            STREAMER,
+            VIEWER,
+            AUDITOR,
+            AUDITOR_CLUSTER,
+        ]
+        .concat();
         for rule in all {
             assert!(rule.reason.len() > 20, "{rule:?}");
             assert!(!rule.verbs.contains(&"*") && !rule.resources.contains(&"*") && rule.group != "*");

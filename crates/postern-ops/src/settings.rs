@@ -58,6 +58,8 @@ pub struct Settings {
     pub access: Access,
     /// The credentials for its tools; none for "no static key".
     pub credentials: Vec<(Credential, Secret)>,
+    /// Whether the agent also takes runs by port-forward.
+    pub stream: bool,
     /// How long the pod may take to be ready, and running tools to finish.
     pub timeout: Duration,
     /// Replaces the pod even if nothing changed.
@@ -108,8 +110,20 @@ pub fn dns_name(setting: &'static str, value: &str, limit: usize) -> Result<(), 
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+
+    pub(crate) fn settings(access: Access) -> Settings {
+        Settings {
+            image: "example/ops:1".to_owned(),
+            image_pull_secret: None,
+            access,
+            credentials: Vec::new(),
+            stream: false,
+            timeout: Duration::from_secs(60),
+            force: false,
+        }
+    }
 
     #[test]
     fn access_survives_its_annotation() {

@@ -117,7 +117,12 @@ pub async fn plan(cluster: &Cluster) -> Result<Plan, KubeError> {
 fn candidates(recorded: &str, labelled: Vec<ObjectRef>) -> Vec<ObjectRef> {
     let ops = Some(names::NAMESPACE);
     let (namespaces, _) = Access::parse(recorded);
-    let mut all = vec![ObjectRef::of::<Pod>(ops, names::NAME), ObjectRef::of::<Secret>(ops, names::SECRET)];
+    let mut all = vec![
+        ObjectRef::of::<Pod>(ops, names::NAME),
+        ObjectRef::of::<Secret>(ops, names::SECRET),
+        crate::stream::secret_ref(),
+        crate::stream::keys_ref(),
+    ];
     let mut granted: BTreeSet<(String, &str)> =
         namespaces.into_iter().map(|namespace| (namespace, names::NAME)).collect();
     granted.insert((names::NAMESPACE.to_owned(), names::SECRET_ROLE));

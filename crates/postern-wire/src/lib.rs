@@ -16,11 +16,14 @@
 mod decode;
 mod fields;
 mod frames;
+mod mux;
+pub mod stream;
 
 pub use decode::{Decoder, WireError};
 pub use frames::{
     Failure, FailureKind, FileSpec, FromAgent, Hello, Outcome, Request, TerminalSize, ToAgent, Trailer,
 };
+pub use mux::{Mux, SESSION_CREDIT};
 
 /// Version of the protocol; both ends must have the same.
 pub const VERSION: u16 = 1;
@@ -35,7 +38,10 @@ pub const MAX_PAYLOAD: usize = 1024 * 1024;
 pub const CHUNK: usize = 32 * 1024;
 
 /// Bytes of stdin that the client may send before the agent grants more with a window frame.
-pub const STDIN_WINDOW: usize = 1024 * 1024;
+pub const STDIN_WINDOW: usize = 4 * 1024 * 1024;
+
+/// Where an ops pod installed with `--stream` listens on its loopback.
+pub const STREAM_PORT: u16 = 7483;
 
 /// A side that has nothing to say sends a heartbeat this often, in milliseconds.
 pub const HEARTBEAT_MS: u64 = 1_000;

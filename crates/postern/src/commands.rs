@@ -4,6 +4,7 @@ mod agents;
 mod credentials;
 mod exec;
 mod ops_audit;
+mod ops_authorize;
 mod ops_install;
 mod ops_logs;
 mod ops_rbac;
@@ -12,6 +13,7 @@ mod ops_uninstall;
 mod reference;
 mod run;
 mod streams;
+mod transports;
 
 use crate::cli::ops::Ops;
 use crate::cli::{Cli, Command, Global};
@@ -49,7 +51,7 @@ pub(crate) fn main() -> ExitCode {
     postern_agent::harden();
     let Cli { global, command } = parse();
     if matches!(command, Command::Agent) {
-        return postern_agent::supervise::main();
+        return postern_agent::supervise::main(None);
     }
     let mut printer = Printer::new(global.output, global.verbose);
     match dispatch(global, command, &mut printer) {
@@ -96,6 +98,7 @@ fn dispatch(global: Global, command: Command, printer: &mut Printer) -> Result<u
             Command::Ops(Ops::Install(args)) => ops_install::run(&context, args, printer).await,
             Command::Ops(Ops::Show(args)) => ops_show::run(&context, args, printer).await,
             Command::Ops(Ops::Uninstall(args)) => ops_uninstall::run(&context, args, printer).await,
+            Command::Ops(Ops::Authorize(args)) => ops_authorize::run(&context, args, printer).await,
             Command::Ops(Ops::Logs(args)) => ops_logs::run(&context, args, printer).await,
             Command::Ops(Ops::Audit(args)) => ops_audit::run(&context, args, printer).await,
             Command::Ops(Ops::Rbac(args)) => ops_rbac::run(&args, printer),

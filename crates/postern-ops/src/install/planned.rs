@@ -12,7 +12,7 @@ use postern_kube::apply::{self, ObjectRef};
 use postern_kube::k8s_openapi::ByteString;
 use postern_kube::k8s_openapi::api::core::v1::{Secret, ServiceAccount};
 use postern_kube::kube::core::DynamicObject;
-use postern_kube::kube::{Resource, ResourceExt as _};
+use postern_kube::kube::{Resource, ResourceExt};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -101,7 +101,7 @@ fn wider(before: &str, wish: &Access) -> String {
     both.into_iter().collect::<Vec<_>>().join(",")
 }
 
-fn now() -> String {
+pub(super) fn now() -> String {
     jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 

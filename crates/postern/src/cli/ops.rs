@@ -1,6 +1,7 @@
 //! `postern ops …`.
 
 use clap::{Args, Subcommand};
+use std::path::PathBuf;
 use std::time::Duration;
 
 #[derive(Debug, Subcommand)]
@@ -11,6 +12,8 @@ pub(crate) enum Ops {
     Show(Show),
     /// Show what would be removed; remove it with --confirm
     Uninstall(Uninstall),
+    /// Let an operator's own Ed25519 key open streams to the ops pod, or list and revoke such keys
+    Authorize(Authorize),
     /// Print the audit lines of past invocations
     Logs(Logs),
     /// Compare what the ops pod's `ServiceAccount` may do with what was declared; exit 1 on any excess
@@ -34,6 +37,9 @@ pub(crate) struct Install {
     /// Let tools use the cluster's API in these namespaces, or in `all`
     #[arg(long, value_name = "NAMESPACE", num_args = 1.., value_delimiter = ',')]
     pub(crate) cluster_access: Vec<String>,
+    /// Also take runs by port-forward (`run --transport stream`), with a new key; without it, that door is closed
+    #[arg(long)]
+    pub(crate) stream: bool,
     /// How long the pod may take to be ready, and running tools to finish
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = super::duration)]
     pub(crate) timeout: Duration,
@@ -41,6 +47,32 @@ pub(crate) struct Install {
     #[arg(long)]
     pub(crate) force: bool,
     /// Print what would change, as the server judges it; with -o yaml or json, the manifests
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  postern ops authorize --generate ~/.config/postern/stream.key\n  postern ops authorize \
+~/.ssh/id_ed25519.pub\n  postern ops authorize --list\n  postern ops authorize --revoke AAAAC3NzaC1lZDI1NTE5AAAAI…"
+)]
+pub(crate) struct Authorize {
+    /// A public key as `ssh-keygen -t ed25519` writes it; `-` for stdin
+    #[arg(value_name = "FILE", conflicts_with_all = ["generate", "list", "revoke"])]
+    pub(crate) file: Option<String>,
+    /// Make a private key at this path (PKCS#8 PEM, mode 0600) and authorize it
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["list", "revoke"])]
+    pub(crate) generate: Option<PathBuf>,
+    /// The comment that tells whose key it is [default: the one in the file, or the user of the kubeconfig]
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["list", "revoke"])]
+    pub(crate) name: Option<String>,
+    /// Print the keys that are authorized
+    #[arg(long, conflicts_with = "revoke")]
+    pub(crate) list: bool,
+    /// Take a key away: its base64 field, or its comment
+    #[arg(long, value_name = "KEY")]
+    pub(crate) revoke: Option<String>,
+    /// Print what would change
     #[arg(long)]
     pub(crate) dry_run: bool,
 }

@@ -2,6 +2,7 @@
 
 use clap::{Args, ValueEnum};
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::time::Duration;
 
 #[derive(Debug, Args)]
@@ -13,6 +14,12 @@ pub(crate) struct Run {
     /// Where it runs; never one in place of the other
     #[arg(long, value_enum, default_value_t)]
     pub(crate) backend: Backend,
+    /// How the ops pod is reached [default: `transport` of the config, else exec]
+    #[arg(long, value_enum)]
+    pub(crate) transport: Option<Transport>,
+    /// A private key of one's own for --transport stream [default: `streamKey` of the config, else the install's]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) stream_key: Option<PathBuf>,
     /// A variable for its environment; repeatable
     #[arg(short, long, value_name = "NAME=VALUE", value_parser = super::pair)]
     pub(crate) env: Vec<(String, String)>,
@@ -46,4 +53,14 @@ pub(crate) enum Backend {
     Ops,
     /// On this machine
     Local,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Transport {
+    /// By the runtime's exec
+    Exec,
+    /// By a port-forward to the agent, where it was installed with --stream
+    Stream,
+    /// By stream where that is installed and permitted, else by exec
+    Auto,
 }

@@ -11,7 +11,7 @@ use postern_secret::resolve::Resolved;
 use std::time::Duration;
 
 pub(super) async fn run(context: &Context, args: Args, printer: &mut Printer) -> Result<u8, Failure> {
-    let Args { image, image_pull_secret, credential, cluster_access, timeout, force, dry_run } = args;
+    let Args { image, image_pull_secret, credential, cluster_access, stream, timeout, force, dry_run } = args;
     let found = credentials::from_flags(context, &credential, printer)?;
     let settings = Settings {
         access: access(cluster_access)?,
@@ -20,6 +20,7 @@ pub(super) async fn run(context: &Context, args: Args, printer: &mut Printer) ->
             .into_iter()
             .map(|Resolved { credential, secret, from: _ }| (credential, secret))
             .collect(),
+        stream,
         timeout,
         force,
         ..defaults(context, image)
@@ -65,6 +66,7 @@ pub(super) fn defaults(context: &Context, image: Option<String>) -> Settings {
         image_pull_secret: context.config.image_pull_secret.clone(),
         access: Access::None,
         credentials: Vec::new(),
+        stream: false,
         timeout: Duration::from_secs(60),
         force: false,
     }

@@ -1,6 +1,6 @@
 //! `postern run`.
 
-use super::{Context, credentials, streams};
+use super::{Context, credentials, streams, transports};
 use crate::cli::run::{Backend, Run as Args};
 use crate::failure::Failure;
 use crate::printer::Printer;
@@ -19,12 +19,16 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub(super) async fn run(context: &Context, args: Args, printer: &mut Printer) -> Result<u8, Failure> {
-    let Args { backend, env, workdir, file, credential, stdin, tty, timeout, command } = args;
+    let Args { backend, transport, stream_key, env, workdir, file, credential, stdin, tty, timeout, command } =
+        args;
     if backend == Backend::Ops && !credential.is_empty() {
         return Err(Failure::usage(
             "--credential is for --backend local; the ops pod has its own",
             Some("give it to the pod with: postern ops install --credential NAME".to_owned()),
         ));
+    }
+    if backend == Backend::Local && (transport.is_some() || stream_key.is_some()) {
+        return Err(Failure::usage("--transport and --stream-key are for --backend ops", None));
     }
     let asked = Asked { env, workdir, stdin, tty, timeout };
     let mut request = asked.request(context, command, printer)?;
@@ -35,6 +39,13 @@ pub(super) async fn run(context: &Context, args: Args, printer: &mut Printer) ->
             let cluster = context.cluster().await.map_err(ExecError::Kube)?;
             request.credentials = true;
             request.claimed_user.clone_from(&cluster.user);
+            let transport = transports::chosen(context, transport);
+            if let Some(stream) =
+                transports::stream(context, &cluster, transport, stream_key, printer).await?
+            {
+                let (reader, writer) = stream.session();
+                return Ok(supervised(reader, writer, run(request), stdin, printer).await?);
+            }
             let (reader, writer) = open_agent(&cluster).await.map_err(ExecError::Kube)?;
             Ok(supervised(reader, writer, run(request), stdin, printer).await?)
         }

@@ -1,0 +1,165 @@
+//! A connection whose client has proved its key: sessions, and the bytes between them and the client.
+
+use super::Ready;
+use super::session::Session;
+use postern_wire::{Decoder, Mux};
+use rustix::event::PollFlags;
+use rustix::fd::{AsFd as _, BorrowedFd};
+use rustix::process::Pid;
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+/// Sessions on one connection, at a time.
+const MAX_SESSIONS: usize = 64;
+
+/// Output waiting for the client beyond this many bytes stops the reading of the sessions.
+const FULL: usize = 512 * 1024;
+
+/// A connection without a session is closed after this.
+const IDLE: Duration = Duration::from_secs(30);
+
+pub(super) struct Connection {
+    stream: TcpStream,
+    key: String,
+    decoder: Decoder,
+    out: Vec<u8>,
+    written: usize,
+    sessions: Vec<Session>,
+    last_id: u32,
+    idle_since: Option<Instant>,
+    lost: bool,
+}
+
+impl Connection {
+    pub(super) fn new(stream: TcpStream, key: String) -> Self {
+        Self {
+            stream,
+            key,
+            decoder: Decoder::default(),
+            out: Vec::new(),
+            written: 0,
+            sessions: Vec::new(),
+            last_id: 0,
+            idle_since: Some(Instant::now()),
+            lost: false,
+        }
+    }
+
+    pub(super) fn interest<'a>(&'a self, at: usize, add: &mut impl FnMut(Ready, BorrowedFd<'a>, PollFlags)) {
+        let mut flags = PollFlags::empty();
+        flags.set(PollFlags::IN, !self.sessions.iter().any(Session::is_behind));
+        flags.set(PollFlags::OUT, self.waiting() > 0);
+        // Even with nothing wanted: an end of the connection is always told.
+        add(Ready::Client(at), self.stream.as_fd(), flags);
+        for (number, session) in self.sessions.iter().enumerate() {
+            let mut flags = PollFlags::empty();
+            flags.set(PollFlags::IN, session.may_send() && self.waiting() < FULL);
+            flags.set(PollFlags::OUT, session.has_queue());
+            if let (Some(socket), false) = (&session.socket, flags.is_empty()) {
+                add(Ready::Session(at, number), socket.as_fd(), flags);
+            }
+        }
+    }
+
+    /// The client's socket is ready. Supervisors that it lets us start are added to `started`.
+    pub(super) fn client(&mut self, scratch: &mut [u8], stopping: bool, started: &mut Vec<Pid>) {
+        self.flush();
+        match rustix::io::read(&self.stream, &mut *scratch) {
+            Ok(0) => self.lost = true,
+            Ok(count) => {
+                self.decoder.push(&scratch[..count]);
+                self.messages(stopping, started);
+            }
+            Err(rustix::io::Errno::INTR | rustix::io::Errno::AGAIN) => {}
+            Err(_) => self.lost = true,
+        }
+    }
+
+    /// A session's socket is ready.
+    pub(super) fn session(&mut self, number: usize, scratch: &mut [u8]) {
+        // The client's own messages come first in a turn, and may have closed it.
+        let Some(session) = self.sessions.get_mut(number) else { return };
+        session.flush();
+        session.receive(scratch, &mut self.out);
+        self.flush();
+    }
+
+    fn messages(&mut self, stopping: bool, started: &mut Vec<Pid>) {
+        loop {
+            let message = match self.decoder.next_frame() {
+                Ok(None) => return,
+                Ok(Some((kind, payload))) => Mux::decode(kind, payload),
+                Err(error) => Err(error),
+            };
+            match message {
+                Ok(Mux::Open(id)) if id > self.last_id => {
+                    self.last_id = id;
+                    let free = !stopping && self.sessions.len() < MAX_SESSIONS;
+                    match free.then(|| Session::start(id, &self.key)) {
+                        Some(Ok((session, pid))) => {
+                            self.sessions.push(session);
+                            started.push(pid);
+                        }
+                        _ => Mux::Close(id).encode(&mut self.out),
+                    }
+                }
+                // What still comes for a session that has ended is of no use to anyone.
+                Ok(Mux::Data(id, bytes)) => {
+                    if let Some(session) = self.sessions.iter_mut().find(|session| session.id == id) {
+                        session.send(bytes);
+                    }
+                }
+                Ok(Mux::Credit(id, bytes)) => {
+                    if let Some(session) = self.sessions.iter_mut().find(|session| session.id == id) {
+                        session.grant(bytes);
+                    }
+                }
+                // The supervisor sees its client gone and ends what it runs.
+                Ok(Mux::Close(id)) => self.sessions.retain(|session| session.id != id),
+                Ok(Mux::Open(_)) | Err(_) => {
+                    self.lost = true;
+                    return;
+                }
+            }
+        }
+    }
+
+    fn waiting(&self) -> usize {
+        self.out.len() - self.written
+    }
+
+    fn flush(&mut self) {
+        while self.waiting() > 0 {
+            match rustix::io::write(&self.stream, &self.out[self.written..]) {
+                Ok(count) => self.written += count,
+                Err(rustix::io::Errno::INTR) => {}
+                Err(rustix::io::Errno::AGAIN) => return,
+                Err(_) => {
+                    self.lost = true;
+                    return;
+                }
+            }
+        }
+        self.out.clear();
+        self.written = 0;
+    }
+
+    /// Whether it goes on; when not, dropping it closes every session's socket, which ends their commands.
+    pub(super) fn is_alive(&mut self, now: Instant) -> bool {
+        self.flush();
+        self.sessions.retain(|session| session.socket.is_some());
+        self.idle_since = match self.sessions.is_empty() {
+            true => Some(self.idle_since.unwrap_or(now)),
+            false => None,
+        };
+        !self.lost && self.idle_until().is_none_or(|until| now < until)
+    }
+
+    pub(super) fn idle_until(&self) -> Option<Instant> {
+        self.idle_since.map(|since| since + IDLE)
+    }
+
+    pub(super) fn is_busy(&self) -> bool {
+        !self.lost && (!self.sessions.is_empty() || self.waiting() > 0)
+    }
+}

@@ -1,0 +1,33 @@
+//! The keys that the pod mounts, read anew for each proof: a rotated or revoked key counts as soon as it is mounted.
+
+use postern_wire::stream::{PublicKey, openssh};
+use std::path::{Path, PathBuf};
+
+/// Bytes that a file of ours may have; more is not read.
+const LIMIT: u64 = 64 * 1024;
+
+pub(super) struct Keys(PathBuf);
+
+impl Keys {
+    pub(super) fn at(directory: &Path) -> Self {
+        Self(directory.to_owned())
+    }
+
+    /// The key as its line writes it, and whom a proof must be meant for; `None` when it is not authorized.
+    pub(super) fn authorized(&self, key: &PublicKey) -> Option<(String, String)> {
+        let written = openssh(key);
+        let lines = self.read("authorized_keys")?;
+        let mut names = lines.lines().filter(|line| !line.trim_start().starts_with('#'));
+        names.find(|line| line.split_ascii_whitespace().nth(1) == Some(written.as_str()))?;
+        Some((written, self.read("audience")?.trim().to_owned()))
+    }
+
+    fn read(&self, name: &str) -> Option<String> {
+        let path = self.0.join(name);
+        let length = std::fs::metadata(&path).ok()?.len();
+        if length > LIMIT {
+            return None;
+        }
+        std::fs::read_to_string(path).ok()
+    }
+}

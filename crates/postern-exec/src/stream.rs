@@ -1,0 +1,286 @@
+//! The stream transport: runs in the ops pod that its agent starts itself, over one port-forward.
+//!
+//! [`open`] proves a [`Key`] to the agent and returns a [`Connection`]; each [`Connection::session`] is a reader and a
+//! writer for one run, with the same frames as an exec. Sessions share the connection and nothing else: what the agent
+//! sends in one is paid for by its own credit.
+
+mod key;
+mod pem;
+
+pub use key::{Key, KeyError};
+
+use crate::transport::{Incoming, Reader, Writer};
+use bytes::Bytes;
+use postern_kube::portforward::{PortBroke, PortReader, PortWriter};
+use postern_wire::stream::{Challenge, Nonce, StreamHello, Verdict, signed};
+use postern_wire::{CHUNK, Decoder, Mux, SESSION_CREDIT};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+/// Each step of the opening takes a round trip; a pod that needs longer is not going to answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Why there is no stream to the agent.
+#[derive(Debug, thiserror::Error)]
+pub enum StreamError {
+    /// The connection did not last.
+    #[error("{0}")]
+    Broke(String),
+    /// Nothing came.
+    #[error("the agent's listener did not answer within {} s", PATIENCE.as_secs())]
+    Silent,
+    /// Whoever listens does not speak our protocol.
+    #[error("what listens in the pod is not an agent of this release")]
+    NotAnAgent,
+    /// The key is not the pod's.
+    #[error("the agent refused the key: it is not authorized in this pod, or meant for another installation")]
+    Refused,
+    /// No room.
+    #[error("the agent has as many connections as it keeps")]
+    Busy,
+    /// The pod is on its way out.
+    #[error("the pod is being stopped and takes no more commands")]
+    Stopping,
+    /// No randomness or no signature.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+}
+
+impl From<PortBroke> for StreamError {
+    fn from(error: PortBroke) -> Self {
+        Self::Broke(error.to_string())
+    }
+}
+
+/// An authenticated connection to the agent. Dropping it, and every session of it, closes it.
+#[derive(Debug)]
+pub struct Connection {
+    shared: Arc<Shared>,
+    last_id: AtomicU32,
+}
+
+#[derive(Debug)]
+struct Shared {
+    writer: tokio::sync::Mutex<PortWriter>,
+    /// Where each session's bytes go. Bounded by the session's credit.
+    sessions: Mutex<HashMap<u32, mpsc::UnboundedSender<Incoming>>>,
+    /// How the connection ended.
+    ended: Mutex<Option<String>>,
+    reading: Mutex<Option<tokio::task::AbortHandle>>,
+}
+
+/// Proves `key` to the agent at the other end, for `audience` (see [`postern_wire::stream::audience`]).
+pub async fn open(
+    mut reader: PortReader,
+    mut writer: PortWriter,
+    key: &Key,
+    audience: &str,
+) -> Result<Connection, StreamError> {
+    let hello = StreamHello { key: key.public(), nonce: key::random::<{ size_of::<Nonce>() }>()? };
+    writer.send(&hello.encode()).await?;
+    let mut received = Received { reader: &mut reader, bytes: Vec::new() };
+    let challenge = received.exactly::<{ Challenge::SIZE }>().await?;
+    let challenge = Challenge::decode(&challenge).ok_or(StreamError::NotAnAgent)?;
+    writer.send(&key.sign(&signed(audience, &hello, &challenge))).await?;
+    let [verdict] = received.exactly::<1>().await?;
+    match Verdict::decode(verdict) {
+        Some(Verdict::Welcome) => {}
+        Some(Verdict::Refused) => return Err(StreamError::Refused),
+        Some(Verdict::Busy) => return Err(StreamError::Busy),
+        Some(Verdict::Stopping) => return Err(StreamError::Stopping),
+        None => return Err(StreamError::NotAnAgent),
+    }
+    let rest = received.bytes;
+    let shared = Arc::new(Shared {
+        writer: tokio::sync::Mutex::new(writer),
+        sessions: Mutex::default(),
+        ended: Mutex::default(),
+        reading: Mutex::default(),
+    });
+    let reading = tokio::spawn(read_all(reader, rest, Arc::downgrade(&shared))).abort_handle();
+    if let Ok(mut slot) = shared.reading.lock() {
+        *slot = Some(reading);
+    }
+    Ok(Connection { shared, last_id: AtomicU32::new(0) })
+}
+
+struct Received<'a> {
+    reader: &'a mut PortReader,
+    bytes: Vec<u8>,
+}
+
+impl Received<'_> {
+    async fn exactly<const N: usize>(&mut self) -> Result<[u8; N], StreamError> {
+        loop {
+            if let Some((found, rest)) = self.bytes.split_first_chunk::<N>() {
+                let found = *found;
+                self.bytes = rest.to_vec();
+                return Ok(found);
+            }
+            let next = tokio::time::timeout(PATIENCE, self.reader.next()).await;
+            match next.map_err(|_| StreamError::Silent)?? {
+                Some(bytes) => self.bytes.extend_from_slice(&bytes),
+                None => return Err(StreamError::Broke("the connection to the agent was closed".to_owned())),
+            }
+        }
+    }
+}
+
+/// Hands each session its bytes, until the connection ends or nobody is left to read for.
+async fn read_all(mut reader: PortReader, rest: Vec<u8>, shared: std::sync::Weak<Shared>) {
+    let mut decoder = Decoder::default();
+    decoder.push(&rest);
+    let how = loop {
+        let Some(alive) = shared.upgrade() else { return };
+        if let Err(error) = alive.take(&mut decoder) {
+            break format!("the agent's stream is damaged: {error}");
+        }
+        drop(alive);
+        match reader.next().await {
+            Ok(Some(bytes)) => decoder.push(&bytes),
+            Ok(None) => break "the connection to the agent was closed".to_owned(),
+            Err(error) => break error.to_string(),
+        }
+    };
+    let Some(shared) = shared.upgrade() else { return };
+    if let (Ok(mut ended), Ok(mut sessions)) = (shared.ended.lock(), shared.sessions.lock()) {
+        for (_, session) in sessions.drain() {
+            let _ = session.send(Incoming::Ended(how.clone()));
+        }
+        *ended = Some(how);
+    }
+}
+
+impl Shared {
+    fn take(&self, decoder: &mut Decoder) -> Result<(), postern_wire::WireError> {
+        while let Some((kind, payload)) = decoder.next_frame()? {
+            match Mux::decode(kind, payload)? {
+                Mux::Data(id, bytes) => self.give(id, Incoming::Bytes(Bytes::copy_from_slice(bytes))),
+                Mux::Close(id) => {
+                    self.give(
+                        id,
+                        Incoming::Ended("the agent ended the session before its trailer".to_owned()),
+                    );
+                    self.forget(id);
+                }
+                // The client's alone to send.
+                Mux::Open(_) | Mux::Credit(..) => return Err(postern_wire::WireError::UnknownKind(kind)),
+            }
+        }
+        Ok(())
+    }
+
+    fn give(&self, id: u32, incoming: Incoming) {
+        if let Ok(sessions) = self.sessions.lock()
+            && let Some(session) = sessions.get(&id)
+        {
+            let _ = session.send(incoming);
+        }
+    }
+
+    fn forget(&self, id: u32) {
+        if let Ok(mut sessions) = self.sessions.lock() {
+            sessions.remove(&id);
+        }
+    }
+
+    async fn send(&self, messages: &[u8]) -> Result<(), String> {
+        self.writer.lock().await.send(messages).await.map_err(|error| error.to_string())
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        // The reader holds the other half of the socket: with both gone it is closed.
+        if let Ok(mut reading) = self.reading.lock()
+            && let Some(reading) = reading.take()
+        {
+            reading.abort();
+        }
+    }
+}
+
+impl Connection {
+    /// A run of its own on this connection. The agent hears of it with its first frame.
+    pub fn session(&self) -> (SessionReader, SessionWriter) {
+        let id = self.last_id.fetch_add(1, Ordering::Relaxed) + 1;
+        let (sender, incoming) = mpsc::unbounded_channel();
+        if let (Ok(ended), Ok(mut sessions)) = (self.shared.ended.lock(), self.shared.sessions.lock()) {
+            match &*ended {
+                Some(how) => drop(sender.send(Incoming::Ended(how.clone()))),
+                None => drop(sessions.insert(id, sender)),
+            }
+        }
+        let reader = SessionReader { shared: self.shared.clone(), id, incoming, unpaid: 0 };
+        (reader, SessionWriter { shared: self.shared.clone(), id, began: false, closed: false })
+    }
+}
+
+/// The reading half of a session.
+#[derive(Debug)]
+pub struct SessionReader {
+    shared: Arc<Shared>,
+    id: u32,
+    incoming: mpsc::UnboundedReceiver<Incoming>,
+    /// Bytes given out that the agent was not paid back for.
+    unpaid: usize,
+}
+
+/// The writing half of a session.
+#[derive(Debug)]
+pub struct SessionWriter {
+    shared: Arc<Shared>,
+    id: u32,
+    began: bool,
+    closed: bool,
+}
+
+impl Reader for SessionReader {
+    async fn next(&mut self) -> Incoming {
+        // Who asks for more has dealt with what came.
+        if self.unpaid >= SESSION_CREDIT / 4 {
+            let mut message = Vec::new();
+            Mux::Credit(self.id, u32::try_from(self.unpaid).unwrap_or(u32::MAX)).encode(&mut message);
+            self.unpaid = 0;
+            // A connection that no longer takes it says so to its reader.
+            let _ = self.shared.send(&message).await;
+        }
+        let incoming = self.incoming.recv().await;
+        let incoming = incoming.unwrap_or_else(|| Incoming::Ended("the connection was closed".to_owned()));
+        if let Incoming::Bytes(bytes) = &incoming {
+            self.unpaid += bytes.len();
+        }
+        incoming
+    }
+}
+
+impl Drop for SessionReader {
+    fn drop(&mut self) {
+        self.shared.forget(self.id);
+    }
+}
+
+impl Writer for SessionWriter {
+    async fn send(&mut self, frames: &[u8]) -> Result<(), String> {
+        let mut messages = Vec::with_capacity(frames.len() + 64);
+        if !std::mem::replace(&mut self.began, true) {
+            Mux::Open(self.id).encode(&mut messages);
+        }
+        for piece in frames.chunks(CHUNK) {
+            Mux::Data(self.id, piece).encode(&mut messages);
+        }
+        self.shared.send(&messages).await
+    }
+
+    async fn close(&mut self) {
+        if self.began && !std::mem::replace(&mut self.closed, true) {
+            let mut message = Vec::new();
+            Mux::Close(self.id).encode(&mut message);
+            let _ = self.shared.send(&message).await;
+        }
+    }
+}

@@ -1,0 +1,284 @@
+//! The stream transport's keys in the cluster, and the way through them to the agent.
+//!
+//! The pod mounts a `ConfigMap` with the public keys that are authorized; the private key that every install makes anew
+//! lies in a Secret of its own, which the pod cannot name. Operators may add keys of their own to the `ConfigMap`.
+
+use crate::{names, objects};
+use postern_exec::stream::{Connection, Key, KeyError, StreamError, open};
+use postern_kube::apply::{self, ObjectRef};
+use postern_kube::k8s_openapi::ByteString;
+use postern_kube::k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use postern_kube::kube::core::DynamicObject;
+use postern_kube::{Cluster, KubeError, portforward};
+use postern_wire::stream::{PublicKey, audience, from_openssh, openssh};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// In the Secret: the private key, PKCS#8 DER.
+const PRIVATE: &str = "key.der";
+/// In the Secret: the random name of the installation.
+const INSTALLATION: &str = "installation";
+/// In the `ConfigMap`: lines as OpenSSH has them.
+pub const AUTHORIZED: &str = "authorized_keys";
+/// In the `ConfigMap`: whom a proof must be meant for.
+pub const AUDIENCE: &str = "audience";
+/// The comment of the line for the Secret's key.
+const OWN: &str = "postern-ops-install";
+
+/// After a rotation the kubelet needs a moment to bring the new key into the pod.
+const SYNC: Duration = Duration::from_secs(20);
+
+/// A private key and what it opens, as the Secret holds them.
+#[derive(Debug)]
+pub struct Opener {
+    /// The key.
+    pub key: Key,
+    /// The installation it is for.
+    pub installation: String,
+}
+
+/// Why there is no stream to the ops pod.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The cluster said no, or there is no such pod.
+    #[error(transparent)]
+    Kube(#[from] KubeError),
+    /// There are no keys.
+    #[error("the ops pod was not installed with --stream")]
+    NotInstalled,
+    /// The objects are not as an install leaves them.
+    #[error("{0} is not as an install leaves it: {1}")]
+    Damaged(ObjectRef, &'static str),
+    /// The key is of no use.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// The agent's side.
+    #[error("opening a stream to the ops pod: {0}")]
+    Stream(#[from] StreamError),
+}
+
+impl OpenError {
+    /// Whether streams are simply not there, or not for this user: an exec may do instead.
+    pub fn is_not_for_us(&self) -> bool {
+        match self {
+            Self::NotInstalled => true,
+            Self::Kube(error) => error.is_forbidden(),
+            Self::Damaged(..) | Self::Key(_) | Self::Stream(_) => false,
+        }
+    }
+}
+
+/// The Secret with the private key.
+pub fn secret_ref() -> ObjectRef {
+    ObjectRef::of::<Secret>(Some(names::NAMESPACE), names::STREAM_SECRET)
+}
+
+/// The `ConfigMap` with the public ones.
+pub fn keys_ref() -> ObjectRef {
+    ObjectRef::of::<ConfigMap>(Some(names::NAMESPACE), names::STREAM_KEYS)
+}
+
+/// A new key and a new installation.
+pub fn new_secret(rotated_at: &str) -> Result<Secret, KeyError> {
+    let mut secret = objects::secret_named(names::STREAM_SECRET, rotated_at);
+    // Half of a public key that is used for nothing else: random, and of no use to anyone.
+    let installation = openssh(&Key::from_pkcs8(&Key::generate()?, "the new key")?.public());
+    let installation =
+        installation.chars().rev().filter(char::is_ascii_alphanumeric).take(24).collect::<String>();
+    secret.data = Some(
+        [
+            (PRIVATE.to_owned(), ByteString(Key::generate()?)),
+            (INSTALLATION.to_owned(), ByteString(installation.into_bytes())),
+        ]
+        .into(),
+    );
+    Ok(secret)
+}
+
+/// What the Secret holds.
+pub fn opener(secret: &Secret) -> Result<Opener, OpenError> {
+    let damaged = |what| OpenError::Damaged(secret_ref(), what);
+    let data = secret.data.as_ref().ok_or_else(|| damaged("it is empty"))?;
+    let private = data.get(PRIVATE).ok_or_else(|| damaged("key.der is missing"))?;
+    let installation = data.get(INSTALLATION).ok_or_else(|| damaged("installation is missing"))?;
+    let installation =
+        String::from_utf8(installation.0.clone()).map_err(|_| damaged("installation is not text"))?;
+    let key = Key::from_pkcs8(&private.0, &format!("key.der of {}", secret_ref()))?;
+    Ok(Opener { key, installation })
+}
+
+/// The `ConfigMap` for this key and the operators' own lines.
+pub fn authorized(opener: &Opener, operators: &[String]) -> ConfigMap {
+    let Opener { key, installation } = opener;
+    let mut lines = format!("ssh-ed25519 {} {OWN}\n", openssh(&key.public()));
+    operators.iter().for_each(|line| lines.extend([line.as_str(), "\n"]));
+    let audience = audience(names::NAMESPACE, names::NAME, installation);
+    objects::config_map(names::STREAM_KEYS, [(AUTHORIZED, lines), (AUDIENCE, audience)])
+}
+
+/// The operators' own lines in a `ConfigMap` of ours.
+pub fn operators(keys: &DynamicObject) -> Vec<String> {
+    let text = keys.data["data"][AUTHORIZED].as_str().unwrap_or_default();
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    lines.filter(|line| line.split_ascii_whitespace().nth(2) != Some(OWN)).map(str::to_owned).collect()
+}
+
+/// An operator's line, checked: `ssh-ed25519 BASE64 [comment]`, as `ssh-keygen -t ed25519` writes it.
+pub fn parse_line(line: &str) -> Result<(PublicKey, String), String> {
+    let mut fields = line.split_ascii_whitespace();
+    let (kind, field) = (fields.next().unwrap_or_default(), fields.next().unwrap_or_default());
+    if kind != "ssh-ed25519" {
+        return Err(format!("its type is {kind:?}; only ssh-ed25519 keys can be authorized"));
+    }
+    let key = from_openssh(field).ok_or("the key after ssh-ed25519 cannot be read")?;
+    let comment = fields.collect::<Vec<_>>().join("-");
+    let comment = comment.chars().filter(char::is_ascii_graphic).take(128).collect::<String>();
+    let comment = if comment.is_empty() || comment == OWN { "operator".to_owned() } else { comment };
+    Ok((key, format!("ssh-ed25519 {field} {comment}")))
+}
+
+/// What [`authorize`] is to change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Authorization {
+    /// Adds this line, as [`parse_line`] returns it; a line with the same key is replaced.
+    Add(String),
+    /// Takes away the lines with this key or comment.
+    Revoke(String),
+}
+
+impl Authorization {
+    /// The operators' lines as they are to be.
+    fn plan(&self, mut lines: Vec<String>) -> Vec<String> {
+        let field = |line: &str, at| line.split_ascii_whitespace().nth(at).unwrap_or_default().to_owned();
+        match self {
+            Self::Add(line) => {
+                lines.retain(|other| field(other, 1) != field(line, 1));
+                lines.push(line.clone());
+            }
+            Self::Revoke(name) => lines.retain(|line| field(line, 1) != *name && field(line, 2) != *name),
+        }
+        lines
+    }
+}
+
+/// The operators' keys, before and after a change; nothing is written with `dry_run`, or without a change. The pod takes
+/// them as soon as the kubelet has brought them there.
+pub async fn authorize(
+    cluster: &Cluster,
+    change: Option<&Authorization>,
+    dry_run: bool,
+) -> Result<(Vec<String>, Vec<String>), OpenError> {
+    let of = keys_ref();
+    loop {
+        let keys = apply::get(cluster, &of).await?.ok_or(OpenError::NotInstalled)?;
+        let before = operators(&keys);
+        let after = change.map_or(before.clone(), |change| change.plan(before.clone()));
+        if dry_run || before == after {
+            return Ok((before, after));
+        }
+        let text = keys.data["data"][AUTHORIZED].as_str().unwrap_or_default();
+        let own = text.lines().filter(|line| line.split_ascii_whitespace().nth(2) == Some(OWN));
+        let text =
+            own.chain(after.iter().map(String::as_str)).fold(String::new(), |text, line| text + line + "\n");
+        let patch = serde_json::json!({
+            "metadata": { "resourceVersion": keys.metadata.resource_version },
+            "data": { AUTHORIZED: text },
+        });
+        match apply::merge(cluster, &of, &patch).await {
+            Ok(_) => return Ok((before, after)),
+            // An install or another operator wrote in the same moment.
+            Err(error) if error.is_conflict() => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// A stream to the ops pod's agent: with the operator's `own` key, else with the install's.
+///
+/// The port-forward is asked for while the key is being read. A key that was rotated a moment ago may take the
+/// kubelet some seconds to reach the pod; with `patient` that is waited for.
+pub async fn connect(cluster: &Cluster, own: Option<&Key>, patient: bool) -> Result<Connection, OpenError> {
+    let end = Instant::now() + SYNC;
+    loop {
+        match once(cluster, own).await {
+            Err(OpenError::Stream(StreamError::Refused)) if patient && Instant::now() < end => {
+                tokio::time::sleep(Duration::from_millis(500)).await;
+            }
+            other => return other,
+        }
+    }
+}
+
+async fn once(cluster: &Cluster, own: Option<&Key>) -> Result<Connection, OpenError> {
+    let forward = portforward::open(cluster, names::NAMESPACE, names::NAME, postern_wire::STREAM_PORT);
+    let (secret, keys) = (secret_ref(), keys_ref());
+    match own {
+        None => {
+            let (secret, forward) = tokio::join!(apply::get(cluster, &secret), forward);
+            let secret = secret?.ok_or(OpenError::NotInstalled)?;
+            let secret =
+                secret.try_parse().map_err(|_| OpenError::Damaged(secret_ref(), "it cannot be read"))?;
+            let Opener { key, installation } = opener(&secret)?;
+            let (reader, writer) = forward?;
+            let audience = audience(names::NAMESPACE, names::NAME, &installation);
+            Ok(open(reader, writer, &key, &audience).await?)
+        }
+        Some(key) => {
+            let (keys, forward) = tokio::join!(apply::get(cluster, &keys), forward);
+            let keys = keys?.ok_or(OpenError::NotInstalled)?;
+            let audience = keys.data["data"][AUDIENCE].as_str();
+            let audience = audience.ok_or(OpenError::Damaged(keys_ref(), "audience is missing"))?;
+            // It must be this pod's, or the proof could be carried to another.
+            if !audience.starts_with(&format!("{}/{}/", names::NAMESPACE, names::NAME)) {
+                return Err(OpenError::Damaged(keys_ref(), "audience is another pod's"));
+            }
+            let (reader, writer) = forward?;
+            Ok(open(reader, writer, key, audience).await?)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LINE: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEB";
+
+    #[test]
+    fn what_an_install_writes_it_can_read() {
+        let secret = new_secret("2026-01-01T00:00:00Z").unwrap();
+        let opener = opener(&secret).unwrap();
+        assert_eq!(opener.installation.len(), 24);
+        let map = authorized(&opener, &[format!("{LINE} jo@example.com")]);
+        let data = map.data.clone().unwrap();
+        assert_eq!(data[AUDIENCE], format!("postern-ops/postern-ops/{}", opener.installation));
+        assert_eq!(data[AUTHORIZED].lines().count(), 2);
+        // The operators' lines survive the next install; the install's own does not.
+        let again = operators(&apply::dynamic(&map).unwrap());
+        assert_eq!(again, [format!("{LINE} jo@example.com")]);
+    }
+
+    #[test]
+    fn a_key_is_authorized_once_and_revoked_by_either_name() {
+        let add = |line: &str, lines: &[String]| Authorization::Add(line.to_owned()).plan(lines.to_vec());
+        let lines = add(&format!("{LINE} jo"), &[]);
+        let lines = add(&format!("{LINE} jo-again"), &lines);
+        assert_eq!(lines, [format!("{LINE} jo-again")]);
+        let revoke = |name: &str| Authorization::Revoke(name.to_owned()).plan(lines.clone());
+        assert!(revoke("jo-again").is_empty() && revoke(&LINE[12..]).is_empty());
+        assert_eq!(revoke("someone"), lines);
+    }
+
+    #[test]
+    fn a_line_is_an_ed25519_key_or_it_is_refused() {
+        assert_eq!(parse_line(LINE).unwrap(), ([1; 32], format!("{LINE} operator")));
+        assert_eq!(parse_line(&format!("{LINE} jo smith")).unwrap().1, format!("{LINE} jo-smith"));
+        // Nobody passes for the install's key.
+        assert_eq!(parse_line(&format!("{LINE} {OWN}")).unwrap().1, format!("{LINE} operator"));
+        for wrong in
+            ["", "ssh-rsa AAAA", "ssh-ed25519", "ssh-ed25519 AAAA x", "command=\"x\" ssh-ed25519 AAAA"]
+        {
+            assert!(parse_line(wrong).is_err(), "{wrong}");
+        }
+    }
+}
