@@ -9,6 +9,7 @@ mod child;
 mod descendants;
 mod link;
 mod output;
+mod queue;
 mod run;
 mod staged;
 

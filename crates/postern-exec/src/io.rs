@@ -63,46 +63,63 @@ pub(crate) fn read_all(mut source: Box<dyn Read + Send>) -> mpsc::Receiver<Bytes
 }
 
 /// One of our outputs.
-pub(crate) struct Sink {
-    chunks: Option<mpsc::Sender<Bytes>>,
-    done: Option<oneshot::Receiver<io::Result<()>>>,
+pub(crate) struct Sink(State);
+
+enum State {
+    /// Nothing was written yet; most commands leave at least one output empty, and a thread takes its time.
+    Idle(Box<dyn Write + Send>),
+    Writing {
+        chunks: mpsc::Sender<Bytes>,
+        done: oneshot::Receiver<io::Result<()>>,
+    },
+    Finished,
 }
 
 impl Sink {
-    pub(crate) fn new(mut destination: Box<dyn Write + Send>) -> Self {
-        let (sender, mut receiver) = mpsc::channel::<Bytes>(DEPTH);
-        let (done, outcome) = oneshot::channel();
-        std::thread::spawn(move || {
-            let mut result = Ok(());
-            while let Some(chunk) = receiver.blocking_recv() {
-                result = destination.write_all(&chunk);
-                if result.is_err() {
-                    break;
-                }
-            }
-            let _ = done.send(result.and_then(|()| destination.flush()));
-        });
-        Self { chunks: Some(sender), done: Some(outcome) }
+    pub(crate) fn new(destination: Box<dyn Write + Send>) -> Self {
+        Self(State::Idle(destination))
     }
 
     /// Hands over a chunk; waits while the destination is slow.
     pub(crate) async fn write(&mut self, chunk: Bytes) -> Result<(), ExecError> {
-        let sent = match &self.chunks {
-            Some(chunks) => chunks.send(chunk).await.is_ok(),
-            None => false,
+        self.0 = match std::mem::replace(&mut self.0, State::Finished) {
+            State::Idle(destination) => begin(destination),
+            other => other,
+        };
+        let sent = match &self.0 {
+            State::Writing { chunks, done: _ } => chunks.send(chunk).await.is_ok(),
+            State::Idle(_) | State::Finished => false,
         };
         if sent { Ok(()) } else { self.finish().await }
     }
 
     /// Waits until everything is written.
     pub(crate) async fn finish(&mut self) -> Result<(), ExecError> {
-        self.chunks = None;
-        match self.done.take() {
-            Some(done) => match done.await {
-                Ok(result) => result.map_err(ExecError::Output),
-                Err(_) => Err(ExecError::Output(io::ErrorKind::BrokenPipe.into())),
-            },
-            None => Ok(()),
+        match std::mem::replace(&mut self.0, State::Finished) {
+            State::Idle(_) | State::Finished => Ok(()),
+            State::Writing { chunks, done } => {
+                drop(chunks);
+                match done.await {
+                    Ok(result) => result.map_err(ExecError::Output),
+                    Err(_) => Err(ExecError::Output(io::ErrorKind::BrokenPipe.into())),
+                }
+            }
         }
     }
+}
+
+fn begin(mut destination: Box<dyn Write + Send>) -> State {
+    let (chunks, mut receiver) = mpsc::channel::<Bytes>(DEPTH);
+    let (sender, done) = oneshot::channel();
+    std::thread::spawn(move || {
+        let mut result = Ok(());
+        while let Some(chunk) = receiver.blocking_recv() {
+            result = destination.write_all(&chunk);
+            if result.is_err() {
+                break;
+            }
+        }
+        let _ = sender.send(result.and_then(|()| destination.flush()));
+    });
+    State::Writing { chunks, done }
 }

@@ -24,6 +24,9 @@ const AGENT_SILENCE: Duration = Duration::from_secs(10);
 /// After a kill, how long the trailer may take.
 const KILL_PATIENCE: Duration = Duration::from_secs(3);
 
+/// Bytes of stdin in one message, at most, but for a chunk.
+const MESSAGE: usize = 7 * CHUNK;
+
 /// Bytes kept of what the far side said outside the protocol.
 const DIAGNOSTICS: usize = 2_000;
 
@@ -324,9 +327,13 @@ async fn send_all(
             },
             _ = heartbeat.tick() => ToAgent::Heartbeat.encode(&mut frames),
         }
-        if let Some(chunk) = waiting.take_if(|chunk| chunk.len() <= window) {
+        // What is there already goes along: each message wakes every server on the way.
+        while let Some(chunk) = waiting.take_if(|chunk| chunk.len() <= window) {
             window -= chunk.len();
             ToAgent::Stdin(&chunk).encode(&mut frames);
+            if frames.len() < MESSAGE {
+                waiting = input.as_mut().and_then(|input| input.try_recv().ok());
+            }
         }
         if !frames.is_empty() && writer.send(&frames).await.is_err() {
             // The reader hears how the stream ended; it may still hold a trailer.

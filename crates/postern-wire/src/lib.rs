@@ -37,8 +37,9 @@ pub const MAX_PAYLOAD: usize = 1024 * 1024;
 /// Data bytes in one frame as the two ends send them.
 pub const CHUNK: usize = 32 * 1024;
 
-/// Bytes of stdin that the client may send before the agent grants more with a window frame.
-pub const STDIN_WINDOW: usize = 4 * 1024 * 1024;
+/// Bytes of stdin that the client may send before the agent grants more with a window frame. Enough to keep every
+/// server between the two at work: with 1 MiB each of them handles crumbs, and the rate falls by a fifth.
+pub const STDIN_WINDOW: usize = 8 * 1024 * 1024;
 
 /// Where an ops pod installed with `--stream` listens on its loopback.
 pub const STREAM_PORT: u16 = 7483;

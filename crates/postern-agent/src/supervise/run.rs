@@ -4,6 +4,7 @@ use super::child::Child;
 use super::descendants;
 use super::link::{Link, wait};
 use super::output::{Output, Which};
+use super::queue::Queue;
 use crate::audit::Ending;
 use crate::sys::{self, Reaped, Signals};
 use postern_secret::redact::Patterns;
@@ -11,7 +12,6 @@ use postern_wire::{FromAgent, KILL_AFTER_MS, Outcome, Request, STDIN_WINDOW, ToA
 use rustix::event::{PollFd, PollFlags};
 use rustix::fd::AsFd;
 use rustix::process::{Signal, WaitStatus};
-use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 /// Bytes read from the command at a time.
@@ -29,7 +29,7 @@ pub(super) struct Run {
     stdout: Output,
     stderr: Output,
     scratch: Vec<u8>,
-    stdin_queue: VecDeque<u8>,
+    stdin_queue: Queue,
     stdin_ended: bool,
     stdin_bytes: u64,
     ungranted: usize,
@@ -56,7 +56,7 @@ impl Run {
             stdout,
             stderr,
             scratch: vec![0; READ],
-            stdin_queue: VecDeque::new(),
+            stdin_queue: Queue::default(),
             stdin_ended: false,
             stdin_bytes: 0,
             ungranted: 0,
@@ -245,9 +245,14 @@ impl Run {
     /// Writes what the command takes of its stdin now, and grants the client as much again.
     fn feed(&mut self, link: &mut Link) {
         while let (Some(stdin), false) = (&self.child.stdin, self.stdin_queue.is_empty()) {
-            match rustix::io::write(stdin, self.stdin_queue.as_slices().0) {
+            match rustix::io::write(stdin, self.stdin_queue.front()) {
+                // Nothing came back of what was put aside: the command must not take what follows for all there is.
+                Ok(0) => {
+                    link.lose();
+                    return;
+                }
                 Ok(count) => {
-                    self.stdin_queue.drain(..count);
+                    self.stdin_queue.consume(count);
                     self.taken(count, link);
                 }
                 Err(rustix::io::Errno::INTR) => {}
@@ -294,14 +299,14 @@ impl Run {
                             let written =
                                 if at_once { rustix::io::write(stdin, data).unwrap_or(0) } else { 0 };
                             passed_on += written;
-                            self.stdin_queue.extend(&data[written..]);
+                            self.stdin_queue.push(&data[written..]);
                         }
                     }
                 }
                 Ok(Some(ToAgent::StdinEnd)) => {
                     if self.child.terminal.is_some() && self.child.stdin.is_some() {
                         // End of file, as a person would type it.
-                        self.stdin_queue.push_back(4);
+                        self.stdin_queue.push(&[4]);
                     } else {
                         self.stdin_ended = true;
                     }

@@ -1,0 +1,143 @@
+//! Bytes for the command's stdin that it has not taken.
+//!
+//! The client's window is wide, so that the servers between us stay at work, and a command may stop reading at any
+//! moment: then up to a whole window lies here. The first part is kept in our memory, the rest in an anonymous file of
+//! the kernel's (`memfd_create(2)`), so that the agent itself stays small.
+
+use rustix::fd::OwnedFd;
+use std::collections::VecDeque;
+
+/// Bytes kept in memory.
+const MEMORY: usize = 512 * 1024;
+
+/// Bytes read back from the file at a time.
+const BLOCK: usize = 128 * 1024;
+
+#[derive(Default)]
+pub(super) struct Queue {
+    memory: VecDeque<u8>,
+    file: Option<OwnedFd>,
+    /// What lies in the file: from here …
+    head: u64,
+    /// … to here.
+    tail: u64,
+}
+
+impl Queue {
+    pub(super) fn len(&self) -> usize {
+        self.memory.len() + usize::try_from(self.tail - self.head).unwrap_or(usize::MAX)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.memory.is_empty() && self.head == self.tail
+    }
+
+    pub(super) fn push(&mut self, data: &[u8]) {
+        let in_order = self.head == self.tail;
+        if in_order && self.memory.len() + data.len() <= MEMORY || !self.spill(data) {
+            self.memory.extend(data);
+        }
+    }
+
+    /// The next bytes; empty only when there are none.
+    pub(super) fn front(&mut self) -> &[u8] {
+        if self.memory.is_empty() && self.head < self.tail {
+            self.refill();
+        }
+        self.memory.as_slices().0
+    }
+
+    /// Takes away bytes that [`Queue::front`] showed.
+    pub(super) fn consume(&mut self, count: usize) {
+        self.memory.drain(..count.min(self.memory.len()));
+    }
+
+    pub(super) fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    /// Appends to the file. `false` when there is none to be had, or it takes no more; then nothing was written, or
+    /// all that lay in it is back in memory.
+    fn spill(&mut self, data: &[u8]) -> bool {
+        if self.file.is_none() {
+            self.file = anonymous();
+        }
+        let Some(file) = &self.file else { return false };
+        let mut written = 0;
+        while written < data.len() {
+            match rustix::io::pwrite(file, &data[written..], self.tail + written as u64) {
+                Ok(count @ 1..) => written += count,
+                Err(rustix::io::Errno::INTR) => {}
+                Ok(0) | Err(_) => {
+                    while self.head < self.tail && self.refill() {}
+                    return false;
+                }
+            }
+        }
+        self.tail += written as u64;
+        true
+    }
+
+    /// Moves a block from the file to memory. What the kernel took it gives back; `false` would be its failure.
+    fn refill(&mut self) -> bool {
+        let Some(file) = &self.file else { return false };
+        let size = usize::try_from(self.tail - self.head).unwrap_or(BLOCK).min(BLOCK);
+        let mut block = vec![0; size];
+        let read = loop {
+            match rustix::io::pread(file, &mut block[..], self.head) {
+                Err(rustix::io::Errno::INTR) => {}
+                other => break other.unwrap_or(0),
+            }
+        };
+        self.memory.extend(&block[..read]);
+        self.head += read as u64;
+        if self.head == self.tail {
+            // Its pages go back to the pod.
+            let _ = rustix::fs::ftruncate(file, 0);
+            (self.head, self.tail) = (0, 0);
+        }
+        read > 0
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn anonymous() -> Option<OwnedFd> {
+    rustix::fs::memfd_create("postern-stdin", rustix::fs::MemfdFlags::CLOEXEC).ok()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn anonymous() -> Option<OwnedFd> {
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_come_out_as_they_went_in_however_many_there_are() {
+        let (mut queue, mut sent, mut received) = (Queue::default(), Vec::new(), Vec::new());
+        for turn in 0..300_usize {
+            let piece: Vec<u8> =
+                (0..turn * 97 % 40_000).map(|at| u8::try_from((at * 7 + turn) % 251).unwrap()).collect();
+            queue.push(&piece);
+            sent.extend(piece);
+            assert_eq!(queue.len(), sent.len() - received.len());
+            assert!(queue.memory.len() <= MEMORY);
+            // Slower than it fills, so that most of it goes by way of the file.
+            let taken = queue.front().len().min(turn * 31 % 9_000);
+            received.extend_from_slice(&queue.front()[..taken]);
+            queue.consume(taken);
+        }
+        assert!(queue.head < queue.tail, "the file was used");
+        while !queue.is_empty() {
+            let taken = queue.front().len();
+            assert!(taken > 0);
+            let front = queue.front().to_vec();
+            received.extend(front);
+            queue.consume(taken);
+        }
+        assert!(received == sent);
+        assert_eq!((queue.head, queue.tail, queue.len()), (0, 0, 0));
+    }
+}
