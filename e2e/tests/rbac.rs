@@ -77,13 +77,15 @@ fn life(config: &Path) -> Result<(), String> {
     let step = |outcome: Outcome| if outcome.code == 0 { Ok(outcome) } else { Err(outcome.stderr) };
     step(as_account(config, &["ops", "install"]))?;
     step(as_account(config, &["ops", "install", "--force"]))?;
+    step(as_account(config, &["ops", "install", "--stream"]))?;
+    step(as_account(config, &["ops", "install", "--stream"]))?;
     let failing =
         as_account(config, &["ops", "install", "--image", "registry.invalid/none:1", "--timeout", "25s"]);
     if !failing.stderr.contains("events:") {
         return Err(format!("no events: {}", failing.stderr));
     }
     step(as_account(config, &["ops", "uninstall", "--confirm"]))?;
-    let left = kubectl(&["get", "-n", OPS, "pod,secret,serviceaccount", "-o", "name"]).ok().stdout;
+    let left = kubectl(&["get", "-n", OPS, "pod,secret,configmap,serviceaccount", "-o", "name"]).ok().stdout;
     if left.contains("/postern-ops") { Err(format!("left: {left}")) } else { Ok(()) }
 }
 
@@ -110,6 +112,8 @@ fn an_installer_needs_each_of_its_rules_and_no_more() {
             OPS,
             "pod/postern-ops",
             "secret/postern-ops-credentials",
+            "secret/postern-ops-stream",
+            "configmap/postern-ops-stream-keys",
             "serviceaccount/postern-ops",
             "--ignore-not-found",
         ])
@@ -184,6 +188,47 @@ fn a_runner_can_run_and_a_viewer_can_look() {
         grant("viewer", &without(&viewer, index));
         assert!(!look(), "not needed: {}", viewer["rules"][index]);
     }
+}
+
+#[test]
+fn a_streamer_needs_each_of_its_rules_and_the_key_is_nobody_elses() {
+    if !enabled() {
+        return;
+    }
+    install(&["--stream"]).ok();
+    let home = tempfile::tempdir().unwrap();
+    let own = home.path().join("key");
+    let own = own.to_str().unwrap();
+    run(&["ops", "authorize", "--generate", own]).ok();
+    let streamer = role("postern-streamer");
+    grant("streamer", &streamer);
+    let config = kubeconfig_of("streamer");
+    let by_stream = |more: &[&str]| {
+        let mut args = vec!["run", "--transport", "stream"];
+        args.extend_from_slice(more);
+        args.extend(["--", "true"]);
+        as_account(config.path(), &args)
+    };
+    by_stream(&[]).ok();
+    e2e::eventually("the pod has the key", std::time::Duration::from_secs(150), || {
+        by_stream(&["--stream-key", own]).code == 0
+    });
+    let needed_for = [("pods/portforward", false), ("secrets", false), ("configmaps", true)];
+    for (index, (resource, with_own)) in needed_for.into_iter().enumerate() {
+        grant("streamer", &without(&streamer, index));
+        let key = ["--stream-key", own];
+        let seen = by_stream(if with_own { &key } else { &[] });
+        seen.exits(127).says(&[resource, "postern-streamer"]);
+    }
+    // It opens no exec, and who may only exec does not see the key: auto goes by exec then.
+    grant("streamer", &streamer);
+    as_account(config.path(), &["run", "--", "true"]).exits(127).says(&["pods/exec"]);
+    grant("runner", &role("postern-runner"));
+    let runner = kubeconfig_of("runner");
+    as_account(runner.path(), &["run", "--transport", "stream", "--", "true"])
+        .exits(127)
+        .says(&["forbidden"]);
+    as_account(runner.path(), &["run", "-v", "--transport", "auto", "--", "true"]).ok().says(&["by exec: "]);
 }
 
 #[test]

@@ -59,6 +59,8 @@ pub struct Shown {
     pub rotated_at: Option<String>,
     /// The release of the agent in the pod.
     pub agent_version: Option<String>,
+    /// How runs may reach the agent: `exec`, and `stream` where it was installed.
+    pub transports: Vec<&'static str>,
 }
 
 type Found = (Presence, Option<DynamicObject>);
@@ -126,7 +128,15 @@ pub async fn show(cluster: &Cluster, image: &str) -> Result<Shown, KubeError> {
             .and_then(|secret| secret.annotations().get(names::ROTATED_AT).cloned())
             .or_else(|| pod.as_ref().and_then(annotated)),
         agent_version,
+        transports: pod.as_ref().map(transports).unwrap_or_default(),
     })
+}
+
+/// By what the pod's PID 1 was told.
+fn transports(pod: &Pod) -> Vec<&'static str> {
+    let command = pod.spec.as_ref().and_then(|spec| spec.containers.first()?.command.as_ref());
+    let stream = command.is_some_and(|command| command.iter().any(|argument| argument == "--stream"));
+    if stream { vec!["exec", "stream"] } else { vec!["exec"] }
 }
 
 /// From the first line of the pod's log, where PID 1 says it.

@@ -7,9 +7,9 @@ use crate::printer::Printer;
 use postern_exec::stream::Key;
 use postern_ops::stream::{self, Authorization, OpenError};
 use serde::Serialize;
-use std::fs::OpenOptions;
+use std::fs::{DirBuilder, OpenOptions};
 use std::io::{Read as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
 /// The keys of operators, as `-o json` prints them.
@@ -128,8 +128,12 @@ fn line(text: &str, name: Option<&str>, from: &str) -> Result<String, Failure> {
 fn write_private(path: &Path, pem: &str) -> Result<(), Failure> {
     let mut options = OpenOptions::new();
     options.write(true).create_new(true).mode(0o600);
-    let written =
-        options.open(path).and_then(|mut file| file.write_all(pem.as_bytes()).and_then(|()| file.sync_all()));
+    // A directory for keys is nobody else's.
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty() && !parent.exists());
+    let made = parent.map_or(Ok(()), |parent| DirBuilder::new().recursive(true).mode(0o700).create(parent));
+    let written = made
+        .and_then(|()| options.open(path))
+        .and_then(|mut file| file.write_all(pem.as_bytes()).and_then(|()| file.sync_all()));
     written.map_err(|error| {
         Failure::usage(
             format!("writing the private key {}: {error}", path.display()),

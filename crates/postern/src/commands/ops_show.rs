@@ -52,6 +52,7 @@ fn text(report: &Report) -> String {
         credentials,
         rotated_at,
         agent_version,
+        transports,
     } = shown;
     let named = |name: &str, state: &Presence| match state {
         Presence::Present => name.to_owned(),
@@ -85,6 +86,7 @@ fn text(report: &Report) -> String {
         ),
         ("secret", format!("{}{rotated}", named(secret, secret_state))),
         ("agent", or(agent_version, "(unknown)")),
+        ("transports", if transports.is_empty() { "(none)".to_owned() } else { transports.join(", ") }),
     ];
     let mut text = String::new();
     for (key, value) in lines {
