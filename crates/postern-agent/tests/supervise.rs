@@ -9,6 +9,7 @@ use postern_wire::{
     Decoder, Failure, FailureKind, FileSpec, FromAgent, Outcome, Request, STDIN_WINDOW, TerminalSize,
     ToAgent, Trailer,
 };
+use std::ffi::OsString;
 use std::io::{Read as _, Write as _};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -30,14 +31,15 @@ struct Seen {
     failure: Option<Failure>,
 }
 
+/// The agent under test: ours, or one built for another architecture.
+fn program() -> OsString {
+    std::env::var_os("POSTERN_TEST_AGENT").unwrap_or_else(|| env!("CARGO_BIN_EXE_postern-agent").into())
+}
+
 impl Agent {
     fn start(request: &Request) -> Self {
-        let mut process = Command::new(env!("CARGO_BIN_EXE_postern-agent"))
-            .arg("run")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut process =
+            Command::new(program()).arg("run").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let (stdin, stdout) = (process.stdin.take(), process.stdout.take().unwrap());
         let mut agent = Self { process, stdin, stdout, decoder: Decoder::default() };
         agent.send(&ToAgent::Request(Box::new(request.clone())));
@@ -201,12 +203,8 @@ fn bytes_that_are_no_request_are_answered_not_obeyed() {
     let mut agent = Agent::start(&request(&["true"]));
     // A second request breaks the protocol: the client is taken for lost.
     agent.send(&ToAgent::Request(Box::new(request(&["true"]))));
-    let mut process = Command::new(env!("CARGO_BIN_EXE_postern-agent"))
-        .arg("run")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut process =
+        Command::new(program()).arg("run").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     process.stdin.take().unwrap().write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
     let mut out = Vec::new();
     process.stdout.take().unwrap().read_to_end(&mut out).unwrap();
