@@ -12,7 +12,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 use crate::say::Progress;
-use crate::{debian, paths, sh, test};
+use crate::{debian, paths, sh, test, tools};
 
 const PACKAGES: [&str; 13] = [
     "rustc",
@@ -65,6 +65,15 @@ impl Chroot {
         }
         sh::run_shown(&mut test::cargo(["fetch", "--quiet", "--locked"])).context("fetch the crates")?;
         Ok(Self { root, registry: cargo_home()?.join("registry") })
+    }
+
+    /// Fetches the crates of the standard library, for targets it is built for from source.
+    pub(super) fn fetch_std(&self) -> Result<()> {
+        let manifest = self.file("usr/lib/rustlib/src/rust/library/Cargo.toml");
+        let mut fetch = sh::command(tools::cargo(), ["fetch", "--quiet", "--locked", "--manifest-path"]);
+        // Its manifest uses what only Rust's own build may.
+        fetch.arg(manifest).env("RUSTC_BOOTSTRAP", "1").current_dir("/");
+        sh::run_shown(&mut fetch).context("fetch the standard library's crates")
     }
 
     /// A file of the packages, seen from this machine.

@@ -25,6 +25,9 @@ pub(crate) struct Args {
     /// What to build for
     #[arg(value_enum, default_value = "arm64")]
     targets: Vec<Target>,
+    /// Instead, check that `postern` compiles for macOS
+    #[arg(long, conflicts_with = "test")]
+    check_macos: bool,
     /// Then run the agent's tests against what was built, and the client, under emulation
     #[arg(long)]
     test: bool,
@@ -34,6 +37,11 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let progress = Progress::begin();
     let chroot = Chroot::get(progress)?;
     say::note(chroot.compiler()?.trim_end());
+    if args.check_macos {
+        target::check_macos(progress, &chroot)?;
+        progress.step("it does");
+        return Ok(ExitCode::SUCCESS);
+    }
     // The agents first: every client is to carry them.
     let agent = agent(progress, &chroot)?;
     let mut clients = Vec::new();

@@ -1,10 +1,13 @@
 //! What each target needs to know of compilers and libraries.
 
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 
 use anyhow::{Context, Result};
 
 use super::chroot::Chroot;
+use crate::say::Progress;
 use crate::sh;
 
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -17,9 +20,42 @@ pub(super) enum Target {
     Arm64Musl,
 }
 
-/// libgcc's unwinder, as Debian builds it, asks glibc for its table of loaded objects. musl has none: -1 makes the
-/// unwinder go through `dl_iterate_phdr`, which it has.
-const NO_TABLE: &str = "int _dl_find_object(void *address, void *result) { return -1; }";
+/// `$1` is the compiler, `$2` the directory. Rust wants its unwinder by another name than that of libgcc's; the file with
+/// that name is a linker script, and brings what libgcc's expects of the C library.
+const UNWINDER: &str = r#"
+set -e
+"$1" -O2 -fPIC -c /work/xtask/src/cross/find_object.c -o "$2/find_object.o"
+echo "INPUT($2/find_object.o -lgcc_eh)" >"$2/libunwind.a"
+"#;
+
+const MACOS: [&str; 2] = ["aarch64-apple-darwin", "x86_64-apple-darwin"];
+
+/// In place of a C compiler and an archiver: a check does not look at what they make.
+const NO_COMPILER: &str = "#!/bin/sh\n";
+
+/// Makes sure that it compiles for macOS. To link it takes Apple's SDK.
+pub(super) fn check_macos(progress: Progress, chroot: &Chroot) -> Result<()> {
+    let compiler = chroot.file("cross/no-compiler");
+    fs::write(&compiler, NO_COMPILER)?;
+    fs::set_permissions(&compiler, fs::Permissions::from_mode(0o755))?;
+    for triple in MACOS {
+        progress.step(format!("checking postern for {triple}"));
+        let mut check = chroot.cargo(["check", "--quiet", "-p", "postern", "--target", triple]);
+        let underscored = triple.replace('-', "_");
+        for tool in ["CC", "AR"] {
+            check.env(format!("{tool}_{underscored}"), "/cross/no-compiler");
+        }
+        build_std(&mut check, chroot)?;
+        sh::run_shown(&mut check).with_context(|| format!("check postern for {triple}"))?;
+    }
+    Ok(())
+}
+
+/// Debian has no standard library for this target, only the sources of one.
+fn build_std(build: &mut Command, chroot: &Chroot) -> Result<()> {
+    build.arg("-Zbuild-std=std,panic_abort").env("RUSTC_BOOTSTRAP", "1");
+    chroot.fetch_std()
+}
 
 impl Target {
     pub(super) fn triple(self) -> &'static str {
@@ -51,14 +87,13 @@ impl Target {
         build.args(["--target", triple]).env(variable("LINKER"), self.compiler());
         build.env(format!("CC_{}", triple.replace('-', "_")), self.compiler());
         if self != Self::Arm64 {
-            // Debian has no standard library for it, only the sources of one.
-            build.arg("-Zbuild-std=std,panic_abort").env("RUSTC_BOOTSTRAP", "1");
-            let object = format!("/cross/{triple}.o");
-            let compile = r#"echo "$1" | "$2" -O2 -c -x c - -o "$3""#;
-            let stub = ["sh", "-c", compile, "sh", NO_TABLE, self.compiler(), &object];
-            sh::run(&mut chroot.command(stub)).context("compile for musl")?;
+            build_std(build, chroot)?;
+            let dir = format!("/cross/{triple}");
+            fs::create_dir_all(chroot.file(&dir[1..]))?; // there need be no mkdir inside
+            let make = ["sh", "-c", UNWINDER, "sh", self.compiler(), &dir];
+            sh::run(&mut chroot.command(make)).context("make the unwinder for musl")?;
             // Debian's musl brings the start files that Rust's own targets bring themselves.
-            flags.push_str(&format!(" -Clink-self-contained=no -Clink-arg={object}"));
+            flags.push_str(&format!(" -Clink-self-contained=no -Lnative={dir}"));
         }
         build.env(variable("RUSTFLAGS"), flags);
         Ok(())
