@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
+use crate::apt::Apt;
 use crate::say::Progress;
 use crate::{paths, sh};
 
@@ -75,7 +76,9 @@ pub(crate) fn install_tools(progress: Progress) -> Result<()> {
         let args = ["install", "-y", "-q", "--no-install-recommends"];
         sh::run(sh::command("apt-get", args).args(&wanted).env("DEBIAN_FRONTEND", "noninteractive"))
     };
-    let outcome = refresh_if_never().and_then(|()| install()).or_else(|_| refresh().and_then(|()| install()));
+    let apt = Apt::of_this_machine();
+    let outcome =
+        apt.refresh_if_never().and_then(|()| install()).or_else(|_| apt.refresh().and_then(|()| install()));
     if policy {
         fs::remove_file(POLICY)?;
     }
@@ -100,21 +103,30 @@ fn hold_services() -> Result<bool> {
     }
 }
 
-fn refresh() -> Result<()> {
-    sh::run(&mut sh::command("apt-get", ["update", "-q"]))
-}
-
-fn refresh_if_never() -> Result<()> {
-    let lists = fs::read_dir("/var/lib/apt/lists").map_or(0, Iterator::count);
-    if lists < 4 { refresh() } else { Ok(()) } // an empty one still holds `lock`, `partial`, `auxfiles`
-}
-
-/// A directory with the given packages and all they depend on unpacked, made once and kept.
+/// A directory with the given packages and all they depend on unpacked, made once and kept. The packages are of this
+/// machine's Debian.
 pub(crate) fn rootfs(progress: Progress, packages: &[&str], leave_out: &[&str]) -> Result<PathBuf> {
+    let recipe = format!("{packages:?} {leave_out:?} {}", release());
+    unpacked(progress, &recipe, |_| Ok(Apt::of_this_machine()), packages, leave_out)
+}
+
+/// The same of Debian's unstable suite, with packages of other architectures too (`NAME:arm64`). It is what the suite
+/// held on the day of the first call, until the cache is cleared.
+pub(crate) fn unstable_rootfs(progress: Progress, packages: &[&str]) -> Result<PathBuf> {
+    unpacked(progress, &format!("unstable {packages:?}"), Apt::of_unstable, packages, &[])
+}
+
+fn unpacked(
+    progress: Progress,
+    recipe: &str,
+    apt: impl FnOnce(&Path) -> Result<Apt>,
+    packages: &[&str],
+    leave_out: &[&str],
+) -> Result<PathBuf> {
     if sh::which(Path::new("apt-get")).is_none() {
-        bail!("images are made of Debian packages, and there is no apt-get here");
+        bail!("this is made of Debian packages, and there is no apt-get here");
     }
-    let recipe = format!("{packages:?} {leave_out:?} {} {}", include_str!("debian.rs"), release());
+    let recipe = format!("{recipe} {} {}", include_str!("debian.rs"), include_str!("apt.rs"));
     let base = paths::cache()?.join("debian");
     let dir = base.join(&paths::digest(recipe.as_bytes())[..16]);
     if dir.is_dir() {
@@ -126,7 +138,7 @@ pub(crate) fn rootfs(progress: Progress, packages: &[&str], leave_out: &[&str]) 
     if dir.is_dir() {
         return Ok(dir);
     }
-    progress.step(format!("fetching Debian packages, some seconds, once: {}", packages.join(" ")));
+    progress.step(format!("fetching Debian packages, once: {}", packages.join(" ")));
     let unfinished = base.join("unfinished");
     if unfinished.exists() {
         fs::remove_dir_all(&unfinished)?; // a fetch cut short; we hold the lock
@@ -134,11 +146,12 @@ pub(crate) fn rootfs(progress: Progress, packages: &[&str], leave_out: &[&str]) 
     let (debs, root) = (unfinished.join("debs"), unfinished.join("root"));
     fs::create_dir_all(&debs)?;
     skeleton(&root)?;
-    refresh_if_never()?;
-    let names = closure(packages)?;
+    let apt = apt(&unfinished.join("apt"))?;
+    apt.refresh_if_never()?;
+    let names = apt.closure(packages)?;
     let names: Vec<&String> = names.iter().filter(|n| !leave_out.contains(&n.as_str())).collect();
-    let fetch = || sh::run(sh::command("apt-get", ["download", "-q"]).args(&names).current_dir(&debs));
-    fetch().or_else(|_| refresh().and_then(|()| fetch()))?;
+    let fetch = || sh::run(apt.get(["download", "-q"]).args(&names).current_dir(&debs));
+    fetch().or_else(|_| apt.refresh().and_then(|()| fetch()))?;
     for deb in fs::read_dir(&debs)? {
         let unpack = r#"set -e; dpkg-deb --fsys-tarfile "$1" | tar -x -p --keep-directory-symlink -C "$2""#;
         sh::run(sh::command("sh", ["-c", unpack, "sh"]).arg(deb?.path()).arg(&root))?;
@@ -166,23 +179,6 @@ fn skeleton(root: &Path) -> Result<()> {
         symlink(to, root.join(link))?;
     }
     Ok(())
-}
-
-/// Everything apt would install on an empty system to have these packages.
-fn closure(packages: &[&str]) -> Result<Vec<String>> {
-    let args = ["install", "-s", "-y", "--no-install-recommends", "-o", "Dir::State::status=/dev/null"];
-    let plan = sh::output(sh::command("apt-get", args).args(packages).env("LC_ALL", "C"))?;
-    let mut names: Vec<String> = plan
-        .lines()
-        .filter_map(|line| line.strip_prefix("Inst "))
-        .filter_map(|rest| rest.split_whitespace().next())
-        .map(str::to_owned)
-        .collect();
-    names.sort();
-    if names.is_empty() {
-        bail!("apt-get plans nothing for {}", packages.join(" "));
-    }
-    Ok(names)
 }
 
 /// Leaves out what only people read.

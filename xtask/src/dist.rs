@@ -1,6 +1,7 @@
 //! The static programs: the agent that travels into containers, and `postern` that carries it.
 
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
@@ -46,13 +47,10 @@ pub(crate) fn postern() -> Result<PathBuf> {
     let mut build = cargo(&["--release", "-p", "postern"]);
     let own = agent()?;
     for (variable, arch) in [("POSTERN_AGENT_AMD64", "x86_64"), ("POSTERN_AGENT_ARM64", "aarch64")] {
-        let path = if arch == std::env::consts::ARCH {
-            own.clone()
-        } else {
-            agent_path(&format!("{arch}-unknown-linux-gnu"))
-        };
-        if path.is_file() {
-            build.env(variable, path);
+        if arch == std::env::consts::ARCH {
+            build.env(variable, &own);
+        } else if let Some(other) = current(agent_path(&format!("{arch}-unknown-linux-gnu")))? {
+            build.env(variable, other);
         }
     }
     sh::run_shown(&mut build).context("build postern")?;
@@ -63,6 +61,51 @@ pub(crate) fn postern() -> Result<PathBuf> {
 /// which a program that aborts on panic never reads.
 const FLAGS: &str =
     "-Ctarget-feature=+crt-static -Clink-arg=-Wl,-z,pack-relative-relocs -Cforce-unwind-tables=no";
+
+/// An agent that `cargo xtask cross` built; none where the sources are no longer those it was built from.
+fn current(agent: PathBuf) -> Result<Option<PathBuf>> {
+    if !agent.is_file() {
+        return Ok(None);
+    }
+    if fs::read_to_string(stamp(&agent)).unwrap_or_default() != sources()? {
+        say::note(format!("left out, as it is of other sources: {} (`cargo xtask cross`)", agent.display()));
+        return Ok(None);
+    }
+    Ok(Some(agent))
+}
+
+/// The file that says what an agent was built from.
+pub(crate) fn stamp(agent: &Path) -> PathBuf {
+    agent.with_extension("sources")
+}
+
+/// The digest of everything an agent is made of.
+pub(crate) fn sources() -> Result<String> {
+    let parts =
+        ["crates/postern-agent", "crates/postern-secret", "crates/postern-wire", "Cargo.toml", "Cargo.lock"];
+    let mut files = Vec::new();
+    for part in parts {
+        collect(&paths::root().join(part), &mut files)?;
+    }
+    files.sort();
+    let mut all = Vec::new();
+    for file in files {
+        all.extend_from_slice(file.to_string_lossy().as_bytes());
+        all.extend(fs::read(&file).with_context(|| file.display().to_string())?);
+    }
+    Ok(paths::digest(&all))
+}
+
+fn collect(path: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
+    if !path.is_dir() {
+        files.push(path.to_owned());
+        return Ok(());
+    }
+    for entry in fs::read_dir(path).with_context(|| path.display().to_string())? {
+        collect(&entry?.path(), files)?;
+    }
+    Ok(())
+}
 
 fn cargo(args: &[&str]) -> std::process::Command {
     let variable = format!("CARGO_TARGET_{}_RUSTFLAGS", host().to_uppercase().replace('-', "_"));

@@ -1,7 +1,9 @@
 //! Developer commands of Postern: `cargo xtask COMMAND`.
 
+mod apt;
 mod bench;
 mod cluster;
+mod cross;
 mod debian;
 mod dist;
 mod docs;
@@ -35,6 +37,8 @@ enum Task {
     Images(images::Args),
     /// Build the static programs that people install
     Dist(dist::Args),
+    /// Build for other architectures and systems
+    Cross(cross::Args),
     /// Everything CI runs
     Test(test::Args),
     /// Write the generated command reference
@@ -52,6 +56,7 @@ fn main() -> ExitCode {
         Task::Cluster(args) => cluster::run(args),
         Task::Images(args) => images::run(&args),
         Task::Dist(args) => dist::run(&args),
+        Task::Cross(args) => cross::run(&args),
         Task::Test(args) => test::run(&args),
         Task::Docs(args) => docs::run(&args),
         Task::Bench(args) => bench::run(&args),

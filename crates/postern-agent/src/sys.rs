@@ -1,7 +1,7 @@
 //! The system calls that need `unsafe`, and the hardening both modes share.
 
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::process::{Resource, Rlimit, Signal, WaitOptions, WaitStatus};
+use rustix::process::{Resource, Rlimit, WaitOptions, WaitStatus};
 use std::io;
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
@@ -129,7 +129,7 @@ pub(crate) fn own_session(command: &mut Command, terminal: bool) {
             rustix::process::ioctl_tiocsctty(rustix::stdio::stdin())?;
         }
         #[cfg(target_os = "linux")]
-        rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+        rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
         Ok(())
     };
     // SAFETY: between fork and exec the closure makes three system calls and allocates nothing.

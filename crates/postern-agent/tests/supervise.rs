@@ -9,6 +9,7 @@ use postern_wire::{
     Decoder, Failure, FailureKind, FileSpec, FromAgent, Outcome, Request, STDIN_WINDOW, TerminalSize,
     ToAgent, Trailer,
 };
+use std::ffi::OsString;
 use std::io::{Read as _, Write as _};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -30,15 +31,16 @@ struct Seen {
     failure: Option<Failure>,
 }
 
+/// The agent under test: ours, or one built for another architecture.
+fn program() -> OsString {
+    std::env::var_os("POSTERN_TEST_AGENT").unwrap_or_else(|| env!("CARGO_BIN_EXE_postern-agent").into())
+}
+
 impl Agent {
     /// The one place that starts an agent; nothing is sent yet.
     fn spawn() -> Self {
-        let mut process = Command::new(env!("CARGO_BIN_EXE_postern-agent"))
-            .arg("run")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut process =
+            Command::new(program()).arg("run").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let (stdin, stdout) = (process.stdin.take(), process.stdout.take().unwrap());
         Self { process, stdin, stdout, decoder: Decoder::default() }
     }

@@ -77,7 +77,8 @@ impl Child {
 
 impl Streams {
     fn pipes(with_stdin: bool) -> io::Result<Self> {
-        let pipe = || rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC);
+        // The standard library's closes on exec on every system; pipe2(2) itself is not on every system.
+        let pipe = || io::pipe().map(|(read, write)| (OwnedFd::from(read), OwnedFd::from(write)));
         let (our_stdin, their_stdin) = if with_stdin {
             let (read, write) = pipe()?;
             (Some(write), Stdio::from(read))

@@ -1,6 +1,8 @@
 //! Everything a command started, found through `/proc`: as a subreaper we are an ancestor of all of it.
 
-use rustix::process::{Pid, Signal};
+#[cfg(target_os = "linux")]
+use rustix::process::Pid;
+use rustix::process::Signal;
 
 /// Sends `signal` to every process below us; returns how many there were.
 #[cfg(target_os = "linux")]
