@@ -59,7 +59,7 @@ pub(crate) fn postern() -> Result<PathBuf> {
 
 /// Static; and small, as the agent travels: relocations in their compact form (`DT_RELR`), and no tables for unwinding,
 /// which a program that aborts on panic never reads.
-const FLAGS: &str =
+pub(crate) const FLAGS: &str =
     "-Ctarget-feature=+crt-static -Clink-arg=-Wl,-z,pack-relative-relocs -Cforce-unwind-tables=no";
 
 /// An agent that `cargo xtask cross` built; none where the sources are no longer those it was built from.

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 
 use super::chroot::Chroot;
 use crate::say::Progress;
-use crate::sh;
+use crate::{dist, sh};
 
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum Target {
@@ -83,7 +83,9 @@ impl Target {
     pub(super) fn configure(self, build: &mut Command, chroot: &Chroot) -> Result<()> {
         let triple = self.triple();
         let variable = |what| format!("CARGO_TARGET_{}_{what}", triple.to_uppercase().replace('-', "_"));
-        let mut flags = "-Ctarget-feature=+crt-static".to_owned();
+        // musl's start files read compact relocations since 1.2.4 only; there the plain ones serve.
+        let mut flags =
+            if self == Self::Arm64 { dist::FLAGS } else { "-Ctarget-feature=+crt-static" }.to_owned();
         build.args(["--target", triple]).env(variable("LINKER"), self.compiler());
         build.env(format!("CC_{}", triple.replace('-', "_")), self.compiler());
         if self != Self::Arm64 {
