@@ -30,6 +30,9 @@ enum Soak {
         /// How many runs
         #[arg(long, default_value_t = 1000)]
         count: u32,
+        /// By the runtime's exec, or by stream
+        #[arg(long, default_value = "exec", value_parser = ["exec", "stream"])]
+        transport: String,
     },
     /// The connection cut at random points: never exit 0 with partial output, never an orphan
     Cut {
@@ -41,7 +44,7 @@ enum Soak {
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     match args.command {
-        Soak::Exec { count } => exec(count),
+        Soak::Exec { count, ref transport } => exec(count, transport),
         Soak::Cut { count } => cut(count),
     }
 }
@@ -71,16 +74,20 @@ fn once(command: &mut Command) -> Result<Seen> {
     Ok(Seen { code: child.wait()?.code(), bytes, whole })
 }
 
-fn exec(count: u32) -> Result<ExitCode> {
+fn exec(count: u32, transport: &str) -> Result<ExitCode> {
     let progress = Progress::begin();
     let subject = Subject::ready()?;
     subject.install()?;
+    if transport == "stream" {
+        let mut install = subject.postern(&["ops", "install", "--stream", "--timeout", "120s"]);
+        sh::run(&mut install).context("postern ops install --stream")?;
+    }
     progress.step(format!("the ops pod is ready; {count} runs"));
     let begin = Instant::now();
     let last = LAST.to_string();
     let (mut whole, mut lies, mut failed) = (0, 0, BTreeMap::<String, u32>::new());
     for number in 1..=count {
-        let seen = once(&mut subject.run(false, &["seq", "1", &last]))?;
+        let seen = once(&mut subject.postern(&["run", "--transport", transport, "--", "seq", "1", &last]))?;
         match seen.code {
             Some(0) if seen.whole => whole += 1,
             Some(0) => {
@@ -97,17 +104,26 @@ fn exec(count: u32) -> Result<ExitCode> {
         }
     }
     let each = begin.elapsed().as_secs_f64() / f64::from(count.max(1));
-    say::result(format!("{count} runs of {BYTES} bytes, {:.0} ms each", each * 1e3));
+    say::result(format!("{count} runs of {BYTES} bytes by {transport}, {:.0} ms each", each * 1e3));
     say::result(format!("whole, exit 0:      {whole}"));
     failed.iter().for_each(|(code, times)| say::result(format!("not whole, {code}: {times}")));
     say::result(format!("not whole, exit 0:  {lies} (must be 0)"));
     Ok(if lies == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// The end-to-end proof, with more cuts.
+/// The end-to-end proof, by each transport, with more cuts.
 fn cut(count: u32) -> Result<ExitCode> {
-    let mut command =
-        test::cargo(["test", "-p", "e2e", "--test", "faults", "--", "--nocapture", "--test-threads=1"]);
+    let mut command = test::cargo([
+        "test",
+        "-p",
+        "e2e",
+        "--test",
+        "faults",
+        "proof_2",
+        "--",
+        "--nocapture",
+        "--test-threads=1",
+    ]);
     test::testbed(&mut command)?;
     sh::run_shown(command.env("POSTERN_SOAK_CUTS", count.to_string()))?;
     Ok(ExitCode::SUCCESS)
