@@ -1,7 +1,9 @@
 //! Our own streams. Reading stdin and writing output block, so each has a thread; channels of a few chunks between
-//! them and the session keep memory bounded and let a slow reader slow the far side down.
+//! them and the session keep memory bounded and let a slow reader slow the far side down. The runs of a fan-out feed one
+//! thread together, so that a thousand of them do not take two thousand.
 
 use crate::error::ExecError;
+use crate::fanout::Feed;
 use bytes::Bytes;
 use postern_wire::{CHUNK, TerminalSize};
 use std::io::{self, Read, Write};
@@ -15,9 +17,24 @@ pub struct Streams {
     /// Standard input for the command, or none at all.
     pub stdin: Option<Box<dyn Read + Send>>,
     /// Where its stdout goes; unbuffered.
-    pub stdout: Box<dyn Write + Send>,
+    pub stdout: Output,
     /// Where its stderr goes; unbuffered.
-    pub stderr: Box<dyn Write + Send>,
+    pub stderr: Output,
+}
+
+/// Where one output of a run goes.
+pub enum Output {
+    /// To this, by a thread of its own.
+    Writer(Box<dyn Write + Send>),
+    /// To whoever shows what several runs say.
+    Feed(Feed),
+}
+
+impl Output {
+    /// By a thread of its own to `destination`.
+    pub fn to(destination: impl Write + Send + 'static) -> Self {
+        Self::Writer(Box::new(destination))
+    }
 }
 
 impl std::fmt::Debug for Streams {
@@ -63,13 +80,44 @@ pub(crate) fn read_all(mut source: Box<dyn Read + Send>) -> mpsc::Receiver<Bytes
 }
 
 /// One of our outputs.
-pub(crate) struct Sink {
+pub(crate) enum Sink {
+    Thread(Thread),
+    Feed(Feed),
+}
+
+/// A thread that writes, and how it ended.
+pub(crate) struct Thread {
     chunks: Option<mpsc::Sender<Bytes>>,
     done: Option<oneshot::Receiver<io::Result<()>>>,
 }
 
 impl Sink {
-    pub(crate) fn new(mut destination: Box<dyn Write + Send>) -> Self {
+    pub(crate) fn new(output: Output) -> Self {
+        match output {
+            Output::Writer(destination) => Self::Thread(Thread::start(destination)),
+            Output::Feed(feed) => Self::Feed(feed),
+        }
+    }
+
+    /// Hands over a chunk; waits while the destination is slow.
+    pub(crate) async fn write(&mut self, chunk: Bytes) -> Result<(), ExecError> {
+        match self {
+            Self::Thread(thread) => thread.write(chunk).await,
+            Self::Feed(feed) => feed.give(chunk).await,
+        }
+    }
+
+    /// Waits until everything is written; what was fed is its taker's to write.
+    pub(crate) async fn finish(&mut self) -> Result<(), ExecError> {
+        match self {
+            Self::Thread(thread) => thread.finish().await,
+            Self::Feed(_) => Ok(()),
+        }
+    }
+}
+
+impl Thread {
+    fn start(mut destination: Box<dyn Write + Send>) -> Self {
         let (sender, mut receiver) = mpsc::channel::<Bytes>(DEPTH);
         let (done, outcome) = oneshot::channel();
         std::thread::spawn(move || {
@@ -85,8 +133,7 @@ impl Sink {
         Self { chunks: Some(sender), done: Some(outcome) }
     }
 
-    /// Hands over a chunk; waits while the destination is slow.
-    pub(crate) async fn write(&mut self, chunk: Bytes) -> Result<(), ExecError> {
+    async fn write(&mut self, chunk: Bytes) -> Result<(), ExecError> {
         let sent = match &self.chunks {
             Some(chunks) => chunks.send(chunk).await.is_ok(),
             None => false,
@@ -94,8 +141,7 @@ impl Sink {
         if sent { Ok(()) } else { self.finish().await }
     }
 
-    /// Waits until everything is written.
-    pub(crate) async fn finish(&mut self) -> Result<(), ExecError> {
+    async fn finish(&mut self) -> Result<(), ExecError> {
         self.chunks = None;
         match self.done.take() {
             Some(done) => match done.await {
