@@ -86,13 +86,28 @@ impl End {
         }
     }
 
+    /// Why the command did not end by itself, with what led to it.
+    pub fn error(&self) -> Option<String> {
+        let error = self.ran.result.as_ref().err()?;
+        let mut text = error.to_string();
+        let mut next = std::error::Error::source(error);
+        while let Some(source) = next {
+            let said = source.to_string();
+            if !text.contains(&said) {
+                text = format!("{text}: {said}");
+            }
+            next = source.source();
+        }
+        Some(text)
+    }
+
     /// The end in a few words, for people.
     pub fn words(&self) -> String {
         match (&self.ran.result, self.class()) {
             (Ok(Ended::Exited(code)), _) => format!("exit {code}"),
             (Ok(Ended::Signaled(number)), _) => format!("ended by signal {number}"),
-            (Err(error), Class::NotReached) => format!("not reached: {error}"),
-            (Err(error), _) => error.to_string(),
+            (Err(_), Class::NotReached) => format!("not reached: {}", self.error().unwrap_or_default()),
+            (Err(_), _) => self.error().unwrap_or_default(),
         }
     }
 }

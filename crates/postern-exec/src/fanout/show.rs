@@ -151,9 +151,8 @@ fn remarks(end: &End) -> String {
     if let Some(warning) = &end.ran.warning {
         text.push_str(&format!("warning: {warning}\n"));
     }
-    match &end.ran.result {
-        Err(error) if end.class() != Class::Cancelled => text.push_str(&format!("error: {error}\n")),
-        Ok(_) | Err(_) => {}
+    if let Some(error) = end.error().filter(|_| end.class() != Class::Cancelled) {
+        text.push_str(&format!("error: {error}\n"));
     }
     text
 }

@@ -77,9 +77,12 @@ impl Tally {
         let Self { targets, ok, failed, exit_codes, not_reached, cancelled, named, exit_code: _ } = self;
         let mut parts = vec![format!("{ok} ok")];
         if *failed > 0 {
-            let codes: Vec<_> =
-                exit_codes.iter().map(|(code, count)| format!("{count} with {code}")).collect();
-            parts.push(format!("{failed} failed (exit codes: {})", codes.join(", ")));
+            let codes = exit_codes.iter().map(|(code, count)| match count {
+                1 => code.to_string(),
+                several => format!("{code} ×{several}"),
+            });
+            let (codes, plural) = (codes.collect::<Vec<_>>(), if *failed == 1 { "" } else { "s" });
+            parts.push(format!("{failed} failed (exit code{plural} {})", codes.join(", ")));
         }
         if *not_reached > 0 {
             parts.push(format!("{not_reached} not reached"));
@@ -120,7 +123,7 @@ mod tests {
         assert_eq!(
             tally.lines(),
             [
-                "6 targets: 1 ok, 3 failed (exit codes: 2 with 3, 1 with 200), 1 not reached, 1 cancelled",
+                "6 targets: 1 ok, 3 failed (exit codes 3 ×2, 200), 1 not reached, 1 cancelled",
                 "  b: not reached: there is no pod b",
                 "  c: exit 3",
                 "  d: exit 3",
