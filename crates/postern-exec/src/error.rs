@@ -88,6 +88,14 @@ pub enum ExecError {
     /// The user ended it.
     #[error("cancelled{0}")]
     Cancelled(&'static str),
+    /// What a target of several said cannot be held until it ends.
+    #[error("holding a target's output in a temporary file in {folder}")]
+    Hold {
+        /// Where temporary files are.
+        folder: String,
+        /// Why.
+        source: io::Error,
+    },
     /// Our own output cannot be written.
     #[error("writing to our own standard output")]
     Output(#[source] io::Error),
@@ -112,7 +120,7 @@ impl ExecError {
             | Self::Local(_) => exit::NEVER_REACHED,
             Self::TimedOut { .. } | Self::Cancelled(_) => exit::CANCELLED,
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => exit::OUTPUT_CLOSED,
-            Self::Broke(_) | Self::Corrupt { .. } | Self::Output(_) => exit::BROKE,
+            Self::Broke(_) | Self::Corrupt { .. } | Self::Hold { .. } | Self::Output(_) => exit::BROKE,
         }
     }
 

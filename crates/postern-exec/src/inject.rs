@@ -47,6 +47,9 @@ pub enum Arch {
     Arm64,
 }
 
+/// Gives the agent for an architecture, where there is one.
+pub type Agents = fn(Arch) -> Option<&'static [u8]>;
+
 /// Where the agent is put: the first of these that serves.
 macro_rules! directories {
     () => {
@@ -161,6 +164,7 @@ fn agent_ran(error: &ExecError) -> bool {
         | ExecError::Corrupt { .. }
         | ExecError::TimedOut { .. }
         | ExecError::Cancelled(_)
+        | ExecError::Hold { .. }
         | ExecError::Output(_) => true,
         ExecError::Kube(_)
         | ExecError::Target(_)
@@ -171,6 +175,12 @@ fn agent_ran(error: &ExecError) -> bool {
         | ExecError::LocalFile { .. }
         | ExecError::Local(_) => false,
     }
+}
+
+/// Removes the file of an agent that was not started.
+pub async fn discard(cluster: &Cluster, place: &Place, agent: &Injected) -> Result<(), Left> {
+    let Injected { path, name } = agent;
+    remove(cluster, place, name, path).await
 }
 
 async fn remove(cluster: &Cluster, place: &Place, name: &str, file: &str) -> Result<(), Left> {

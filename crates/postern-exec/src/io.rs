@@ -1,7 +1,9 @@
 //! Our own streams. Reading stdin and writing output block, so each has a thread; channels of a few chunks between
-//! them and the session keep memory bounded and let a slow reader slow the far side down.
+//! them and the session keep memory bounded and let a slow reader slow the far side down. The runs of a fan-out feed one
+//! thread together, so that a thousand of them do not take two thousand.
 
 use crate::error::ExecError;
+use crate::fanout::Feed;
 use bytes::Bytes;
 use postern_wire::{CHUNK, TerminalSize};
 use std::io::{self, Read, Write};
@@ -15,9 +17,24 @@ pub struct Streams {
     /// Standard input for the command, or none at all.
     pub stdin: Option<Box<dyn Read + Send>>,
     /// Where its stdout goes; unbuffered.
-    pub stdout: Box<dyn Write + Send>,
+    pub stdout: Output,
     /// Where its stderr goes; unbuffered.
-    pub stderr: Box<dyn Write + Send>,
+    pub stderr: Output,
+}
+
+/// Where one output of a run goes.
+pub enum Output {
+    /// To this, by a thread of its own.
+    Writer(Box<dyn Write + Send>),
+    /// To whoever shows what several runs say.
+    Feed(Feed),
+}
+
+impl Output {
+    /// By a thread of its own to `destination`.
+    pub fn to(destination: impl Write + Send + 'static) -> Self {
+        Self::Writer(Box::new(destination))
+    }
 }
 
 impl std::fmt::Debug for Streams {
@@ -63,63 +80,71 @@ pub(crate) fn read_all(mut source: Box<dyn Read + Send>) -> mpsc::Receiver<Bytes
 }
 
 /// One of our outputs.
-pub(crate) struct Sink(State);
-
-enum State {
+pub(crate) enum Sink {
     /// Nothing was written yet; most commands leave at least one output empty, and a thread takes its time.
     Idle(Box<dyn Write + Send>),
-    Writing {
-        chunks: mpsc::Sender<Bytes>,
-        done: oneshot::Receiver<io::Result<()>>,
-    },
+    Thread(Thread),
+    Feed(Feed),
     Finished,
 }
 
+/// A thread that writes, and how it ended.
+pub(crate) struct Thread {
+    chunks: mpsc::Sender<Bytes>,
+    done: oneshot::Receiver<io::Result<()>>,
+}
+
 impl Sink {
-    pub(crate) fn new(destination: Box<dyn Write + Send>) -> Self {
-        Self(State::Idle(destination))
+    pub(crate) fn new(output: Output) -> Self {
+        match output {
+            Output::Writer(destination) => Self::Idle(destination),
+            Output::Feed(feed) => Self::Feed(feed),
+        }
     }
 
     /// Hands over a chunk; waits while the destination is slow.
     pub(crate) async fn write(&mut self, chunk: Bytes) -> Result<(), ExecError> {
-        self.0 = match std::mem::replace(&mut self.0, State::Finished) {
-            State::Idle(destination) => begin(destination),
+        *self = match std::mem::replace(self, Self::Finished) {
+            Self::Idle(destination) => Self::Thread(Thread::start(destination)),
             other => other,
         };
-        let sent = match &self.0 {
-            State::Writing { chunks, done: _ } => chunks.send(chunk).await.is_ok(),
-            State::Idle(_) | State::Finished => false,
+        let sent = match self {
+            Self::Thread(thread) => thread.chunks.send(chunk).await.is_ok(),
+            Self::Feed(feed) => return feed.give(chunk).await,
+            Self::Idle(_) | Self::Finished => false,
         };
         if sent { Ok(()) } else { self.finish().await }
     }
 
-    /// Waits until everything is written.
+    /// Waits until everything is written; what was fed is its taker's to write.
     pub(crate) async fn finish(&mut self) -> Result<(), ExecError> {
-        match std::mem::replace(&mut self.0, State::Finished) {
-            State::Idle(_) | State::Finished => Ok(()),
-            State::Writing { chunks, done } => {
+        match std::mem::replace(self, Self::Finished) {
+            Self::Thread(Thread { chunks, done }) => {
                 drop(chunks);
                 match done.await {
                     Ok(result) => result.map_err(ExecError::Output),
                     Err(_) => Err(ExecError::Output(io::ErrorKind::BrokenPipe.into())),
                 }
             }
+            Self::Idle(_) | Self::Feed(_) | Self::Finished => Ok(()),
         }
     }
 }
 
-fn begin(mut destination: Box<dyn Write + Send>) -> State {
-    let (chunks, mut receiver) = mpsc::channel::<Bytes>(DEPTH);
-    let (sender, done) = oneshot::channel();
-    std::thread::spawn(move || {
-        let mut result = Ok(());
-        while let Some(chunk) = receiver.blocking_recv() {
-            result = destination.write_all(&chunk);
-            if result.is_err() {
-                break;
+impl Thread {
+    fn start(mut destination: Box<dyn Write + Send>) -> Self {
+        let (chunks, mut receiver) = mpsc::channel::<Bytes>(DEPTH);
+        let (sender, done) = oneshot::channel();
+        std::thread::spawn(move || {
+            let mut result = Ok(());
+            while let Some(chunk) = receiver.blocking_recv() {
+                result = destination.write_all(&chunk);
+                if result.is_err() {
+                    break;
+                }
             }
-        }
-        let _ = sender.send(result.and_then(|()| destination.flush()));
-    });
-    State::Writing { chunks, done }
+            let _ = sender.send(result.and_then(|()| destination.flush()));
+        });
+        Self { chunks, done }
+    }
 }

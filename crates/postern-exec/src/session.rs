@@ -39,6 +39,16 @@ pub enum Ended {
     Signaled(u8),
 }
 
+impl Ended {
+    /// The exit code that a shell would give it.
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Self::Exited(code) => code,
+            Self::Signaled(number) => number.saturating_add(128),
+        }
+    }
+}
+
 /// How a command ended that the agent supervised; its output is whole and verified.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {

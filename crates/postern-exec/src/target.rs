@@ -1,5 +1,9 @@
 //! Which pod and container `exec` means.
 
+mod many;
+
+pub use many::{Containers, Found, find_all};
+
 use crate::error::ExecError;
 use postern_kube::k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
 use postern_kube::k8s_openapi::api::core::v1::Pod;
@@ -14,7 +18,7 @@ pub const AGENT_ANNOTATION: &str = "postern.dev/agent";
 const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
 
 /// What the user named.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Target {
     /// `NAME` or `pod/NAME`.
     Pod(String),
@@ -25,7 +29,7 @@ pub enum Target {
 }
 
 /// Workloads whose pods can be meant.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     /// A Deployment.
     Deployment,

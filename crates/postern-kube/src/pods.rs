@@ -72,12 +72,36 @@ pub async fn get(cluster: &Cluster, namespace: &str, name: &str) -> Result<Optio
         .map_err(|error| cluster.error(format!("reading Pod {namespace}/{name}"), &error))
 }
 
+/// Pods in one answer of the server, so that a big namespace is never in memory as a whole.
+const PAGE: u32 = 250;
+
+/// Gives each pod that a label selector picks (an empty one picks all), page by page.
+pub async fn each(
+    cluster: &Cluster,
+    namespace: &str,
+    selector: &str,
+    mut each: impl FnMut(Pod),
+) -> Result<(), KubeError> {
+    let api = api(cluster, namespace);
+    let mut params = ListParams::default().labels(selector).limit(PAGE);
+    loop {
+        let listed = api.list(&params).await.map_err(|error| {
+            let which = if selector.is_empty() { String::new() } else { format!(" by {selector:?}") };
+            cluster.error(format!("listing pods of {namespace}{which}"), &error)
+        })?;
+        listed.items.into_iter().for_each(&mut each);
+        match listed.metadata.continue_.filter(|token| !token.is_empty()) {
+            Some(token) => params.continue_token = Some(token),
+            None => return Ok(()),
+        }
+    }
+}
+
 /// The pods that a label selector picks.
 pub async fn select(cluster: &Cluster, namespace: &str, selector: &str) -> Result<Vec<Pod>, KubeError> {
-    let listed = api(cluster, namespace).list(&ListParams::default().labels(selector)).await;
-    let listed = listed
-        .map_err(|error| cluster.error(format!("listing pods of {namespace} by {selector:?}"), &error))?;
-    Ok(listed.items)
+    let mut pods = Vec::new();
+    each(cluster, namespace, selector, |pod| pods.push(pod)).await?;
+    Ok(pods)
 }
 
 /// A container's log.

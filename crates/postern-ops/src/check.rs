@@ -5,7 +5,7 @@ use crate::settings::Settings;
 use crate::show::{Presence, Shown};
 use crate::{names, objects};
 use postern_exec::session::{self, Ended, Run};
-use postern_exec::{ExecError, Streams};
+use postern_exec::{ExecError, Output, Streams};
 use postern_kube::apply;
 use postern_kube::exec::{self, ExecRequest};
 use postern_kube::{Cluster, KubeError};
@@ -49,7 +49,8 @@ pub async fn run_in_pod(
 ) -> Result<(Ended, String), ExecError> {
     let (reader, writer) = open_agent(cluster).await?;
     let output = Collected::default();
-    let streams = Streams { stdin: None, stdout: Box::new(output.clone()), stderr: Box::new(output.clone()) };
+    let streams =
+        Streams { stdin: None, stdout: Output::to(output.clone()), stderr: Output::to(output.clone()) };
     let request = Request {
         argv: argv.iter().map(|argument| argument.as_bytes().to_vec()).collect(),
         credentials,

@@ -1,6 +1,7 @@
 //! The command line: clap types, one file per command group.
 
 pub(crate) mod exec;
+pub(crate) mod fanout;
 pub(crate) mod ops;
 pub(crate) mod run;
 

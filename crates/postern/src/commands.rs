@@ -3,6 +3,8 @@
 mod agents;
 mod credentials;
 mod exec;
+mod exec_many;
+mod fanout;
 mod ops_audit;
 mod ops_authorize;
 mod ops_install;
@@ -12,6 +14,7 @@ mod ops_show;
 mod ops_uninstall;
 mod reference;
 mod run;
+mod run_each;
 mod streams;
 mod transports;
 

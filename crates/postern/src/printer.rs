@@ -3,6 +3,7 @@
 
 use crate::cli::Format;
 use crate::failure::Failure;
+use postern_exec::fanout::{Colours, Tally};
 use postern_kube::apply::{Change, ObjectRef};
 use postern_ops::Diagnosis;
 use postern_ops::install::Reporter;
@@ -90,6 +91,28 @@ impl Printer {
         }
     }
 
+    /// What came of all targets of a fan-out, after what each had to say.
+    pub(crate) fn summary(&mut self, tally: &Tally) {
+        self.clear();
+        let Tally { targets, ok, failed, exit_codes, not_reached, cancelled, named, exit_code } = tally;
+        let named: Vec<_> =
+            named.iter().map(|(name, how)| serde_json::json!({"target": name, "end": how})).collect();
+        let value = serde_json::json!({"summary": {
+            "targets": targets, "ok": ok, "failed": failed, "exitCodes": exit_codes,
+            "notReached": not_reached, "cancelled": cancelled, "exitCode": exit_code, "firstFailed": named,
+        }});
+        match self.format {
+            Format::Text => tally.lines().iter().for_each(|line| eprintln!("{}", clean(line))),
+            Format::Json => eprintln!("{value}"),
+            Format::Yaml => eprint!("{}", yaml(&value)),
+        }
+    }
+
+    /// On which of our outputs names may have colours.
+    pub(crate) fn colours(&self) -> Colours {
+        Colours { stdout: self.colour, stderr: self.progress }
+    }
+
     /// The error that ends the program.
     pub(crate) fn failure(&mut self, failure: &Failure) {
         self.clear();
@@ -156,6 +179,15 @@ impl Reporter for Printer {
         self.clear();
         eprintln!("{} {}", self.paint("warning:", "1;33"), clean(text));
     }
+}
+
+/// One of a stream of results: a line of JSON, or a document of YAML.
+pub(crate) fn record(format: Format, value: &impl Serialize) -> Vec<u8> {
+    let text = match format {
+        Format::Text | Format::Json => serde_json::to_string(value).unwrap_or_default() + "\n",
+        Format::Yaml => format!("---\n{}", yaml(value)),
+    };
+    text.into_bytes()
 }
 
 fn yaml(value: &impl Serialize) -> String {

@@ -68,6 +68,72 @@ snapshot!(bad_env, &["run", "--env", "NOVALUE", "--", "true"]);
 snapshot!(credential_for_the_ops_pod, &["run", "--credential", "KEY", "--", "true"]);
 snapshot!(exec_without_target, &["exec", "--", "true"]);
 snapshot!(exec_of_a_wrong_kind, &["exec", "svc/web", "--", "true"]);
+snapshot!(fan_out_with_stdin, &["exec", "-i", "a", "b", "--", "cat"]);
+snapshot!(fan_out_with_a_terminal, &["exec", "-l", "app=web", "--all", "-t", "--", "sh"]);
+snapshot!(fan_out_grouped_as_json, &["exec", "a", "b", "--group", "-o", "json", "--", "true"]);
+snapshot!(fan_out_of_none_at_a_time, &["exec", "a", "b", "--parallel", "0", "--", "true"]);
+snapshot!(fan_out_with_one_and_all_containers, &["exec", "a", "-c", "x", "--all-containers", "--", "true"]);
+snapshot!(fan_out_without_values, &["run", "--fail-fast", "--", "true"]);
+snapshot!(fan_out_with_a_staged_file, &["run", "--each", "a", "--file", "x=/tmp/x", "--", "true"]);
+snapshot!(each_with_no_value, &["run", "--each", "-", "--backend", "local", "--", "true"]);
+snapshot!(
+    each_grouped,
+    &[
+        "run",
+        "--backend",
+        "local",
+        "--parallel",
+        "1",
+        "--group",
+        "--each",
+        "1",
+        "--each",
+        "2",
+        "--",
+        "sh",
+        "-c",
+        "printf 'out {}'; echo err {} >&2; exit $(({} - 1))"
+    ]
+);
+snapshot!(
+    each_prefixed,
+    &[
+        "run",
+        "--backend",
+        "local",
+        "--parallel",
+        "1",
+        "--each",
+        "1",
+        "--each",
+        "two words",
+        "--",
+        "sh",
+        "-c",
+        "printf 'out %s\\nand more' '{}'; kill -9 $$"
+    ]
+);
+snapshot!(
+    each_fails_fast,
+    &[
+        "run",
+        "--backend",
+        "local",
+        "--parallel",
+        "1",
+        "--fail-fast",
+        "--each",
+        "1",
+        "--each",
+        "2",
+        "--each",
+        "3",
+        "--",
+        "sh",
+        "-c",
+        "echo {}; [ {} != 2 ]"
+    ]
+);
 snapshot!(unknown_context, &["--context", "prdo", "ops", "show"]);
 snapshot!(unreachable, &["ops", "show"]);
 snapshot!(unreachable_json, &["ops", "show", "-o", "json"]);

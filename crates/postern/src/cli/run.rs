@@ -1,5 +1,6 @@
 //! `postern run`.
 
+use super::fanout::{FanOut, HEADING};
 use clap::{Args, ValueEnum};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -8,7 +9,11 @@ use std::time::Duration;
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  postern run -- ibmcloud iam oauth-tokens\n  postern run -i -- kubectl apply -f - < job.yaml\n  \
-postern run --file values.yaml=/tmp/values.yaml -- cat /tmp/values.yaml\n  postern run --backend local --timeout 30s -- terraform plan"
+postern run --file values.yaml=/tmp/values.yaml -- cat /tmp/values.yaml\n  postern run --backend local --timeout 30s -- terraform plan\n  \
+postern run --each eu-de --each us-south -- ibmcloud ks clusters --region {}\n  \
+postern run --each - --parallel 4 -o json -- dig +short {} < names\n\n\
+With --each, every line has the value before it (or --group, or a record for each with -o json and -o yaml), a summary \
+follows on stderr, and the exit code is the highest. By stream, all runs share one connection."
 )]
 pub(crate) struct Run {
     /// Where it runs; never one in place of the other
@@ -20,6 +25,11 @@ pub(crate) struct Run {
     /// A private key of one's own for --transport stream [default: `streamKey` of the config, else the install's]
     #[arg(long, value_name = "FILE")]
     pub(crate) stream_key: Option<PathBuf>,
+    /// Run it once for each of these values, which replace {} in CMD; repeatable; - reads lines of stdin
+    #[arg(long, value_name = "VALUE", help_heading = HEADING, allow_hyphen_values = true)]
+    pub(crate) each: Vec<OsString>,
+    #[command(flatten)]
+    pub(crate) fan_out: FanOut,
     /// A variable for its environment; repeatable
     #[arg(short, long, value_name = "NAME=VALUE", value_parser = super::pair)]
     pub(crate) env: Vec<(String, String)>,

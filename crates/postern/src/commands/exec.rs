@@ -1,13 +1,15 @@
 //! `postern exec`.
 
+use super::exec_many::{self, Many};
 use super::run::{Asked, bytes, supervised};
-use super::{Context, agents, streams};
+use super::{Context, agents, fanout, streams};
 use crate::cli::exec::Exec as Args;
 use crate::failure::Failure;
 use crate::printer::Printer;
 use crate::{signals, terminal};
+use postern_exec::fanout::place::How;
 use postern_exec::session::Run;
-use postern_exec::target::{self, Place, Target};
+use postern_exec::target::{self, Containers, Place, Target};
 use postern_exec::{Control, ExecError, inject, plain};
 use postern_kube::Cluster;
 use postern_kube::exec::{self, ExecRequest};
@@ -17,8 +19,11 @@ use std::time::Duration;
 
 pub(super) async fn run(context: &Context, args: Args, printer: &mut Printer) -> Result<u8, Failure> {
     let Args {
-        target,
+        targets,
         selector,
+        all,
+        all_containers,
+        fan_out,
         namespace,
         container,
         stdin,
@@ -30,20 +35,53 @@ pub(super) async fn run(context: &Context, args: Args, printer: &mut Printer) ->
         timeout,
         command,
     } = args;
-    let target = match (target, selector) {
-        (_, Some(selector)) => Target::Selector(selector),
-        (target, None) => {
-            Target::parse(&target.unwrap_or_default()).map_err(|why| Failure::usage(why, None))?
+    let targets = match selector {
+        Some(selector) => vec![Target::Selector(selector)],
+        None => {
+            let parsed = targets.iter().map(|target| Target::parse(target));
+            parsed.collect::<Result<Vec<_>, _>>().map_err(|why| Failure::usage(why, None))?
         }
     };
+    let several = targets.len() > 1 || all || all_containers || fan_out.given().is_some();
+    if several {
+        fanout::check(&fan_out, printer)?;
+        if let Some(option) =
+            [("-i", stdin), ("-t", tty)].into_iter().find_map(|(o, given)| given.then_some(o))
+        {
+            return Err(fanout::only_for_one(option));
+        }
+    }
     if command.first().is_none_or(|program| program.is_empty()) {
         return Err(Failure::usage("the command is empty", Some("name one after --".to_owned())));
     }
     let asks_for_agent =
         [("--env", !env.is_empty()), ("--workdir", workdir.is_some()), ("--require-agent", require_agent)];
+    // The command line is right as it stands; it is a target that cannot honour them, whose tool is then never reached.
+    let needs_agent: Vec<_> =
+        asks_for_agent.into_iter().filter_map(|(name, given)| given.then_some(name)).collect();
     let cluster = context.cluster().await.map_err(ExecError::Kube)?;
     let namespace = namespace.unwrap_or_else(|| cluster.namespace.clone());
-    let place = target::find(&cluster, &namespace, &target, container.as_deref()).await?;
+    if several {
+        let mut request = Asked { env, workdir, stdin, tty, timeout }.request(context, command, printer)?;
+        request.claimed_user.clone_from(&cluster.user);
+        let containers = match &container {
+            _ if all_containers => Containers::All,
+            Some(name) => Containers::Named(name),
+            None => Containers::Default,
+        };
+        let many = Many {
+            namespace: &namespace,
+            targets: &targets,
+            all,
+            containers,
+            options: &fan_out,
+            inject: injected,
+        };
+        let how = How { request, inject: None, needs_agent, timeout };
+        return exec_many::run(&cluster, many, how, printer).await;
+    }
+    let [target] = targets.as_slice() else { return Err(Failure::usage("no target is named", None)) };
+    let place = target::find(&cluster, &namespace, target, container.as_deref()).await?;
     let Place { namespace, pod, container, agent } = &place;
     printer.verbose(&format!("pod {namespace}/{pod}, container {container}"));
     if agent.is_some() || injected {
@@ -52,12 +90,11 @@ pub(super) async fn run(context: &Context, args: Args, printer: &mut Printer) ->
         request.claimed_user.clone_from(&cluster.user);
         return Ok(through_agent(&cluster, &place, request, stdin, printer).await?);
     }
-    // The command line is right as it stands; it is the target that cannot honour it, so the tool is never reached.
-    let options: Vec<&str> =
-        asks_for_agent.into_iter().filter_map(|(name, given)| given.then_some(name)).collect();
-    if !options.is_empty() {
+    if !needs_agent.is_empty() {
         let Place { namespace, pod, container, agent: _ } = place;
-        return Err(ExecError::NeedsAgent { options: options.join(", "), namespace, pod, container }.into());
+        return Err(
+            ExecError::NeedsAgent { options: needs_agent.join(", "), namespace, pod, container }.into()
+        );
     }
     printer.verbose(
         "no agent in this container: the end of the output is the runtime's word, and the process may outlive us",

@@ -1,13 +1,15 @@
 //! `postern run`.
 
-use super::{Context, credentials, streams, transports};
+use super::{Context, credentials, run_each, streams, transports};
 use crate::cli::run::{Backend, Run as Args};
 use crate::failure::Failure;
 use crate::printer::Printer;
 use crate::{signals, terminal};
 use postern_config::Tool;
 use postern_exec::session::{self, Ended, Report, Run};
+use postern_exec::stream::Connection;
 use postern_exec::{ExecError, exit, transport};
+use postern_kube::Cluster;
 use postern_ops::check::open_agent;
 use postern_ops::install::Reporter as _;
 use postern_secret::resolve::Resolved;
@@ -19,8 +21,21 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub(super) async fn run(context: &Context, args: Args, printer: &mut Printer) -> Result<u8, Failure> {
-    let Args { backend, transport, stream_key, env, workdir, file, credential, stdin, tty, timeout, command } =
-        args;
+    let Args {
+        backend,
+        transport,
+        stream_key,
+        each,
+        fan_out,
+        env,
+        workdir,
+        file,
+        credential,
+        stdin,
+        tty,
+        timeout,
+        command,
+    } = args;
     if backend == Backend::Ops && !credential.is_empty() {
         return Err(Failure::usage(
             "--credential is for --backend local; the ops pod has its own",
@@ -30,42 +45,78 @@ pub(super) async fn run(context: &Context, args: Args, printer: &mut Printer) ->
     if backend == Backend::Local && (transport.is_some() || stream_key.is_some()) {
         return Err(Failure::usage("--transport and --stream-key are for --backend ops", None));
     }
+    run_each::check(&each, &fan_out, [("-i", stdin), ("-t", tty), ("--file", !file.is_empty())], printer)?;
     let asked = Asked { env, workdir, stdin, tty, timeout };
     let mut request = asked.request(context, command, printer)?;
     let files = stage(&file, &mut request)?;
-    let run = |request| Run { request, files };
-    match backend {
+    let values = run_each::values(each)?;
+    let door = match backend {
         Backend::Ops => {
             let cluster = context.cluster().await.map_err(ExecError::Kube)?;
             request.credentials = true;
             request.claimed_user.clone_from(&cluster.user);
             let transport = transports::chosen(context, transport);
-            if let Some(stream) =
-                transports::stream(context, &cluster, transport, stream_key, printer).await?
-            {
-                let (reader, writer) = stream.session();
-                return Ok(supervised(reader, writer, run(request), stdin, printer).await?);
+            match transports::stream(context, &cluster, transport, stream_key, printer).await? {
+                Some(stream) => Door::Stream(stream),
+                None => Door::Exec(cluster),
             }
-            let (reader, writer) = open_agent(&cluster).await.map_err(ExecError::Kube)?;
-            Ok(supervised(reader, writer, run(request), stdin, printer).await?)
         }
         Backend::Local => {
-            let found = credentials::from_flags(context, &credential, printer);
-            let found = found.map_err(|failure| match failure.code {
-                exit::DENIED => Failure { code: exit::NEVER_REACHED, ..failure },
-                _ => failure,
-            })?;
-            for Resolved { credential, secret, from: _ } in found {
-                let value = secret.expose().to_vec();
-                request
-                    .secret_env
-                    .extend(credential.names.into_iter().map(|name| (name.into_bytes(), value.clone())));
-            }
-            let own = std::env::current_exe().map_err(ExecError::Local)?;
-            let (reader, writer) = transport::local(&own, &["__agent"]).map_err(ExecError::Local)?;
-            Ok(supervised(reader, writer, run(request), stdin, printer).await?)
+            add_credentials(context, &credential, &mut request, printer)?;
+            Door::Local(std::env::current_exe().map_err(ExecError::Local)?)
         }
+    };
+    if let Some(values) = values {
+        return run_each::run(&door, &request, timeout, values, &fan_out, printer).await;
     }
+    let run = Run { request, files };
+    Ok(match &door {
+        Door::Stream(stream) => {
+            let (reader, writer) = stream.session();
+            supervised(reader, writer, run, stdin, printer).await
+        }
+        Door::Exec(cluster) => {
+            let (reader, writer) = open_agent(cluster).await.map_err(ExecError::Kube)?;
+            supervised(reader, writer, run, stdin, printer).await
+        }
+        Door::Local(own) => {
+            let (reader, writer) = transport::local(own, &SUPERVISOR).map_err(ExecError::Local)?;
+            supervised(reader, writer, run, stdin, printer).await
+        }
+    }?)
+}
+
+/// The way to a supervisor.
+pub(super) enum Door {
+    /// By the runtime's exec into the ops pod.
+    Exec(Cluster),
+    /// By a stream to the ops pod's agent.
+    Stream(Connection),
+    /// This very program.
+    Local(PathBuf),
+}
+
+/// What makes this program the supervisor.
+pub(super) const SUPERVISOR: [&str; 1] = ["__agent"];
+
+/// Gives a local run its credentials.
+fn add_credentials(
+    context: &Context,
+    flags: &[String],
+    request: &mut Request,
+    printer: &mut Printer,
+) -> Result<(), Failure> {
+    let found = credentials::from_flags(context, flags, printer).map_err(|failure| match failure.code {
+        exit::DENIED => Failure { code: exit::NEVER_REACHED, ..failure },
+        _ => failure,
+    })?;
+    for Resolved { credential, secret, from: _ } in found {
+        let value = secret.expose().to_vec();
+        request
+            .secret_env
+            .extend(credential.names.into_iter().map(|name| (name.into_bytes(), value.clone())));
+    }
+    Ok(())
 }
 
 /// What the command line asks of a run, before the tool's defaults.
@@ -166,9 +217,10 @@ pub(super) async fn supervised(
     if left_behind > 0 {
         printer.verbose(&format!("{left_behind} processes that the command left behind were ended with it"));
     }
-    let (exit_code, outcome, signal) = match outcome {
-        Ended::Exited(code) => (code, "exited", None),
-        Ended::Signaled(number) => (number.saturating_add(128), "signaled", Some(number)),
+    let exit_code = outcome.exit_code();
+    let (outcome, signal) = match outcome {
+        Ended::Exited(_) => ("exited", None),
+        Ended::Signaled(number) => ("signaled", Some(number)),
     };
     if let Some(number) = signal {
         printer.verbose(&format!("the command was ended by signal {number}"));

@@ -1,6 +1,6 @@
 //! Our own streams, unbuffered, as a run connects them.
 
-use postern_exec::Streams;
+use postern_exec::{Output, Streams};
 use rustix::fd::BorrowedFd;
 use std::fs::File;
 use std::io;
@@ -12,7 +12,13 @@ pub(super) fn own(with_stdin: bool) -> io::Result<Streams> {
         if with_stdin { Some(Box::new(file(rustix::stdio::stdin())?)) } else { None };
     Ok(Streams {
         stdin,
-        stdout: Box::new(file(rustix::stdio::stdout())?),
-        stderr: Box::new(file(rustix::stdio::stderr())?),
+        stdout: Output::to(file(rustix::stdio::stdout())?),
+        stderr: Output::to(file(rustix::stdio::stderr())?),
     })
+}
+
+/// Stdout and stderr by themselves.
+pub(super) fn outputs() -> io::Result<(File, File)> {
+    let file = |fd: BorrowedFd<'static>| -> io::Result<File> { Ok(File::from(fd.try_clone_to_owned()?)) };
+    Ok((file(rustix::stdio::stdout())?, file(rustix::stdio::stderr())?))
 }

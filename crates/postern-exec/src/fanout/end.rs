@@ -1,0 +1,113 @@
+//! How one target of a fan-out ended.
+
+use crate::error::{ExecError, exit};
+use crate::session::Ended;
+use std::time::Duration;
+
+/// What came of running one target.
+#[derive(Debug)]
+pub struct Ran {
+    /// How the command ended, or why it did not.
+    pub result: Result<Ended, ExecError>,
+    /// Something that whoever started it should know.
+    pub warning: Option<String>,
+}
+
+impl Ran {
+    pub(super) fn cancelled() -> Self {
+        Self { result: Err(ExecError::Cancelled("")), warning: None }
+    }
+}
+
+impl From<Result<Ended, ExecError>> for Ran {
+    fn from(result: Result<Ended, ExecError>) -> Self {
+        Self { result, warning: None }
+    }
+}
+
+/// How one target ended, and what it said until then.
+#[derive(Debug)]
+pub struct End {
+    /// What came of it.
+    pub ran: Ran,
+    /// Bytes of its stdout.
+    pub stdout_bytes: u64,
+    /// Bytes of its stderr.
+    pub stderr_bytes: u64,
+    /// From its start, connecting included.
+    pub duration: Duration,
+}
+
+/// What kind of end it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    /// With code 0.
+    Ok,
+    /// With another, by a signal, too late, or with output that is not whole.
+    Failed,
+    /// The command was never reached.
+    NotReached,
+    /// Ended, or never started, because all was.
+    Cancelled,
+}
+
+impl End {
+    pub(super) fn never_started() -> Self {
+        let ran = Ran { result: Err(ExecError::Cancelled(" before it was started")), warning: None };
+        Self { ran, stdout_bytes: 0, stderr_bytes: 0, duration: Duration::ZERO }
+    }
+
+    /// The exit code it counts with.
+    pub fn exit_code(&self) -> u8 {
+        match &self.ran.result {
+            Ok(ended) => ended.exit_code(),
+            Err(error) => error.exit_code(),
+        }
+    }
+
+    /// Its kind.
+    pub fn class(&self) -> Class {
+        match &self.ran.result {
+            Ok(ended) if ended.exit_code() == 0 => Class::Ok,
+            Err(ExecError::Cancelled(_)) => Class::Cancelled,
+            Err(error) if error.exit_code() == exit::NEVER_REACHED => Class::NotReached,
+            Ok(_) | Err(_) => Class::Failed,
+        }
+    }
+
+    /// The end in one word, for programs.
+    pub fn outcome(&self) -> &'static str {
+        match &self.ran.result {
+            Ok(Ended::Exited(_)) => "exited",
+            Ok(Ended::Signaled(_)) => "signaled",
+            Err(ExecError::TimedOut { .. }) => "timed-out",
+            Err(ExecError::Cancelled(_)) => "cancelled",
+            Err(error) => error.kind(),
+        }
+    }
+
+    /// Why the command did not end by itself, with what led to it.
+    pub fn error(&self) -> Option<String> {
+        let error = self.ran.result.as_ref().err()?;
+        let mut text = error.to_string();
+        let mut next = std::error::Error::source(error);
+        while let Some(source) = next {
+            let said = source.to_string();
+            if !text.contains(&said) {
+                text = format!("{text}: {said}");
+            }
+            next = source.source();
+        }
+        Some(text)
+    }
+
+    /// The end in a few words, for people.
+    pub fn words(&self) -> String {
+        match (&self.ran.result, self.class()) {
+            (Ok(Ended::Exited(code)), _) => format!("exit {code}"),
+            (Ok(Ended::Signaled(number)), _) => format!("ended by signal {number}"),
+            (Err(_), Class::NotReached) => format!("not reached: {}", self.error().unwrap_or_default()),
+            (Err(_), _) => self.error().unwrap_or_default(),
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! Running a command in one of many containers: by the agent of its image, by one that is put there, or plainly.
+
+use super::Ran;
+use crate::error::ExecError;
+use crate::inject::{self, Agents};
+use crate::io::{Control, Streams};
+use crate::plain;
+use crate::session::{self, Ended, Run};
+use crate::target::Place;
+use postern_kube::Cluster;
+use postern_kube::exec::{self, ExecReader, ExecRequest, ExecWriter};
+use postern_wire::Request;
+use std::future::Future;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+/// What is to be done in each place.
+#[derive(Debug, Clone)]
+pub struct How {
+    /// The command, and what the agent is asked besides.
+    pub request: Request,
+    /// The agents to put where there is none.
+    pub inject: Option<Agents>,
+    /// The options that only the agent can honour.
+    pub needs_agent: Vec<&'static str>,
+    /// Ends it after this long, connecting included.
+    pub timeout: Option<Duration>,
+}
+
+/// Runs it in one place.
+pub async fn run(
+    cluster: &Cluster,
+    place: Place,
+    how: &How,
+    streams: Streams,
+    mut control: mpsc::Receiver<Control>,
+) -> Ran {
+    let How { request, inject, needs_agent, timeout } = how;
+    if let Some(path) = &place.agent {
+        let command = [path.clone().into_bytes(), b"run".to_vec()];
+        let result = match unless_stopped(open(cluster, &place, &command, true), *timeout, &mut control).await
+        {
+            Ok(halves) => supervised(halves, request, streams, control).await,
+            Err(error) => Err(error),
+        };
+        return result.into();
+    }
+    if let Some(agents) = inject {
+        return injected(cluster, &place, *agents, how, streams, control).await;
+    }
+    if !needs_agent.is_empty() {
+        let Place { namespace, pod, container, agent: _ } = place;
+        let options = needs_agent.join(", ");
+        return Ran::from(Err(ExecError::NeedsAgent { options, namespace, pod, container }));
+    }
+    let begun = Instant::now();
+    let opened = open(cluster, &place, &request.argv, false);
+    let ran = async {
+        let (reader, writer) = unless_stopped(opened, *timeout, &mut control).await?;
+        let left = timeout.map(|limit| limit.saturating_sub(begun.elapsed()));
+        let code = plain::run(reader, writer, false, left, streams, control).await;
+        let code = code.map_err(|error| match error {
+            // The limit that the user gave, not what connecting left of it.
+            ExecError::TimedOut { seconds: _, note } => {
+                ExecError::TimedOut { seconds: timeout.unwrap_or_default().as_secs(), note }
+            }
+            other => other,
+        })?;
+        // Codes beyond a byte do not exist on Linux; a runtime that reports one has lost the command.
+        Ok(Ended::Exited(u8::try_from(code).unwrap_or(crate::exit::BROKE)))
+    };
+    ran.await.into()
+}
+
+async fn injected(
+    cluster: &Cluster,
+    place: &Place,
+    agents: Agents,
+    how: &How,
+    streams: Streams,
+    mut control: mpsc::Receiver<Control>,
+) -> Ran {
+    let agent = match inject::inject(cluster, place, agents).await {
+        Ok(agent) => agent,
+        Err(error) => return Ran::from(Err(error)),
+    };
+    let command = [agent.path.clone().into_bytes(), b"run".to_vec(), b"--unlink".to_vec()];
+    let opened = unless_stopped(open(cluster, place, &command, true), how.timeout, &mut control).await;
+    let (result, left) = match opened {
+        Ok(halves) => {
+            let result = supervised(halves, &how.request, streams, control).await;
+            let left = match &result {
+                Ok(_) => Ok(()),
+                Err(error) => inject::tidy(cluster, place, &agent, error).await,
+            };
+            (result, left)
+        }
+        // Whatever the error: an agent that we did not hear may not have run.
+        Err(error) => (Err(error), inject::discard(cluster, place, &agent).await),
+    };
+    Ran { result, warning: left.err().map(|left| left.to_string()) }
+}
+
+async fn supervised(
+    (reader, writer): (ExecReader, ExecWriter),
+    request: &Request,
+    streams: Streams,
+    control: mpsc::Receiver<Control>,
+) -> Result<Ended, ExecError> {
+    let run = Run { request: request.clone(), files: Vec::new() };
+    session::run(reader, writer, run, streams, control).await.map(|report| report.outcome)
+}
+
+async fn open(
+    cluster: &Cluster,
+    place: &Place,
+    command: &[Vec<u8>],
+    stdin: bool,
+) -> Result<(ExecReader, ExecWriter), ExecError> {
+    let Place { namespace, pod, container, agent: _ } = place;
+    let request = ExecRequest { namespace, pod, container: Some(container), command, stdin, tty: false };
+    Ok(exec::open(cluster, &request).await?)
+}
+
+/// What `opening` gives, unless all is stopped, or its time is over, before it does.
+pub async fn unless_stopped<T>(
+    opening: impl Future<Output = Result<T, ExecError>>,
+    timeout: Option<Duration>,
+    control: &mut mpsc::Receiver<Control>,
+) -> Result<T, ExecError> {
+    let late = async {
+        match timeout {
+            Some(limit) => tokio::time::sleep(limit).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        biased;
+        Some(_) = control.recv() => Err(ExecError::Cancelled(" before it was reached")),
+        opened = opening => opened,
+        () = late => {
+            let seconds = timeout.unwrap_or_default().as_secs();
+            Err(ExecError::TimedOut { seconds, note: "; it was not reached" })
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! One record for each target, for programs.
+
+use super::end::End;
+use super::held::Held;
+use super::show::{Outputs, Show, memory_of_one};
+use super::{Id, Stream};
+use crate::error::ExecError;
+use std::collections::HashMap;
+
+/// So many bytes of each of a target's outputs are in its record.
+pub const CAPTURED: usize = 1024 * 1024;
+
+/// What a target said.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Captured {
+    /// Its stdout.
+    pub stdout: Vec<u8>,
+    /// Its stderr.
+    pub stderr: Vec<u8>,
+    /// Whether it said more than is captured.
+    pub truncated: bool,
+}
+
+struct Capturing {
+    held: Held,
+    /// Bytes that may still be captured, of stdout and stderr.
+    room: [usize; 2],
+    truncated: bool,
+}
+
+type Render = dyn FnMut(&Id, &End, Captured) -> Vec<u8> + Send;
+
+/// A record when a target has ended.
+pub struct Records {
+    outputs: Outputs,
+    render: Box<Render>,
+    memory: usize,
+    capturing: HashMap<usize, Capturing>,
+}
+
+impl Records {
+    /// Writes to these what `render` makes of each target, with so many targets at a time.
+    pub fn new(
+        outputs: Outputs,
+        parallel: usize,
+        render: impl FnMut(&Id, &End, Captured) -> Vec<u8> + Send + 'static,
+    ) -> Self {
+        let memory = memory_of_one(parallel);
+        Self { outputs, render: Box::new(render), memory, capturing: HashMap::new() }
+    }
+}
+
+impl std::fmt::Debug for Records {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Records").finish_non_exhaustive()
+    }
+}
+
+impl Show for Records {
+    fn said(&mut self, id: &Id, stream: Stream, data: &[u8]) -> Result<(), ExecError> {
+        let memory = self.memory;
+        let Capturing { held, room, truncated } = self
+            .capturing
+            .entry(id.index)
+            .or_insert_with(|| Capturing { held: Held::new(memory), room: [CAPTURED; 2], truncated: false });
+        let room = &mut room[usize::from(stream == Stream::Stderr)];
+        let taken = &data[..data.len().min(*room)];
+        *room -= taken.len();
+        *truncated |= taken.len() < data.len();
+        if taken.is_empty() { Ok(()) } else { held.push(stream, taken) }
+    }
+
+    fn ended(&mut self, id: &Id, end: End) -> Result<(), ExecError> {
+        let mut captured = Captured::default();
+        if let Some(Capturing { held, room: _, truncated }) = self.capturing.remove(&id.index) {
+            captured.truncated = truncated;
+            held.replay(|stream, data| {
+                match stream {
+                    Stream::Stdout => captured.stdout.extend_from_slice(data),
+                    Stream::Stderr => captured.stderr.extend_from_slice(data),
+                }
+                Ok(())
+            })?;
+        }
+        let record = (self.render)(id, &end, captured);
+        self.outputs.write(Stream::Stdout, &record)
+    }
+}

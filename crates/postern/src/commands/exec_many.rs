@@ -1,0 +1,43 @@
+//! `postern exec` over several targets.
+
+use super::{agents, fanout};
+use crate::cli::fanout::FanOut;
+use crate::failure::Failure;
+use crate::printer::Printer;
+use postern_exec::ExecError;
+use postern_exec::fanout::Ran;
+use postern_exec::fanout::place::{self, How};
+use postern_exec::target::{self, Containers, Target};
+use postern_kube::Cluster;
+
+/// Which targets, and how.
+pub(super) struct Many<'a> {
+    pub(super) namespace: &'a str,
+    pub(super) targets: &'a [Target],
+    pub(super) all: bool,
+    pub(super) containers: Containers<'a>,
+    pub(super) options: &'a FanOut,
+    /// Whether the agent is put where there is none.
+    pub(super) inject: bool,
+}
+
+/// Runs the command that `how` has in each.
+pub(super) async fn run(
+    cluster: &Cluster,
+    many: Many<'_>,
+    how: How,
+    printer: &mut Printer,
+) -> Result<u8, Failure> {
+    let Many { namespace, targets, all, containers, options, inject } = many;
+    let how = How { inject: inject.then_some(agents::embedded), ..how };
+    let found = target::find_all(cluster, namespace, targets, all, containers).await?;
+    printer.verbose(&format!("{} targets in namespace {namespace}", found.len()));
+    let how = &how;
+    let start = |place, streams, control| async move {
+        match place {
+            Ok(place) => place::run(cluster, place, how, streams, control).await,
+            Err(why) => Ran::from(Err(ExecError::Target(why))),
+        }
+    };
+    fanout::go(found, options, printer, start).await
+}

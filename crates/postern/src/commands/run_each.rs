@@ -1,0 +1,154 @@
+//! `postern run --each`: a run for each of several values.
+
+use super::fanout;
+use super::run::{Door, SUPERVISOR};
+use crate::cli::fanout::FanOut;
+use crate::failure::Failure;
+use crate::printer::Printer;
+use postern_exec::fanout::place::unless_stopped;
+use postern_exec::fanout::{Job, Ran};
+use postern_exec::session::{self, Ended, Run};
+use postern_exec::{Control, ExecError, Streams, transport};
+use postern_ops::check::open_agent;
+use postern_wire::Request;
+use std::ffi::OsString;
+use std::io::Read as _;
+use std::os::unix::ffi::OsStringExt as _;
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+/// What stands for the value in the command.
+const PLACE: &[u8] = b"{}";
+
+/// Whether the options fit together; `single` are those that only a single run takes, and whether they were given.
+pub(super) fn check(
+    each: &[OsString],
+    options: &FanOut,
+    single: [(&str, bool); 3],
+    printer: &Printer,
+) -> Result<(), Failure> {
+    if each.is_empty() {
+        return match options.given() {
+            Some(option) => Err(Failure::usage(
+                format!("{option} is for several runs"),
+                Some("name what each is for with --each VALUE".to_owned()),
+            )),
+            None => Ok(()),
+        };
+    }
+    match single.into_iter().find_map(|(option, given)| given.then_some(option)) {
+        Some(option) => Err(Failure::usage(
+            format!("{option} is for one run, not for those of --each"),
+            Some(format!("leave out {option}, or run it once without --each")),
+        )),
+        None => fanout::check(options, printer),
+    }
+}
+
+/// The values, each a run; `None` without --each.
+pub(super) fn values(each: Vec<OsString>) -> Result<Option<Vec<Vec<u8>>>, Failure> {
+    if each.is_empty() {
+        return Ok(None);
+    }
+    let mut values = Vec::new();
+    for value in each {
+        if value != "-" {
+            values.push(value.into_vec());
+            continue;
+        }
+        let mut text = Vec::new();
+        let read = std::io::stdin().lock().read_to_end(&mut text);
+        read.map_err(|error| {
+            Failure::usage(format!("reading the values of --each from stdin: {error}"), None)
+        })?;
+        values.extend(lines(&text));
+    }
+    if values.is_empty() {
+        return Err(Failure::usage("stdin has no values for --each", None));
+    }
+    Ok(Some(values))
+}
+
+/// Lines that are not empty.
+fn lines(text: &[u8]) -> impl Iterator<Item = Vec<u8>> {
+    text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).map(<[u8]>::to_vec)
+}
+
+/// The command for one value.
+fn filled(argv: &[Vec<u8>], value: &[u8]) -> Vec<Vec<u8>> {
+    argv.iter().map(|argument| fill(argument, value)).collect()
+}
+
+fn fill(argument: &[u8], value: &[u8]) -> Vec<u8> {
+    let mut filled = Vec::with_capacity(argument.len());
+    let mut rest = argument;
+    while let Some(at) = rest.windows(PLACE.len()).position(|window| window == PLACE) {
+        filled.extend_from_slice(&rest[..at]);
+        filled.extend_from_slice(value);
+        rest = &rest[at + PLACE.len()..];
+    }
+    filled.extend_from_slice(rest);
+    filled
+}
+
+/// Runs the command once for each value.
+pub(super) async fn run(
+    door: &Door,
+    request: &Request,
+    timeout: Option<Duration>,
+    values: Vec<Vec<u8>>,
+    options: &FanOut,
+    printer: &mut Printer,
+) -> Result<u8, Failure> {
+    let named = |value: Vec<u8>| Job { name: String::from_utf8_lossy(&value).into_owned(), what: value };
+    let jobs = values.into_iter().map(named).collect();
+    let start = |value: Vec<u8>, streams, control| async move {
+        let mut request = request.clone();
+        request.argv = filled(&request.argv, &value);
+        Ran::from(through(door, Run { request, files: Vec::new() }, timeout, streams, control).await)
+    };
+    fanout::go(jobs, options, printer, start).await
+}
+
+async fn through(
+    door: &Door,
+    run: Run,
+    timeout: Option<Duration>,
+    streams: Streams,
+    mut control: mpsc::Receiver<Control>,
+) -> Result<Ended, ExecError> {
+    let report = match door {
+        Door::Stream(stream) => {
+            // Nothing waits between the session's number and its first message: the agent takes them in order only.
+            let (reader, writer) = stream.session();
+            session::run(reader, writer, run, streams, control).await
+        }
+        Door::Exec(cluster) => {
+            let opening = async { open_agent(cluster).await.map_err(ExecError::Kube) };
+            let (reader, writer) = unless_stopped(opening, timeout, &mut control).await?;
+            session::run(reader, writer, run, streams, control).await
+        }
+        Door::Local(own) => {
+            let (reader, writer) = transport::local(own, &SUPERVISOR).map_err(ExecError::Local)?;
+            session::run(reader, writer, run, streams, control).await
+        }
+    };
+    report.map(|report| report.outcome)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_value_is_put_wherever_it_is_asked_for() {
+        let of = |words: &[&str]| words.iter().map(|word| word.as_bytes().to_vec()).collect::<Vec<_>>();
+        assert_eq!(
+            filled(&of(&["a", "{}", "x{}y{}", "{", "}{}{"]), b"V"),
+            of(&["a", "V", "xVyV", "{", "}V{"])
+        );
+        // A value is not a command, and not looked through again.
+        assert_eq!(filled(&of(&["{}"]), b"{} b"), of(&["{} b"]));
+        assert_eq!(lines(b"a\n\nb c\nd").collect::<Vec<_>>(), of(&["a", "b c", "d"]));
+    }
+}
