@@ -51,6 +51,11 @@ impl Subject {
         self.command(&self.kubectl, args)
     }
 
+    /// A shell script for the testbed; `$0` and what follows are its arguments.
+    pub(crate) fn shell(&self, script: &str) -> Command {
+        self.command(&PathBuf::from("sh"), &["-c", script])
+    }
+
     /// A tool in the ops pod, through `postern run`.
     pub(crate) fn run(&self, stdin: bool, tool: &[&str]) -> Command {
         let mut command = self.postern(if stdin { &["run", "-i", "--"] } else { &["run", "--"] });
