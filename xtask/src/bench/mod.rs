@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: figures, never a verdict on a build.
 
 mod agent;
+mod fanout;
 mod measure;
 mod report;
 
@@ -38,11 +39,22 @@ enum Bench {
         #[arg(long)]
         no_write: bool,
     },
+    /// `postern exec` over many targets against loops of `kubectl exec`, and runs by stream; writes the same
+    Fanout {
+        /// How many pairs of runs
+        #[arg(long, default_value_t = 11)]
+        runs: usize,
+        /// Print only
+        #[arg(long)]
+        no_write: bool,
+    },
 }
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    let Bench::Exec { runs, no_write } = args.command;
-    exec(runs, !no_write)?;
+    match args.command {
+        Bench::Exec { runs, no_write } => exec(runs, !no_write)?,
+        Bench::Fanout { runs, no_write } => fanout::bench(runs, !no_write)?,
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -106,7 +118,29 @@ fn exec(runs: usize, write: bool) -> Result<()> {
     rows.push(Row::alone("agent's peak memory, waiting (`serve`)", "MiB", serve, Wanted::AtMost(4.0)));
     rows.push(Row::alone("agent's peak memory, 256 MiB out (`run`)", "MiB", run, Wanted::AtMost(4.0)));
 
-    let table = report::table(&rows);
+    let command = format!("cargo xtask bench exec --runs {runs}");
+    let method = format!(
+        "How it is measured: `postern run` and `kubectl exec` by turns ({runs} pairs after one to warm up) into the same
+container of the testbed's ops pod, with the pod's own limits (half a processor for tool and agent together). Values
+are medians; a ratio is the median of the ratios of the pairs, so that what else the machine does weighs on both.
+Processor time and memory are the client's own. Every run must exit 0 and every stream must be whole, or there is no
+figure. `postern` runs with all it does by default: frames, BLAKE3 over both streams, heartbeats, and redaction of one
+credential."
+    );
+    conclude(&subject, "One run", &command, &rows, &method, write, progress)
+}
+
+/// Prints the table, and writes it as a section of docs/benchmarks.md.
+fn conclude(
+    subject: &Subject,
+    title: &str,
+    command: &str,
+    rows: &[Row],
+    method: &str,
+    write: bool,
+    progress: Progress,
+) -> Result<()> {
+    let table = report::table(rows);
     say::result(&table);
     let missed: Vec<&str> = rows.iter().filter(|r| r.met == Some(false)).map(|r| r.what.as_str()).collect();
     let verdict = match missed.as_slice() {
@@ -115,8 +149,8 @@ fn exec(runs: usize, write: bool) -> Result<()> {
     };
     say::result(&verdict);
     if write {
-        let text = document(&subject, runs, &table, &verdict)?;
-        report::write(&paths::root().join("docs/benchmarks.md"), &text)?;
+        let text = format!("{}\n{table}\n{verdict}\n\n{method}\n", circumstances(subject, command)?);
+        report::write(&paths::root().join("docs/benchmarks.md"), title, &text)?;
         progress.step("wrote docs/benchmarks.md");
     }
     Ok(())
@@ -156,31 +190,18 @@ fn streams(runs: usize, subject: &Subject, progress: Progress, rows: &mut Vec<Ro
     Ok(fs::remove_file(path)?)
 }
 
-fn document(subject: &Subject, runs: usize, table: &str, verdict: &str) -> Result<String> {
+/// What the figures were taken with, and on.
+fn circumstances(subject: &Subject, command: &str) -> Result<String> {
     let date = sh::output(&mut sh::command("date", ["-u", "+%Y-%m-%d"]))?;
     let version = sh::output(&mut subject.postern(&["--version"]))?;
     let server = sh::output(&mut subject.kubectl(&["version", "--client"]))?;
     let kubectl = server.lines().next().unwrap_or_default().replace("Client Version: ", "kubectl ");
     Ok(format!(
-        "# Benchmarks
-
-Written by `cargo xtask bench exec`; do not edit. These are figures of one machine at one time, not a test.
-
-- date: {}
+        "- date: {}
 - machine: {}
 - load average when it ended: {} (above the number of cores, others were at work too, and figures are worse)
-- command: `cargo xtask bench exec --runs {runs}`
+- command: `{command}`
 - programs: {}, {kubectl}
-
-{table}
-{verdict}
-
-How it is measured: `postern run` and `kubectl exec` by turns ({runs} pairs after one to warm up) into the same
-container of the testbed's ops pod, with the pod's own limits (half a processor for tool and agent together). Values
-are medians; a ratio is the median of the ratios of the pairs, so that what else the machine does weighs on both.
-Processor time and memory are the client's own. Every run must exit 0 and every stream must be whole, or there is no
-figure. `postern` runs with all it does by default: frames, BLAKE3 over both streams, heartbeats, and redaction of one
-credential.
 ",
         date.trim(),
         report::machine(),
