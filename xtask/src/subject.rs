@@ -1,6 +1,6 @@
 //! The program under measurement: the static `postern`, the testbed's cluster, its ops pod.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
@@ -31,11 +31,17 @@ impl Subject {
 
     /// Installs the ops pod, or brings it to this release.
     pub(crate) fn install(&self) -> Result<()> {
+        self.install_with(&[])
+    }
+
+    /// The same, with these options.
+    pub(crate) fn install_with(&self, options: &[&str]) -> Result<()> {
         let mut install = self.postern(&["ops", "install", "--timeout", "120s"]);
+        install.args(options);
         sh::run(install.env(CREDENTIAL.0, CREDENTIAL.1)).context("postern ops install")
     }
 
-    fn command(&self, program: &PathBuf, args: &[&str]) -> Command {
+    pub(crate) fn command(&self, program: &Path, args: &[&str]) -> Command {
         let mut command = sh::command(program, args);
         // Nobody's settings and proxies apply to the testbed.
         command.env("KUBECONFIG", &self.kubeconfig).env("POSTERN_CONFIG", "/dev/null");
@@ -49,11 +55,6 @@ impl Subject {
 
     pub(crate) fn kubectl(&self, args: &[&str]) -> Command {
         self.command(&self.kubectl, args)
-    }
-
-    /// A shell script for the testbed; `$0` and what follows are its arguments.
-    pub(crate) fn shell(&self, script: &str) -> Command {
-        self.command(&PathBuf::from("sh"), &["-c", script])
     }
 
     /// A tool in the ops pod, through `postern run`.

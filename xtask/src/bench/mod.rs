@@ -1,7 +1,7 @@
 //! `cargo xtask bench`: figures, never a verdict on a build.
 
 mod agent;
-mod many;
+mod fanout;
 mod measure;
 mod report;
 
@@ -39,10 +39,10 @@ enum Bench {
         #[arg(long)]
         no_write: bool,
     },
-    /// Runs by stream and over many targets, against kubectl, a loop of it, and xargs; writes its part of the same file
+    /// `postern exec` over many targets against loops of `kubectl exec`, and runs by stream; writes the same
     Fanout {
         /// How many pairs of runs
-        #[arg(long, default_value_t = 21)]
+        #[arg(long, default_value_t = 11)]
         runs: usize,
         /// Print only
         #[arg(long)]
@@ -53,72 +53,9 @@ enum Bench {
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     match args.command {
         Bench::Exec { runs, no_write } => exec(runs, !no_write)?,
-        Bench::Fanout { runs, no_write } => fanout(runs, !no_write)?,
+        Bench::Fanout { runs, no_write } => fanout::bench(runs, !no_write)?,
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// Where the second part of the document begins.
-const SECOND: &str = "\n## By stream, and over many targets\n";
-
-fn fanout(runs: usize, write: bool) -> Result<()> {
-    let progress = Progress::begin();
-    let subject = Subject::ready()?;
-    subject.install()?;
-    let rows = many::rows(runs, &subject, progress)?;
-    let (table, verdict) = said(&rows);
-    if write {
-        let text = format!(
-            "{SECOND}
-Written by `cargo xtask bench fanout --runs {runs}`, in the same way. The key is read at each run by stream. The
-targets are one container named many times, 16 at a time; a target's processes are the same for both sides.
-
-{}
-{table}
-{verdict}
-",
-            taken(&subject, &format!("fanout --runs {runs}"))?
-        );
-        let file = paths::root().join("docs/benchmarks.md");
-        let whole = fs::read_to_string(&file).unwrap_or_default();
-        let first = whole.split(SECOND).next().unwrap_or_default();
-        report::write(&file, &format!("{first}{text}"))?;
-        progress.step("wrote docs/benchmarks.md");
-    }
-    Ok(())
-}
-
-/// Prints the table and what is missed; returns both.
-fn said(rows: &[Row]) -> (String, String) {
-    let table = report::table(rows);
-    say::result(&table);
-    let missed: Vec<&str> = rows.iter().filter(|r| r.met == Some(false)).map(|r| r.what.as_str()).collect();
-    let verdict = match missed.as_slice() {
-        [] => "Every target is met.".to_owned(),
-        some => format!("Not met: {}.", some.join("; ")),
-    };
-    say::result(&verdict);
-    (table, verdict)
-}
-
-/// When, where and with what figures were taken.
-fn taken(subject: &Subject, command: &str) -> Result<String> {
-    let date = sh::output(&mut sh::command("date", ["-u", "+%Y-%m-%d"]))?;
-    let version = sh::output(&mut subject.postern(&["--version"]))?;
-    let server = sh::output(&mut subject.kubectl(&["version", "--client"]))?;
-    let kubectl = server.lines().next().unwrap_or_default().replace("Client Version: ", "kubectl ");
-    Ok(format!(
-        "- date: {}
-- machine: {}
-- load average when it ended: {} (above the number of cores, others were at work too, and figures are worse)
-- command: `cargo xtask bench {command}`
-- programs: {}, {kubectl}
-",
-        date.trim(),
-        report::machine(),
-        report::load(),
-        version.trim(),
-    ))
 }
 
 /// The samples of two programs, run by turns.
@@ -147,15 +84,6 @@ impl Pairs {
         let postern = median(self.0.iter().map(|(_, p)| of(p)));
         let ratio = median(self.0.iter().map(|(k, p)| of(p) / of(k)));
         Row::paired(what, unit, (kubectl, postern), ratio, wanted)
-    }
-
-    /// The wall time of postern's process, shared by so many runs in it, against one of kubectl's.
-    fn shared(&self, what: &str, runs: u32) -> Row {
-        let share = |s: &Sample| s.wall / f64::from(runs);
-        let kubectl = median(self.0.iter().map(|(k, _)| k.wall * 1e3));
-        let postern = median(self.0.iter().map(|(_, p)| share(p) * 1e3));
-        let ratio = median(self.0.iter().map(|(k, p)| share(p) / k.wall));
-        Row::paired(what, "ms", (kubectl, postern), ratio, Wanted::AtMost(0.15))
     }
 }
 
@@ -190,14 +118,39 @@ fn exec(runs: usize, write: bool) -> Result<()> {
     rows.push(Row::alone("agent's peak memory, waiting (`serve`)", "MiB", serve, Wanted::AtMost(4.0)));
     rows.push(Row::alone("agent's peak memory, 256 MiB out (`run`)", "MiB", run, Wanted::AtMost(4.0)));
 
-    let (table, verdict) = said(&rows);
+    let command = format!("cargo xtask bench exec --runs {runs}");
+    let method = format!(
+        "How it is measured: `postern run` and `kubectl exec` by turns ({runs} pairs after one to warm up) into the same
+container of the testbed's ops pod, with the pod's own limits (half a processor for tool and agent together). Values
+are medians; a ratio is the median of the ratios of the pairs, so that what else the machine does weighs on both.
+Processor time and memory are the client's own. Every run must exit 0 and every stream must be whole, or there is no
+figure. `postern` runs with all it does by default: frames, BLAKE3 over both streams, heartbeats, and redaction of one
+credential."
+    );
+    conclude(&subject, "One run", &command, &rows, &method, write, progress)
+}
+
+/// Prints the table, and writes it as a section of docs/benchmarks.md.
+fn conclude(
+    subject: &Subject,
+    title: &str,
+    command: &str,
+    rows: &[Row],
+    method: &str,
+    write: bool,
+    progress: Progress,
+) -> Result<()> {
+    let table = report::table(rows);
+    say::result(&table);
+    let missed: Vec<&str> = rows.iter().filter(|r| r.met == Some(false)).map(|r| r.what.as_str()).collect();
+    let verdict = match missed.as_slice() {
+        [] => "Every target is met.".to_owned(),
+        some => format!("Not met: {}.", some.join("; ")),
+    };
+    say::result(&verdict);
     if write {
-        let file = paths::root().join("docs/benchmarks.md");
-        let text = document(&subject, runs, &table, &verdict)?;
-        let before = fs::read_to_string(&file).unwrap_or_default();
-        let second =
-            before.split_once(SECOND).map_or_else(String::new, |(_, rest)| format!("{SECOND}{rest}"));
-        report::write(&file, &(text + &second))?;
+        let text = format!("{}\n{table}\n{verdict}\n\n{method}\n", circumstances(subject, command)?);
+        report::write(&paths::root().join("docs/benchmarks.md"), title, &text)?;
         progress.step("wrote docs/benchmarks.md");
     }
     Ok(())
@@ -237,23 +190,22 @@ fn streams(runs: usize, subject: &Subject, progress: Progress, rows: &mut Vec<Ro
     Ok(fs::remove_file(path)?)
 }
 
-fn document(subject: &Subject, runs: usize, table: &str, verdict: &str) -> Result<String> {
+/// What the figures were taken with, and on.
+fn circumstances(subject: &Subject, command: &str) -> Result<String> {
+    let date = sh::output(&mut sh::command("date", ["-u", "+%Y-%m-%d"]))?;
+    let version = sh::output(&mut subject.postern(&["--version"]))?;
+    let server = sh::output(&mut subject.kubectl(&["version", "--client"]))?;
+    let kubectl = server.lines().next().unwrap_or_default().replace("Client Version: ", "kubectl ");
     Ok(format!(
-        "# Benchmarks
-
-Written by `cargo xtask bench`; do not edit. These are figures of one machine at one time, not a test.
-
-{}
-{table}
-{verdict}
-
-How it is measured: `postern run` and `kubectl exec` by turns ({runs} pairs after one to warm up) into the same
-container of the testbed's ops pod, with the pod's own limits (half a processor for tool and agent together). Values
-are medians; a ratio is the median of the ratios of the pairs, so that what else the machine does weighs on both.
-Processor time and memory are the client's own. Every run must exit 0 and every stream must be whole, or there is no
-figure. `postern` runs with all it does by default: frames, BLAKE3 over both streams, heartbeats, and redaction of one
-credential.
+        "- date: {}
+- machine: {}
+- load average when it ended: {} (above the number of cores, others were at work too, and figures are worse)
+- command: `{command}`
+- programs: {}, {kubectl}
 ",
-        taken(subject, &format!("exec --runs {runs}"))?
+        date.trim(),
+        report::machine(),
+        report::load(),
+        version.trim(),
     ))
 }

@@ -131,17 +131,46 @@ pub(super) fn load() -> String {
     text.split_whitespace().take(3).collect::<Vec<_>>().join(", ")
 }
 
-/// Writes the document.
-pub(super) fn write(file: &Path, text: &str) -> anyhow::Result<()> {
+const HEAD: &str = "# Benchmarks
+
+Written by `cargo xtask bench`; do not edit. These are figures of one machine at one time, not a test.
+";
+
+/// Writes a section of the document; the others stay.
+pub(super) fn write(file: &Path, title: &str, text: &str) -> anyhow::Result<()> {
     if let Some(dir) = file.parent() {
         fs::create_dir_all(dir)?;
     }
-    Ok(fs::write(file, text)?)
+    let before = fs::read_to_string(file).unwrap_or_default();
+    Ok(fs::write(file, with_section(&before, title, text))?)
+}
+
+/// The document with this section in its place, or at its end.
+fn with_section(document: &str, title: &str, text: &str) -> String {
+    const MARK: &str = "\n## ";
+    let ours = format!("{title}\n\n{}", text.trim_end());
+    let mut sections: Vec<String> =
+        document.split(MARK).skip(1).map(|section| section.trim_end().to_owned()).collect();
+    match sections.iter_mut().find(|section| section.lines().next() == Some(title)) {
+        Some(section) => *section = ours,
+        None => sections.push(ours),
+    }
+    sections.iter().fold(HEAD.to_owned(), |document, section| format!("{document}{MARK}{section}\n"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_section_is_replaced_and_others_stay() {
+        let one = with_section("# Old head, no sections", "A", "first\n");
+        assert_eq!(one, format!("{HEAD}\n## A\n\nfirst\n"));
+        let two = with_section(&one, "B", "second");
+        let three = with_section(&two, "A", "third");
+        assert_eq!(three, format!("{HEAD}\n## A\n\nthird\n\n## B\n\nsecond\n"));
+        assert_eq!(with_section(&three, "B", "second"), three);
+    }
 
     #[test]
     fn a_row_says_whether_its_target_is_met() {

@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 const DEPTH: usize = 32;
 
 /// Memory for the output of targets that have not ended, all together.
-const HELD: usize = 16 * 1024 * 1024;
+const HELD: usize = 8 * 1024 * 1024;
 
 /// The same for one target, however few there are at a time.
 const HELD_OF_ONE: usize = 1024 * 1024;
