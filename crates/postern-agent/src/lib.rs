@@ -7,6 +7,7 @@
 
 pub mod audit;
 pub mod credentials;
+mod outgoing;
 pub mod serve;
 mod stream;
 pub mod supervise;

@@ -2,6 +2,7 @@
 
 use super::Ready;
 use super::session::Session;
+use crate::outgoing::Outgoing;
 use postern_wire::{Decoder, Mux};
 use rustix::event::PollFlags;
 use rustix::fd::{AsFd as _, BorrowedFd};
@@ -22,8 +23,7 @@ pub(super) struct Connection {
     stream: TcpStream,
     key: String,
     decoder: Decoder,
-    out: Vec<u8>,
-    written: usize,
+    out: Outgoing,
     sessions: Vec<Session>,
     last_id: u32,
     idle_since: Option<Instant>,
@@ -36,8 +36,7 @@ impl Connection {
             stream,
             key,
             decoder: Decoder::default(),
-            out: Vec::new(),
-            written: 0,
+            out: Outgoing::default(),
             sessions: Vec::new(),
             last_id: 0,
             idle_since: Some(Instant::now()),
@@ -48,12 +47,12 @@ impl Connection {
     pub(super) fn interest<'a>(&'a self, at: usize, add: &mut impl FnMut(Ready, BorrowedFd<'a>, PollFlags)) {
         let mut flags = PollFlags::empty();
         flags.set(PollFlags::IN, !self.sessions.iter().any(Session::is_behind));
-        flags.set(PollFlags::OUT, self.waiting() > 0);
+        flags.set(PollFlags::OUT, !self.out.is_empty());
         // Even with nothing wanted: an end of the connection is always told.
         add(Ready::Client(at), self.stream.as_fd(), flags);
         for (number, session) in self.sessions.iter().enumerate() {
             let mut flags = PollFlags::empty();
-            flags.set(PollFlags::IN, session.may_send() && self.waiting() < FULL);
+            flags.set(PollFlags::IN, session.may_send() && self.out.len() < FULL);
             flags.set(PollFlags::OUT, session.has_queue());
             if let (Some(socket), false) = (&session.socket, flags.is_empty()) {
                 add(Ready::Session(at, number), socket.as_fd(), flags);
@@ -80,7 +79,7 @@ impl Connection {
         // The client's own messages come first in a turn, and may have closed it.
         let Some(session) = self.sessions.get_mut(number) else { return };
         session.flush();
-        session.receive(scratch, &mut self.out);
+        session.receive(scratch, self.out.end());
         self.flush();
     }
 
@@ -100,7 +99,7 @@ impl Connection {
                             self.sessions.push(session);
                             started.push(pid);
                         }
-                        _ => Mux::Close(id).encode(&mut self.out),
+                        _ => Mux::Close(id).encode(self.out.end()),
                     }
                 }
                 // What still comes for a session that has ended is of no use to anyone.
@@ -124,24 +123,8 @@ impl Connection {
         }
     }
 
-    fn waiting(&self) -> usize {
-        self.out.len() - self.written
-    }
-
     fn flush(&mut self) {
-        while self.waiting() > 0 {
-            match rustix::io::write(&self.stream, &self.out[self.written..]) {
-                Ok(count) => self.written += count,
-                Err(rustix::io::Errno::INTR) => {}
-                Err(rustix::io::Errno::AGAIN) => return,
-                Err(_) => {
-                    self.lost = true;
-                    return;
-                }
-            }
-        }
-        self.out.clear();
-        self.written = 0;
+        self.lost |= self.out.flush(&self.stream).is_err();
     }
 
     /// Whether it goes on; when not, dropping it closes every session's socket, which ends their commands.
@@ -160,6 +143,6 @@ impl Connection {
     }
 
     pub(super) fn is_busy(&self) -> bool {
-        !self.lost && (!self.sessions.is_empty() || self.waiting() > 0)
+        !self.lost && (!self.sessions.is_empty() || !self.out.is_empty())
     }
 }

@@ -1,5 +1,6 @@
 //! One run on a connection: a supervisor of its own, as an exec would have started, at the end of a socket pair.
 
+use crate::outgoing::Outgoing;
 use postern_wire::{Mux, SESSION_CREDIT};
 use rustix::process::Pid;
 use std::io;
@@ -14,7 +15,7 @@ pub(super) struct Session {
     pub(super) id: u32,
     /// Our end; `None` when either side has closed it.
     pub(super) socket: Option<UnixStream>,
-    queue: Vec<u8>,
+    queue: Outgoing,
     credit: usize,
 }
 
@@ -31,7 +32,7 @@ impl Session {
         let started = command.spawn()?;
         let pid = i32::try_from(started.id()).ok().and_then(Pid::from_raw);
         let pid = pid.ok_or_else(|| io::Error::other("the process id is out of range"))?;
-        Ok((Self { id, socket: Some(ours), queue: Vec::new(), credit: SESSION_CREDIT }, pid))
+        Ok((Self { id, socket: Some(ours), queue: Outgoing::default(), credit: SESSION_CREDIT }, pid))
     }
 
     pub(super) fn grant(&mut self, bytes: u32) {
@@ -41,20 +42,17 @@ impl Session {
     /// Passes bytes on to the supervisor.
     pub(super) fn send(&mut self, bytes: &[u8]) {
         if self.socket.is_some() {
-            self.queue.extend_from_slice(bytes);
+            self.queue.end().extend_from_slice(bytes);
             self.flush();
         }
     }
 
     pub(super) fn flush(&mut self) {
-        while let (Some(socket), false) = (&self.socket, self.queue.is_empty()) {
-            match rustix::io::write(socket, &self.queue) {
-                Ok(count) => drop(self.queue.drain(..count)),
-                Err(rustix::io::Errno::INTR) => {}
-                Err(rustix::io::Errno::AGAIN) => return,
-                // It still may have something to say.
-                Err(_) => self.queue.clear(),
-            }
+        if let Some(socket) = &self.socket
+            && self.queue.flush(socket).is_err()
+        {
+            // It still may have something to say.
+            self.queue.clear();
         }
     }
 

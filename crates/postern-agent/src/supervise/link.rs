@@ -1,5 +1,6 @@
 //! The byte streams to and from the client.
 
+use crate::outgoing::Outgoing;
 use crate::sys;
 use postern_wire::{CLIENT_SILENCE_MS, Decoder, FromAgent, HEARTBEAT_MS, KILL_AFTER_MS, ToAgent, WireError};
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -16,8 +17,7 @@ const FULL: usize = 256 * 1024;
 
 pub(super) struct Link {
     decoder: Decoder,
-    waiting: Vec<u8>,
-    written: usize,
+    out: Outgoing,
     heard: Instant,
     said: Instant,
     lost: bool,
@@ -33,8 +33,7 @@ impl Link {
         let now = Instant::now();
         Ok(Self {
             decoder: Decoder::default(),
-            waiting: Vec::new(),
-            written: 0,
+            out: Outgoing::default(),
             heard: now,
             said: now,
             lost: false,
@@ -57,42 +56,29 @@ impl Link {
     /// Queues a frame; [`Link::flush`] writes it when the client takes it.
     pub(super) fn send(&mut self, frame: &FromAgent<'_>) {
         if !self.lost {
-            frame.encode(&mut self.waiting);
+            frame.encode(self.out.end());
             self.said = Instant::now();
         }
     }
 
     pub(super) fn is_full(&self) -> bool {
-        self.waiting.len() - self.written > FULL
+        self.out.len() > FULL
     }
 
     pub(super) fn has_waiting(&self) -> bool {
-        self.written < self.waiting.len()
+        !self.out.is_empty()
     }
 
     /// Writes what the client takes now.
     pub(super) fn flush(&mut self) {
-        while self.has_waiting() && !self.lost {
-            match rustix::io::write(Self::output(), &self.waiting[self.written..]) {
-                Ok(count) => self.written += count,
-                Err(rustix::io::Errno::INTR) => {}
-                Err(rustix::io::Errno::AGAIN) => break,
-                Err(_) => self.lose(),
-            }
-        }
-        if !self.has_waiting() {
-            self.waiting.clear();
-            self.written = 0;
-        } else if self.written > FULL {
-            self.waiting.drain(..self.written);
-            self.written = 0;
+        if !self.lost && self.out.flush(Self::output()).is_err() {
+            self.lose();
         }
     }
 
     pub(super) fn lose(&mut self) {
         self.lost = true;
-        self.waiting = Vec::new();
-        self.written = 0;
+        self.out.clear();
     }
 
     /// Reads what the client sent, once.
