@@ -67,7 +67,7 @@ mod tests {
         writer.set_nonblocking(true).unwrap();
         let (mut out, mut buffer, mut sent) = (Outgoing::default(), vec![0; 64 * 1024], 0);
         // Ahead of its reader from the beginning, and never caught up with.
-        out.end().extend_from_slice(&[7; 1024 * 1024]);
+        out.end().resize(1024 * 1024, 7);
         for _ in 0..200 {
             out.end().extend_from_slice(&buffer);
             out.flush(&writer).unwrap();
