@@ -143,9 +143,9 @@ first=demo-key-one-$RANDOM-0123456789
 second=demo-key-number-two-$RANDOM-0123456789
 printf '\n$ export IBMCLOUD_API_KEY=%s\n' "$first"
 export IBMCLOUD_API_KEY=$first
-try 0 "postern ops install$image" 'created Secret' 'is ready'
+try 0 "postern ops install --trusted-profile off$image" 'created Secret' 'is ready'
 also "Again: nothing to do."
-try 0 "postern ops install$image" 'unchanged' '!created|updated'
+try 0 "postern ops install --trusted-profile off$image" 'unchanged' '!created|updated'
 
 part "2. Run tools as if they were local" "Streams stay apart, and a tool's exit code comes back unchanged."
 try 3 "postern run -- sh -c 'echo to stdout; echo to stderr >&2; exit 3' 2>errors.txt" '^to stdout' '!to stderr'
@@ -169,7 +169,7 @@ try 0 "postern ops show" 'ready: *true' 'static key' "!$first"
 part "5. Rotate the credential" "A new value, install again: the Secret changes and the pod is replaced."
 printf '\n$ export IBMCLOUD_API_KEY=%s\n' "$second"
 export IBMCLOUD_API_KEY=$second
-try 0 "postern ops install$image" 'updated Secret' 'Pod' 'is ready'
+try 0 "postern ops install --trusted-profile off$image" 'updated Secret' 'Pod' 'is ready'
 try 0 "postern run -- sh -c 'printf %s \"\$IBMCLOUD_API_KEY\" | wc -c'" "^ *${#second}\$"
 
 part "6. Who ran what" "The agent's audit lines; never a secret in them."

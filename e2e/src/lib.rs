@@ -12,6 +12,7 @@
     reason = "these are tests"
 )]
 
+pub mod cloud;
 pub mod proxy;
 
 use serde_json::Value;
@@ -113,9 +114,15 @@ pub fn sh(script: &str) -> Outcome {
 
 /// kubectl, of the testbed's release where there is one.
 pub fn kubectl(args: &[&str]) -> Outcome {
+    Outcome::of(&mut kubectl_command(args))
+}
+
+/// The same, not yet started.
+pub fn kubectl_command(args: &[&str]) -> Command {
     let own = root().join("target/testbed/bin/kubectl");
-    let program = if own.exists() { own } else { "kubectl".into() };
-    Outcome::of(Command::new(program).args(args).env("KUBECONFIG", kubeconfig()).stdin(Stdio::null()))
+    let mut command = Command::new(if own.exists() { own } else { "kubectl".into() });
+    command.args(args).env("KUBECONFIG", kubeconfig()).stdin(Stdio::null());
+    command
 }
 
 /// An object as the API server has it.
@@ -127,11 +134,7 @@ pub fn get(args: &[&str]) -> Value {
 
 /// Applies manifests.
 pub fn apply(yaml: &str) {
-    let own = root().join("target/testbed/bin/kubectl");
-    let program = if own.exists() { own } else { "kubectl".into() };
-    let mut command = Command::new(program);
-    command.args(["apply", "-f", "-"]).env("KUBECONFIG", kubeconfig());
-    with_stdin(&mut command, yaml.as_bytes()).ok();
+    with_stdin(&mut kubectl_command(&["apply", "-f", "-"]), yaml.as_bytes()).ok();
 }
 
 /// Runs a command with these bytes as its stdin.

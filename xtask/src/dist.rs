@@ -38,6 +38,13 @@ pub(crate) fn agent() -> Result<PathBuf> {
     Ok(agent_path(&host()))
 }
 
+/// Builds the tests' stand-in for a cloud, to run in pods.
+pub(crate) fn cloud() -> Result<PathBuf> {
+    sh::run_shown(&mut cargo(&["--release", "-p", "e2e", "--bin", "cloud"]))
+        .context("build the stand-in cloud")?;
+    Ok(paths::target().join(host()).join("release/cloud"))
+}
+
 fn agent_path(target: &str) -> PathBuf {
     paths::target().join(target).join("agent/postern-agent")
 }
@@ -59,8 +66,7 @@ pub(crate) fn postern() -> Result<PathBuf> {
 
 /// Static; and small, as the agent travels: relocations in their compact form (`DT_RELR`), and no tables for unwinding,
 /// which a program that aborts on panic never reads.
-pub(crate) const FLAGS: &str =
-    "-Ctarget-feature=+crt-static -Clink-arg=-Wl,-z,pack-relative-relocs -Cforce-unwind-tables=no";
+pub(crate) const FLAGS: &str = "-Ctarget-feature=+crt-static -Clink-arg=-Wl,-z,pack-relative-relocs -Clink-arg=-Wl,--no-eh-frame-hdr -Cforce-unwind-tables=no";
 
 /// An agent that `cargo xtask cross` built; none where the sources are no longer those it was built from.
 fn current(agent: PathBuf) -> Result<Option<PathBuf>> {

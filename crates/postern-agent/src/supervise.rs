@@ -8,6 +8,7 @@
 mod child;
 mod descendants;
 mod link;
+mod login;
 mod output;
 mod queue;
 mod run;
@@ -17,6 +18,7 @@ use crate::audit::{Ending, Invocation, Log, SOCKET};
 use crate::{credentials, sys};
 use child::Child;
 use link::{Link, Lost};
+use login::Stop;
 use postern_secret::redact::Patterns;
 use postern_secret::{Secret, TooShort};
 use postern_wire::{Failure, FailureKind, FromAgent, Hello, Request, ToAgent};
@@ -43,7 +45,7 @@ pub fn main(key: Option<&str>) -> ExitCode {
 
 fn serve(link: &mut Link, signals: &sys::Signals, key: Option<&str>) -> Result<(), Lost> {
     link.send(&FromAgent::Hello(Hello { agent_version: env!("CARGO_PKG_VERSION").to_owned() }));
-    match prepare(link, key)? {
+    match prepare(link, signals, key)? {
         Ok((prepared, log)) => {
             let Prepared { request, staged, patterns, environment, invocation } = prepared;
             let ending = match Child::start(&request, &environment) {
@@ -72,7 +74,11 @@ struct Prepared {
 }
 
 /// The request, its credentials and its files; everything that can fail before the command starts.
-fn prepare(link: &mut Link, key: Option<&str>) -> Result<Result<(Prepared, Log), Failure>, Lost> {
+fn prepare(
+    link: &mut Link,
+    signals: &sys::Signals,
+    key: Option<&str>,
+) -> Result<Result<(Prepared, Log), Failure>, Lost> {
     let request = match link.next(|frame| match frame {
         ToAgent::Request(request) => Some(*request),
         _ => None,
@@ -80,10 +86,11 @@ fn prepare(link: &mut Link, key: Option<&str>) -> Result<Result<(Prepared, Log),
         Ok(request) => request,
         Err(message) => return Ok(Err(Failure { kind: FailureKind::BadRequest, message })),
     };
-    let (patterns, environment) = match secrets(&request) {
+    let (mut secrets, environment) = match secrets(&request) {
         Ok(found) => found,
         Err(failure) => return Ok(Err(failure)),
     };
+    let patterns = Patterns::new(&secrets);
     let argv = request.argv.iter().map(|argument| patterns.mask(argument));
     let invocation = Invocation::begin(&request.claimed_user, key, argv);
     let log = match Log::open(Path::new(SOCKET)) {
@@ -92,19 +99,33 @@ fn prepare(link: &mut Link, key: Option<&str>) -> Result<Result<(Prepared, Log),
             return Ok(Err(Failure { kind: FailureKind::System, message: refused.to_string() }));
         }
     };
-    match Staged::receive(link, &request.files)? {
-        Ok(staged) => Ok(Ok((Prepared { request, staged, patterns, environment, invocation }, log))),
-        Err(failure) => {
-            log.write(&invocation.line(&NOT_STARTED));
-            Ok(Err(failure))
+    let refused = |log: Log, failure| {
+        log.write(&invocation.line(&NOT_STARTED));
+        Ok(Err(failure))
+    };
+    let staged = match Staged::receive(link, &request.files)? {
+        Ok(staged) => staged,
+        Err(failure) => return refused(log, failure),
+    };
+    let patterns = match login::login(link, signals, &request, &environment, &patterns) {
+        Ok(None) => patterns,
+        Ok(Some(token)) => {
+            secrets.push(token);
+            Patterns::new(&secrets)
         }
-    }
+        Err(Stop::Failed(failure)) => return refused(log, failure),
+        Err(Stop::Lost) => {
+            log.write(&invocation.line(&NOT_STARTED));
+            return Err(Lost);
+        }
+    };
+    Ok(Ok((Prepared { request, staged, patterns, environment, invocation }, log)))
 }
 
 type Environment = Vec<(Vec<u8>, Vec<u8>)>;
 
 /// What to redact, and the variables to add to the command's environment.
-fn secrets(request: &Request) -> Result<(Patterns, Environment), Failure> {
+fn secrets(request: &Request) -> Result<(Vec<Secret>, Environment), Failure> {
     let failed = |message: String| Failure {
         kind: FailureKind::Credential,
         message: format!("{message}; nothing was run"),
@@ -117,8 +138,6 @@ fn secrets(request: &Request) -> Result<(Patterns, Environment), Failure> {
     });
     let given: Vec<(Vec<u8>, Secret)> =
         given.collect::<Result<_, TooShort>>().map_err(|error| failed(error.to_string()))?;
-    let patterns =
-        Patterns::new(mounted.iter().map(|(_, secret)| secret).chain(given.iter().map(|(_, s)| s)));
     let mut environment = Vec::new();
     if request.credentials {
         environment.extend(
@@ -127,5 +146,7 @@ fn secrets(request: &Request) -> Result<(Patterns, Environment), Failure> {
     }
     environment.extend(given.iter().map(|(name, secret)| (name.clone(), secret.expose().to_vec())));
     environment.extend(request.env.iter().cloned());
-    Ok((patterns, environment))
+    let all =
+        mounted.into_iter().map(|(_, secret)| secret).chain(given.into_iter().map(|(_, secret)| secret));
+    Ok((all.chain(login::pod_token()).collect(), environment))
 }

@@ -63,7 +63,7 @@ impl Agent {
         while !done(seen) {
             while let Some((kind, payload)) = self.decoder.next_frame().unwrap() {
                 match FromAgent::decode(kind, payload).unwrap() {
-                    FromAgent::Hello(_) | FromAgent::Heartbeat => {}
+                    FromAgent::Hello(_) | FromAgent::Heartbeat | FromAgent::Notice(_) => {}
                     FromAgent::Started(pid) => seen.pid = Some(pid),
                     FromAgent::Stdout(data) => seen.stdout.extend_from_slice(data),
                     FromAgent::Stderr(data) => seen.stderr.extend_from_slice(data),

@@ -12,9 +12,11 @@ use zeroize::Zeroizing;
 
 mod duration;
 mod error;
+mod ibm;
 
 pub use duration::{InvalidDuration, parse_duration};
 pub use error::ConfigError;
+pub use ibm::Ibm;
 
 /// The whole file. Every key is optional.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -32,6 +34,12 @@ pub struct Config {
     pub transport: Option<String>,
     /// A private key of one's own for streams, instead of the install's.
     pub stream_key: Option<PathBuf>,
+    /// The name of this cluster's workspace, which tells what is made for it in a cloud from what is made for others.
+    pub workspace: Option<String>,
+    /// The cluster as IBM Cloud knows it.
+    pub ibm: Ibm,
+    /// How often, and how far apart, a login to a cloud is tried in the ops pod.
+    pub login: Login,
     /// Credentials by name.
     pub credentials: BTreeMap<String, CredentialEntry>,
     /// Defaults for single tools, by the command's name.
@@ -68,6 +76,48 @@ pub struct Tool {
     pub workdir: Option<String>,
     /// Its time-out, such as `90s` or `5m`.
     pub timeout: Option<String>,
+}
+
+/// A login in the ops pod, before a tool that needs it.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Login {
+    /// How often it is tried before the tool is given up: 1 to 10.
+    pub attempts: Option<u8>,
+    /// The time between two attempts, such as `20s`; at most 5m.
+    pub interval: Option<String>,
+}
+
+impl Login {
+    /// Attempts and the time between them; by default what a cloud takes to learn of a new grant.
+    pub fn attempts(&self) -> (u8, Duration) {
+        let Self { attempts, interval } = self;
+        let interval = interval.as_deref().and_then(|text| parse_duration(text).ok());
+        (attempts.unwrap_or(3), interval.unwrap_or(Duration::from_secs(20)))
+    }
+
+    fn validate(&self) -> Result<(), (&'static str, String)> {
+        let Self { attempts, interval } = self;
+        if let Some(attempts) = attempts.filter(|attempts| !(1..=10).contains(attempts)) {
+            return Err(("login.attempts", format!("{attempts} is not from 1 to 10")));
+        }
+        match interval.as_deref().map(parse_duration) {
+            Some(Err(error)) => Err(("login.interval", error.to_string())),
+            Some(Ok(interval)) if interval > Duration::from_secs(300) => {
+                Err(("login.interval", format!("{} s is more than 5m", interval.as_secs())))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A name that becomes part of names in a cloud.
+fn workspace(name: &str) -> Result<(), String> {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    match (1..=63).contains(&name.len()) && name.bytes().all(allowed) {
+        true => Ok(()),
+        false => Err(format!("{name:?}: use 1 to 63 letters, digits, '-', '_' and '.'")),
+    }
 }
 
 impl Config {
@@ -111,6 +161,12 @@ impl Config {
                 "transport".to_owned(),
                 format!("{transport:?} is not exec, stream or auto"),
             ));
+        }
+        if let Some(Err(why)) = self.workspace.as_deref().map(workspace) {
+            return Err(invalid("workspace".to_owned(), why));
+        }
+        for checked in [self.ibm.validate(), self.login.validate()] {
+            checked.map_err(|(key, why)| invalid(key.to_owned(), why))?;
         }
         for (name, CredentialEntry { value_base64, source }) in &self.credentials {
             if value_base64.as_ref().is_some_and(|value| decode(value).is_none()) {

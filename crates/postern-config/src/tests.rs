@@ -45,3 +45,28 @@ fn wrong_values_name_their_key() {
     assert!(parse("image: [1]").unwrap_err().starts_with("c.yaml:1:"));
     assert!(Config::parse(b"\xff", Path::new("c.yaml")).unwrap_err().to_string().contains("not UTF-8"));
 }
+
+#[test]
+fn a_cloud_is_described_or_the_wrong_key_named() {
+    let config = parse(
+        "workspace: canada-roks\nibm: {cluster: 'crn:v1:bluemix:public:containers-kubernetes:ca-tor:a/acc:abc::', region: ca-tor}\n\
+         login: {attempts: 5, interval: 2s}\n",
+    )
+    .unwrap();
+    assert_eq!(config.workspace.as_deref(), Some("canada-roks"));
+    assert_eq!(config.login.attempts(), (5, Duration::from_secs(2)));
+    assert_eq!(Config::default().login.attempts(), (3, Duration::from_secs(20)));
+    for (text, key) in [
+        ("workspace: a/b", "workspace"),
+        ("ibm: {cluster: 'crn:v1:short'}", "ibm.cluster"),
+        ("ibm: {cluster: 'a b'}", "ibm.cluster"),
+        ("ibm: {region: 'eu de'}", "ibm.region"),
+        ("ibm: {api_endpoint: 'a b'}", "ibm.api_endpoint"),
+        ("login: {attempts: 0}", "login.attempts"),
+        ("login: {interval: soon}", "login.interval"),
+        ("login: {interval: 1h}", "login.interval"),
+    ] {
+        let error = parse(text).unwrap_err();
+        assert!(error.contains(key), "{text}: {error}");
+    }
+}

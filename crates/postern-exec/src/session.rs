@@ -86,6 +86,18 @@ pub async fn run(
     streams: Streams,
     control: mpsc::Receiver<Control>,
 ) -> Result<Report, ExecError> {
+    run_noticing(reader, writer, run, streams, control, |_| ()).await
+}
+
+/// The same, and tells what the agent is at before the command starts; with `None` once it has started.
+pub async fn run_noticing(
+    reader: impl Reader,
+    writer: impl Writer,
+    run: Run,
+    streams: Streams,
+    control: mpsc::Receiver<Control>,
+    notice: impl FnMut(Option<&str>),
+) -> Result<Report, ExecError> {
     let Streams { stdin, stdout, stderr } = streams;
     let (to_writer, from_reader) = mpsc::channel(64);
     let killed = Arc::new(AtomicBool::new(false));
@@ -102,6 +114,7 @@ pub async fn run(
         diagnostics: Vec::new(),
         killed: killed.clone(),
         timeout_ms,
+        notice,
     };
     let result = tokio::select! {
         // The sender ends first only by an error of its own.
@@ -140,7 +153,7 @@ impl Stream {
     }
 }
 
-struct Receiving<R> {
+struct Receiving<R, N> {
     reader: R,
     decoder: Decoder,
     to_writer: mpsc::Sender<ToWriter>,
@@ -151,6 +164,7 @@ struct Receiving<R> {
     diagnostics: Vec<u8>,
     killed: Arc<AtomicBool>,
     timeout_ms: u64,
+    notice: N,
 }
 
 /// A frame that the loop must act on after the decoder's borrow has ended.
@@ -162,7 +176,7 @@ enum Step {
     Nothing,
 }
 
-impl<R: Reader> Receiving<R> {
+impl<R: Reader, N: FnMut(Option<&str>)> Receiving<R, N> {
     async fn all(mut self) -> Result<Report, ExecError> {
         loop {
             let patience = if self.killed.load(Ordering::Relaxed) { KILL_PATIENCE } else { AGENT_SILENCE };
@@ -219,12 +233,19 @@ impl<R: Reader> Receiving<R> {
             }
             FromAgent::Started(_) => {
                 self.started = true;
+                (self.notice)(None);
                 Step::Nothing
             }
             FromAgent::Stdout(data) => Step::Output(true, Bytes::copy_from_slice(data)),
             FromAgent::Stderr(data) => Step::Output(false, Bytes::copy_from_slice(data)),
             FromAgent::Window(bytes) => Step::Window(bytes),
             FromAgent::Heartbeat => Step::Nothing,
+            FromAgent::Notice(text) => {
+                if !self.started {
+                    (self.notice)(Some(text));
+                }
+                Step::Nothing
+            }
             FromAgent::Trailer(trailer) => Step::Trailer(trailer),
             FromAgent::Failure(failure) => Step::Failure(failure),
         };

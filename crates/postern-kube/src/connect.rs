@@ -68,35 +68,7 @@ impl Cluster {
     fn from_config(config: &Config, user: String) -> Result<Self, KubeError> {
         let server = config.cluster_url.to_string().trim_end_matches('/').to_owned();
         let namespace = config.default_namespace.clone();
-        let mut http = HttpConnector::new_with_resolver(resolver());
-        http.enforce_http(false);
-        http.set_nodelay(true);
-        http.set_connect_timeout(Some(CONNECT));
-        http.set_keepalive(Some(Duration::from_secs(10)));
-        http.set_keepalive_interval(Some(Duration::from_secs(5)));
-        http.set_keepalive_retries(Some(3));
-        let attempt = || format!("connecting to {server}");
-        let failed = |error: &kube::Error| KubeError::from_client(attempt(), &server, error);
-        let client = match config.proxy_url.clone() {
-            None => stack(config, http).map_err(|error| failed(&error))?,
-            Some(proxy) => {
-                let tunnel = match proxy.scheme_str() {
-                    Some("http") => stack(config, authorized(Tunnel::new(proxy.clone(), http), &proxy)),
-                    Some("https") => {
-                        // The proxy is not the cluster: the cluster's CA does not vouch for it, and our client
-                        // certificate is not for it to see. It is checked as any other server, SSL_CERT_FILE included.
-                        let inner = Config::new(proxy.clone()).rustls_https_connector_with_connector(http);
-                        let inner = inner.map_err(|error| failed(&error))?;
-                        stack(config, authorized(Tunnel::new(proxy.clone(), inner), &proxy))
-                    }
-                    _ => {
-                        let reason = format!("the proxy {proxy} is neither http:// nor https://");
-                        return Err(KubeError::new(attempt(), Reason::Kubeconfig(reason)));
-                    }
-                };
-                tunnel.map_err(|error| failed(&error))?
-            }
-        };
+        let client = client(config, &server)?;
         Ok(Self { client, server, namespace, user })
     }
 
@@ -104,6 +76,40 @@ impl Cluster {
     pub fn error(&self, attempt: impl Into<String>, error: &kube::Error) -> KubeError {
         KubeError::from_client(attempt, &self.server, error)
     }
+}
+
+/// A client by way of our own resolver and of the proxy that `config` names, if it names one.
+pub(crate) fn client(config: &Config, server: &str) -> Result<Client, KubeError> {
+    let mut http = HttpConnector::new_with_resolver(resolver());
+    http.enforce_http(false);
+    http.set_nodelay(true);
+    http.set_connect_timeout(Some(CONNECT));
+    http.set_keepalive(Some(Duration::from_secs(10)));
+    http.set_keepalive_interval(Some(Duration::from_secs(5)));
+    http.set_keepalive_retries(Some(3));
+    let attempt = || format!("connecting to {server}");
+    let failed = |error: &kube::Error| KubeError::from_client(attempt(), server, error);
+    let client = match config.proxy_url.clone() {
+        None => stack(config, http).map_err(|error| failed(&error))?,
+        Some(proxy) => {
+            let tunnel = match proxy.scheme_str() {
+                Some("http") => stack(config, authorized(Tunnel::new(proxy.clone(), http), &proxy)),
+                Some("https") => {
+                    // The proxy is not the cluster: the cluster's CA does not vouch for it, and our client
+                    // certificate is not for it to see. It is checked as any other server, SSL_CERT_FILE included.
+                    let inner = Config::new(proxy.clone()).rustls_https_connector_with_connector(http);
+                    let inner = inner.map_err(|error| failed(&error))?;
+                    stack(config, authorized(Tunnel::new(proxy.clone(), inner), &proxy))
+                }
+                _ => {
+                    let reason = format!("the proxy {proxy} is neither http:// nor https://");
+                    return Err(KubeError::new(attempt(), Reason::Kubeconfig(reason)));
+                }
+            };
+            tunnel.map_err(|error| failed(&error))?
+        }
+    };
+    Ok(client)
 }
 
 /// The layers that every request passes: address, credentials, and a limit on how long an answer may take to begin.

@@ -9,6 +9,7 @@ pub mod exec;
 pub mod pods;
 pub mod portforward;
 mod resolver;
+pub mod web;
 
 pub use connect::{Cluster, Target};
 pub use error::{KubeError, Reason};

@@ -8,6 +8,7 @@ mod pod;
 mod stream;
 
 use crate::diagnose::{self, Diagnosis};
+use crate::identity::Identity;
 use crate::settings::{Access, InvalidSetting, Settings};
 use crate::{diff, names, objects, rules};
 use postern_kube::apply::{self, Change, Deletion, ObjectRef};
@@ -25,6 +26,8 @@ pub trait Reporter: Send {
     fn changed(&mut self, change: Change, of: &ObjectRef, details: &[String]);
     /// What is being waited for.
     fn progress(&mut self, text: &str);
+    /// A line of the result that is no object of the cluster.
+    fn receipt(&mut self, text: &str);
     /// Something the user should know.
     fn warn(&mut self, text: &str);
 }
@@ -64,6 +67,9 @@ pub enum InstallError {
 pub struct Installed {
     /// Each object and what happened to it.
     pub changes: Vec<Changed>,
+    /// The provider that trusts the pod; none with a static key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub identity: Option<Identity>,
     /// Whether nothing was really changed.
     pub dry_run: bool,
     /// Whether the pod is ready.
@@ -100,7 +106,7 @@ pub async fn install(
     reporter: &mut impl Reporter,
 ) -> Result<Installed, InstallError> {
     settings.validate()?;
-    let report = Installed { dry_run, ..Installed::default() };
+    let report = Installed { identity: settings.identity.clone(), dry_run, ..Installed::default() };
     let mut install = Install { cluster, settings, reporter, dry_run, report };
     for name in [names::NAMESPACE, names::TEST_NAMESPACE] {
         install.namespace(name).await?;
@@ -331,7 +337,10 @@ pub fn manifests(settings: &Settings) -> Result<Vec<DynamicObject>, serde_json::
     let mut all = vec![
         apply::dynamic(&objects::namespace(names::NAMESPACE))?,
         apply::dynamic(&objects::namespace(names::TEST_NAMESPACE))?,
-        apply::dynamic(&objects::service_account(&settings.access.text()))?,
+        apply::dynamic(&objects::service_account(
+            &settings.access.text(),
+            settings.identity.as_ref().map(|identity| (identity, "never")),
+        ))?,
         apply::dynamic(&objects::secret(empty, "never"))?,
     ];
     let mut pairs = Vec::new();

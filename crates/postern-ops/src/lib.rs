@@ -7,6 +7,7 @@ pub mod audit;
 pub mod check;
 mod diagnose;
 mod diff;
+pub mod identity;
 pub mod install;
 pub mod names;
 pub mod objects;

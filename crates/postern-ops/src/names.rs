@@ -31,6 +31,10 @@ pub const CREDENTIAL_VERSION: &str = "postern.dev/credential-version";
 pub const SPEC_HASH: &str = "postern.dev/spec-hash";
 /// The stream transport's public key that the pod is to take; a change makes the kubelet look at once.
 pub const STREAM_KEY: &str = "postern.dev/stream-key";
+/// Set on the ServiceAccount while a provider's grant is ours to remove.
+pub const TRUST_MANAGED: &str = "postern.dev/trusted-profile-managed";
+/// When that grant was obtained for it.
+pub const PROVISIONED_AT: &str = "postern.dev/provisioned-at";
 /// Which namespaces the ServiceAccount was given access to.
 pub const CLUSTER_ACCESS: &str = "postern.dev/cluster-access";
 

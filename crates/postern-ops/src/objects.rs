@@ -1,14 +1,17 @@
 //! What is desired, as pure functions of the settings.
 
+use crate::identity::Identity;
 use crate::names;
 use crate::rules::{self, Rule};
 use crate::settings::{Access, Settings};
+use postern_identity::PodIdentity;
 use postern_kube::apply::metadata;
 use postern_kube::k8s_openapi::ByteString;
 use postern_kube::k8s_openapi::api::core::v1::{
     Capabilities, ConfigMap, ConfigMapVolumeSource, Container, EmptyDirVolumeSource, EnvVar,
-    LocalObjectReference, Namespace, Pod, PodSecurityContext, PodSpec, ResourceRequirements, SeccompProfile,
-    Secret, SecretVolumeSource, SecurityContext, ServiceAccount, Volume, VolumeMount,
+    LocalObjectReference, Namespace, Pod, PodSecurityContext, PodSpec, ProjectedVolumeSource,
+    ResourceRequirements, SeccompProfile, Secret, SecretVolumeSource, SecurityContext, ServiceAccount,
+    ServiceAccountTokenProjection, Volume, VolumeMount, VolumeProjection,
 };
 use postern_kube::k8s_openapi::api::rbac::v1::{
     ClusterRole, ClusterRoleBinding, PolicyRule, Role, RoleBinding, RoleRef, Subject,
@@ -38,12 +41,20 @@ pub fn namespace(name: &str) -> Namespace {
     Namespace { metadata, ..Namespace::default() }
 }
 
-/// The identity of the pod; `access` is what its annotation records.
-pub fn service_account(access: &str) -> ServiceAccount {
+/// The identity of the pod; its annotations record the `access` it was given, and the provider that trusts it with the
+/// time since when.
+pub fn service_account(access: &str, trusted: Option<(&Identity, &str)>) -> ServiceAccount {
     let mut metadata = metadata(Some(names::NAMESPACE), names::NAME, labels());
+    let mut annotations = BTreeMap::new();
     if !access.is_empty() {
-        metadata.annotations = Some([(names::CLUSTER_ACCESS.to_owned(), access.to_owned())].into());
+        annotations.insert(names::CLUSTER_ACCESS.to_owned(), access.to_owned());
     }
+    if let Some((identity, since)) = trusted {
+        annotations.extend(identity.pod.annotations.iter().cloned());
+        annotations.insert(names::TRUST_MANAGED.to_owned(), "true".to_owned());
+        annotations.insert(names::PROVISIONED_AT.to_owned(), since.to_owned());
+    }
+    metadata.annotations = (!annotations.is_empty()).then_some(annotations);
     // A pod of ours that wants a token says so itself; no other pod of this account gets one by accident.
     ServiceAccount { metadata, automount_service_account_token: Some(false), ..ServiceAccount::default() }
 }
@@ -143,6 +154,10 @@ fn pod_spec(settings: &Settings) -> PodSpec {
         let port = postern_wire::STREAM_PORT.to_string();
         command.extend(["--stream".to_owned(), port, names::STREAM_DIRECTORY.to_owned()]);
     }
+    let mut variables = vec![env("HOME", "/home/ops"), env("TMPDIR", "/tmp")];
+    let trusted = settings.identity.as_ref().map(|identity| &identity.pod);
+    variables.extend(trusted.iter().flat_map(|pod| &pod.env).map(|(name, value)| env(name, value)));
+    let token_mount = trusted.map(|pod| mount(IDENTITY_VOLUME, &pod.directory, true));
     let stream_mount = settings.stream.then(|| mount("stream", names::STREAM_DIRECTORY, true));
     let container = Container {
         name: names::CONTAINER.to_owned(),
@@ -150,7 +165,7 @@ fn pod_spec(settings: &Settings) -> PodSpec {
         image_pull_policy: Some("IfNotPresent".to_owned()),
         command: Some(command),
         working_dir: Some("/home/ops".to_owned()),
-        env: Some(vec![env("HOME", "/home/ops"), env("TMPDIR", "/tmp")]),
+        env: Some(variables),
         resources: Some(ResourceRequirements {
             requests: Some(quantities("50m", "64Mi").into()),
             limits: Some(quantities("500m", "256Mi").into()),
@@ -172,6 +187,7 @@ fn pod_spec(settings: &Settings) -> PodSpec {
             ]
             .into_iter()
             .chain(stream_mount)
+            .chain(token_mount)
             .collect(),
         ),
         ..Container::default()
@@ -210,9 +226,34 @@ fn pod_spec(settings: &Settings) -> PodSpec {
             [empty_dir("home", "1Gi"), empty_dir("tmp", "1Gi"), empty_dir("run", "1Mi"), credentials]
                 .into_iter()
                 .chain(settings.stream.then(stream_keys))
+                .chain(trusted.map(identity_token))
                 .collect(),
         ),
         ..PodSpec::default()
+    }
+}
+
+/// The name of the volume with the token that a provider takes.
+const IDENTITY_VOLUME: &str = "identity";
+
+/// The token by which the pod proves to a provider who it is; the kubelet keeps it fresh.
+fn identity_token(pod: &PodIdentity) -> Volume {
+    let token = ServiceAccountTokenProjection {
+        audience: Some(pod.audience.clone()),
+        expiration_seconds: Some(pod.expiration_seconds),
+        path: pod.file.clone(),
+    };
+    Volume {
+        name: IDENTITY_VOLUME.to_owned(),
+        projected: Some(ProjectedVolumeSource {
+            // Readable whatever user the pod is given; nobody else is in it.
+            default_mode: Some(0o444),
+            sources: Some(vec![VolumeProjection {
+                service_account_token: Some(token),
+                ..VolumeProjection::default()
+            }]),
+        }),
+        ..Volume::default()
     }
 }
 

@@ -1,5 +1,6 @@
 //! What the user asked for, validated.
 
+use crate::identity::Identity;
 use postern_secret::Secret;
 use postern_secret::credential::Credential;
 use std::collections::BTreeSet;
@@ -58,6 +59,8 @@ pub struct Settings {
     pub access: Access,
     /// The credentials for its tools; none for "no static key".
     pub credentials: Vec<(Credential, Secret)>,
+    /// The provider that trusts the pod, instead of a key.
+    pub identity: Option<Identity>,
     /// Whether the agent also takes runs by port-forward.
     pub stream: bool,
     /// How long the pod may take to be ready, and running tools to finish.
@@ -67,6 +70,14 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// Takes a provider's trust in place of the key that it makes superfluous.
+    pub fn trust(&mut self, identity: Option<Identity>) {
+        if let Some(identity) = &identity {
+            self.credentials.retain(|(credential, _)| credential.name != identity.replaces);
+        }
+        self.identity = identity;
+    }
+
     /// Rejects what cannot be right before anything is sent.
     pub fn validate(&self) -> Result<(), InvalidSetting> {
         if let Some(name) = &self.image_pull_secret {
@@ -119,6 +130,7 @@ pub(crate) mod tests {
             image_pull_secret: None,
             access,
             credentials: Vec::new(),
+            identity: None,
             stream: false,
             timeout: Duration::from_secs(60),
             force: false,

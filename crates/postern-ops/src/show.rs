@@ -1,6 +1,7 @@
 //! `ops show`: what is there, and what is missing; changes nothing.
 
 use crate::names;
+use postern_identity::ANNOTATIONS;
 use postern_kube::apply::{self, ObjectRef};
 use postern_kube::k8s_openapi::api::core::v1::{Namespace, Pod, Secret, ServiceAccount};
 use postern_kube::kube::ResourceExt as _;
@@ -49,6 +50,8 @@ pub struct Shown {
     pub cluster_access: Option<String>,
     /// Where the tools' identity towards a provider comes from.
     pub identity: Option<String>,
+    /// The provider's grant that the `ServiceAccount` carries.
+    pub trusted_profile: Option<String>,
     /// The credential Secret's name.
     pub secret: &'static str,
     /// Whether it is there.
@@ -104,9 +107,15 @@ pub async fn show(cluster: &Cluster, image: &str) -> Result<Shown, KubeError> {
             namespaces => namespaces.to_owned(),
         }
     });
-    let identity = credentials.as_ref().map(|names| {
+    let profile = account.as_ref().and_then(|account| {
+        let annotations = account.annotations();
+        ANNOTATIONS.iter().find_map(|key| annotations.get(*key)).cloned()
+    });
+    let trusted = profile.as_ref().map(|profile| format!("trusted profile {profile}"));
+    let held = credentials.as_ref().map(|names| {
         if names.is_empty() { "none (no static key)" } else { "static key in the Secret" }.to_owned()
     });
+    let identity = trusted.or(held);
     Ok(Shown {
         namespace: names::NAMESPACE,
         namespace_state,
@@ -120,6 +129,7 @@ pub async fn show(cluster: &Cluster, image: &str) -> Result<Shown, KubeError> {
         service_account_state,
         cluster_access: access,
         identity,
+        trusted_profile: profile,
         secret: names::SECRET,
         secret_state,
         credentials,

@@ -3,6 +3,7 @@
 use crate::names;
 use crate::objects::MANAGED_BY;
 use crate::settings::Access;
+use postern_identity::ANNOTATIONS;
 use postern_kube::apply::{self, Deletion, ObjectRef};
 use postern_kube::k8s_openapi::api::core::v1::{Namespace, Pod, Secret, ServiceAccount};
 use postern_kube::k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
@@ -10,7 +11,7 @@ use postern_kube::kube::api::ListParams;
 use postern_kube::kube::{Api, Resource, ResourceExt as _};
 use postern_kube::{Cluster, KubeError};
 use serde::de::DeserializeOwned;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::time::Duration;
 
@@ -21,6 +22,15 @@ pub struct Plan {
     pub objects: Vec<ObjectRef>,
     /// What may be there all the same, because it could not be looked at.
     pub unseen: Vec<Unseen>,
+}
+
+/// What is installed: in the cluster, and with a provider.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// In the cluster.
+    pub plan: Plan,
+    /// The provider's grant, by its id; it goes first.
+    pub trusted: Option<String>,
 }
 
 /// Something that we may not look at, so that it stays if it is there.
@@ -72,11 +82,11 @@ fn selector() -> String {
 
 /// Everything of ours that is there, in the order in which it goes: first what runs, then what it may do, at last the
 /// record of what that was.
-pub async fn plan(cluster: &Cluster) -> Result<Plan, KubeError> {
+pub async fn plan(cluster: &Cluster) -> Result<Found, KubeError> {
     let account = ObjectRef::of::<ServiceAccount>(Some(names::NAMESPACE), names::NAME);
-    let recorded = apply::get(cluster, &account)
-        .await?
-        .map(|account| account.annotations().get(names::CLUSTER_ACCESS).cloned().unwrap_or_default());
+    let annotations = apply::get(cluster, &account).await?.map(|account| account.annotations().clone());
+    let annotations = annotations.unwrap_or_default();
+    let recorded = annotations.get(names::CLUSTER_ACCESS).map(String::as_str).unwrap_or_default();
     let mut plan = Plan::default();
     let mut labelled = Vec::new();
     for listed in [listed::<RoleBinding>(cluster).await?, listed::<Role>(cluster).await?] {
@@ -85,7 +95,7 @@ pub async fn plan(cluster: &Cluster) -> Result<Plan, KubeError> {
             Err(unseen) => plan.unseen.push(unseen),
         }
     }
-    for of in candidates(&recorded.unwrap_or_default(), labelled) {
+    for of in candidates(recorded, labelled) {
         match apply::get(cluster, &of).await {
             Ok(Some(_)) => plan.objects.push(of),
             Ok(None) => {}
@@ -109,7 +119,13 @@ pub async fn plan(cluster: &Cluster) -> Result<Plan, KubeError> {
             plan.objects.push(of);
         }
     }
-    Ok(plan)
+    Ok(Found { plan, trusted: managed(&annotations) })
+}
+
+/// The grant that an install made for the account; one that someone else made is not ours to take away.
+fn managed(annotations: &BTreeMap<String, String>) -> Option<String> {
+    annotations.get(names::TRUST_MANAGED).filter(|value| *value == "true")?;
+    ANNOTATIONS.iter().find_map(|key| annotations.get(*key)).cloned()
 }
 
 /// What may be there, in the order in which it goes: what is always made, what the account records, and what was found

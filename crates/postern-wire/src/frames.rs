@@ -22,6 +22,7 @@ mod kind {
     pub(super) const AGENT_HEARTBEAT: u8 = 69;
     pub(super) const TRAILER: u8 = 70;
     pub(super) const FAILURE: u8 = 71;
+    pub(super) const NOTICE: u8 = 72;
 }
 
 /// A terminal's size in character cells.
@@ -42,6 +43,17 @@ pub struct FileSpec {
     pub size: u64,
 }
 
+/// A login to a cloud that comes before the command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Login {
+    /// The cloud; without it, the one that the pod is set up for, if the command is that cloud's tool.
+    pub provider: Option<String>,
+    /// How often it is tried; at least once.
+    pub attempts: u8,
+    /// Milliseconds between two attempts.
+    pub interval_ms: u64,
+}
+
 /// What the agent is asked to run. It travels as a frame so that no part of it is in an argv or an audit log.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Request {
@@ -53,6 +65,8 @@ pub struct Request {
     pub secret_env: Vec<(Vec<u8>, Vec<u8>)>,
     /// Whether the command also gets the credentials mounted into the pod.
     pub credentials: bool,
+    /// What it is logged in to first; nothing when absent.
+    pub login: Option<Login>,
     /// The directory it starts in; the agent's own when absent.
     pub workdir: Option<Vec<u8>>,
     /// Files staged for it.
@@ -131,6 +145,8 @@ pub enum FailureKind {
     Workdir,
     /// A mounted credential cannot be used.
     Credential,
+    /// The login to a cloud failed.
+    Login,
     /// Anything else the system refused.
     System,
 }
@@ -166,6 +182,8 @@ pub enum FromAgent<'a> {
     Window(u32),
     /// The agent is there.
     Heartbeat,
+    /// What takes its time before the command starts; for people, and holds no secret.
+    Notice(&'a str),
     /// The last frame of a command that ran.
     Trailer(Trailer),
     /// The last frame when none ran.
@@ -222,6 +240,7 @@ impl FromAgent<'_> {
             Self::Stderr(data) => put_frame(out, kind::STDERR, |out| out.extend_from_slice(data)),
             Self::Window(bytes) => put_frame(out, kind::WINDOW, |out| out.extend(bytes.to_be_bytes())),
             Self::Heartbeat => put_frame(out, kind::AGENT_HEARTBEAT, |_| ()),
+            Self::Notice(text) => put_frame(out, kind::NOTICE, |out| out.extend_from_slice(text.as_bytes())),
             Self::Trailer(trailer) => put_frame(out, kind::TRAILER, |out| put_trailer(out, trailer)),
             Self::Failure(Failure { kind, message }) => put_frame(out, kind::FAILURE, |out| {
                 out.push(failure_code(*kind));
@@ -241,6 +260,10 @@ impl<'a> FromAgent<'a> {
             kind::STDERR => Self::Stderr(payload),
             kind::WINDOW => Self::Window(whole("window", payload, Fields::u32)?),
             kind::AGENT_HEARTBEAT => empty("heartbeat", payload, Self::Heartbeat)?,
+            kind::NOTICE => {
+                let text = std::str::from_utf8(payload);
+                Self::Notice(text.map_err(|_| WireError::Invalid { frame: "notice", field: "text" })?)
+            }
             kind::TRAILER => Self::Trailer(whole("trailer", payload, get_trailer)?),
             kind::FAILURE => Self::Failure(whole("failure", payload, |fields| {
                 let kind = failure_kind(fields.u8()?).ok_or_else(|| fields.invalid("kind"))?;
@@ -293,6 +316,7 @@ fn put_request(out: &mut Vec<u8>, request: &Request) {
         env,
         secret_env,
         credentials,
+        login,
         workdir,
         files,
         stdin,
@@ -308,6 +332,7 @@ fn put_request(out: &mut Vec<u8>, request: &Request) {
     put_pairs(out, env);
     put_pairs(out, secret_env);
     out.push(u8::from(*credentials));
+    put_login(out, login.as_ref());
     out.push(u8::from(workdir.is_some()));
     put_bytes(out, workdir.as_deref().unwrap_or_default());
     put_count(out, files.len());
@@ -322,6 +347,26 @@ fn put_request(out: &mut Vec<u8>, request: &Request) {
     put_bytes(out, claimed_user.as_bytes());
 }
 
+fn put_login(out: &mut Vec<u8>, login: Option<&Login>) {
+    out.push(u8::from(login.is_some()));
+    let Some(Login { provider, attempts, interval_ms }) = login else { return };
+    out.push(u8::from(provider.is_some()));
+    put_bytes(out, provider.as_deref().unwrap_or_default().as_bytes());
+    out.push(*attempts);
+    out.extend_from_slice(&interval_ms.to_be_bytes());
+}
+
+fn get_login(fields: &mut Fields<'_>) -> Result<Option<Login>, WireError> {
+    if !fields.flag("login")? {
+        return Ok(None);
+    }
+    let named = fields.flag("login")?;
+    let provider = fields.text("login")?;
+    let login =
+        Login { provider: named.then_some(provider), attempts: fields.u8()?, interval_ms: fields.u64()? };
+    if login.attempts == 0 { Err(fields.invalid("login")) } else { Ok(Some(login)) }
+}
+
 fn get_request(payload: &[u8]) -> Result<Request, WireError> {
     let mut fields = Fields::new("request", payload);
     let version = fields.u16()?;
@@ -332,6 +377,7 @@ fn get_request(payload: &[u8]) -> Result<Request, WireError> {
     let env = fields.list(|fields| Ok((fields.bytes()?, fields.bytes()?)))?;
     let secret_env = fields.list(|fields| Ok((fields.bytes()?, fields.bytes()?)))?;
     let credentials = fields.flag("credentials")?;
+    let login = get_login(&mut fields)?;
     let has_workdir = fields.flag("workdir")?;
     let workdir = fields.bytes()?;
     let files = fields.list(|fields| Ok(FileSpec { path: fields.bytes()?, size: fields.u64()? }))?;
@@ -362,6 +408,7 @@ fn get_request(payload: &[u8]) -> Result<Request, WireError> {
         env,
         secret_env,
         credentials,
+        login,
         workdir: has_workdir.then_some(workdir),
         files,
         stdin,
@@ -414,13 +461,14 @@ fn get_trailer(fields: &mut Fields<'_>) -> Result<Trailer, WireError> {
     })
 }
 
-const FAILURES: [FailureKind; 7] = [
+const FAILURES: [FailureKind; 8] = [
     FailureKind::NotFound,
     FailureKind::PermissionDenied,
     FailureKind::BadRequest,
     FailureKind::File,
     FailureKind::Workdir,
     FailureKind::Credential,
+    FailureKind::Login,
     FailureKind::System,
 ];
 

@@ -21,12 +21,12 @@ pub mod stream;
 
 pub use decode::{Decoder, WireError};
 pub use frames::{
-    Failure, FailureKind, FileSpec, FromAgent, Hello, Outcome, Request, TerminalSize, ToAgent, Trailer,
+    Failure, FailureKind, FileSpec, FromAgent, Hello, Login, Outcome, Request, TerminalSize, ToAgent, Trailer,
 };
 pub use mux::{Mux, SESSION_CREDIT};
 
 /// Version of the protocol; both ends must have the same.
-pub const VERSION: u16 = 2;
+pub const VERSION: u16 = 3;
 
 /// First bytes of the agent's hello: tells an agent from any other program that happens to answer.
 pub const MAGIC: [u8; 4] = *b"PSTN";
@@ -43,6 +43,20 @@ pub const STDIN_WINDOW: usize = 8 * 1024 * 1024;
 
 /// Where an ops pod installed with `--stream` listens on its loopback.
 pub const STREAM_PORT: u16 = 7483;
+
+/// Variables of an ops pod by which its agent knows how to log tools in; none of them is secret.
+pub mod login {
+    /// The cloud that its ServiceAccount is trusted by, such as `ibm`.
+    pub const PROVIDER: &str = "POSTERN_LOGIN";
+    /// What the cloud's own tool logs in to.
+    pub const ENDPOINT: &str = "POSTERN_LOGIN_ENDPOINT";
+    /// The file with the token that proves who the pod is.
+    pub const TOKEN: &str = "POSTERN_LOGIN_TOKEN";
+    /// IBM Cloud's trusted profile.
+    pub const IBM_PROFILE: &str = "IAM_PROFILE_ID";
+    /// IBM Cloud's region.
+    pub const IBM_REGION: &str = "IBMCLOUD_REGION";
+}
 
 /// A side that has nothing to say sends a heartbeat this often, in milliseconds.
 pub const HEARTBEAT_MS: u64 = 1_000;

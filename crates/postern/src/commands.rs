@@ -5,6 +5,7 @@ mod credentials;
 mod exec;
 mod exec_many;
 mod fanout;
+mod identity;
 mod ops_audit;
 mod ops_authorize;
 mod ops_install;

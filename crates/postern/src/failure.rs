@@ -1,6 +1,8 @@
 //! Errors as the user sees them: class, message, cause, hint, exit code.
 
 use postern_exec::{ExecError, exit};
+use postern_identity::TrustError;
+use postern_kube::web::WebError;
 use postern_kube::{KubeError, Reason};
 use postern_ops::install::InstallError;
 use postern_ops::{Diagnosis, InvalidSetting, names};
@@ -70,6 +72,37 @@ impl From<InvalidSetting> for Failure {
     }
 }
 
+impl From<TrustError> for Failure {
+    fn from(error: TrustError) -> Self {
+        let hint = match &error {
+            TrustError::NotRegistered(_) => {
+                "set `workspace` and `ibm.cluster` in the config, or use --trusted-profile=off".to_owned()
+            }
+            TrustError::LookUp { .. } => {
+                "check `ibm.cluster` in the config and the API key, or use --trusted-profile=off".to_owned()
+            }
+            TrustError::Permission { .. } => {
+                "ask for the Operator role on the IAM Identity service, or use --trusted-profile=off"
+                    .to_owned()
+            }
+            TrustError::Call { .. } => "run it again; what was made already is found by its name".to_owned(),
+        };
+        Self::denied(&error, Some(hint))
+    }
+}
+
+impl From<WebError> for Failure {
+    fn from(error: WebError) -> Self {
+        match error {
+            WebError::Address { .. } => Self::usage(
+                error.to_string(),
+                Some("correct `ibm.iam_endpoint` or `ibm.containers_endpoint` in the config".to_owned()),
+            ),
+            WebError::Unreachable { .. } | WebError::NoAnswer { .. } => Self::denied(&error, None),
+        }
+    }
+}
+
 impl From<postern_config::ConfigError> for Failure {
     fn from(error: postern_config::ConfigError) -> Self {
         let mut failure = Self::denied(&error, None);
@@ -105,6 +138,11 @@ impl From<ExecError> for Failure {
                 FailureKind::Credential => {
                     Some("give the credential a longer value and run `postern ops install`".to_owned())
                 }
+                FailureKind::Login => Some(
+                    "nothing was run; if the profile is new, IAM may need another minute; else check its link and \
+                     its policies"
+                        .to_owned(),
+                ),
                 FailureKind::File => {
                     Some("stage it below /tmp, under a name that is not there yet".to_owned())
                 }

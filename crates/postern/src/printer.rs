@@ -75,7 +75,8 @@ impl Printer {
         }
     }
 
-    fn clear(&mut self) {
+    /// Takes the line of progress away.
+    pub(crate) fn clear(&mut self) {
         if std::mem::take(&mut self.in_progress) {
             eprint!("\r\x1b[K");
         }
@@ -173,6 +174,10 @@ impl Reporter for Printer {
         } else if self.verbose > 0 {
             self.note(&format!("→ {text}"));
         }
+    }
+
+    fn receipt(&mut self, text: &str) {
+        self.line(text);
     }
 
     fn warn(&mut self, text: &str) {

@@ -167,6 +167,17 @@ snapshot!(
         "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"
     ]
 );
+snapshot!(trusted_profile_of_no_kind, &["ops", "install", "--trusted-profile", "sideways"]);
+snapshot!(trusted_profile_without_a_key, &["ops", "install", "--trusted-profile", "on"]);
+snapshot!(provider_only_without_a_key, &["ops", "uninstall", "--provider-only"]);
+snapshot!(login_on_this_machine, &["run", "--backend", "local", "--login", "ibm", "--", "true"]);
+snapshot!(login_to_no_cloud, &["run", "--login", "aws", "--", "true"]);
+snapshot!(
+    bad_cluster,
+    &["--config", "c.yaml", "ops", "show"],
+    &[("c.yaml", "workspace: a\nibm:\n  cluster: 'crn:v1:short'\n")]
+);
+snapshot!(bad_login, &["--config", "c.yaml", "ops", "show"], &[("c.yaml", "login: {attempts: 99}\n")]);
 snapshot!(access_all_and_more, &["ops", "install", "--cluster-access", "all", "x"]);
 snapshot!(bad_image, &["ops", "install", "--image", "https://example.com/x"]);
 snapshot!(rbac, &["ops", "rbac", "--cluster-access", "team-a"]);

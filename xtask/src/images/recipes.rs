@@ -51,9 +51,10 @@ enum Recipe {
     ScratchStatic,
     Ops,
     OpsStatic,
+    OpsIbm,
 }
 
-pub(super) const ALL: [Image; 6] = [
+pub(super) const ALL: [Image; 7] = [
     Image { name: "pause", reference: super::SANDBOX, recipe: Recipe::Pause },
     Image {
         name: "debian-tools",
@@ -71,6 +72,11 @@ pub(super) const ALL: [Image; 6] = [
         name: "postern-ops-static",
         reference: "ghcr.io/postern-dev/postern-ops-static:dev",
         recipe: Recipe::OpsStatic,
+    },
+    Image {
+        name: "postern-ops-ibm",
+        reference: "ghcr.io/postern-dev/postern-ops-ibm:dev",
+        recipe: Recipe::OpsIbm,
     },
 ];
 
@@ -96,7 +102,7 @@ impl Plan {
 impl Image {
     /// Whether the image holds the agent, which needs its crate.
     pub(super) fn has_agent(self) -> bool {
-        matches!(self.recipe, Recipe::Ops | Recipe::OpsStatic)
+        matches!(self.recipe, Recipe::Ops | Recipe::OpsStatic | Recipe::OpsIbm)
     }
 
     pub(super) fn plan(self, pantry: &Pantry) -> Result<Plan> {
@@ -131,15 +137,15 @@ impl Image {
                     tools(&from[0])
                 })
             }
-            Recipe::Ops => {
-                let root = debian::rootfs(pantry.progress, &TOOLS, &TOOLS_LEAVE_OUT)?;
-                let mut plan = single(&[root], ops_config(true), |from| tools(&from[0]))?;
-                plan.add(vec![program("kubectl"), dist::agent()?], |from| {
+            Recipe::Ops => ops(pantry),
+            // The ops image with a stand-in for IBM Cloud and for its command.
+            Recipe::OpsIbm => {
+                let mut plan = ops(pantry)?;
+                plan.add(vec![dist::cloud()?], |from| {
                     let mut files = Files::default();
-                    files.directory("usr/local/bin", 0o755);
-                    files.file("usr/local/bin/kubectl", &from[0], 0o755);
-                    files.file("usr/local/bin/postern-agent", &from[1], 0o755);
-                    home(&mut files);
+                    files
+                        .file("usr/local/bin/cloud", &from[0], 0o755)
+                        .link("usr/local/bin/ibmcloud", "cloud");
                     Ok(files)
                 })?;
                 Ok(plan)
@@ -158,6 +164,21 @@ impl Image {
             }
         }
     }
+}
+
+/// The tools, kubectl and the agent.
+fn ops(pantry: &Pantry) -> Result<Plan> {
+    let root = debian::rootfs(pantry.progress, &TOOLS, &TOOLS_LEAVE_OUT)?;
+    let mut plan = single(&[root], ops_config(true), |from| tools(&from[0]))?;
+    plan.add(vec![pantry.programs.path("kubectl"), dist::agent()?], |from| {
+        let mut files = Files::default();
+        files.directory("usr/local/bin", 0o755);
+        files.file("usr/local/bin/kubectl", &from[0], 0o755);
+        files.file("usr/local/bin/postern-agent", &from[1], 0o755);
+        home(&mut files);
+        Ok(files)
+    })?;
+    Ok(plan)
 }
 
 fn ops_config(tools: bool) -> Value {

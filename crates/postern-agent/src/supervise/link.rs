@@ -2,7 +2,9 @@
 
 use crate::outgoing::Outgoing;
 use crate::sys;
-use postern_wire::{CLIENT_SILENCE_MS, Decoder, FromAgent, HEARTBEAT_MS, KILL_AFTER_MS, ToAgent, WireError};
+use postern_wire::{
+    CLIENT_SILENCE_MS, Decoder, FromAgent, HEARTBEAT_MS, KILL_AFTER_MS, STDIN_WINDOW, ToAgent, WireError,
+};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fd::BorrowedFd;
 use std::io;
@@ -17,6 +19,8 @@ const FULL: usize = 256 * 1024;
 
 pub(super) struct Link {
     decoder: Decoder,
+    /// Whole frames that came before anyone could use them.
+    aside: Decoder,
     out: Outgoing,
     heard: Instant,
     said: Instant,
@@ -33,6 +37,7 @@ impl Link {
         let now = Instant::now();
         Ok(Self {
             decoder: Decoder::default(),
+            aside: Decoder::default(),
             out: Outgoing::default(),
             heard: now,
             said: now,
@@ -96,10 +101,38 @@ impl Link {
 
     /// The next frame that was read whole.
     pub(super) fn frame(&mut self) -> Result<Option<ToAgent<'_>>, WireError> {
-        match self.decoder.next_frame()? {
+        let source = if self.aside.pending().is_empty() { &mut self.decoder } else { &mut self.aside };
+        match source.next_frame()? {
             Some((kind, payload)) => ToAgent::decode(kind, payload).map(Some),
             None => Ok(None),
         }
+    }
+
+    /// Puts what came aside for who reads frames later. A signal is for now, and is returned.
+    pub(super) fn set_aside(&mut self) -> Option<u8> {
+        let mut frames = Vec::new();
+        let signal = loop {
+            let frame = match self.decoder.next_frame() {
+                Ok(Some((kind, payload))) => ToAgent::decode(kind, payload),
+                Ok(None) => break None,
+                Err(error) => Err(error),
+            };
+            match frame {
+                Ok(ToAgent::Heartbeat) => {}
+                Ok(ToAgent::Signal(number)) => break Some(number),
+                Ok(frame) => frame.encode(&mut frames),
+                Err(_) => {
+                    self.lose();
+                    break None;
+                }
+            }
+        };
+        self.aside.push(&frames);
+        // The client may send its window of stdin before it hears of a start, and hardly anything else.
+        if self.aside.pending().len() > STDIN_WINDOW + FULL {
+            self.lose();
+        }
+        signal
     }
 
     /// Loses a client that was silent for too long and says that we are here. To be called at every turn.

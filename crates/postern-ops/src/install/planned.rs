@@ -6,8 +6,10 @@
 //! moment the later write stands, as it would after any number of reads.
 
 use super::{Install, InstallError, Reporter, at, written};
+use crate::identity::Identity;
 use crate::settings::Access;
 use crate::{names, objects};
+use postern_identity::ANNOTATIONS;
 use postern_kube::apply::{self, ObjectRef};
 use postern_kube::k8s_openapi::ByteString;
 use postern_kube::k8s_openapi::api::core::v1::{Secret, ServiceAccount};
@@ -50,9 +52,28 @@ impl<R: Reporter> Install<'_, R> {
             let before = recorded.cloned().unwrap_or_default();
             let wish = &self.settings.access;
             let record = if self.dry_run { wish.text() } else { wider(&before, wish) };
-            let version = existing.as_ref().and_then(ResourceExt::resource_version);
-            let desired = objects::service_account(&record);
+            let mut version = existing.as_ref().and_then(ResourceExt::resource_version);
+            let annotations =
+                existing.as_ref().map(|object| object.annotations().clone()).unwrap_or_default();
+            let trust = TrustPlan::of(&annotations, self.settings.identity.as_ref());
+            if !trust.stale.is_empty() && !self.dry_run {
+                // An apply leaves alone what someone else wrote; of a trust that has ended nothing may stay.
+                match apply::merge(self.cluster, &of, &trust.without(version.as_deref())).await {
+                    Ok(now) => version = now.resource_version(),
+                    Err(error) if error.is_conflict() => continue,
+                    Err(error) => return Err(at(&of)(error)),
+                }
+            }
+            let since = trust.since.unwrap_or_else(now);
+            let trusted = self.settings.identity.as_ref().map(|identity| (identity, since.as_str()));
+            let desired = objects::service_account(&record, trusted);
             if self.apply_planned(&of, &desired, existing.as_ref(), version).await? {
+                if let Some(id) = trust.left {
+                    self.reporter.receipt(&format!(
+                        "  what was granted as {id} is no longer used and stays where it was granted; remove it with: \
+                         postern ops uninstall --provider-only --confirm"
+                    ));
+                }
                 return Ok(before);
             }
         }
@@ -67,6 +88,8 @@ impl<R: Reporter> Install<'_, R> {
             let secret: Option<Secret> = existing.clone().and_then(|object| object.try_parse().ok());
             let data = objects::secret_data(self.settings);
             let SecretPlan { rotated_at, foreign, emptied } = SecretPlan::of(secret.as_ref(), &data);
+            // A provider's trust takes the key's place.
+            let emptied = emptied && self.settings.identity.is_none();
             if emptied && !std::mem::replace(&mut warned, true) {
                 self.reporter.warn(
                     "no credential was found or named: the one in the ops pod is taken away (name it with --credential to keep one)",
@@ -103,6 +126,43 @@ fn wider(before: &str, wish: &Access) -> String {
 
 pub(super) fn now() -> String {
     jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+/// What becomes of the annotations that record a provider's trust.
+#[derive(Debug, PartialEq, Eq)]
+struct TrustPlan {
+    /// Since when the same trust is there.
+    since: Option<String>,
+    /// Annotations that no longer hold.
+    stale: Vec<String>,
+    /// The grant of ours that nothing records any longer.
+    left: Option<String>,
+}
+
+impl TrustPlan {
+    fn of(there: &BTreeMap<String, String>, identity: Option<&Identity>) -> Self {
+        let desired = identity.map(|identity| identity.pod.annotations.as_slice()).unwrap_or_default();
+        let grants = || ANNOTATIONS.iter().filter_map(|key| Some((*key, there.get(*key)?)));
+        let is_desired = |key: &str| desired.iter().any(|(known, _)| known == key);
+        let same = !desired.is_empty() && desired.iter().all(|(key, value)| there.get(key) == Some(value));
+        let own = [names::TRUST_MANAGED, names::PROVISIONED_AT];
+        let stale = grants().map(|(key, _)| key).filter(|key| !is_desired(key));
+        let own = own.into_iter().filter(|key| desired.is_empty() && there.contains_key(*key));
+        let managed = there.get(names::TRUST_MANAGED).is_some_and(|value| value == "true");
+        let replaced = |id: &&String| !desired.iter().any(|(_, value)| value == *id);
+        Self {
+            since: there.get(names::PROVISIONED_AT).filter(|_| same).cloned(),
+            stale: stale.chain(own).map(str::to_owned).collect(),
+            left: grants().map(|(_, id)| id).find(replaced).filter(|_| managed).cloned(),
+        }
+    }
+
+    /// A merge patch that takes away what no longer holds, if the account is still of this version.
+    fn without(&self, version: Option<&str>) -> serde_json::Value {
+        let gone: serde_json::Map<String, serde_json::Value> =
+            self.stale.iter().map(|key| (key.clone(), serde_json::Value::Null)).collect();
+        serde_json::json!({ "metadata": { "resourceVersion": version, "annotations": gone } })
+    }
 }
 
 /// What becomes of the Secret that is there.
@@ -166,6 +226,26 @@ mod tests {
         let first = SecretPlan { rotated_at: None, foreign: Vec::new(), emptied: false };
         assert_eq!(plan(&there, &[("KEY", "other")]), first);
         assert_eq!(SecretPlan::of(None, &data(&[("KEY", "value")])), first);
+    }
+
+    #[test]
+    fn of_a_trust_that_has_ended_nothing_stays() {
+        let map = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
+            pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+        };
+        let (profile, managed, since) = (ANNOTATIONS[0], names::TRUST_MANAGED, names::PROVISIONED_AT);
+        let there = map(&[(profile, "Profile-1"), (managed, "true"), (since, "then"), ("foreign", "x")]);
+        let identity = |id: &str| crate::identity::tests::identity(id);
+        let kept = TrustPlan::of(&there, Some(&identity("Profile-1")));
+        assert_eq!(kept, TrustPlan { since: Some("then".to_owned()), stale: Vec::new(), left: None });
+        let other = TrustPlan::of(&there, Some(&identity("Profile-2")));
+        assert_eq!((other.since, other.stale.len(), other.left.as_deref()), (None, 0, Some("Profile-1")));
+        let ended = TrustPlan::of(&there, None);
+        assert_eq!(ended.stale, [profile, managed, since]);
+        assert_eq!(ended.left.as_deref(), Some("Profile-1"));
+        // What someone wrote by hand is not ours to speak of, and goes all the same.
+        let by_hand = TrustPlan::of(&map(&[(profile, "Profile-9")]), None);
+        assert_eq!((by_hand.stale.len(), by_hand.left), (1, None));
     }
 
     #[test]

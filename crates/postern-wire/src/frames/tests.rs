@@ -7,6 +7,7 @@ fn request() -> Request {
         env: vec![(b"A".to_vec(), b"1".to_vec())],
         secret_env: vec![(b"KEY".to_vec(), b"s3cret".to_vec())],
         credentials: true,
+        login: Some(Login { provider: Some("ibm".to_owned()), attempts: 3, interval_ms: 20_000 }),
         workdir: Some(b"/tmp".to_vec()),
         files: vec![FileSpec { path: b"/tmp/f".to_vec(), size: 3 }],
         stdin: true,
@@ -32,6 +33,10 @@ fn every_frame_to_the_agent_survives_the_wire() {
     let frames = [
         ToAgent::Request(Box::new(request())),
         ToAgent::Request(Box::new(Request { argv: vec![b"x".to_vec()], ..Request::default() })),
+        ToAgent::Request(Box::new(Request {
+            login: Some(Login { provider: None, attempts: 1, interval_ms: 0 }),
+            ..request()
+        })),
         ToAgent::File(b"abc"),
         ToAgent::Stdin(b""),
         ToAgent::StdinEnd,
@@ -57,6 +62,7 @@ fn every_frame_from_the_agent_survives_the_wire() {
     let mut frames = vec![
         FromAgent::Hello(Hello { agent_version: "1.2.3".to_owned() }),
         FromAgent::Started(42),
+        FromAgent::Notice("logging in"),
         FromAgent::Stdout(b"out"),
         FromAgent::Stderr(b"err"),
         FromAgent::Window(7),

@@ -1,6 +1,6 @@
 //! `postern ops …`.
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -37,6 +37,10 @@ pub(crate) struct Install {
     /// Let tools use the cluster's API in these namespaces, or in `all`
     #[arg(long, value_name = "NAMESPACE", num_args = 1.., value_delimiter = ',')]
     pub(crate) cluster_access: Vec<String>,
+    /// Let IBM Cloud trust the pod's ServiceAccount (a trusted profile), instead of giving the pod the API key
+    /// [default: auto where `IBMCLOUD_API_KEY` is found, else off]
+    #[arg(long, value_enum, value_name = "WHEN")]
+    pub(crate) trusted_profile: Option<TrustedProfile>,
     /// Also take runs by port-forward (`run --transport stream`), with a new key; without it, that door is closed
     #[arg(long)]
     pub(crate) stream: bool,
@@ -49,6 +53,16 @@ pub(crate) struct Install {
     /// Print what would change, as the server judges it; with -o yaml or json, the manifests
     #[arg(long)]
     pub(crate) dry_run: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TrustedProfile {
+    /// Where it can be had; else the key, with a warning that says why
+    Auto,
+    /// Or fail
+    On,
+    /// The key, and nothing is asked of IBM Cloud
+    Off,
 }
 
 #[derive(Debug, Args)]
@@ -95,6 +109,9 @@ pub(crate) struct Uninstall {
     /// Remove it
     #[arg(long)]
     pub(crate) confirm: bool,
+    /// Only the trusted profile of the config's `workspace`, for a cluster that is gone; the cluster is not asked
+    #[arg(long)]
+    pub(crate) provider_only: bool,
     /// How long each object may take to go
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = super::duration)]
     pub(crate) timeout: Duration,

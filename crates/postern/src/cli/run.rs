@@ -22,7 +22,7 @@ pub(crate) struct Run {
     /// How the ops pod is reached [default: `transport` of the config, else exec]
     #[arg(long, value_enum)]
     pub(crate) transport: Option<Transport>,
-    /// A private key of one's own for --transport stream [default: `streamKey` of the config, else the install's]
+    /// A private key of one's own for --transport stream [default: `stream_key` of the config, else the install's]
     #[arg(long, value_name = "FILE")]
     pub(crate) stream_key: Option<PathBuf>,
     /// Run it once for each of these values, which replace {} in CMD; repeatable; - reads lines of stdin
@@ -39,6 +39,9 @@ pub(crate) struct Run {
     /// Stage a local file for it, at mode 0600, and remove it after; repeatable
     #[arg(long, value_name = "LOCAL=REMOTE", value_parser = super::pair)]
     pub(crate) file: Vec<(String, String)>,
+    /// Log in to a cloud first; implied for `ibmcloud` in an ops pod that has a trusted profile
+    #[arg(long, value_enum, value_name = "CLOUD")]
+    pub(crate) login: Option<Login>,
     /// A credential for it with --backend local, optionally from one source only; repeatable
     #[arg(long, value_name = "NAME[=SOURCE]")]
     pub(crate) credential: Vec<String>,
@@ -63,6 +66,14 @@ pub(crate) enum Backend {
     Ops,
     /// On this machine
     Local,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Login {
+    /// IBM Cloud, with the pod's trusted profile, else with its API key
+    Ibm,
+    /// None, whatever the tool
+    None,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -1,6 +1,6 @@
 //! `postern ops install`.
 
-use super::{Context, credentials};
+use super::{Context, credentials, identity};
 use crate::cli::Format;
 use crate::cli::ops::Install as Args;
 use crate::failure::Failure;
@@ -11,9 +11,19 @@ use postern_secret::resolve::Resolved;
 use std::time::Duration;
 
 pub(super) async fn run(context: &Context, args: Args, printer: &mut Printer) -> Result<u8, Failure> {
-    let Args { image, image_pull_secret, credential, cluster_access, stream, timeout, force, dry_run } = args;
+    let Args {
+        image,
+        image_pull_secret,
+        credential,
+        cluster_access,
+        trusted_profile,
+        stream,
+        timeout,
+        force,
+        dry_run,
+    } = args;
     let found = credentials::from_flags(context, &credential, printer)?;
-    let settings = Settings {
+    let mut settings = Settings {
         access: access(cluster_access)?,
         image_pull_secret: image_pull_secret.or_else(|| context.config.image_pull_secret.clone()),
         credentials: found
@@ -26,6 +36,9 @@ pub(super) async fn run(context: &Context, args: Args, printer: &mut Printer) ->
         ..defaults(context, image)
     };
     settings.validate()?;
+    let identity =
+        identity::obtain(context, trusted_profile, &settings.credentials, dry_run, printer).await?;
+    settings.trust(identity);
     if dry_run && printer.format() != Format::Text {
         let manifests = manifests(&settings).map_err(|error| Failure::denied(&error, None))?;
         let list = serde_json::json!({"apiVersion": "v1", "kind": "List", "items": manifests});
@@ -38,14 +51,12 @@ pub(super) async fn run(context: &Context, args: Args, printer: &mut Printer) ->
         if dry_run {
             "Nothing was changed (--dry-run).\n".to_owned()
         } else {
-            let key = match settings.credentials.as_slice() {
-                [] => "no static key".to_owned(),
-                some => {
-                    let names: Vec<_> = some.iter().map(|(credential, _)| credential.name.as_str()).collect();
-                    names.join(", ")
-                }
-            };
-            format!("✓ Pod {}/{} is ready ({key})\n", names::NAMESPACE, names::NAME)
+            let trusted =
+                settings.identity.iter().map(|identity| format!("{} {}", identity.noun, identity.name));
+            let keys = settings.credentials.iter().map(|(credential, _)| credential.name.clone());
+            let held: Vec<String> = trusted.chain(keys).collect();
+            let held = if held.is_empty() { "no static key".to_owned() } else { held.join(", ") };
+            format!("✓ Pod {}/{} is ready ({held})\n", names::NAMESPACE, names::NAME)
         }
     });
     Ok(0)
@@ -66,6 +77,7 @@ pub(super) fn defaults(context: &Context, image: Option<String>) -> Settings {
         image_pull_secret: context.config.image_pull_secret.clone(),
         access: Access::None,
         credentials: Vec::new(),
+        identity: None,
         stream: false,
         timeout: Duration::from_secs(60),
         force: false,

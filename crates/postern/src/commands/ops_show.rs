@@ -47,6 +47,7 @@ fn text(report: &Report) -> String {
         service_account_state,
         cluster_access,
         identity,
+        trusted_profile: _,
         secret,
         secret_state,
         credentials,

@@ -1,17 +1,22 @@
 //! `postern ops uninstall`.
 
-use super::Context;
+use super::{Context, identity};
 use crate::cli::ops::Uninstall as Args;
 use crate::failure::Failure;
 use crate::printer::Printer;
+use postern_identity::ibm::{self, Ibm};
+use postern_identity::{Grant, Provider as _};
 use postern_kube::apply::{Change, ObjectRef};
 use postern_ops::install::{Changed, Reporter as _};
 use postern_ops::uninstall;
 use serde::Serialize;
+use std::error::Error as _;
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Preview {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trusted_profile: Option<String>,
     would_delete: Vec<ObjectRef>,
     warnings: Vec<String>,
 }
@@ -19,22 +24,40 @@ struct Preview {
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Report {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trusted_profile: Option<Profile>,
     changes: Vec<Changed>,
     warnings: Vec<String>,
 }
 
+/// What became of a profile.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Profile {
+    id: String,
+    deleted: bool,
+}
+
 pub(super) async fn run(context: &Context, args: Args, printer: &mut Printer) -> Result<u8, Failure> {
-    let Args { confirm, timeout } = args;
+    let Args { confirm, provider_only, timeout } = args;
+    if provider_only {
+        return by_name(context, confirm, printer).await;
+    }
     let cluster = context.cluster().await?;
-    let plan = uninstall::plan(&cluster).await?;
-    let warnings = plan.warnings();
+    let uninstall::Found { plan, trusted } = uninstall::plan(&cluster).await?;
+    let mut warnings = plan.warnings();
     warnings.iter().for_each(|warning| printer.warn(warning));
     if !confirm {
-        let preview = Preview { would_delete: plan.objects, warnings };
-        printer.result(&preview, || preview_text(&preview.would_delete));
+        let preview = Preview { trusted_profile: trusted, would_delete: plan.objects, warnings };
+        printer.result(&preview, || preview_text(preview.trusted_profile.as_deref(), &preview.would_delete));
         return Ok(0);
     }
-    let mut report = Report { changes: Vec::new(), warnings };
+    // First: should the cluster become unreachable on the way, nothing of ours is left with the provider.
+    let trusted_profile = match trusted {
+        Some(id) => Some(revoke(context, id, &mut warnings, printer).await),
+        None => None,
+    };
+    let mut report = Report { trusted_profile, changes: Vec::new(), warnings };
     for object in plan.objects {
         printer.progress(&format!("deleting {object}"));
         if uninstall::remove(&cluster, &object, timeout).await? {
@@ -43,17 +66,78 @@ pub(super) async fn run(context: &Context, args: Args, printer: &mut Printer) ->
         }
     }
     printer.result(&report, || match report.changes.as_slice() {
-        [] => "Nothing of the ops pod is installed here.\n".to_owned(),
+        [] if report.trusted_profile.is_none() => NOTHING.to_owned(),
         _ => String::new(),
     });
     Ok(0)
 }
 
-fn preview_text(plan: &[ObjectRef]) -> String {
-    if plan.is_empty() {
-        return "Nothing of the ops pod is installed here.\n".to_owned();
+const NOTHING: &str = "Nothing of the ops pod is installed here.\n";
+
+/// Takes a profile away, or says how to do it by hand.
+async fn revoke(context: &Context, id: String, warnings: &mut Vec<String>, printer: &mut Printer) -> Profile {
+    printer.progress(&format!("deleting trusted profile {id}"));
+    let why = match identity::provider(context, printer) {
+        Ok(Ok(provider)) => match provider.revoke(&id).await {
+            Ok(true) => {
+                printer.receipt(&format!("✓ deleted trusted profile {id}"));
+                return Profile { id, deleted: true };
+            }
+            Ok(false) => {
+                printer.receipt(&format!("✓ trusted profile {id} was gone already"));
+                return Profile { id, deleted: true };
+            }
+            Err(error) => match error.source() {
+                Some(source) => format!("{error}: {source}"),
+                None => error.to_string(),
+            },
+        },
+        Ok(Err(why)) => why,
+        Err(failure) => failure.message,
+    };
+    let warning =
+        format!("trusted profile {id} was not deleted ({why}); delete it with: {}", Ibm::by_hand(&id));
+    printer.warn(&warning);
+    warnings.push(warning);
+    Profile { id, deleted: false }
+}
+
+/// `--provider-only`: the profile of the config's workspace.
+async fn by_name(context: &Context, confirm: bool, printer: &mut Printer) -> Result<u8, Failure> {
+    let provider = identity::provider(context, printer)?.map_err(|why| {
+        Failure::usage(
+            format!("--provider-only takes an IBM Cloud API key: {why}"),
+            Some(format!("export {}=…, or put it into the config or the keychain", ibm::CREDENTIAL)),
+        )
+    })?;
+    let found = provider.find().await?;
+    let Some(Grant { id, name, created: _ }) = found else {
+        let report = Report { trusted_profile: None, changes: Vec::new(), warnings: Vec::new() };
+        printer.result(&report, || format!("There is no trusted profile {}.\n", provider.grant_name()));
+        return Ok(0);
+    };
+    if !confirm {
+        let preview = Preview { trusted_profile: Some(id), would_delete: Vec::new(), warnings: Vec::new() };
+        let shown = format!("{} ({name})", preview.trusted_profile.as_deref().unwrap_or_default());
+        printer.result(&preview, || preview_text(Some(&shown), &[]));
+        return Ok(0);
+    }
+    let deleted = provider.revoke(&id).await?;
+    let text = format!("✓ deleted trusted profile {name} ({id})\n");
+    let profile = Profile { id, deleted };
+    let report = Report { trusted_profile: Some(profile), changes: Vec::new(), warnings: Vec::new() };
+    printer.result(&report, || text);
+    Ok(0)
+}
+
+fn preview_text(profile: Option<&str>, plan: &[ObjectRef]) -> String {
+    if plan.is_empty() && profile.is_none() {
+        return NOTHING.to_owned();
     }
     let mut text = "Would delete (re-run with --confirm to proceed):\n".to_owned();
+    if let Some(id) = profile {
+        text.push_str(&format!("- trusted profile {id} of IBM Cloud, with its policies\n"));
+    }
     for object in plan {
         let more = if object.kind == "Namespace" { ", with everything in it" } else { "" };
         text.push_str(&format!("- {object}{more}\n"));

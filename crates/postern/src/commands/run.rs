@@ -1,7 +1,7 @@
 //! `postern run`.
 
 use super::{Context, credentials, run_each, streams, transports};
-use crate::cli::run::{Backend, Run as Args};
+use crate::cli::run::{Backend, Login, Run as Args};
 use crate::failure::Failure;
 use crate::printer::Printer;
 use crate::{signals, terminal};
@@ -13,7 +13,7 @@ use postern_kube::Cluster;
 use postern_ops::check::open_agent;
 use postern_ops::install::Reporter as _;
 use postern_secret::resolve::Resolved;
-use postern_wire::{FileSpec, Request};
+use postern_wire::{FileSpec, Request, login as names};
 use serde::Serialize;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt};
@@ -30,6 +30,7 @@ pub(super) async fn run(context: &Context, args: Args, printer: &mut Printer) ->
         env,
         workdir,
         file,
+        login,
         credential,
         stdin,
         tty,
@@ -45,6 +46,10 @@ pub(super) async fn run(context: &Context, args: Args, printer: &mut Printer) ->
     if backend == Backend::Local && (transport.is_some() || stream_key.is_some()) {
         return Err(Failure::usage("--transport and --stream-key are for --backend ops", None));
     }
+    if backend == Backend::Local && login.is_some() {
+        let hint = "log in on this machine with the cloud's own tool".to_owned();
+        return Err(Failure::usage("--login is for --backend ops", Some(hint)));
+    }
     run_each::check(&each, &fan_out, [("-i", stdin), ("-t", tty), ("--file", !file.is_empty())], printer)?;
     let asked = Asked { env, workdir, stdin, tty, timeout };
     let mut request = asked.request(context, command, printer)?;
@@ -54,6 +59,14 @@ pub(super) async fn run(context: &Context, args: Args, printer: &mut Printer) ->
         Backend::Ops => {
             let cluster = context.cluster().await.map_err(ExecError::Kube)?;
             request.credentials = true;
+            request.login = wanted_login(context, login);
+            if login == Some(Login::Ibm) {
+                // What a pod that has no profile does not know of itself.
+                let ibm = &context.config.ibm;
+                let known = [(names::ENDPOINT, &ibm.api_endpoint), (names::IBM_REGION, &ibm.region)];
+                let known = known.into_iter().filter_map(|(name, value)| Some((name, value.clone()?)));
+                request.env.extend(known.map(|(name, value)| (name.into(), value.into_bytes())));
+            }
             request.claimed_user.clone_from(&cluster.user);
             let transport = transports::chosen(context, transport);
             match transports::stream(context, &cluster, transport, stream_key, printer).await? {
@@ -98,6 +111,18 @@ pub(super) enum Door {
 
 /// What makes this program the supervisor.
 pub(super) const SUPERVISOR: [&str; 1] = ["__agent"];
+
+/// The login that the agent is asked for.
+fn wanted_login(context: &Context, login: Option<Login>) -> Option<postern_wire::Login> {
+    let provider = match login {
+        None => None,
+        Some(Login::Ibm) => Some("ibm".to_owned()),
+        Some(Login::None) => return None,
+    };
+    let (attempts, interval) = context.config.login.attempts();
+    let interval_ms = u64::try_from(interval.as_millis()).unwrap_or(u64::MAX);
+    Some(postern_wire::Login { provider, attempts, interval_ms })
+}
 
 /// Gives a local run its credentials.
 fn add_credentials(
@@ -211,7 +236,11 @@ pub(super) async fn supervised(
     let streams = streams::own(stdin).map_err(ExecError::Local)?;
     // Without stdin, Ctrl-C has to stay a signal.
     let raw = (terminal && stdin).then(terminal::Raw::enter).flatten();
-    let result = session::run(reader, writer, run, streams, controls).await;
+    let notice = |text: Option<&str>| match text {
+        Some(text) => printer.progress(text),
+        None => printer.clear(),
+    };
+    let result = session::run_noticing(reader, writer, run, streams, controls, notice).await;
     drop(raw);
     let Report { outcome, stdout_bytes, stderr_bytes, left_behind, agent_version } = result?;
     if left_behind > 0 {

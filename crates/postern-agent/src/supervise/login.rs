@@ -1,0 +1,369 @@
+//! The login to a cloud that comes before a tool which needs it.
+//!
+//! The cloud's own tool logs in (the agent speaks no TLS): with the token that the kubelet keeps fresh for the pod, or
+//! with a key that is mounted. What it remembers is used by later runs until it is about to expire. One run logs in at
+//! a time. A tool whose login failed is not run.
+
+mod session;
+
+use super::link::{Link, wait};
+use crate::sys::{self, Reaped, Signals};
+use postern_secret::Secret;
+use postern_secret::redact::Patterns;
+use postern_wire::login as variables;
+use postern_wire::{Failure, FailureKind, FromAgent, Login, Request};
+use rustix::event::{PollFd, PollFlags};
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs::FlockOperation;
+use rustix::io::Errno;
+use rustix::process::{Pid, Signal, WaitStatus};
+use session::Session;
+use std::ffi::{OsStr, OsString};
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// How long one attempt may take.
+const ATTEMPT: Duration = Duration::from_secs(60);
+
+/// How often a login of another run is looked at.
+const LOCKED: Duration = Duration::from_millis(100);
+
+/// The last bytes of what a failed login said that are told.
+const SAID: usize = 2_000;
+
+/// Why nothing more is done for the client.
+pub(super) enum Stop {
+    /// It is gone.
+    Lost,
+    /// It is told this.
+    Failed(Failure),
+}
+
+/// The login that a command needs.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Plan {
+    argv: Vec<OsString>,
+    /// The directory under which the tool remembers its session.
+    home: PathBuf,
+    /// Whom the session must be of.
+    profile: Option<String>,
+    attempts: u8,
+    interval: Duration,
+}
+
+fn failed(message: String) -> Failure {
+    Failure { kind: FailureKind::Login, message }
+}
+
+impl Plan {
+    /// What a request asks for, or what the pod is set up for when it leaves that open. `pod` are the agent's own
+    /// variables, `command` those of the command.
+    fn of(
+        request: &Request,
+        pod: impl Fn(&str) -> Option<OsString>,
+        command: impl Fn(&str) -> Option<OsString>,
+    ) -> Result<Option<Self>, Failure> {
+        let Some(Login { provider, attempts, interval_ms }) = &request.login else { return Ok(None) };
+        let word = |value: Option<OsString>| value?.into_string().ok().filter(|value| !value.is_empty());
+        let text = |name: &str| word(pod(name));
+        let trusted =
+            text(variables::PROVIDER).filter(|provider| provider == "ibm").and(text(variables::IBM_PROFILE));
+        match provider.as_deref() {
+            None if trusted.is_none() || !is_ibmcloud(request) => return Ok(None),
+            None | Some("ibm") => {}
+            Some(other) => return Err(failed(format!("there is no login {other:?}; there is ibm"))),
+        }
+        let mut argv = vec!["ibmcloud".to_owned(), "login".to_owned(), "-a".to_owned()];
+        argv.push(word(command(variables::ENDPOINT)).unwrap_or_else(|| "https://cloud.ibm.com".to_owned()));
+        argv.push("-r".to_owned());
+        argv.push(word(command(variables::IBM_REGION)).unwrap_or_else(|| "us-south".to_owned()));
+        argv.push("--quiet".to_owned());
+        if let Some(profile) = &trusted {
+            let token = text(variables::TOKEN).unwrap_or_default();
+            // The tool reads the file itself: the token is in nobody's argv.
+            argv.extend([
+                "--cr-token".to_owned(),
+                format!("@{token}"),
+                "--profile".to_owned(),
+                profile.clone(),
+            ]);
+        } else if command("IBMCLOUD_API_KEY").is_none() {
+            return Err(failed(
+                "the pod has neither a trusted profile nor IBMCLOUD_API_KEY to log in with".to_owned(),
+            ));
+        }
+        let home = command("IBMCLOUD_HOME").or_else(|| command("HOME")).filter(|home| !home.is_empty());
+        Ok(Some(Self {
+            argv: argv.into_iter().map(OsString::from).collect(),
+            home: home.map_or_else(|| PathBuf::from("/"), PathBuf::from),
+            profile: trusted,
+            attempts: *attempts,
+            interval: Duration::from_millis(*interval_ms),
+        }))
+    }
+}
+
+fn is_ibmcloud(request: &Request) -> bool {
+    let program = request.argv.first().map(|program| Path::new(OsStr::from_bytes(program)));
+    program.and_then(Path::file_name) == Some(OsStr::new("ibmcloud"))
+}
+
+/// The part of a token that makes it one, to be redacted: without its signature nobody takes it.
+fn signature(name: &str, token: &str) -> Option<Secret> {
+    Secret::new(name, token.trim().rsplit('.').next()?).ok()
+}
+
+/// The token by which the pod proves who it is, where it has one.
+pub(super) fn pod_token() -> Option<Secret> {
+    let path = std::env::var_os(variables::TOKEN)?;
+    signature("the pod's token", &std::fs::read_to_string(path).ok()?)
+}
+
+/// Logs in where the request needs it; returns the access token, to be redacted.
+pub(super) fn login(
+    link: &mut Link,
+    signals: &Signals,
+    request: &Request,
+    environment: &[(Vec<u8>, Vec<u8>)],
+    patterns: &Patterns,
+) -> Result<Option<Secret>, Stop> {
+    let of_command = |name: &str| {
+        let own = environment.iter().rev().find(|(known, _)| known == name.as_bytes());
+        own.map(|(_, value)| OsString::from_vec(value.clone())).or_else(|| std::env::var_os(name))
+    };
+    let plan = Plan::of(request, |name| std::env::var_os(name), of_command).map_err(Stop::Failed)?;
+    let Some(plan) = plan else { return Ok(None) };
+    let session = || Session::of(&plan.home, plan.profile.as_deref());
+    let known = |session: Session| signature("the access token", &session.token);
+    if let Some(session) = session() {
+        return Ok(known(session));
+    }
+    let lock = lock_file(&plan.home).map_err(Stop::Failed)?;
+    while rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+        turn(link, signals, None, Instant::now() + LOCKED)?;
+    }
+    // Whoever held it may have logged in.
+    if let Some(session) = session() {
+        return Ok(known(session));
+    }
+    let mut said = String::new();
+    for attempt in 1..=plan.attempts {
+        let of = if plan.attempts == 1 {
+            String::new()
+        } else {
+            format!(" (attempt {attempt} of {})", plan.attempts)
+        };
+        link.send(&FromAgent::Notice(&format!("logging in to IBM Cloud{of}")));
+        match plan.attempt(link, signals, environment)? {
+            Ok(()) => return Ok(session().and_then(known)),
+            Err(text) => said = text,
+        }
+        let next = Instant::now() + plan.interval;
+        while attempt < plan.attempts && Instant::now() < next {
+            turn(link, signals, None, next)?;
+        }
+    }
+    let said = String::from_utf8_lossy(&patterns.mask(said.as_bytes())).into_owned();
+    let how = if plan.profile.is_some() { "trusted-profile" } else { "API-key" };
+    let times = if plan.attempts == 1 { "attempt" } else { "attempts" };
+    Err(Stop::Failed(failed(format!("{how} login failed after {} {times}: {said}", plan.attempts))))
+}
+
+/// Held while a login is under way.
+fn lock_file(home: &Path) -> Result<File, Failure> {
+    let directory = home.join(".bluemix");
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(&directory);
+    let path = directory.join(".postern-login");
+    made.and_then(|()| OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path))
+        .map_err(|error| failed(format!("opening {}: {error}", path.display())))
+}
+
+impl Plan {
+    /// One attempt; the inner error is what the tool said.
+    fn attempt(
+        &self,
+        link: &mut Link,
+        signals: &Signals,
+        environment: &[(Vec<u8>, Vec<u8>)],
+    ) -> Result<Result<(), String>, Stop> {
+        let (mut process, output) = self.start(environment).map_err(Stop::Failed)?;
+        let (mut output, mut said) = (Some(output), Vec::new());
+        let end = Instant::now() + ATTEMPT;
+        let status = loop {
+            let status = process.ended();
+            output = output.filter(|output| read(output, &mut said));
+            match status {
+                Some(status) => break status,
+                None if Instant::now() >= end => {
+                    return Ok(Err(format!("no answer within {} s", ATTEMPT.as_secs())));
+                }
+                None => turn(link, signals, output.as_ref(), end)?,
+            }
+        };
+        if status.exit_status() == Some(0) {
+            return Ok(Ok(()));
+        }
+        let text = String::from_utf8_lossy(&said);
+        let text = text.trim();
+        let begin = text.char_indices().map(|(at, _)| at).find(|at| text.len() - at <= SAID).unwrap_or(0);
+        Ok(Err(if text.is_empty() { "it said nothing".to_owned() } else { text[begin..].to_owned() }))
+    }
+
+    fn start(&self, environment: &[(Vec<u8>, Vec<u8>)]) -> Result<(Process, OwnedFd), Failure> {
+        let refused = |error: std::io::Error| failed(format!("starting ibmcloud to log in: {error}"));
+        let (ours, theirs) = std::io::pipe().map_err(refused)?;
+        let ours = OwnedFd::from(ours);
+        rustix::io::ioctl_fionbio(&ours, true).map_err(|error| refused(error.into()))?;
+        let mut command = Command::new(&self.argv[0]);
+        command.args(&self.argv[1..]).stdin(Stdio::null());
+        command.stdout(theirs.try_clone().map_err(refused)?).stderr(theirs);
+        for (name, value) in environment {
+            command.env(OsStr::from_bytes(name), OsStr::from_bytes(value));
+        }
+        sys::own_session(&mut command, false);
+        let started = command.spawn().map_err(refused)?;
+        let pid = i32::try_from(started.id()).ok().and_then(Pid::from_raw);
+        let pid = pid.ok_or_else(|| refused(std::io::Error::other("the process id is out of range")))?;
+        Ok((Process { pid, status: None }, ours))
+    }
+}
+
+/// A login under way; ends with all of its group when dropped.
+struct Process {
+    pid: Pid,
+    status: Option<WaitStatus>,
+}
+
+impl Process {
+    fn ended(&mut self) -> Option<WaitStatus> {
+        while let (None, Reaped::Child(pid, status)) = (self.status, sys::reap()) {
+            if pid == self.pid {
+                self.status = Some(status);
+            }
+        }
+        self.status
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = rustix::process::kill_process_group(self.pid, Signal::KILL);
+        if self.status.is_none() {
+            let _ = rustix::process::waitpid(Some(self.pid), rustix::process::WaitOptions::empty());
+        }
+    }
+}
+
+/// Reads what is there; `false` once nothing more can come.
+fn read(output: &OwnedFd, said: &mut Vec<u8>) -> bool {
+    let mut buffer = [0; 4_096];
+    loop {
+        match rustix::io::read(output, &mut buffer) {
+            Ok(0) => return false,
+            Ok(count) => said.extend_from_slice(&buffer[..count]),
+            Err(error) => return matches!(error, Errno::AGAIN | Errno::INTR),
+        }
+        let surplus = said.len().saturating_sub(8 * SAID);
+        said.drain(..surplus);
+    }
+}
+
+/// One wait: for a child's end, its output, the client, or the time.
+fn turn(link: &mut Link, signals: &Signals, output: Option<&OwnedFd>, until: Instant) -> Result<(), Stop> {
+    link.flush();
+    link.tick();
+    let (input, client, signal_fd) = (Link::input(), Link::output(), signals.as_fd());
+    let mut interest = vec![PollFd::new(&signal_fd, PollFlags::IN), PollFd::new(&input, PollFlags::IN)];
+    if link.has_waiting() {
+        interest.push(PollFd::new(&client, PollFlags::OUT));
+    }
+    let output = output.map(|output| PollFd::from_borrowed_fd(output.as_fd(), PollFlags::IN));
+    interest.extend(output);
+    wait(&mut interest, until.min(link.next_tick()));
+    let (signalled, filled) = (!interest[0].revents().is_empty(), !interest[1].revents().is_empty());
+    drop(interest);
+    if signalled && signals.take().iter().any(|&number| number != libc::SIGCHLD) {
+        link.lose();
+    }
+    if filled {
+        link.fill();
+    }
+    match link.set_aside() {
+        _ if link.is_lost() => Err(Stop::Lost),
+        Some(number) => Err(Stop::Failed(failed(format!("the login was ended by signal {number}")))),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A request with a login: `""` is one that leaves the cloud open.
+    fn request(program: &str, login: Option<&str>) -> Request {
+        Request {
+            argv: vec![program.as_bytes().to_vec()],
+            login: login.map(|provider| Login {
+                provider: Some(provider.to_owned()).filter(|provider| !provider.is_empty()),
+                attempts: 3,
+                interval_ms: 20_000,
+            }),
+            ..Request::default()
+        }
+    }
+
+    fn plan(
+        request: &Request,
+        pod: &[(&str, &str)],
+        command: &[(&str, &str)],
+    ) -> Result<Option<Plan>, Failure> {
+        let among = |table: &[(&str, &str)], name: &str| {
+            table.iter().find(|(known, _)| *known == name).map(|(_, value)| OsString::from(value))
+        };
+        Plan::of(request, |name| among(pod, name), |name| among(command, name))
+    }
+
+    const POD: [(&str, &str); 3] =
+        [("POSTERN_LOGIN", "ibm"), ("IAM_PROFILE_ID", "Profile-1"), ("POSTERN_LOGIN_TOKEN", "/t/token")];
+
+    #[test]
+    fn a_login_is_implied_for_the_clouds_own_tool_in_a_pod_that_is_trusted() {
+        let implied = |program: &str, pod: &[(&str, &str)]| {
+            plan(&request(program, Some("")), pod, &[]).unwrap().is_some()
+        };
+        assert!(implied("ibmcloud", &POD) && implied("/usr/local/bin/ibmcloud", &POD));
+        assert!(!implied("kubectl", &POD) && !implied("ibmcloud", &[]) && !implied("ibmcloud", &POD[..1]));
+        assert_eq!(plan(&request("ibmcloud", None), &POD, &[]), Ok(None));
+    }
+
+    #[test]
+    fn neither_the_token_nor_a_key_is_an_argument() {
+        let named = request("sh", Some("ibm"));
+        let trusted = plan(&named, &POD, &[("HOME", "/home/ops")]).unwrap().unwrap();
+        let argv: Vec<_> = trusted.argv.iter().map(|argument| argument.to_str().unwrap()).collect();
+        assert_eq!(
+            argv.join(" "),
+            "ibmcloud login -a https://cloud.ibm.com -r us-south --quiet --cr-token @/t/token --profile Profile-1"
+        );
+        assert_eq!(trusted.home, Path::new("/home/ops"));
+        let key =
+            plan(&named, &[], &[("IBMCLOUD_API_KEY", "the-key"), ("IBMCLOUD_HOME", "/x")]).unwrap().unwrap();
+        assert!(!format!("{key:?}").contains("the-key") && key.home == Path::new("/x"));
+    }
+
+    #[test]
+    fn what_there_is_no_login_for_is_refused() {
+        let said = |login: &str, pod: &[(&str, &str)]| {
+            plan(&request("sh", Some(login)), pod, &[]).unwrap_err().message
+        };
+        assert_eq!(said("aws", &POD), "there is no login \"aws\"; there is ibm");
+        assert_eq!(
+            said("ibm", &[]),
+            "the pod has neither a trusted profile nor IBMCLOUD_API_KEY to log in with"
+        );
+    }
+}

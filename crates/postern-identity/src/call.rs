@@ -1,0 +1,88 @@
+//! One request to a provider's API, judged.
+
+use http::Request;
+use postern_kube::web::{Answer, Server, WebError};
+use serde::de::DeserializeOwned;
+use std::time::Duration;
+
+/// Tries of a request that a server could not take.
+const TRIES: u32 = 3;
+
+/// The longest that a server may make us wait between two tries.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Why a provider's API did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum CallError {
+    /// There was no answer.
+    #[error(transparent)]
+    Web(#[from] WebError),
+    /// The answer is no.
+    #[error("{message} ({status}{code})", code = .code.as_ref().map(|code| format!(", {code}")).unwrap_or_default())]
+    Refused {
+        /// The HTTP status.
+        status: u16,
+        /// The provider's own code.
+        code: Option<String>,
+        /// The provider's words.
+        message: String,
+    },
+    /// The answer makes no sense.
+    #[error("the answer cannot be used: {0}")]
+    Answer(String),
+}
+
+impl CallError {
+    /// The HTTP status of a refusal.
+    pub fn status(&self) -> Option<u16> {
+        match self {
+            Self::Refused { status, .. } => Some(*status),
+            Self::Web(_) | Self::Answer(_) => None,
+        }
+    }
+
+    /// Whether the provider's words or code hold this.
+    pub fn names(&self, word: &str) -> bool {
+        match self {
+            Self::Refused { status: _, code, message } => {
+                message.contains(word) || code.as_ref().is_some_and(|code| code.contains(word))
+            }
+            Self::Web(_) | Self::Answer(_) => false,
+        }
+    }
+}
+
+/// Sends a request that may be sent twice, again where the server was not there or too busy; any 2xx is an answer.
+pub(crate) async fn call(
+    server: &Server,
+    request: &Request<Vec<u8>>,
+    refusal: impl Fn(u16, &[u8]) -> CallError,
+) -> Result<Vec<u8>, CallError> {
+    let mut tries = 1;
+    loop {
+        let sent = server.send(request.clone()).await;
+        let pause = match &sent {
+            Err(WebError::Unreachable { .. }) => Some(None),
+            Ok(Answer { status: 429 | 500..=599, retry_after, body: _ }) => Some(*retry_after),
+            _ => None,
+        };
+        if let Some(asked) = pause.filter(|_| tries < TRIES) {
+            // Spread, so that many who were turned away at once do not come back at once.
+            let spread = u64::from(std::process::id() % 250);
+            let own = Duration::from_millis(u64::from(tries) * 500 + spread);
+            tokio::time::sleep(asked.map_or(own, Duration::from_secs).min(PATIENCE)).await;
+            tries += 1;
+            continue;
+        }
+        let Answer { status, retry_after: _, body } = sent?;
+        return if (200..300).contains(&status) { Ok(body) } else { Err(refusal(status, &body)) };
+    }
+}
+
+/// Reads an answer. What it said is not in the error: it may be a token.
+pub(crate) fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, CallError> {
+    serde_json::from_slice(body).map_err(|error| {
+        let what = if error.is_data() { "a field is missing or of another type" } else { "it is not JSON" };
+        CallError::Answer(what.to_owned())
+    })
+}
