@@ -58,8 +58,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The samples of two programs, run by turns.
-struct Pairs(Vec<(Sample, Sample)>);
+/// The samples of two programs, run by turns, and how often kubectl's output was not whole.
+struct Pairs(Vec<(Sample, Sample)>, usize);
 
 impl Pairs {
     /// Runs A B A B …, after one pair that warms up what there is to warm up.
@@ -69,14 +69,15 @@ impl Pairs {
         mut kubectl: impl FnMut() -> Command,
         mut postern: impl FnMut() -> Command,
     ) -> Result<Self> {
-        let mut pairs = Vec::new();
+        let (mut pairs, mut cut) = (Vec::new(), 0);
         for turn in 0..=runs {
-            let pair = (measure::run(&mut kubectl(), streams)?, measure::run(&mut postern(), streams)?);
+            let theirs = measure::peer(&mut kubectl, streams, &mut cut)?;
+            let pair = (theirs, measure::run(&mut postern(), streams)?);
             if turn > 0 {
                 pairs.push(pair);
             }
         }
-        Ok(Self(pairs))
+        Ok(Self(pairs, cut))
     }
 
     fn row(&self, what: &str, unit: &str, of: impl Fn(&Sample) -> f64, wanted: Wanted) -> Row {
@@ -101,7 +102,7 @@ fn exec(runs: usize, write: bool) -> Result<()> {
     rows.push(pairs.row("`true`: peak memory", "MiB", |s| s.peak, Wanted::AtMost(0.3)));
     progress.step("true");
 
-    streams(runs, &subject, progress, &mut rows)?;
+    let cut = streams(runs, &subject, progress, &mut rows)?;
 
     let length = sh::output(&mut subject.postern(&["--version"]))?.len() as u64;
     let version =
@@ -124,7 +125,8 @@ fn exec(runs: usize, write: bool) -> Result<()> {
 container of the testbed's ops pod, with the pod's own limits (half a processor for tool and agent together). Values
 are medians; a ratio is the median of the ratios of the pairs, so that what else the machine does weighs on both.
 Processor time and memory are the client's own. Every run must exit 0 and every stream must be whole, or there is no
-figure. `postern` runs with all it does by default: frames, BLAKE3 over both streams, heartbeats, and redaction of one
+figure; runs of kubectl that lost the end of their output and exited 0 all the same were made again ({cut} of them).
+`postern` runs with all it does by default: frames, BLAKE3 over both streams, heartbeats, and redaction of one
 credential."
     );
     conclude(&subject, "One run", &command, &rows, &method, write, progress)
@@ -157,11 +159,13 @@ fn conclude(
 }
 
 /// 256 MiB each way: zeroes are the easy case, random bytes what redaction has to search in earnest.
-fn streams(runs: usize, subject: &Subject, progress: Progress, rows: &mut Vec<Row>) -> Result<()> {
+fn streams(runs: usize, subject: &Subject, progress: Progress, rows: &mut Vec<Row>) -> Result<usize> {
     const RANDOM: &str = "/tmp/bench-random";
     let megabytes = f64::from(u32::try_from(STREAM >> 20)?);
     let rate = |s: &Sample| megabytes / s.wall;
+    let mut cut = 0;
     let mut rate_rows = |what: &str, pairs: &Pairs| {
+        cut += pairs.1;
         rows.push(pairs.row(&format!("{what}: rate"), "MiB/s", rate, Wanted::AtLeast(0.95)));
         rows.push(pairs.row(&format!("{what}: processor time"), "ms", |s| s.cpu * 1e3, Wanted::Nothing));
         rows.push(pairs.row(&format!("{what}: peak memory"), "MiB", |s| s.peak, Wanted::Nothing));
@@ -187,7 +191,8 @@ fn streams(runs: usize, subject: &Subject, progress: Progress, rows: &mut Vec<Ro
     let sink = ["sh", "-c", "cat >/dev/null"];
     let pairs = Pairs::measure(runs, into, || subject.exec(true, &sink), || subject.run(true, &sink))?;
     rate_rows("256 MiB in", &pairs);
-    Ok(fs::remove_file(path)?)
+    fs::remove_file(path)?;
+    Ok(cut)
 }
 
 /// What the figures were taken with, and on.
