@@ -31,14 +31,14 @@ const PACKAGES: [&str; 13] = [
 ];
 
 /// Where the checkout is, seen from inside.
-const WORK: &str = "/work";
+const WORK: &str = "/src";
 
 /// `$1` is the directory, `$2` the checkout, `$3` Cargo's registry; then the command.
 const ENTER: &str = r#"
 set -e
-root=$1 work=$2 registry=$3
+root=$1 checkout=$2 registry=$3
 shift 3
-mount --bind "$work" "$root/work"
+mount --bind "$checkout" "$root/src"
 mount --bind "$registry" "$root/cargo/registry"
 mount -o remount,bind,ro "$root/cargo/registry"
 mount --rbind /dev "$root/dev"
@@ -57,7 +57,7 @@ impl Chroot {
     pub(super) fn get(progress: Progress) -> Result<Self> {
         check_machine()?;
         let root = debian::unstable_rootfs(progress, &PACKAGES)?;
-        for dir in ["work", "cargo/registry", "cross", "dev", "proc", "tmp"] {
+        for dir in ["src", "cargo/registry", "cross", "dev", "proc", "tmp"] {
             fs::create_dir_all(root.join(dir))?;
         }
         if !root.join("usr/bin/cc").is_symlink() {

@@ -24,7 +24,7 @@ pub(super) enum Target {
 /// that name is a linker script, and brings what libgcc's expects of the C library.
 const UNWINDER: &str = r#"
 set -e
-"$1" -O2 -fPIC -c /work/xtask/src/cross/find_object.c -o "$2/find_object.o"
+"$1" -O2 -fPIC -c /src/xtask/src/cross/find_object.c -o "$2/find_object.o"
 echo "INPUT($2/find_object.o -lgcc_eh)" >"$2/libunwind.a"
 "#;
 
