@@ -6,7 +6,7 @@ use crate::error::ExecError;
 use crate::target::Place;
 use bytes::Bytes;
 use postern_kube::Cluster;
-use postern_kube::exec::{self, ExecEnd, ExecEvent, ExecRequest};
+use postern_kube::exec::{ExecEnd, ExecEvent};
 use std::time::Duration;
 
 /// How long the container may take over an answer.
@@ -204,15 +204,7 @@ async fn simple(
     limit: Duration,
 ) -> Result<Vec<u8>, ExecError> {
     let command: Vec<Vec<u8>> = command.iter().map(|argument| argument.as_bytes().to_vec()).collect();
-    let request = ExecRequest {
-        namespace: &place.namespace,
-        pod: &place.pod,
-        container: Some(&place.container),
-        command: &command,
-        stdin: stdin.is_some(),
-        tty: false,
-    };
-    let (mut reader, mut writer) = exec::open(cluster, &request).await?;
+    let (mut reader, mut writer) = place.open(cluster, &command, stdin.is_some(), false).await?;
     let sending = async {
         if let Some(data) = stdin {
             for chunk in data.chunks(postern_wire::CHUNK) {

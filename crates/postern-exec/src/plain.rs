@@ -27,7 +27,7 @@ pub async fn run(
     timeout: Option<Duration>,
     streams: Streams,
     control: mpsc::Receiver<Control>,
-) -> Result<i32, ExecError> {
+) -> Result<u8, ExecError> {
     let Streams { stdin, stdout, stderr } = streams;
     let late = async {
         match timeout {
@@ -45,7 +45,7 @@ pub async fn run(
     }
 }
 
-async fn receive_all(mut reader: ExecReader, mut stdout: Sink, mut stderr: Sink) -> Result<i32, ExecError> {
+async fn receive_all(mut reader: ExecReader, mut stdout: Sink, mut stderr: Sink) -> Result<u8, ExecError> {
     let mut heard = Instant::now();
     loop {
         let Ok(event) = tokio::time::timeout_at(heard + SILENCE, reader.next()).await else {
@@ -60,7 +60,8 @@ async fn receive_all(mut reader: ExecReader, mut stdout: Sink, mut stderr: Sink)
                 stdout.finish().await?;
                 stderr.finish().await?;
                 return match end {
-                    ExecEnd::Exited(code) => Ok(code),
+                    // Codes beyond a byte do not exist on Linux; a runtime that reports one has lost the command.
+                    ExecEnd::Exited(code) => Ok(u8::try_from(code).unwrap_or(crate::exit::BROKE)),
                     ExecEnd::Failed(why) => Err(ExecError::Runtime(why)),
                 };
             }

@@ -5,6 +5,7 @@ mod many;
 pub use many::{Containers, Found, find_all};
 
 use crate::error::ExecError;
+use postern_kube::exec::{self, ExecReader, ExecRequest, ExecWriter};
 use postern_kube::k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
 use postern_kube::k8s_openapi::api::core::v1::Pod;
 use postern_kube::k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
@@ -52,6 +53,27 @@ pub struct Place {
     pub container: String,
     /// Where the agent is in the image, when the pod says so.
     pub agent: Option<String>,
+}
+
+impl Place {
+    /// Starts a command here by the runtime's exec.
+    pub async fn open(
+        &self,
+        cluster: &Cluster,
+        command: &[Vec<u8>],
+        stdin: bool,
+        tty: bool,
+    ) -> Result<(ExecReader, ExecWriter), ExecError> {
+        let Self { namespace, pod, container, agent: _ } = self;
+        let request = ExecRequest { namespace, pod, container: Some(container), command, stdin, tty };
+        Ok(exec::open(cluster, &request).await?)
+    }
+
+    /// What is said where these options need an agent and there is none.
+    pub fn needs_agent(self, options: &[&str]) -> ExecError {
+        let Self { namespace, pod, container, agent: _ } = self;
+        ExecError::NeedsAgent { options: options.join(", "), namespace, pod, container }
+    }
 }
 
 impl Target {

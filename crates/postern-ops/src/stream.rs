@@ -81,13 +81,13 @@ pub fn keys_ref() -> ObjectRef {
 /// A new key and a new installation.
 pub fn new_secret(rotated_at: &str) -> Result<Secret, KeyError> {
     let mut secret = objects::secret_named(names::STREAM_SECRET, rotated_at);
-    // Half of a public key that is used for nothing else: random, and of no use to anyone.
-    let installation = openssh(&Key::from_pkcs8(&Key::generate()?, "the new key")?.public());
-    let installation =
-        installation.chars().rev().filter(char::is_ascii_alphanumeric).take(24).collect::<String>();
+    let private = Key::generate()?;
+    // As random as the key, and of no use to anyone.
+    let public = Key::from_pkcs8(&private, "the new key")?.public();
+    let installation = blake3::hash(&public).to_hex()[..24].to_owned();
     secret.data = Some(
         [
-            (PRIVATE.to_owned(), ByteString(Key::generate()?)),
+            (PRIVATE.to_owned(), ByteString(private)),
             (INSTALLATION.to_owned(), ByteString(installation.into_bytes())),
         ]
         .into(),

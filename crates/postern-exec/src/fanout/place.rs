@@ -8,7 +8,7 @@ use crate::plain;
 use crate::session::{self, Ended, Run};
 use crate::target::Place;
 use postern_kube::Cluster;
-use postern_kube::exec::{self, ExecReader, ExecRequest, ExecWriter};
+use postern_kube::exec::{ExecReader, ExecWriter};
 use postern_wire::Request;
 use std::future::Future;
 use std::time::Duration;
@@ -39,23 +39,21 @@ pub async fn run(
     let How { request, inject, needs_agent, timeout } = how;
     if let Some(path) = &place.agent {
         let command = [path.clone().into_bytes(), b"run".to_vec()];
-        let result = match unless_stopped(open(cluster, &place, &command, true), *timeout, &mut control).await
-        {
-            Ok(halves) => supervised(halves, request, streams, control).await,
-            Err(error) => Err(error),
-        };
+        let result =
+            match unless_stopped(place.open(cluster, &command, true, false), *timeout, &mut control).await {
+                Ok(halves) => supervised(halves, request, streams, control).await,
+                Err(error) => Err(error),
+            };
         return result.into();
     }
     if let Some(agents) = inject {
         return injected(cluster, &place, *agents, how, streams, control).await;
     }
     if !needs_agent.is_empty() {
-        let Place { namespace, pod, container, agent: _ } = place;
-        let options = needs_agent.join(", ");
-        return Ran::from(Err(ExecError::NeedsAgent { options, namespace, pod, container }));
+        return Ran::from(Err(place.needs_agent(needs_agent)));
     }
     let begun = Instant::now();
-    let opened = open(cluster, &place, &request.argv, false);
+    let opened = place.open(cluster, &request.argv, false, false);
     let ran = async {
         let (reader, writer) = unless_stopped(opened, *timeout, &mut control).await?;
         let left = timeout.map(|limit| limit.saturating_sub(begun.elapsed()));
@@ -67,8 +65,7 @@ pub async fn run(
             }
             other => other,
         })?;
-        // Codes beyond a byte do not exist on Linux; a runtime that reports one has lost the command.
-        Ok(Ended::Exited(u8::try_from(code).unwrap_or(crate::exit::BROKE)))
+        Ok(Ended::Exited(code))
     };
     ran.await.into()
 }
@@ -86,7 +83,7 @@ async fn injected(
         Err(error) => return Ran::from(Err(error)),
     };
     let command = [agent.path.clone().into_bytes(), b"run".to_vec(), b"--unlink".to_vec()];
-    let opened = unless_stopped(open(cluster, place, &command, true), how.timeout, &mut control).await;
+    let opened = unless_stopped(place.open(cluster, &command, true, false), how.timeout, &mut control).await;
     let (result, left) = match opened {
         Ok(halves) => {
             let result = supervised(halves, &how.request, streams, control).await;
@@ -110,17 +107,6 @@ async fn supervised(
 ) -> Result<Ended, ExecError> {
     let run = Run { request: request.clone(), files: Vec::new() };
     session::run(reader, writer, run, streams, control).await.map(|report| report.outcome)
-}
-
-async fn open(
-    cluster: &Cluster,
-    place: &Place,
-    command: &[Vec<u8>],
-    stdin: bool,
-) -> Result<(ExecReader, ExecWriter), ExecError> {
-    let Place { namespace, pod, container, agent: _ } = place;
-    let request = ExecRequest { namespace, pod, container: Some(container), command, stdin, tty: false };
-    Ok(exec::open(cluster, &request).await?)
 }
 
 /// What `opening` gives, unless all is stopped, or its time is over, before it does.

@@ -8,11 +8,12 @@ use crate::failure::Failure;
 use crate::printer::Printer;
 use crate::{signals, terminal};
 use postern_exec::fanout::place::How;
+use postern_exec::inject::Agents;
 use postern_exec::session::Run;
 use postern_exec::target::{self, Containers, Place, Target};
 use postern_exec::{Control, ExecError, inject, plain};
 use postern_kube::Cluster;
-use postern_kube::exec::{self, ExecRequest};
+use postern_kube::exec::{ExecReader, ExecWriter};
 use postern_ops::install::Reporter as _;
 use postern_wire::Request;
 use std::time::Duration;
@@ -69,15 +70,9 @@ pub(super) async fn run(context: &Context, args: Args, printer: &mut Printer) ->
             Some(name) => Containers::Named(name),
             None => Containers::Default,
         };
-        let many = Many {
-            namespace: &namespace,
-            targets: &targets,
-            all,
-            containers,
-            options: &fan_out,
-            inject: injected,
-        };
-        let how = How { request, inject: None, needs_agent, timeout };
+        let many = Many { namespace: &namespace, targets: &targets, all, containers, options: &fan_out };
+        let inject: Option<Agents> = injected.then_some(agents::embedded);
+        let how = How { request, inject, needs_agent, timeout };
         return exec_many::run(&cluster, many, how, printer).await;
     }
     let [target] = targets.as_slice() else { return Err(Failure::usage("no target is named", None)) };
@@ -91,17 +86,14 @@ pub(super) async fn run(context: &Context, args: Args, printer: &mut Printer) ->
         return Ok(through_agent(&cluster, &place, request, stdin, printer).await?);
     }
     if !needs_agent.is_empty() {
-        let Place { namespace, pod, container, agent: _ } = place;
-        return Err(
-            ExecError::NeedsAgent { options: needs_agent.join(", "), namespace, pod, container }.into()
-        );
+        return Err(place.needs_agent(&needs_agent).into());
     }
     printer.verbose(
         "no agent in this container: the end of the output is the runtime's word, and the process may outlive us",
     );
     let tty = tty && terminal::is_terminal();
     let command = bytes(&command);
-    let (reader, writer) = open(&cluster, &place, &command, stdin, tty).await?;
+    let (reader, writer) = place.open(&cluster, &command, stdin, tty).await?;
     in_plain(reader, writer, stdin, tty, timeout, printer).await
 }
 
@@ -120,7 +112,7 @@ async fn through_agent(
     let path = injected.as_ref().map(|agent| &agent.path).or(place.agent.as_ref());
     let mut command = vec![path.cloned().unwrap_or_default().into_bytes(), b"run".to_vec()];
     command.extend(injected.is_some().then(|| b"--unlink".to_vec()));
-    let ran = match open(cluster, place, &command, true, false).await {
+    let ran = match place.open(cluster, &command, true, false).await {
         Ok((reader, writer)) => {
             supervised(reader, writer, Run { request, files: Vec::new() }, stdin, printer).await
         }
@@ -134,21 +126,9 @@ async fn through_agent(
     ran
 }
 
-async fn open(
-    cluster: &Cluster,
-    place: &Place,
-    command: &[Vec<u8>],
-    stdin: bool,
-    tty: bool,
-) -> Result<(exec::ExecReader, exec::ExecWriter), ExecError> {
-    let Place { namespace, pod, container, agent: _ } = place;
-    let request = ExecRequest { namespace, pod, container: Some(container), command, stdin, tty };
-    Ok(exec::open(cluster, &request).await?)
-}
-
 async fn in_plain(
-    reader: exec::ExecReader,
-    writer: exec::ExecWriter,
+    reader: ExecReader,
+    writer: ExecWriter,
     stdin: bool,
     tty: bool,
     timeout: Option<Duration>,
@@ -161,8 +141,7 @@ async fn in_plain(
     let raw = (tty && stdin).then(terminal::Raw::enter).flatten();
     let result = plain::run(reader, writer, tty, timeout, streams, controls).await;
     drop(raw);
-    // Codes beyond a byte do not exist on Linux; a runtime that reports one has lost the command.
-    let code = u8::try_from(result?).unwrap_or(postern_exec::exit::BROKE);
+    let code = result?;
     printer.run_report(&serde_json::json!({"exitCode": code, "outcome": "exited", "agentVersion": null}));
     Ok(code)
 }

@@ -1,6 +1,6 @@
 //! `postern exec` over several targets.
 
-use super::{agents, fanout};
+use super::fanout;
 use crate::cli::fanout::FanOut;
 use crate::failure::Failure;
 use crate::printer::Printer;
@@ -17,8 +17,6 @@ pub(super) struct Many<'a> {
     pub(super) all: bool,
     pub(super) containers: Containers<'a>,
     pub(super) options: &'a FanOut,
-    /// Whether the agent is put where there is none.
-    pub(super) inject: bool,
 }
 
 /// Runs the command that `how` has in each.
@@ -28,8 +26,7 @@ pub(super) async fn run(
     how: How,
     printer: &mut Printer,
 ) -> Result<u8, Failure> {
-    let Many { namespace, targets, all, containers, options, inject } = many;
-    let how = How { inject: inject.then_some(agents::embedded), ..how };
+    let Many { namespace, targets, all, containers, options } = many;
     let found = target::find_all(cluster, namespace, targets, all, containers).await?;
     printer.verbose(&format!("{} targets in namespace {namespace}", found.len()));
     let how = &how;
