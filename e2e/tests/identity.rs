@@ -453,6 +453,12 @@ fn a_tool_whose_login_failed_is_not_run() {
         assert!(seen.stderr.contains(words) && seen.stderr.contains("BXNIM0398E"), "{}", seen.stderr);
     }
     assert_eq!(cloud.logins().len(), 6);
+    // Many that wait for one that fails do not try as often each.
+    let each: Vec<String> = (0..8).flat_map(|value| ["--each".to_owned(), value.to_string()]).collect();
+    let mut many = with(&quick, &["run", "--login", "ibm"]);
+    let seen = Outcome::of(many.args(each).args(["--", "touch", "/tmp/it-ran"])).exits(127);
+    assert!(seen.stderr.contains("login failed after 3 attempts"), "{}", seen.stderr);
+    assert!(cloud.logins().len() < 6 + 8 * 3, "{}", cloud.logins().len());
     run(&quick, &["--", "test", "!", "-e", "/tmp/it-ran"]).ok();
     let patient = cloud.config("login: {attempts: 2, interval: 100ms}\n");
     run(&patient, &["--", "ibmcloud", "target"]).exits(127).says(&["failed after 2 attempts"]);

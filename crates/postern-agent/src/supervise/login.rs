@@ -20,8 +20,9 @@ use rustix::process::{Pid, Signal, WaitStatus};
 use session::Session;
 use std::ffi::{OsStr, OsString};
 use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::Read as _;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -142,14 +143,22 @@ pub(super) fn login(
     if let Some(session) = session() {
         return Ok(known(session));
     }
-    let lock = lock_file(&plan.home).map_err(Stop::Failed)?;
+    let mut lock = lock_file(&plan.home).map_err(Stop::Failed)?;
+    let mut waited = false;
     while rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+        waited = true;
         turn(link, signals, None, Instant::now() + LOCKED)?;
     }
-    // Whoever held it may have logged in.
+    // Whoever held it may have logged in, or failed to: many who wait do not each try as often.
     if let Some(session) = session() {
         return Ok(known(session));
     }
+    let mut theirs = String::new();
+    let _ = lock.read_to_string(&mut theirs);
+    if waited && !theirs.is_empty() {
+        return Err(Stop::Failed(failed(theirs)));
+    }
+    let _ = lock.set_len(0);
     let mut said = String::new();
     for attempt in 1..=plan.attempts {
         let of = if plan.attempts == 1 {
@@ -170,16 +179,20 @@ pub(super) fn login(
     let said = String::from_utf8_lossy(&patterns.mask(said.as_bytes())).into_owned();
     let how = if plan.profile.is_some() { "trusted-profile" } else { "API-key" };
     let times = if plan.attempts == 1 { "attempt" } else { "attempts" };
-    Err(Stop::Failed(failed(format!("{how} login failed after {} {times}: {said}", plan.attempts))))
+    let message = format!("{how} login failed after {} {times}: {said}", plan.attempts);
+    let _ = lock.write_at(message.as_bytes(), 0);
+    Err(Stop::Failed(failed(message)))
 }
 
-/// Held while a login is under way.
+/// Held while a login is under way; holds what the last one that failed said.
 fn lock_file(home: &Path) -> Result<File, Failure> {
     let directory = home.join(".bluemix");
     let made = DirBuilder::new().recursive(true).mode(0o700).create(&directory);
     let path = directory.join(".postern-login");
-    made.and_then(|()| OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path))
-        .map_err(|error| failed(format!("opening {}: {error}", path.display())))
+    made.and_then(|()| {
+        OpenOptions::new().create(true).truncate(false).read(true).write(true).mode(0o600).open(&path)
+    })
+    .map_err(|error| failed(format!("opening {}: {error}", path.display())))
 }
 
 impl Plan {
