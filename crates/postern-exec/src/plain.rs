@@ -8,11 +8,12 @@ use crate::error::ExecError;
 use crate::io::{Control, Sink, Streams, read_all};
 use bytes::Bytes;
 use postern_kube::exec::{ExecEnd, ExecEvent, ExecReader, ExecWriter};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-/// How often the server is asked for a sign of life, and how long it may owe one.
+/// How often a server that says nothing is asked for a sign of life, and how long it may owe one.
 const PING: Duration = Duration::from_secs(5);
 const SILENCE: Duration = Duration::from_secs(20);
 
@@ -35,9 +36,10 @@ pub async fn run(
             None => std::future::pending().await,
         }
     };
+    let heard = AtomicBool::new(false);
     tokio::select! {
-        error = send_all(writer, stdin.map(read_all), tty, control) => Err(error),
-        result = receive_all(reader, Sink::new(stdout), Sink::new(stderr)) => result,
+        error = send_all(writer, stdin.map(read_all), tty, control, &heard) => Err(error),
+        result = receive_all(reader, Sink::new(stdout), Sink::new(stderr), &heard) => result,
         () = late => {
             let seconds = timeout.unwrap_or_default().as_secs();
             Err(ExecError::TimedOut { seconds, note: MAY_RUN_ON })
@@ -45,10 +47,15 @@ pub async fn run(
     }
 }
 
-async fn receive_all(mut reader: ExecReader, mut stdout: Sink, mut stderr: Sink) -> Result<u8, ExecError> {
-    let mut heard = Instant::now();
+async fn receive_all(
+    mut reader: ExecReader,
+    mut stdout: Sink,
+    mut stderr: Sink,
+    heard: &AtomicBool,
+) -> Result<u8, ExecError> {
+    let mut last = Instant::now();
     loop {
-        let Ok(event) = tokio::time::timeout_at(heard + SILENCE, reader.next()).await else {
+        let Ok(event) = tokio::time::timeout_at(last + SILENCE, reader.next()).await else {
             let seconds = SILENCE.as_secs();
             return Err(ExecError::Broke(format!("no sign of life from the server for {seconds} s")));
         };
@@ -70,7 +77,8 @@ async fn receive_all(mut reader: ExecReader, mut stdout: Sink, mut stderr: Sink)
             }
             Err(error) => return Err(ExecError::Broke(error.to_string())),
         }
-        heard = Instant::now();
+        last = Instant::now();
+        heard.store(true, Ordering::Relaxed);
     }
 }
 
@@ -80,8 +88,9 @@ async fn send_all(
     mut input: Option<mpsc::Receiver<Bytes>>,
     tty: bool,
     mut control: mpsc::Receiver<Control>,
+    heard: &AtomicBool,
 ) -> ExecError {
-    let mut ping = tokio::time::interval(PING);
+    let mut ping = tokio::time::interval_at(Instant::now() + PING, PING);
     let mut listening = true;
     loop {
         let sent = tokio::select! {
@@ -105,7 +114,12 @@ async fn send_all(
                     writer.end_stdin().await.map(|_| ())
                 }
             },
-            _ = ping.tick() => writer.ping().await,
+            // What reaches a server that has just said its last is answered by a reset, which may take that last with it:
+            // so one that is talking is not asked.
+            _ = ping.tick() => match heard.swap(false, Ordering::Relaxed) {
+                true => Ok(()),
+                false => writer.ping().await,
+            },
         };
         if sent.is_err() {
             // The reader hears how the stream ended.
