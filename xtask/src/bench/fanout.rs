@@ -12,7 +12,6 @@ use crate::sh;
 use crate::subject::Subject;
 
 const NAMESPACE: &str = "postern-bench";
-const POD: &str = "bench";
 
 /// Targets of a comparison, and of the memory's bound.
 const TARGETS: usize = 50;
@@ -25,21 +24,21 @@ pub(super) fn bench(runs: usize, write: bool) -> Result<()> {
     let progress = Progress::begin();
     let subject = Subject::ready()?;
     subject.install_with(&["--stream"])?;
-    let pod = Pod::begin(&subject)?;
-    progress.step("the ops pod and a pod to run in are ready");
+    let pods = Pods::begin(&subject)?;
+    progress.step("the ops pod and the pods to run in are ready");
     let mut rows = Vec::new();
 
-    // The same pod so many times: what its container does for an exec is the same for all.
+    // Pods of their own: a runtime starts one process of a pod at a time.
     let alone = "for pod in \"$@\"; do \"$KUBECTL\" exec -n postern-bench \"$pod\" -- true || exit 1; done";
-    let pairs = Pairs::measure(runs, QUIET, || pod.shell(alone), || pod.exec(TARGETS, &["true"]))?;
+    let pairs = Pairs::measure(runs, QUIET, || pods.shell(alone), || pods.exec(TARGETS, &["true"]))?;
     rows.push(pairs.row("50 targets, against a loop: wall", "ms", |s| s.wall * 1e3, Wanted::AtMost(0.2)));
     progress.step("50 targets, against a loop");
     let xargs = "printf '%s\\n' \"$@\" | xargs -P16 -I_ \"$KUBECTL\" exec -n postern-bench _ -- true";
-    let pairs = Pairs::measure(runs, QUIET, || pod.shell(xargs), || pod.exec(TARGETS, &["true"]))?;
+    let pairs = Pairs::measure(runs, QUIET, || pods.shell(xargs), || pods.exec(TARGETS, &["true"]))?;
     rows.push(pairs.row("50 targets, against xargs -P16: wall", "ms", |s| s.wall * 1e3, Wanted::AtMost(0.5)));
     progress.step("50 targets, against xargs");
 
-    let many = measure::run(&mut pod.exec(MANY, &["true"]), QUIET)?;
+    let many = measure::run(&mut pods.exec(MANY, &["true"]), QUIET)?;
     rows.push(Row::alone("1,000 targets: peak memory", "MiB", many.peak, Wanted::AtMost(64.0)));
     rows.push(Row::alone("1,000 targets: wall", "s", many.wall, Wanted::Nothing));
     progress.step("1,000 targets");
@@ -48,8 +47,8 @@ pub(super) fn bench(runs: usize, write: bool) -> Result<()> {
     progress.step("by stream");
 
     let method = format!(
-        "How it is measured: by turns ({runs} pairs after one to warm up), 16 at a time, `true` in one busybox pod that \
-         is named\n{TARGETS} times. The runs by stream are in the ops pod, with everything of a process of its own: \
+        "How it is measured: by turns ({runs} pairs after one to warm up), 16 at a time, `true` in {TARGETS} busybox \
+         pods;\n{MANY} targets are these pods again and again. The runs by stream are in the ops pod, with everything of a process of its own: \
          kubeconfig, the key's\nSecret, port-forward, proof. Values are medians; a ratio is the median of the ratios \
          of the pairs. {EACH} runs share a\nprocess and a connection (`run --each`), and count a part of it each. The \
          peak is of one process with {MANY} targets."
@@ -89,40 +88,49 @@ fn by_stream(runs: usize, subject: &Subject, rows: &mut Vec<Row>) -> Result<()> 
     Ok(())
 }
 
-/// The pod to run in, in a namespace of its own, gone in the end.
-struct Pod<'a>(&'a Subject);
+/// The pods to run in, in a namespace of their own, gone in the end.
+struct Pods<'a> {
+    subject: &'a Subject,
+    names: Vec<String>,
+}
 
-impl<'a> Pod<'a> {
+impl<'a> Pods<'a> {
     fn begin(subject: &'a Subject) -> Result<Self> {
         // What an earlier bench left may still be going.
         sh::run(&mut subject.kubectl(&["delete", "namespace", NAMESPACE, "--ignore-not-found"]))?;
         sh::run(&mut subject.kubectl(&["create", "namespace", NAMESPACE]))?;
-        let pod = Self(subject);
-        let image = ["run", POD, "-n", NAMESPACE, "--image", "busybox:1.35", "--", "sleep", "infinity"];
-        sh::run(&mut subject.kubectl(&image))?;
-        let name = format!("pod/{POD}");
-        let wait = ["wait", "-n", NAMESPACE, "--for=condition=Ready", &name, "--timeout=60s"];
-        sh::run(&mut subject.kubectl(&wait)).context("start the pod to run in")?;
-        Ok(pod)
+        let mut pods = Self { subject, names: Vec::new() };
+        let replicas = TARGETS.to_string();
+        let image =
+            ["create", "deployment", "bench", "-n", NAMESPACE, "--image", "busybox:1.35", "--replicas"];
+        let create = [&image[..], &[replicas.as_str(), "--", "sleep", "infinity"]].concat();
+        sh::run(&mut subject.kubectl(&create))?;
+        let wait = ["rollout", "status", "-n", NAMESPACE, "deployment/bench", "--timeout=300s"];
+        sh::run(&mut subject.kubectl(&wait)).context("start the pods to run in")?;
+        let names = sh::output(&mut subject.kubectl(&["get", "pods", "-n", NAMESPACE, "-o", "name"]))?;
+        pods.names =
+            names.split_whitespace().map(|name| name.trim_start_matches("pod/").to_owned()).collect();
+        Ok(pods)
     }
 
+    /// A command in so many targets: all pods, each as often as it takes.
     fn exec(&self, targets: usize, tool: &[&str]) -> Command {
-        let mut command = self.0.postern(&["exec", "-n", NAMESPACE]);
-        command.args(vec![POD; targets]).arg("--").args(tool).stderr(Stdio::null());
+        let mut command = self.subject.postern(&["exec", "-n", NAMESPACE]);
+        command.args(self.names.iter().cycle().take(targets)).arg("--").args(tool).stderr(Stdio::null());
         command
     }
 
     /// A shell script over the same targets, with kubectl in $KUBECTL.
     fn shell(&self, script: &str) -> Command {
-        let mut command = self.0.command(std::path::Path::new("sh"), &["-c", script, "sh"]);
-        command.args([POD; TARGETS]).env("KUBECTL", &self.0.kubectl);
+        let mut command = self.subject.command(std::path::Path::new("sh"), &["-c", script, "sh"]);
+        command.args(&self.names).env("KUBECTL", &self.subject.kubectl);
         command
     }
 }
 
-impl Drop for Pod<'_> {
+impl Drop for Pods<'_> {
     fn drop(&mut self) {
         let delete = ["delete", "namespace", NAMESPACE, "--wait=false"];
-        let _ = sh::run(&mut self.0.kubectl(&delete));
+        let _ = sh::run(&mut self.subject.kubectl(&delete));
     }
 }
