@@ -125,7 +125,9 @@ fn proxy(base: &http::Uri) -> Option<http::Uri> {
     let found = Matcher::from_env().intercept(base)?;
     let named = ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"];
     let whole = named.iter().find_map(|name| std::env::var(name).ok().filter(|value| !value.is_empty()));
-    whole.and_then(|whole| whole.parse().ok()).or_else(|| Some(found.uri().clone()))
+    let whole = whole.and_then(|whole| whole.parse().ok());
+    // `proxy:3128` is an http:// proxy to who wrote it.
+    whole.filter(|proxy: &http::Uri| proxy.scheme().is_some()).or_else(|| Some(found.uri().clone()))
 }
 
 #[cfg(test)]
