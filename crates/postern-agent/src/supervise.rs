@@ -99,13 +99,12 @@ fn prepare(
             return Ok(Err(Failure { kind: FailureKind::System, message: refused.to_string() }));
         }
     };
-    let refused = |log: Log, failure| {
-        log.write(&invocation.line(&NOT_STARTED));
-        Ok(Err(failure))
-    };
     let staged = match Staged::receive(link, &request.files)? {
         Ok(staged) => staged,
-        Err(failure) => return refused(log, failure),
+        Err(failure) => {
+            log.write(&invocation.line(&NOT_STARTED));
+            return Ok(Err(failure));
+        }
     };
     let patterns = match login::login(link, signals, &request, &environment, &patterns) {
         Ok(None) => patterns,
@@ -113,10 +112,12 @@ fn prepare(
             secrets.push(token);
             Patterns::new(&secrets)
         }
-        Err(Stop::Failed(failure)) => return refused(log, failure),
-        Err(Stop::Lost) => {
+        Err(stop) => {
             log.write(&invocation.line(&NOT_STARTED));
-            return Err(Lost);
+            return match stop {
+                Stop::Failed(failure) => Ok(Err(failure)),
+                Stop::Lost => Err(Lost),
+            };
         }
     };
     Ok(Ok((Prepared { request, staged, patterns, environment, invocation }, log)))

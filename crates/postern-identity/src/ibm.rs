@@ -15,7 +15,7 @@ use postern_wire::login;
 pub const ANNOTATION: &str = "iam.cloud.ibm.com/trusted-profile";
 
 /// The API key's name.
-pub const CREDENTIAL: &str = "IBMCLOUD_API_KEY";
+pub const CREDENTIAL: &str = login::IBM_KEY;
 
 /// The permission that managing profiles takes.
 const PERMISSION: &str = "iam-identity";
@@ -24,10 +24,6 @@ const PERMISSION: &str = "iam-identity";
 pub const IAM: &str = "https://iam.cloud.ibm.com";
 /// The address of the Kubernetes Service's API.
 pub const CONTAINERS: &str = "https://containers.cloud.ibm.com";
-/// What `ibmcloud` in the pod logs in to.
-pub const API_ENDPOINT: &str = "https://cloud.ibm.com";
-/// The region that `ibmcloud` in the pod targets.
-pub const REGION: &str = "us-south";
 /// Where the pod's token is mounted.
 const DIRECTORY: &str = "/var/run/secrets/tokens";
 const FILE: &str = "token";
@@ -45,7 +41,7 @@ pub struct Settings {
     pub iam_endpoint: Option<String>,
     /// Instead of [`CONTAINERS`].
     pub containers_endpoint: Option<String>,
-    /// Instead of [`API_ENDPOINT`].
+    /// Instead of [`login::IBM_DEFAULT_ENDPOINT`].
     pub api_endpoint: Option<String>,
 }
 
@@ -209,9 +205,9 @@ impl Provider for Ibm {
             env: vec![
                 // The name by which IBM's SDKs know it too.
                 pair(login::IBM_PROFILE, id),
-                pair(login::IBM_REGION, region.as_deref().unwrap_or(REGION)),
-                pair(login::PROVIDER, "ibm"),
-                pair(login::ENDPOINT, api_endpoint.as_deref().unwrap_or(API_ENDPOINT)),
+                pair(login::IBM_REGION, region.as_deref().unwrap_or(login::IBM_DEFAULT_REGION)),
+                pair(login::PROVIDER, login::IBM),
+                pair(login::ENDPOINT, api_endpoint.as_deref().unwrap_or(login::IBM_DEFAULT_ENDPOINT)),
                 pair(login::TOKEN, &format!("{DIRECTORY}/{FILE}")),
             ],
             audience: "iam".to_owned(),

@@ -8,10 +8,16 @@ mod call;
 pub mod ibm;
 
 pub use call::CallError;
+use std::collections::BTreeMap;
 use std::future::Future;
 
 /// The annotation keys by which providers find their grant on a `ServiceAccount`.
 pub const ANNOTATIONS: &[&str] = &[ibm::ANNOTATION];
+
+/// The grant, of whichever provider, that a `ServiceAccount`'s annotations name.
+pub fn grant_of(annotations: &BTreeMap<String, String>) -> Option<&String> {
+    ANNOTATIONS.iter().find_map(|key| annotations.get(*key))
+}
 
 /// Whom a provider is to trust.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,7 +1,6 @@
 //! `ops show`: what is there, and what is missing; changes nothing.
 
 use crate::names;
-use postern_identity::ANNOTATIONS;
 use postern_kube::apply::{self, ObjectRef};
 use postern_kube::k8s_openapi::api::core::v1::{Namespace, Pod, Secret, ServiceAccount};
 use postern_kube::kube::ResourceExt as _;
@@ -107,10 +106,8 @@ pub async fn show(cluster: &Cluster, image: &str) -> Result<Shown, KubeError> {
             namespaces => namespaces.to_owned(),
         }
     });
-    let profile = account.as_ref().and_then(|account| {
-        let annotations = account.annotations();
-        ANNOTATIONS.iter().find_map(|key| annotations.get(*key)).cloned()
-    });
+    let profile =
+        account.as_ref().and_then(|account| postern_identity::grant_of(account.annotations()).cloned());
     let trusted = profile.as_ref().map(|profile| format!("trusted profile {profile}"));
     let held = credentials.as_ref().map(|names| {
         if names.is_empty() { "none (no static key)" } else { "static key in the Secret" }.to_owned()

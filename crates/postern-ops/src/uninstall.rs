@@ -3,7 +3,6 @@
 use crate::names;
 use crate::objects::MANAGED_BY;
 use crate::settings::Access;
-use postern_identity::ANNOTATIONS;
 use postern_kube::apply::{self, Deletion, ObjectRef};
 use postern_kube::k8s_openapi::api::core::v1::{Namespace, Pod, Secret, ServiceAccount};
 use postern_kube::k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
@@ -125,7 +124,7 @@ pub async fn plan(cluster: &Cluster) -> Result<Found, KubeError> {
 /// The grant that an install made for the account; one that someone else made is not ours to take away.
 fn managed(annotations: &BTreeMap<String, String>) -> Option<String> {
     annotations.get(names::TRUST_MANAGED).filter(|value| *value == "true")?;
-    ANNOTATIONS.iter().find_map(|key| annotations.get(*key)).cloned()
+    postern_identity::grant_of(annotations).cloned()
 }
 
 /// What may be there, in the order in which it goes: what is always made, what the account records, and what was found

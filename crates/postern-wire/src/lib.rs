@@ -44,7 +44,7 @@ pub const STDIN_WINDOW: usize = 8 * 1024 * 1024;
 /// Where an ops pod installed with `--stream` listens on its loopback.
 pub const STREAM_PORT: u16 = 7483;
 
-/// Variables of an ops pod by which its agent knows how to log tools in; none of them is secret.
+/// What an ops pod and its agent call things that a login takes, above all the pod's variables; no value is secret.
 pub mod login {
     /// The cloud that its ServiceAccount is trusted by, such as `ibm`.
     pub const PROVIDER: &str = "POSTERN_LOGIN";
@@ -52,6 +52,14 @@ pub mod login {
     pub const ENDPOINT: &str = "POSTERN_LOGIN_ENDPOINT";
     /// The file with the token that proves who the pod is.
     pub const TOKEN: &str = "POSTERN_LOGIN_TOKEN";
+    /// IBM Cloud as a provider.
+    pub const IBM: &str = "ibm";
+    /// The credential that IBM Cloud's own tool logs in with where there is no profile.
+    pub const IBM_KEY: &str = "IBMCLOUD_API_KEY";
+    /// What that tool logs in to when nothing else is named.
+    pub const IBM_DEFAULT_ENDPOINT: &str = "https://cloud.ibm.com";
+    /// The region that it targets when nothing else is named.
+    pub const IBM_DEFAULT_REGION: &str = "us-south";
     /// IBM Cloud's trusted profile.
     pub const IBM_PROFILE: &str = "IAM_PROFILE_ID";
     /// IBM Cloud's region.

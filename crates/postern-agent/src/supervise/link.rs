@@ -194,6 +194,15 @@ impl Link {
 
     /// One wait for either direction.
     fn turn(&mut self) -> Result<(), Lost> {
+        self.turn_with(&[], None)
+    }
+
+    /// One wait for either direction, for one of `others` to be readable, or for a time of the caller's.
+    pub(super) fn turn_with(
+        &mut self,
+        others: &[BorrowedFd<'_>],
+        until: Option<Instant>,
+    ) -> Result<(), Lost> {
         self.flush();
         self.tick();
         if self.lost {
@@ -204,7 +213,8 @@ impl Link {
         if self.has_waiting() {
             interest.push(PollFd::new(&output, PollFlags::OUT));
         }
-        wait(&mut interest, self.next_tick());
+        interest.extend(others.iter().map(|other| PollFd::from_borrowed_fd(*other, PollFlags::IN)));
+        wait(&mut interest, until.into_iter().fold(self.next_tick(), Instant::min));
         if !interest[0].revents().is_empty() {
             self.fill();
         }

@@ -6,13 +6,12 @@
 
 mod session;
 
-use super::link::{Link, wait};
+use super::link::{Link, Lost};
 use crate::sys::{self, Reaped, Signals};
 use postern_secret::Secret;
 use postern_secret::redact::Patterns;
 use postern_wire::login as variables;
 use postern_wire::{Failure, FailureKind, FromAgent, Login, Request};
-use rustix::event::{PollFd, PollFlags};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
@@ -71,17 +70,22 @@ impl Plan {
         let Some(Login { provider, attempts, interval_ms }) = &request.login else { return Ok(None) };
         let word = |value: Option<OsString>| value?.into_string().ok().filter(|value| !value.is_empty());
         let text = |name: &str| word(pod(name));
-        let trusted =
-            text(variables::PROVIDER).filter(|provider| provider == "ibm").and(text(variables::IBM_PROFILE));
+        let trusted = text(variables::PROVIDER)
+            .filter(|provider| provider == variables::IBM)
+            .and(text(variables::IBM_PROFILE));
         match provider.as_deref() {
             None if trusted.is_none() || !is_ibmcloud(request) => return Ok(None),
-            None | Some("ibm") => {}
+            None | Some(variables::IBM) => {}
             Some(other) => return Err(failed(format!("there is no login {other:?}; there is ibm"))),
         }
         let mut argv = vec!["ibmcloud".to_owned(), "login".to_owned(), "-a".to_owned()];
-        argv.push(word(command(variables::ENDPOINT)).unwrap_or_else(|| "https://cloud.ibm.com".to_owned()));
+        argv.push(
+            word(command(variables::ENDPOINT)).unwrap_or_else(|| variables::IBM_DEFAULT_ENDPOINT.to_owned()),
+        );
         argv.push("-r".to_owned());
-        argv.push(word(command(variables::IBM_REGION)).unwrap_or_else(|| "us-south".to_owned()));
+        argv.push(
+            word(command(variables::IBM_REGION)).unwrap_or_else(|| variables::IBM_DEFAULT_REGION.to_owned()),
+        );
         argv.push("--quiet".to_owned());
         if let Some(profile) = &trusted {
             let token = text(variables::TOKEN).unwrap_or_default();
@@ -92,7 +96,7 @@ impl Plan {
                 "--profile".to_owned(),
                 profile.clone(),
             ]);
-        } else if command("IBMCLOUD_API_KEY").is_none() {
+        } else if command(variables::IBM_KEY).is_none() {
             return Err(failed(
                 "the pod has neither a trusted profile nor IBMCLOUD_API_KEY to log in with".to_owned(),
             ));
@@ -287,23 +291,10 @@ fn read(output: &OwnedFd, said: &mut Vec<u8>) -> bool {
 
 /// One wait: for a child's end, its output, the client, or the time.
 fn turn(link: &mut Link, signals: &Signals, output: Option<&OwnedFd>, until: Instant) -> Result<(), Stop> {
-    link.flush();
-    link.tick();
-    let (input, client, signal_fd) = (Link::input(), Link::output(), signals.as_fd());
-    let mut interest = vec![PollFd::new(&signal_fd, PollFlags::IN), PollFd::new(&input, PollFlags::IN)];
-    if link.has_waiting() {
-        interest.push(PollFd::new(&client, PollFlags::OUT));
-    }
-    let output = output.map(|output| PollFd::from_borrowed_fd(output.as_fd(), PollFlags::IN));
-    interest.extend(output);
-    wait(&mut interest, until.min(link.next_tick()));
-    let (signalled, filled) = (!interest[0].revents().is_empty(), !interest[1].revents().is_empty());
-    drop(interest);
-    if signalled && signals.take().iter().any(|&number| number != libc::SIGCHLD) {
+    let others: Vec<_> = output.map(AsFd::as_fd).into_iter().chain([signals.as_fd()]).collect();
+    link.turn_with(&others, Some(until)).map_err(|Lost| Stop::Lost)?;
+    if signals.take().iter().any(|&number| number != libc::SIGCHLD) {
         link.lose();
-    }
-    if filled {
-        link.fill();
     }
     match link.set_aside() {
         _ if link.is_lost() => Err(Stop::Lost),

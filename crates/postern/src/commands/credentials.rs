@@ -13,7 +13,7 @@ use std::io;
 use std::os::unix::ffi::OsStringExt;
 
 /// What is taken when no flag names a credential, where it is found without asking.
-const DEFAULT: &str = "IBMCLOUD_API_KEY";
+const DEFAULT: &str = postern_identity::ibm::CREDENTIAL;
 
 struct Machine<'a>(&'a Config);
 

@@ -116,7 +116,7 @@ pub(super) const SUPERVISOR: [&str; 1] = ["__agent"];
 fn wanted_login(context: &Context, login: Option<Login>) -> Option<postern_wire::Login> {
     let provider = match login {
         None => None,
-        Some(Login::Ibm) => Some("ibm".to_owned()),
+        Some(Login::Ibm) => Some(names::IBM.to_owned()),
         Some(Login::None) => return None,
     };
     let (attempts, interval) = context.config.login.attempts();
