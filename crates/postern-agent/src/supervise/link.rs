@@ -2,9 +2,7 @@
 
 use crate::outgoing::Outgoing;
 use crate::sys;
-use postern_wire::{
-    CLIENT_SILENCE_MS, Decoder, FromAgent, HEARTBEAT_MS, KILL_AFTER_MS, STDIN_WINDOW, ToAgent, WireError,
-};
+use postern_wire::{CLIENT_SILENCE_MS, Decoder, FromAgent, HEARTBEAT_MS, STDIN_WINDOW, ToAgent, WireError};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fd::BorrowedFd;
 use std::io;
@@ -172,9 +170,11 @@ impl Link {
         }
     }
 
-    /// Flushes, then stays until the client says it has everything, goes away, or takes too long about it.
+    /// Flushes, then stays until the client says it has everything, or goes away.
+    ///
+    /// However long that takes: what was written may still be on its way to a reader that is in no hurry, and a
+    /// process that exits takes it along. A client that is there says so by its heartbeats; a silent one is lost.
     pub(super) fn until_done(&mut self) -> Result<(), Lost> {
-        let end = Instant::now() + Duration::from_millis(KILL_AFTER_MS);
         loop {
             loop {
                 match self.frame() {
@@ -183,10 +183,6 @@ impl Link {
                     Ok(None) => break,
                     Err(_) => return Err(Lost),
                 }
-            }
-            // A client that still takes bytes is not cut off; one that has them all and does not answer is.
-            if Instant::now() >= end && !self.has_waiting() {
-                return Err(Lost);
             }
             self.turn()?;
         }
