@@ -49,10 +49,14 @@ pub enum ConfigError {
         message: String,
     },
     /// A value that cannot be right.
-    #[error("{}: {key}: {why}", path.display())]
+    #[error("{}:{}{key}: {why}", path.display(), if *line > 0 { format!("{line}:{column}: ") } else { " ".to_owned() })]
     Invalid {
         /// The file.
         path: PathBuf,
+        /// Line, from 1; 0 when not known.
+        line: u64,
+        /// Column, from 1; 0 when not known.
+        column: u64,
         /// The key.
         key: String,
         /// What is wrong and what is right.

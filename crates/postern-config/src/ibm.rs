@@ -1,9 +1,10 @@
 //! What a cluster is to IBM Cloud.
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 /// The keys below `ibm`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Ibm {
     /// The registered cluster: its CRN or its id.

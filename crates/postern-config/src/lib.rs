@@ -4,6 +4,7 @@
 //! `~/.config` as the XDG Base Directory Specification has it). Only the last may be missing.
 
 use base64::Engine as _;
+use schemars::JsonSchema;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -13,13 +14,15 @@ use zeroize::Zeroizing;
 mod duration;
 mod error;
 mod ibm;
+mod place;
+pub mod providers;
 
 pub use duration::{InvalidDuration, parse_duration};
 pub use error::ConfigError;
 pub use ibm::Ibm;
 
 /// The whole file. Every key is optional.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// The kubeconfig context used when `--context` names none.
@@ -40,6 +43,8 @@ pub struct Config {
     pub ibm: Ibm,
     /// How often, and how far apart, a login to a cloud is tried in the ops pod.
     pub login: Login,
+    /// Providers of short-lived credentials by name.
+    pub providers: BTreeMap<String, providers::Provider>,
     /// Credentials by name.
     pub credentials: BTreeMap<String, CredentialEntry>,
     /// Defaults for single tools, by the command's name.
@@ -47,7 +52,7 @@ pub struct Config {
 }
 
 /// One credential.
-#[derive(Clone, Default, Deserialize)]
+#[derive(Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct CredentialEntry {
     /// Its value in base64. Keep the file at mode 0600.
@@ -67,7 +72,7 @@ impl std::fmt::Debug for CredentialEntry {
 }
 
 /// Defaults for one tool; flags on the command line win.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Tool {
     /// Variables added to its environment.
@@ -79,7 +84,7 @@ pub struct Tool {
 }
 
 /// A login in the ops pod, before a tool that needs it.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Login {
     /// How often it is tried before the tool is given up: 1 to 10.
@@ -148,12 +153,16 @@ impl Config {
         }
         let config: Self =
             serde_saphyr::from_str(text).map_err(|error| ConfigError::from_yaml(path, &error))?;
-        config.validate(path)?;
+        config.validate().map_err(|(key, why)| {
+            let (line, column) = place::of(text, &key).unwrap_or_default();
+            ConfigError::Invalid { path: path.to_owned(), line, column, key, why }
+        })?;
         Ok(config)
     }
 
-    fn validate(&self, path: &Path) -> Result<(), ConfigError> {
-        let invalid = |key: String, why: String| ConfigError::Invalid { path: path.to_owned(), key, why };
+    /// The key that cannot be right, and why.
+    fn validate(&self) -> Result<(), (String, String)> {
+        let invalid = |key: String, why: String| (key, why);
         if let Some(transport) = &self.transport
             && !["exec", "stream", "auto"].contains(&transport.as_str())
         {
@@ -167,6 +176,10 @@ impl Config {
         }
         for checked in [self.ibm.validate(), self.login.validate()] {
             checked.map_err(|(key, why)| invalid(key.to_owned(), why))?;
+        }
+        for (name, provider) in &self.providers {
+            providers::name(name).map_err(|why| invalid(format!("providers.{name}"), why))?;
+            provider.validate().map_err(|(key, why)| invalid(format!("providers.{name}.{key}"), why))?;
         }
         for (name, CredentialEntry { value_base64, source }) in &self.credentials {
             if value_base64.as_ref().is_some_and(|value| decode(value).is_none()) {
@@ -201,6 +214,11 @@ impl Config {
     pub fn timeout(&self, tool: &str) -> Option<Duration> {
         parse_duration(self.tools.get(tool)?.timeout.as_deref()?).ok()
     }
+}
+
+/// The file's schema (JSON Schema 2020-12), for editors and for who writes it by program.
+pub fn schema() -> String {
+    serde_json::to_string_pretty(&schemars::schema_for!(Config)).unwrap_or_default() + "\n"
 }
 
 fn decode(text: &str) -> Option<Vec<u8>> {

@@ -70,3 +70,70 @@ fn a_cloud_is_described_or_the_wrong_key_named() {
         assert!(error.contains(key), "{text}: {error}");
     }
 }
+
+const REPORTS: &str = "providers:\n  reports:\n    type: oauth2\n    issuer: https://auth.example.com/realms/prod\n    \
+client_id: k8s-runner\n    scopes: [openid]\n    grant: jwt_bearer\n    audience: [reports-api]\n    \
+subject_token: {type: kubernetes_sa, path: /var/run/secrets/tokens/oauth2/token}\n    \
+api: {base_url: https://api.example.com/v1}\n";
+
+#[test]
+fn a_provider_is_read_as_the_book_has_it() {
+    let config = parse(REPORTS).unwrap();
+    let reports = &config.providers["reports"];
+    assert_eq!(reports.grant(), Some(providers::Grant::JwtBearer));
+    assert_eq!(reports.audience, ["reports-api"]);
+    assert_eq!(reports.cache(), providers::Cache::Memory);
+    let one = parse(&REPORTS.replace("audience: [reports-api]", "audience: reports-api")).unwrap();
+    assert_eq!(one.providers["reports"].audience, ["reports-api"]);
+}
+
+#[test]
+fn what_is_wrong_with_a_provider_is_named_with_its_place_and_the_fix() {
+    let with = |from: &str, to: &str| parse(&REPORTS.replace(from, to)).unwrap_err();
+    assert_eq!(
+        with("scopes:", "scope:"),
+        r#"c.yaml:6:5: there is no key "scope"; did you mean "scopes"?"#
+    );
+    assert_eq!(
+        with("grant: jwt_bearer", "grant: client_credentials"),
+        "c.yaml:3:5: providers.reports.client_assertion: grant client_credentials needs it, or client_secret; with the \
+         pod's own token: client_assertion: {type: kubernetes_sa}"
+            .replace("3:5", "2:3")
+    );
+    assert_eq!(
+        with("https://auth", "http://auth"),
+        "c.yaml:4:5: providers.reports.issuer: \"http://auth.example.com/realms/prod\": only https:// is spoken to, and \
+         http:// on loopback"
+    );
+    assert!(with("type: oauth2", "type: aws").starts_with("c.yaml:4:5: providers.reports.issuer: it is for type oauth2"));
+    assert!(with("type: oauth2", "type: oauth").contains("c.yaml:3:11:"), "{}", with("type: oauth2", "type: oauth"));
+    assert!(with("path: /var", "name: X, path: /var").contains("providers.reports.subject_token.name"));
+    assert!(with("  reports:", "  ../reports:").contains("is no name for a provider"));
+    assert!(with("audience: [reports-api]", "extra_params: {audience: x}").contains("extra_params.audience"));
+}
+
+#[test]
+fn the_schema_knows_every_key_and_no_other() {
+    let schema: serde_json::Value = serde_json::from_str(&schema()).unwrap();
+    assert_eq!(schema["additionalProperties"], false);
+    let provider = &schema["$defs"]["Provider"];
+    assert_eq!(provider["additionalProperties"], false);
+    assert_eq!(provider["required"], serde_json::json!(["type"]));
+    assert!(provider["properties"]["workload_identity_provider"]["description"].is_string());
+}
+
+#[test]
+fn clouds_need_what_they_cannot_guess() {
+    for (text, want) in [
+        ("{type: aws, region: eu-central-1}", "role_arn: type aws needs it"),
+        ("{type: aws, role_arn: 'arn:aws:iam::1:role/x'}", "region: type aws needs it"),
+        ("{type: aws, role_arn: 'arn:aws:iam::1:role/x', region: 'x.evil.com/'}", "is no region"),
+        ("{type: aws, role_arn: x, region: eu-central-1}", "is no role's ARN"),
+        ("{type: gcp, workload_identity_provider: x}", "is not projects/NUMBER"),
+        ("{type: azure, tenant_id: x}", "client_id: type azure needs it"),
+        ("{type: ibm}", "profile: type ibm needs it"),
+    ] {
+        let error = parse(&format!("providers: {{cloud: {text}}}")).unwrap_err();
+        assert!(error.contains(want), "{error}");
+    }
+}
