@@ -58,25 +58,43 @@ pub(crate) async fn call(
     request: &Request<Vec<u8>>,
     refusal: impl Fn(u16, &[u8]) -> CallError,
 ) -> Result<Vec<u8>, CallError> {
+    let Answer { status, body, retry_after: _, date: _, content_type: _ } =
+        persistent(server, request, |_| false).await?;
+    if (200..300).contains(&status) { Ok(body) } else { Err(refusal(status, &body)) }
+}
+
+/// Sends a request that may be sent twice, again on connection errors, 429, 5xx and where `transient` says so of an
+/// answer; the last answer, whatever it is.
+pub(crate) async fn persistent(
+    server: &Server,
+    request: &Request<Vec<u8>>,
+    transient: impl Fn(&Answer) -> bool,
+) -> Result<Answer, WebError> {
     let mut tries = 1;
     loop {
         let sent = server.send(request.clone()).await;
         let pause = match &sent {
             Err(WebError::Unreachable { .. }) => Some(None),
-            Ok(Answer { status: 429 | 500..=599, retry_after, body: _ }) => Some(*retry_after),
+            Ok(answer) if matches!(answer.status, 429 | 500..=599) || transient(answer) => {
+                Some(answer.retry_after)
+            }
             _ => None,
         };
-        if let Some(asked) = pause.filter(|_| tries < TRIES) {
-            // Spread, so that many who were turned away at once do not come back at once.
-            let spread = u64::from(std::process::id() % 250);
-            let own = Duration::from_millis(u64::from(tries) * 500 + spread);
-            tokio::time::sleep(asked.map_or(own, Duration::from_secs).min(PATIENCE)).await;
-            tries += 1;
-            continue;
-        }
-        let Answer { status, retry_after: _, body } = sent?;
-        return if (200..300).contains(&status) { Ok(body) } else { Err(refusal(status, &body)) };
+        let Some(asked) = pause.filter(|_| tries < TRIES) else { return sent };
+        // Spread, so that many who were turned away at once do not come back at once.
+        let own = Duration::from_millis(u64::from(tries) * 500);
+        let wait = asked.map_or(own, Duration::from_secs).min(PATIENCE);
+        tokio::time::sleep(wait + jitter(Duration::from_millis(250))).await;
+        tries += 1;
     }
+}
+
+/// Anything from nothing to `most`.
+pub(crate) fn jitter(most: Duration) -> Duration {
+    let mut random = [0; 4];
+    // Without randomness there is no spread, and nothing is worse for it.
+    let _ = ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut random);
+    most.mul_f64(f64::from(u32::from_ne_bytes(random)) / f64::from(u32::MAX))
 }
 
 /// Reads an answer. What it said is not in the error: it may be a token.

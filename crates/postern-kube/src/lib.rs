@@ -9,6 +9,7 @@ pub mod exec;
 pub mod pods;
 pub mod portforward;
 mod resolver;
+pub mod tokens;
 pub mod web;
 
 pub use connect::{Cluster, Target};

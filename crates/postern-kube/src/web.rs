@@ -62,6 +62,10 @@ pub struct Answer {
     pub status: u16,
     /// How long it asks us to wait, in seconds (`Retry-After`, RFC 9110 section 10.2.3).
     pub retry_after: Option<u64>,
+    /// Its clock (`Date`), as it wrote it.
+    pub date: Option<String>,
+    /// The body's type, as it wrote it.
+    pub content_type: Option<String>,
     /// The body; may hold a token.
     pub body: Vec<u8>,
 }
@@ -70,6 +74,15 @@ impl Server {
     /// A server by its address, `https://…`; without TLS only on loopback. Sends nothing; to be called
     /// within a runtime.
     pub fn new(address: &str) -> Result<Self, WebError> {
+        Self::with(address, None)
+    }
+
+    /// The same, for a server that only these certificates (DER) vouch for.
+    pub fn trusting(address: &str, certificates: Vec<Vec<u8>>) -> Result<Self, WebError> {
+        Self::with(address, Some(certificates))
+    }
+
+    fn with(address: &str, certificates: Option<Vec<Vec<u8>>>) -> Result<Self, WebError> {
         let refused = |why: &str| WebError::Address { address: address.to_owned(), why: why.to_owned() };
         let base: http::Uri = address.parse().map_err(|_| refused("this is no URL"))?;
         let host = base.host().ok_or_else(|| refused("a URL such as https://api.example.com is needed"))?;
@@ -86,6 +99,7 @@ impl Server {
         let address = address.trim_end_matches('/').to_owned();
         let mut config = Config::new(base.clone());
         config.proxy_url = proxy(&base);
+        config.root_cert = certificates;
         let client = connect::client(&config, &address).map_err(|error| WebError::Unreachable {
             server: address.clone(),
             cause: error.reason.to_string(),
@@ -97,12 +111,14 @@ impl Server {
     pub async fn send(&self, request: Request<Vec<u8>>) -> Result<Answer, WebError> {
         let exchange = async {
             let response = self.client.send(request.map(Body::from)).await.map_err(|error| chain(&error))?;
-            let status = response.status().as_u16();
-            let retry_after = response.headers().get(http::header::RETRY_AFTER);
-            let retry_after = retry_after.and_then(|value| value.to_str().ok()?.trim().parse().ok());
-            let body = Limited::new(response.into_body(), LONGEST).collect().await;
+            let (head, body) = response.into_parts();
+            let status = head.status.as_u16();
+            let text = |name| Some(head.headers.get(name)?.to_str().ok()?.trim().to_owned());
+            let retry_after = text(http::header::RETRY_AFTER).and_then(|value| value.parse().ok());
+            let (date, content_type) = (text(http::header::DATE), text(http::header::CONTENT_TYPE));
+            let body = Limited::new(body, LONGEST).collect().await;
             let body = body.map_err(|error| error.to_string())?.to_bytes().to_vec();
-            Ok(Answer { status, retry_after, body })
+            Ok(Answer { status, retry_after, date, content_type, body })
         };
         let server = || self.address.clone();
         match tokio::time::timeout(EXCHANGE, exchange).await {
@@ -110,6 +126,18 @@ impl Server {
             Ok(Err(cause)) => Err(WebError::Unreachable { server: server(), cause }),
             Err(_) => Err(WebError::NoAnswer { server: server() }),
         }
+    }
+}
+
+/// The certificates of a PEM file, as DER; the error says what is wrong with it.
+pub fn certificates(pem: &[u8]) -> Result<Vec<Vec<u8>>, String> {
+    use rustls_pki_types::CertificateDer;
+    use rustls_pki_types::pem::PemObject as _;
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+    match found {
+        Ok(found) if !found.is_empty() => Ok(found.into_iter().map(|one| one.as_ref().to_vec()).collect()),
+        Ok(_) => Err("it holds no certificate in PEM".to_owned()),
+        Err(error) => Err(format!("it is damaged: {error}")),
     }
 }
 

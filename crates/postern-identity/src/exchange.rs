@@ -1,0 +1,246 @@
+//! From a token that the cluster issued to a credential of a provider: what is sent, what is read, what a refusal means.
+
+mod answer;
+mod assertion;
+mod aws;
+mod azure;
+mod discovery;
+mod gcp;
+mod ibm;
+mod oauth2;
+mod person;
+mod refusal;
+mod sigv4;
+mod token_endpoint;
+
+pub use aws::AwsCredential;
+pub use discovery::Metadata;
+pub use person::{Browser, Person};
+pub use refusal::Refusal;
+
+use crate::source::{Source, SourceError, SubjectToken};
+use postern_config::providers::{Provider, ProviderType};
+use postern_kube::Target;
+use postern_kube::web::{Server, WebError};
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use zeroize::Zeroizing;
+
+/// What a provider gave.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Credential {
+    /// A bearer token.
+    Bearer(Bearer),
+    /// Keys of an AWS session.
+    Aws(AwsCredential),
+}
+
+/// A token for an `Authorization` header (RFC 6750).
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Bearer {
+    /// The token.
+    pub access_token: Zeroizing<String>,
+    /// With which another is to be had, where one was given.
+    pub refresh_token: Option<Zeroizing<String>>,
+    /// What it allows, where the server said so.
+    pub scope: Option<String>,
+    /// What it is (RFC 8693 section 3), where the server said so.
+    pub issued_token_type: Option<String>,
+}
+
+impl std::fmt::Debug for Credential {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Bearer(_) => "Bearer(…)",
+            Self::Aws(_) => "Aws(…)",
+        })
+    }
+}
+
+impl Credential {
+    /// The bearer token, where it is one.
+    pub fn bearer(&self) -> Option<&Bearer> {
+        match self {
+            Self::Bearer(bearer) => Some(bearer),
+            Self::Aws(_) => None,
+        }
+    }
+}
+
+/// A credential, and for how long it holds from now; unknown when the provider did not say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Issued {
+    /// The credential.
+    pub credential: Credential,
+    /// Its life.
+    pub lifetime: Option<Duration>,
+}
+
+/// There is no credential. Nothing here holds a token.
+#[derive(Debug, thiserror::Error)]
+pub enum ExchangeError {
+    /// No token to exchange.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// The provider was not there.
+    #[error("{attempt}")]
+    Web {
+        /// What was attempted, where.
+        attempt: String,
+        /// Why.
+        source: WebError,
+    },
+    /// The provider said no.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The provider's answer cannot be used.
+    #[error("the answer of {server} cannot be used: {why}")]
+    Answer {
+        /// Whose.
+        server: String,
+        /// Why.
+        why: String,
+    },
+    /// A file or variable that the configuration names cannot be used.
+    #[error("{key}: {why}")]
+    Setting {
+        /// The key below the provider.
+        key: &'static str,
+        /// Why, and what is right.
+        why: String,
+    },
+    /// A person is needed, and there is none.
+    #[error("grant {grant} needs a person at a terminal: {why}")]
+    NoPerson {
+        /// The grant.
+        grant: &'static str,
+        /// Why we think there is none.
+        why: &'static str,
+    },
+    /// A person did not do their part.
+    #[error("{0}")]
+    Person(String),
+}
+
+impl ExchangeError {
+    /// Whether trying again later may end otherwise without anyone doing anything.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Web { attempt: _, source } => !matches!(source, WebError::Address { .. }),
+            Self::Refused(refusal) => matches!(refusal.status, 429 | 500..=599),
+            Self::Answer { .. } => true,
+            Self::Source(_) | Self::Setting { .. } | Self::NoPerson { .. } | Self::Person(_) => false,
+        }
+    }
+}
+
+/// Who hears what is not an error.
+pub type Notice = Arc<dyn Fn(&str) + Send + Sync>;
+
+/// What asks a provider for a credential.
+pub trait Exchange: Send + Sync + 'static {
+    /// A new credential; by `refresh_token` where there is one.
+    fn exchange(
+        &self,
+        refresh_token: Option<Zeroizing<String>>,
+    ) -> impl Future<Output = Result<Issued, ExchangeError>> + Send;
+
+    /// Everything that decides which credential comes out, without asking anyone.
+    fn identity(&self) -> Result<String, ExchangeError>;
+}
+
+/// A configured provider.
+#[derive(Debug, Clone)]
+pub struct Exchanger {
+    /// Its name in the configuration.
+    pub name: String,
+    /// Its configuration.
+    pub provider: Provider,
+    /// The cluster that `token_request` asks.
+    pub cluster: Target,
+    /// Who can log in, if anyone.
+    pub person: Person,
+    /// Who hears warnings.
+    pub notice: NoticeBox,
+}
+
+/// A [`Notice`] that can be shown to `{:?}`.
+#[derive(Clone)]
+pub struct NoticeBox(pub Notice);
+
+impl std::fmt::Debug for NoticeBox {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("NoticeBox")
+    }
+}
+
+impl Exchanger {
+    /// The source of the token that is exchanged, or that authenticates the client.
+    pub fn source(&self) -> Option<Source> {
+        let default = self.provider.r#type.default_audience();
+        let subject = self.provider.subject().map(|settings| Source::new(settings, default, self.cluster.clone()));
+        let subject = match self.provider.subject_token_type.as_deref() {
+            None | Some(oauth2::JWT | oauth2::ID_TOKEN) => subject,
+            Some(_) => subject.map(Source::of_any_kind),
+        };
+        subject.or_else(|| {
+            let settings = self.provider.client_assertion.as_ref()?.source()?;
+            Some(Source::new(settings, None, self.cluster.clone()))
+        })
+    }
+
+    fn server(&self, address: &str) -> Result<Server, ExchangeError> {
+        server(address, self.provider.ca_file.as_ref())
+    }
+
+    async fn subject(&self) -> Result<SubjectToken, ExchangeError> {
+        let source = self.source().ok_or(ExchangeError::Setting {
+            key: "subject_token",
+            why: "there is none to exchange".to_owned(),
+        })?;
+        let found = source.token().await?;
+        if let Some(warning) = &found.warning {
+            (self.notice.0)(warning);
+        }
+        Ok(found)
+    }
+}
+
+/// A server that the platform's certificates, or those of a file, vouch for.
+pub(crate) fn server(address: &str, ca_file: Option<&PathBuf>) -> Result<Server, ExchangeError> {
+    let failed =
+        |source| ExchangeError::Web { attempt: format!("connecting to {address}"), source };
+    let Some(path) = ca_file else { return Server::new(address).map_err(failed) };
+    let unusable = |why: String| ExchangeError::Setting {
+        key: "ca_file",
+        why: format!("{}: {why}", path.display()),
+    };
+    let pem = std::fs::read(path).map_err(|error| unusable(error.to_string()))?;
+    let trusted = postern_kube::web::certificates(&pem).map_err(unusable)?;
+    Server::trusting(address, trusted).map_err(failed)
+}
+
+impl Exchange for Exchanger {
+    async fn exchange(&self, refresh: Option<Zeroizing<String>>) -> Result<Issued, ExchangeError> {
+        match self.provider.r#type {
+            ProviderType::Oauth2 => oauth2::exchange(self, refresh).await,
+            ProviderType::Ibm => ibm::exchange(self).await,
+            ProviderType::Aws => aws::exchange(self).await,
+            ProviderType::Gcp => gcp::exchange(self).await,
+            ProviderType::Azure => azure::exchange(self).await,
+        }
+    }
+
+    fn identity(&self) -> Result<String, ExchangeError> {
+        let of = |source: Option<Source>| source.map_or(Ok(String::new()), |source| source.identity());
+        let Provider { actor_token, cache: _, api: _, .. } = &self.provider;
+        let actor = actor_token.clone().map(|actor| Source::new(actor, None, self.cluster.clone()).of_any_kind());
+        // The configuration's Debug form has every field of it, and no secret: those are named, not held.
+        let provider = Provider { cache: None, api: None, ..self.provider.clone() };
+        Ok(format!("{provider:?}\n{}\n{}", of(self.source())?, of(actor)?))
+    }
+}

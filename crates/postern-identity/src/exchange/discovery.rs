@@ -1,0 +1,110 @@
+//! An authorization server's metadata: OpenID Connect Discovery 1.0, else RFC 8414.
+
+use super::ExchangeError;
+use crate::call::persistent;
+use http::{Request, header};
+use postern_kube::web::Server;
+use serde::Deserialize;
+
+/// What we use of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct Metadata {
+    /// Who it says it is.
+    pub issuer: String,
+    /// Where tokens are asked for.
+    pub token_endpoint: Option<String>,
+    /// Where people are sent.
+    pub authorization_endpoint: Option<String>,
+    /// Where devices begin (RFC 8628 section 4).
+    pub device_authorization_endpoint: Option<String>,
+    /// Where its keys are.
+    pub jwks_uri: Option<String>,
+    /// The grants it knows.
+    pub grant_types_supported: Vec<String>,
+}
+
+/// The addresses of an issuer's metadata, most common first: both documents put the path elsewhere (RFC 8414 section 5).
+fn addresses(issuer: &str) -> [String; 2] {
+    let issuer = issuer.trim_end_matches('/');
+    let (server, path) = super::token_endpoint::split(issuer);
+    let path = path.trim_end_matches('/');
+    [
+        format!("{server}{path}/.well-known/openid-configuration"),
+        format!("{server}/.well-known/oauth-authorization-server{path}"),
+    ]
+}
+
+/// Reads an issuer's metadata and checks that it is that issuer's.
+pub(crate) async fn discover(server: &Server, issuer: &str) -> Result<Metadata, ExchangeError> {
+    let mut last = None;
+    for address in addresses(issuer) {
+        match fetch(server, issuer, &address).await {
+            Err(ExchangeError::Answer { server, why }) if last.is_none() => {
+                last = Some(ExchangeError::Answer { server, why });
+            }
+            // What the first address said is what people expect to hear.
+            Err(ExchangeError::Answer { .. }) => {}
+            other => return other,
+        }
+    }
+    Err(last.unwrap_or(ExchangeError::Answer { server: issuer.to_owned(), why: "nothing".to_owned() }))
+}
+
+async fn fetch(server: &Server, issuer: &str, address: &str) -> Result<Metadata, ExchangeError> {
+    let wrong = |why: String| ExchangeError::Answer { server: address.to_owned(), why };
+    let request = Request::get(super::token_endpoint::split(address).1)
+        .header(header::ACCEPT, "application/json")
+        .body(Vec::new())
+        .map_err(|error| wrong(error.to_string()))?;
+    let answer = persistent(server, &request, |_| false).await.map_err(|source| ExchangeError::Web {
+        attempt: format!("reading the metadata of {issuer}"),
+        source,
+    })?;
+    if answer.status != 200 {
+        return Err(wrong(format!("HTTP status {} in place of the issuer's metadata", answer.status)));
+    }
+    let metadata: Metadata =
+        serde_json::from_slice(&answer.body).map_err(|_| wrong("it is no metadata of an issuer".to_owned()))?;
+    check(issuer, metadata).map_err(wrong)
+}
+
+/// OpenID Connect Discovery section 4.3 and RFC 8414 section 3.3: exactly the issuer that was asked for. Else whoever
+/// answers could send us, and our token, to a server of theirs (mix-up).
+fn check(issuer: &str, metadata: Metadata) -> Result<Metadata, String> {
+    let found = &metadata.issuer;
+    if found == issuer {
+        return Ok(metadata);
+    }
+    if found.trim_end_matches('/') == issuer.trim_end_matches('/') {
+        return Err(format!("its issuer is {found:?}: write `issuer` exactly so (mind the final '/')"));
+    }
+    let found: String = found.chars().filter(|c| !c.is_control()).take(200).collect();
+    Err(format!("its issuer is {found:?}, not {issuer:?}: this is another server's metadata"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metadata_stands_where_the_two_documents_put_it() {
+        assert_eq!(
+            addresses("https://a.b/realms/x/"),
+            [
+                "https://a.b/realms/x/.well-known/openid-configuration",
+                "https://a.b/.well-known/oauth-authorization-server/realms/x"
+            ]
+        );
+        assert_eq!(addresses("https://a.b")[0], "https://a.b/.well-known/openid-configuration");
+    }
+
+    #[test]
+    fn another_servers_metadata_is_refused() {
+        let of = |issuer: &str| Metadata { issuer: issuer.to_owned(), ..Metadata::default() };
+        assert!(check("https://a", of("https://a")).is_ok());
+        assert!(check("https://a", of("https://a/")).unwrap_err().contains("exactly so"));
+        assert!(check("https://a", of("https://evil")).unwrap_err().contains("another server's"));
+        assert!(check("https://a", of("")).is_err());
+    }
+}

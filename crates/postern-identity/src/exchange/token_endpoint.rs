@@ -1,0 +1,109 @@
+//! One request to a token endpoint, judged (RFC 6749 sections 3.2, 5.1 and 5.2).
+
+use super::refusal::{self, Refusal, Sent};
+use super::{ExchangeError, Issued, answer};
+use crate::call::persistent;
+use crate::jwt::Claims;
+use form_urlencoded::Serializer;
+use http::{Request, header};
+use postern_config::providers::ProviderType;
+use postern_kube::web::{Answer, Server};
+use zeroize::Zeroizing;
+
+/// What goes into the form, in order; parameters may repeat.
+pub(super) type Form = Vec<(String, Zeroizing<String>)>;
+
+/// One parameter of a form.
+pub(super) fn parameter(name: &str, value: impl Into<String>) -> (String, Zeroizing<String>) {
+    (name.to_owned(), Zeroizing::new(value.into()))
+}
+
+/// Splits an address into what a server is made of and what a request names.
+pub(super) fn split(url: &str) -> (&str, &str) {
+    let start = url.find("://").map_or(0, |at| at + 3);
+    match url[start..].find('/') {
+        Some(at) => url.split_at(start + at),
+        None => (url, "/"),
+    }
+}
+
+/// Whose request it is, for judging a refusal.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asking<'a> {
+    /// The provider's type.
+    pub(super) r#type: ProviderType,
+    /// The token's claims, where one was shown.
+    pub(super) claims: Option<&'a Claims>,
+}
+
+/// `application/x-www-form-urlencoded`.
+pub(super) fn encode(form: &Form) -> Zeroizing<String> {
+    let mut text = Serializer::new(String::new());
+    for (name, value) in form {
+        text.append_pair(name, value);
+    }
+    Zeroizing::new(text.finish())
+}
+
+/// Posts a form; the answer, whatever it is.
+pub(super) async fn post(
+    server: &Server,
+    url: &str,
+    form: &Form,
+    headers: &[(header::HeaderName, Zeroizing<String>)],
+    transient: impl Fn(&Answer) -> bool,
+) -> Result<Answer, ExchangeError> {
+    let attempt = || format!("asking {url} for a token");
+    let body = encode(form);
+    let mut request = Request::post(split(url).1)
+        .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
+        .header(header::ACCEPT, "application/json");
+    for (name, value) in headers {
+        request = request.header(name, value.as_str());
+    }
+    let request = request.body(body.as_bytes().to_vec()).map_err(|error| ExchangeError::Answer {
+        server: url.to_owned(),
+        why: format!("no request can be made of it: {error}"),
+    })?;
+    persistent(server, &request, transient)
+        .await
+        .map_err(|source| ExchangeError::Web { attempt: attempt(), source })
+}
+
+/// Posts a form to a token endpoint and reads the token.
+pub(super) async fn token(
+    server: &Server,
+    url: &str,
+    form: &Form,
+    headers: &[(header::HeaderName, Zeroizing<String>)],
+    asking: Asking<'_>,
+) -> Result<Issued, ExchangeError> {
+    let answer = post(server, url, form, headers, |_| false).await?;
+    judge(url, &answer, asking)
+}
+
+/// A token, or why there is none.
+pub(super) fn judge(url: &str, answer: &Answer, asking: Asking<'_>) -> Result<Issued, ExchangeError> {
+    let Asking { r#type, claims } = asking;
+    match answer.status {
+        200..=299 => answer::token(&answer.body)
+            .map_err(|why| ExchangeError::Answer { server: url.to_owned(), why }),
+        status => {
+            let (code, message) = refusal::read(status, &answer.body);
+            let skew = answer.date.as_deref().and_then(refusal::skew);
+            let sent = Sent { r#type, claims, skew };
+            let cause = refusal::cause(&sent, status, code.as_deref(), &message);
+            let server = url.to_owned();
+            Err(Refusal { server, status, code, message, cause }.into())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn an_address_is_a_server_and_a_path() {
+        assert_eq!(super::split("https://a.b/c/d"), ("https://a.b", "/c/d"));
+        assert_eq!(super::split("https://a.b"), ("https://a.b", "/"));
+    }
+}

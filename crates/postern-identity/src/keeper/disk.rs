@@ -1,0 +1,231 @@
+//! Credentials on disk, for every process of this user: one file each, named by a hash of all that decides it.
+//!
+//! The directory is 0700, files are 0600 and replaced whole; what is not ours or cannot be read is set aside. A lock is
+//! the kernel's (flock): it goes with whoever held it, however they went.
+
+use super::clock::Moment;
+use super::held::Held;
+use crate::exchange::{Credential, Issued};
+use serde::{Deserialize, Serialize};
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use zeroize::Zeroizing;
+
+const FORMAT: u32 = 1;
+/// Larger than any token; a file beyond it is not ours.
+const LONGEST: u64 = 1024 * 1024;
+/// The longest that one waits for another process: several time-outs of an exchange.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Where credentials are kept.
+#[derive(Debug, Clone)]
+pub struct Directory {
+    path: PathBuf,
+}
+
+impl Directory {
+    /// `$XDG_CACHE_HOME/postern/identity`, or below `~/.cache`; `None` without either.
+    pub fn of_user() -> Option<Self> {
+        let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+        let base = absolute("XDG_CACHE_HOME").or_else(|| absolute("HOME").map(|home| home.join(".cache")))?;
+        Some(Self { path: base.join("postern/identity") })
+    }
+
+    /// A directory of the caller's.
+    pub fn at(path: PathBuf) -> Self {
+        Self { path }
+    }
+
+    /// The directory's path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The place of one credential. Nothing of `identity` is in the file's name but its hash.
+    pub(super) fn entry(&self, identity: &str) -> Result<Entry, String> {
+        self.prepare().map_err(|why| format!("{} cannot keep tokens: {why}", self.path.display()))?;
+        Ok(Entry { directory: self.path.clone(), key: blake3::hash(identity.as_bytes()).to_string() })
+    }
+
+    fn prepare(&self) -> Result<(), String> {
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(&self.path);
+        made.map_err(|error| error.to_string())?;
+        let found = std::fs::symlink_metadata(&self.path).map_err(|error| error.to_string())?;
+        if !found.is_dir() {
+            return Err("it is no directory".to_owned());
+        }
+        if found.uid() != rustix::process::geteuid().as_raw() {
+            return Err(format!("it belongs to user {}", found.uid()));
+        }
+        if found.mode() & 0o077 != 0 {
+            // Ours, so we may close it; a volume's root may come open.
+            let closed = std::fs::Permissions::from_mode(0o700);
+            std::fs::set_permissions(&self.path, closed).map_err(|error| error.to_string())?;
+        }
+        Ok(())
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Record {
+    format: u32,
+    key: String,
+    obtained: Moment,
+    lifetime: Option<Duration>,
+    credential: Credential,
+}
+
+/// A failure, for who was waiting for that answer.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Failed {
+    pub(super) at: Moment,
+    pub(super) message: String,
+    pub(super) cause: Option<String>,
+}
+
+/// Whether one waits for a lock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wait {
+    Yes,
+    No,
+}
+
+/// Whose turn it is.
+#[derive(Debug)]
+pub(super) enum Locked {
+    Mine(#[allow(dead_code, reason = "held, and let go when dropped")] Option<File>),
+    Theirs,
+}
+
+/// One credential's files.
+#[derive(Debug, Clone)]
+pub(super) struct Entry {
+    directory: PathBuf,
+    key: String,
+}
+
+impl Entry {
+    fn file(&self, suffix: &str) -> PathBuf {
+        self.directory.join(format!("{}.{suffix}", self.key))
+    }
+
+    /// Waits for our turn, at most a minute.
+    pub(super) async fn lock(&self, wait: Wait) -> Locked {
+        use rustix::fs::FlockOperation::{LockExclusive, NonBlockingLockExclusive};
+        let opened = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(self.file("lock"));
+        // Where nothing can be locked, nothing can be shared either.
+        let Ok(file) = opened else { return Locked::Mine(None) };
+        match rustix::fs::flock(&file, NonBlockingLockExclusive) {
+            Ok(()) => return Locked::Mine(Some(file)),
+            Err(rustix::io::Errno::WOULDBLOCK) if wait == Wait::No => return Locked::Theirs,
+            Err(rustix::io::Errno::WOULDBLOCK) => {}
+            Err(_) => return Locked::Mine(None),
+        }
+        // The kernel wakes us the moment it is free. A thread that outlives our patience lets go at once.
+        let waiting = tokio::task::spawn_blocking(move || rustix::fs::flock(&file, LockExclusive).map(|()| file));
+        match tokio::time::timeout(PATIENCE, waiting).await {
+            Ok(Ok(Ok(file))) => Locked::Mine(Some(file)),
+            Ok(_) => Locked::Mine(None),
+            Err(_) => Locked::Theirs,
+        }
+    }
+
+    /// What is kept. An error says what was set aside, and why.
+    pub(super) fn read(&self, now: Moment) -> Result<Option<Held>, String> {
+        let path = self.file("json");
+        let nofollow = i32::try_from(rustix::fs::OFlags::NOFOLLOW.bits()).unwrap_or_default();
+        let mut file = match OpenOptions::new().read(true).custom_flags(nofollow).open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(self.set_aside(&path, &error.to_string())),
+        };
+        match self.parse(&mut file) {
+            // A clock that went back between two boots: nothing is known of its age.
+            Ok(record) if !now.is_after(record.obtained) => Ok(None),
+            Ok(Record { format: _, key: _, obtained, lifetime, credential }) => {
+                Ok(Some(Held::new(Issued { credential, lifetime }, obtained)))
+            }
+            Err(why) => Err(self.set_aside(&path, &why)),
+        }
+    }
+
+    fn parse(&self, file: &mut File) -> Result<Record, String> {
+        let found = file.metadata().map_err(|error| error.to_string())?;
+        if found.uid() != rustix::process::geteuid().as_raw() {
+            return Err(format!("it belongs to user {}", found.uid()));
+        }
+        if found.mode() & 0o077 != 0 {
+            return Err(format!("others may use it (mode {:03o})", found.mode() & 0o777));
+        }
+        let mut bytes = Zeroizing::new(Vec::new());
+        file.take(LONGEST).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
+        let record = record(&bytes)?;
+        if record.format != FORMAT || record.key != self.key {
+            return Err("it is of another release, or of another provider".to_owned());
+        }
+        Ok(record)
+    }
+
+    fn set_aside(&self, path: &Path, why: &str) -> String {
+        let aside = self.file("set-aside");
+        let done = match std::fs::rename(path, &aside) {
+            Ok(()) => format!("set aside as {}", aside.display()),
+            Err(error) => format!("and cannot be set aside ({error})"),
+        };
+        format!("the kept token {} cannot be used: {why}; {done}", path.display())
+    }
+
+    /// Keeps a credential. To be called by who has the lock.
+    pub(super) fn write(&self, held: &Held) -> Result<(), String> {
+        let record = Record {
+            format: FORMAT,
+            key: self.key.clone(),
+            obtained: held.obtained,
+            lifetime: held.lifetime,
+            credential: held.credential.clone(),
+        };
+        let bytes = serde_json::to_vec(&record).map(Zeroizing::new).map_err(|error| error.to_string())?;
+        self.replace("json", &bytes).map_err(|error| error.to_string())?;
+        let _ = std::fs::remove_file(self.file("failed"));
+        Ok(())
+    }
+
+    /// The last failure.
+    pub(super) fn failure(&self) -> Option<Failed> {
+        let mut bytes = Vec::new();
+        File::open(self.file("failed")).ok()?.take(LONGEST).read_to_end(&mut bytes).ok()?;
+        serde_json::from_slice(&bytes).ok()
+    }
+
+    /// Tells who is waiting that it failed. Nobody else needs to know, so what cannot be written is no loss.
+    pub(super) fn fail(&self, failed: &Failed) {
+        if let Ok(bytes) = serde_json::to_vec(failed) {
+            let _ = self.replace("failed", &bytes);
+        }
+    }
+
+    fn replace(&self, suffix: &str, bytes: &[u8]) -> io::Result<()> {
+        let temporary = self.file("new");
+        // Of somebody who was killed here.
+        let _ = std::fs::remove_file(&temporary);
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
+        let written = file
+            .write_all(bytes)
+            .and_then(|()| file.sync_all())
+            .and_then(|()| std::fs::rename(&temporary, self.file(suffix)));
+        if written.is_err() {
+            let _ = std::fs::remove_file(&temporary);
+        }
+        written?;
+        File::open(&self.directory)?.sync_all()
+    }
+}
+
+/// Reads a kept credential; the file may be anyone's.
+fn record(bytes: &[u8]) -> Result<Record, String> {
+    serde_json::from_slice(bytes).map_err(|_| "it is damaged".to_owned())
+}

@@ -1,0 +1,71 @@
+//! A credential with its times.
+
+use super::Moment;
+use crate::call::jitter;
+use crate::exchange::{Credential, Issued};
+use std::time::Duration;
+use zeroize::Zeroizing;
+
+/// Before its end a credential is not used any more: it must survive its way to the API.
+const MARGIN: Duration = Duration::from_secs(10);
+
+/// A credential that was got, and when.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Held {
+    /// The credential.
+    pub credential: Credential,
+    /// When it was got.
+    pub obtained: Moment,
+    /// How long it lives from then; unknown when the provider did not say.
+    pub lifetime: Option<Duration>,
+    renew_at: Duration,
+}
+
+impl Held {
+    pub(super) fn new(issued: Issued, obtained: Moment) -> Self {
+        let Issued { credential, lifetime } = issued;
+        // Between 75 and 80 % of its life, so that many who started together do not renew together.
+        let whole = lifetime.unwrap_or_default();
+        let renew_at = whole.mul_f64(0.8).saturating_sub(jitter(whole / 20));
+        Self { credential, obtained, lifetime, renew_at }
+    }
+
+    /// Ten seconds; a fifth of lives that are shorter than fifty.
+    fn margin(&self) -> Duration {
+        MARGIN.min(self.lifetime.unwrap_or_default() / 5)
+    }
+
+    /// Whether it needs no renewal yet. One of unknown life is fresh to nobody but who waited for it.
+    pub fn is_fresh(&self, now: Moment) -> bool {
+        self.lifetime.is_some() && now.since(self.obtained).is_some_and(|age| age < self.renew_at)
+    }
+
+    /// For how long it may still be used; `None` when that is unknown.
+    pub fn usable_for(&self, now: Moment) -> Option<Duration> {
+        let age = now.since(self.obtained)?;
+        Some(self.lifetime?.saturating_sub(self.margin()).saturating_sub(age))
+    }
+
+    /// How long until it should be renewed.
+    pub fn renewal_in(&self, now: Moment) -> Option<Duration> {
+        let age = now.since(self.obtained).unwrap_or(Duration::MAX);
+        self.lifetime.map(|_| self.renew_at.saturating_sub(age))
+    }
+
+    /// How long until the provider takes it for ended; `None` when that is unknown.
+    pub fn ends_in(&self, now: Moment) -> Option<Duration> {
+        Some(self.lifetime?.saturating_sub(now.since(self.obtained)?))
+    }
+
+    /// What tells it from others without being it.
+    pub fn hash(&self) -> blake3::Hash {
+        match &self.credential {
+            Credential::Bearer(bearer) => blake3::hash(bearer.access_token.as_bytes()),
+            Credential::Aws(session) => blake3::hash(session.session_token.as_bytes()),
+        }
+    }
+
+    pub(super) fn refresh_token(&self) -> Option<Zeroizing<String>> {
+        self.credential.bearer().and_then(|bearer| bearer.refresh_token.clone())
+    }
+}

@@ -1,0 +1,259 @@
+use super::*;
+use crate::exchange::{Bearer, Credential, Issued};
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use zeroize::Zeroizing;
+
+/// A clock that moves when it is told to.
+#[derive(Default)]
+struct Hand(Mutex<(Duration, Duration)>);
+
+impl Hand {
+    fn advance(&self, seconds: u64) {
+        let mut at = self.0.lock().unwrap();
+        at.0 += Duration::from_secs(seconds);
+        at.1 += Duration::from_secs(seconds);
+    }
+}
+
+impl Clock for Hand {
+    fn now(&self) -> Moment {
+        // Each look is a little later, as with a real one.
+        let mut at = self.0.lock().unwrap();
+        at.0 += Duration::from_nanos(1);
+        Moment { boot: 1, since_boot: at.0, wall: at.1 }
+    }
+}
+
+/// A provider that answers as scripted; what is not scripted is a token that lives 100 s.
+#[derive(Default)]
+struct Script {
+    asked: Arc<AtomicUsize>,
+    answers: Mutex<VecDeque<Result<Option<u64>, u16>>>,
+    refresh: Mutex<Vec<Option<String>>>,
+}
+
+impl Exchange for Script {
+    async fn exchange(&self, refresh: Option<Zeroizing<String>>) -> Result<Issued, ExchangeError> {
+        let number = self.asked.fetch_add(1, Ordering::SeqCst) + 1;
+        self.refresh.lock().unwrap().push(refresh.map(|token| token.to_string()));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        let answer = self.answers.lock().unwrap().pop_front().unwrap_or(Ok(Some(100)));
+        answer.map(|seconds| issued(&format!("token-{number}"), seconds)).map_err(|status| {
+            ExchangeError::Refused(crate::exchange::Refusal {
+                server: "https://as".to_owned(),
+                status,
+                code: None,
+                message: "no".to_owned(),
+                cause: Some("it is so".to_owned()),
+            })
+        })
+    }
+
+    fn identity(&self) -> Result<String, ExchangeError> {
+        Ok("script".to_owned())
+    }
+}
+
+fn issued(token: &str, seconds: Option<u64>) -> Issued {
+    let bearer = Bearer {
+        access_token: Zeroizing::new(token.to_owned()),
+        refresh_token: None,
+        scope: None,
+        issued_token_type: None,
+    };
+    Issued { credential: Credential::Bearer(bearer), lifetime: seconds.map(Duration::from_secs) }
+}
+
+struct Stage {
+    clock: Arc<Hand>,
+    asked: Arc<AtomicUsize>,
+    said: Arc<Mutex<Vec<String>>>,
+    keeper: Arc<Keeper<Script>>,
+}
+
+impl Stage {
+    fn new(answers: &[Result<Option<u64>, u16>], disk: Option<&Path>, clock: Option<Arc<Hand>>) -> Self {
+        let script = Script { answers: Mutex::new(answers.iter().copied().collect()), ..Script::default() };
+        let (asked, clock) = (script.asked.clone(), clock.unwrap_or_default());
+        let said = Arc::new(Mutex::new(Vec::new()));
+        let ear = said.clone();
+        let notice = NoticeBox(Arc::new(move |text: &str| ear.lock().unwrap().push(text.to_owned())));
+        let disk = disk.map(|path| Directory::at(path.join("identity")));
+        let keeper = Keeper::new("p", script, disk, clock.clone(), notice);
+        Self { clock, asked, said, keeper }
+    }
+
+    fn asked(&self) -> usize {
+        self.asked.load(Ordering::SeqCst)
+    }
+
+    async fn token(&self) -> String {
+        text(&self.keeper.credential().await.unwrap())
+    }
+}
+
+use std::path::Path;
+
+fn text(held: &Held) -> String {
+    held.credential.bearer().unwrap().access_token.to_string()
+}
+
+#[tokio::test]
+async fn many_at_once_ask_once() {
+    let stage = Stage::new(&[], None, None);
+    let all: Vec<_> = (0..200).map(|_| stage.keeper.clone()).collect();
+    let all: Vec<_> =
+        all.into_iter().map(|keeper| tokio::spawn(async move { text(&keeper.credential().await.unwrap()) })).collect();
+    for one in all {
+        assert_eq!(one.await.unwrap(), "token-1");
+    }
+    assert_eq!(stage.asked(), 1);
+}
+
+#[tokio::test]
+async fn who_asked_may_leave_and_the_others_get_the_answer() {
+    let stage = Stage::new(&[], None, None);
+    let first = tokio::time::timeout(Duration::from_millis(1), stage.keeper.credential()).await;
+    assert!(first.is_err());
+    assert_eq!(stage.token().await, "token-1");
+    assert_eq!(stage.asked(), 1);
+}
+
+#[tokio::test]
+async fn it_is_renewed_at_four_fifths_of_its_life_and_no_earlier_than_three_quarters() {
+    let stage = Stage::new(&[], None, None);
+    stage.token().await;
+    stage.clock.advance(74);
+    assert_eq!(stage.token().await, "token-1");
+    stage.clock.advance(6);
+    assert_eq!(stage.token().await, "token-2");
+}
+
+#[tokio::test]
+async fn the_old_one_serves_while_the_provider_is_down_until_ten_seconds_before_its_end() {
+    let down = [Ok(Some(100)), Err(503), Err(503), Err(503), Ok(Some(100))];
+    let stage = Stage::new(&down, None, None);
+    stage.token().await;
+    stage.clock.advance(85);
+    assert_eq!(stage.token().await, "token-1");
+    assert_eq!(stage.asked(), 2);
+    // Not at every call: there is a pause after a failure.
+    assert_eq!((stage.token().await, stage.asked()), ("token-1".to_owned(), 2));
+    assert!(stage.said.lock().unwrap()[0].contains("the old token serves on"));
+    stage.clock.advance(4);
+    assert_eq!((stage.token().await, stage.asked()), ("token-1".to_owned(), 3));
+    stage.clock.advance(2);
+    let error = stage.keeper.credential().await.unwrap_err();
+    assert!(error.to_string().contains("https://as refused") && error.cause() == Some("it is so"));
+    assert!(stage.keeper.last_error().is_some());
+    assert_eq!(stage.token().await, "token-5");
+    assert!(stage.keeper.last_error().is_none());
+}
+
+#[tokio::test]
+async fn a_failure_is_shared_by_who_waited_for_it_and_by_no_one_else() {
+    let stage = Stage::new(&[Err(400)], None, None);
+    let (one, two) = tokio::join!(stage.keeper.credential(), stage.keeper.credential());
+    assert!(one.is_err() && two.is_err());
+    assert_eq!(stage.asked(), 1);
+    assert_eq!(stage.token().await, "token-2");
+}
+
+#[tokio::test]
+async fn without_a_lifetime_each_asks_but_for_who_waited() {
+    let stage = Stage::new(&[Ok(None), Ok(None)], None, None);
+    let (one, two) = tokio::join!(stage.token(), stage.token());
+    assert_eq!((one.as_str(), two.as_str(), stage.asked()), ("token-1", "token-1", 1));
+    assert_eq!(stage.token().await, "token-2");
+}
+
+#[tokio::test]
+async fn a_refusal_by_the_api_asks_once() {
+    let stage = Stage::new(&[], None, None);
+    let first = stage.keeper.credential().await.unwrap();
+    assert!(stage.keeper.refused(&first));
+    // A second request that had carried the same token says so too.
+    let second = stage.keeper.credential().await.unwrap();
+    assert!(stage.keeper.refused(&first));
+    assert_eq!((text(&second), stage.asked()), ("token-2".to_owned(), 2));
+    assert_eq!(text(&stage.keeper.credential().await.unwrap()), "token-2");
+    // The new one is refused as well: that is the API's last word, for a while.
+    assert!(!stage.keeper.refused(&second));
+    assert_eq!((stage.token().await, stage.asked()), ("token-2".to_owned(), 2));
+    stage.clock.advance(31);
+    assert!(stage.keeper.refused(&second));
+    assert_eq!(stage.token().await, "token-3");
+}
+
+#[tokio::test]
+async fn a_clock_that_jumps_ends_nothing_and_lengthens_nothing() {
+    let stage = Stage::new(&[], None, None);
+    stage.token().await;
+    for wall in [0, 1_000_000_000] {
+        stage.clock.0.lock().unwrap().1 = Duration::from_secs(wall);
+        assert_eq!(stage.token().await, "token-1");
+    }
+    stage.clock.advance(80);
+    stage.clock.0.lock().unwrap().1 = Duration::ZERO;
+    assert_eq!(stage.token().await, "token-2");
+}
+
+#[tokio::test]
+async fn another_process_finds_it_on_disk_closed_to_others() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let home = tempfile::tempdir().unwrap();
+    let one = Stage::new(&[], Some(home.path()), None);
+    assert_eq!(one.token().await, "token-1");
+    let two = Stage::new(&[], Some(home.path()), Some(one.clock.clone()));
+    assert_eq!((two.token().await, two.asked()), ("token-1".to_owned(), 0));
+    assert_eq!(two.keeper.counts(), Counts { exchanged: 0, failed: 0, adopted: 1 });
+    let directory = home.path().join("identity");
+    let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&directory), 0o700);
+    let mut names = Vec::new();
+    for file in std::fs::read_dir(&directory).unwrap() {
+        let file = file.unwrap();
+        assert_eq!(mode(&file.path()), 0o600);
+        names.push(file.file_name().into_string().unwrap().split_once('.').unwrap().1.to_owned());
+    }
+    names.sort();
+    assert_eq!(names, ["json", "lock"]);
+    // What one refused the other does not bring back.
+    let held = two.keeper.credential().await.unwrap();
+    assert!(two.keeper.refused(&held));
+    assert_eq!((two.token().await, two.asked()), ("token-1".to_owned(), 1));
+}
+
+#[tokio::test]
+async fn what_is_damaged_or_open_to_others_is_set_aside_with_a_word() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let home = tempfile::tempdir().unwrap();
+    let clock = Arc::new(Hand::default());
+    let key = blake3::hash(b"script").to_string();
+    let file = home.path().join(format!("identity/{key}.json"));
+    Stage::new(&[], Some(home.path()), Some(clock.clone())).token().await;
+    let fine = std::fs::read(&file).unwrap();
+    for (content, mode, why) in [
+        (b"{\"format\":1".to_vec(), 0o600, "it is damaged"),
+        (Vec::new(), 0o600, "it is damaged"),
+        (fine.clone(), 0o644, "others may use it (mode 644)"),
+        (String::from_utf8(fine).unwrap().replace(&key, "other").into_bytes(), 0o600, "of another provider"),
+    ] {
+        std::fs::write(&file, content).unwrap();
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).unwrap();
+        let stage = Stage::new(&[], Some(home.path()), Some(clock.clone()));
+        stage.token().await;
+        assert_eq!(stage.asked(), 1, "{why}");
+        let said = stage.said.lock().unwrap().join("");
+        assert!(said.contains(why) && said.contains("set aside as"), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn a_directory_that_cannot_be_made_costs_the_disk_only() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let stage = Stage::new(&[], Some(file.path()), None);
+    assert_eq!(stage.token().await, "token-1");
+    assert!(stage.said.lock().unwrap()[0].contains("cannot keep tokens"));
+}
