@@ -22,7 +22,7 @@ use std::path::PathBuf;
 pub struct Provider {
     /// What it speaks.
     pub r#type: ProviderType,
-    /// oauth2: the authorization server; its metadata names the endpoints (RFC 8414, OpenID Connect Discovery 1.0).
+    /// oauth2: the authorization server; its metadata names the endpoints (RFC 8414, `OpenID` Connect Discovery 1.0).
     pub issuer: Option<String>,
     /// oauth2: the token endpoint; with it nothing is discovered.
     pub token_endpoint: Option<String>,

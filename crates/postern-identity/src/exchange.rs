@@ -14,6 +14,7 @@ mod sigv4;
 mod token_endpoint;
 
 pub use aws::AwsCredential;
+pub(crate) use gcp::audience as gcp_audience;
 pub use discovery::Metadata;
 pub use person::{Browser, Person};
 pub use refusal::Refusal;
@@ -138,8 +139,14 @@ impl ExchangeError {
     }
 }
 
-/// Who hears what is not an error.
-pub type Notice = Arc<dyn Fn(&str) + Send + Sync>;
+/// What a person should hear that is no error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Notice<'a> {
+    /// Something is not as it should be, and it goes on.
+    Warning(&'a str),
+    /// Something for them to do.
+    Instruction(&'a str),
+}
 
 /// What asks a provider for a credential.
 pub trait Exchange: Send + Sync + 'static {
@@ -165,16 +172,28 @@ pub struct Exchanger {
     /// Who can log in, if anyone.
     pub person: Person,
     /// Who hears warnings.
-    pub notice: NoticeBox,
+    pub listener: Listener,
 }
 
-/// A [`Notice`] that can be shown to `{:?}`.
+/// Who hears a [`Notice`].
 #[derive(Clone)]
-pub struct NoticeBox(pub Notice);
+pub struct Listener(pub Arc<dyn Fn(Notice<'_>) + Send + Sync>);
 
-impl std::fmt::Debug for NoticeBox {
+impl Listener {
+    /// Something is not as it should be, and it goes on.
+    pub fn warn(&self, text: &str) {
+        (self.0)(Notice::Warning(text));
+    }
+
+    /// Something for a person to do.
+    pub fn instruct(&self, text: &str) {
+        (self.0)(Notice::Instruction(text));
+    }
+}
+
+impl std::fmt::Debug for Listener {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("NoticeBox")
+        f.write_str("Listener")
     }
 }
 
@@ -204,7 +223,7 @@ impl Exchanger {
         })?;
         let found = source.token().await?;
         if let Some(warning) = &found.warning {
-            (self.notice.0)(warning);
+            self.listener.warn(warning);
         }
         Ok(found)
     }

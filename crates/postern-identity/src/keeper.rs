@@ -15,7 +15,7 @@ pub use disk::Directory;
 pub use held::Held;
 
 use crate::call::jitter;
-use crate::exchange::{Exchange, ExchangeError, NoticeBox};
+use crate::exchange::{Exchange, ExchangeError, Listener};
 use disk::{Entry, Failed, Wait};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
@@ -84,7 +84,7 @@ pub struct Keeper<E> {
     exchange: E,
     clock: Arc<dyn Clock>,
     disk: Option<Directory>,
-    notice: NoticeBox,
+    listener: Listener,
     current: RwLock<Option<Arc<Held>>>,
     trouble: Mutex<Trouble>,
     flight: tokio::sync::Mutex<()>,
@@ -106,14 +106,14 @@ impl<E: Exchange> Keeper<E> {
         exchange: E,
         disk: Option<Directory>,
         clock: Arc<dyn Clock>,
-        notice: NoticeBox,
+        listener: Listener,
     ) -> Arc<Self> {
         Arc::new(Self {
             name: name.to_owned(),
             exchange,
             clock,
             disk,
-            notice,
+            listener,
             current: RwLock::new(None),
             trouble: Mutex::new(Trouble::default()),
             flight: tokio::sync::Mutex::new(()),
@@ -222,7 +222,7 @@ impl<E: Exchange> Keeper<E> {
 
     /// Asks, in a task of its own: who asked may go away, and others are waiting for the answer.
     async fn fly(self: &Arc<Self>, renew: bool) -> Kept {
-        let arrived = self.clock.now().clone();
+        let arrived = self.clock.now();
         let this = self.clone();
         let flight = tokio::spawn(async move { this.flight(arrived, renew).await });
         match flight.await {
@@ -262,7 +262,7 @@ impl<E: Exchange> Keeper<E> {
                 let error = self.failed(error);
                 match old {
                     Some(old) => {
-                        (self.notice.0)(&format!("{}: renewing failed, the old token serves on: {error}", self.name));
+                        self.listener.warn(&format!("{}: renewing failed, the old token serves on: {error}", self.name));
                         Ok(old)
                     }
                     None => Err(error),
@@ -318,7 +318,7 @@ impl<E: Exchange> Keeper<E> {
                     refresh_token = held.refresh_token().or(refresh_token);
                 }
                 Ok(None) => {}
-                Err(why) => (self.notice.0)(&format!("{}: {why}", self.name)),
+                Err(why) => self.listener.warn(&format!("{}: {why}", self.name)),
             }
             if let Some(Failed { at: _, message, cause }) =
                 entry.failure().filter(|failed| !renew && failed.at.is_after(arrived))
@@ -330,7 +330,7 @@ impl<E: Exchange> Keeper<E> {
             Ok(issued) => {
                 let held = Held::new(issued, self.clock.now());
                 if let Some(Err(why)) = entry.as_ref().map(|entry| entry.write(&held)) {
-                    (self.notice.0)(&format!("{}: the token is not kept on disk: {why}", self.name));
+                    self.listener.warn(&format!("{}: the token is not kept on disk: {why}", self.name));
                 }
                 self.trouble(|trouble| {
                     trouble.in_a_row = 0;
@@ -351,7 +351,7 @@ impl<E: Exchange> Keeper<E> {
     }
 
     fn entry(&self, directory: &Directory, identity: &str) -> Option<Entry> {
-        directory.entry(identity).map_err(|why| (self.notice.0)(&format!("{}: {why}", self.name))).ok()
+        directory.entry(identity).map_err(|why| self.listener.warn(&format!("{}: {why}", self.name))).ok()
     }
 
     fn hold(&self, held: Held) -> Arc<Held> {

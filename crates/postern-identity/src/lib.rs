@@ -13,6 +13,9 @@ pub mod exchange;
 pub mod ibm;
 pub mod jwt;
 pub mod keeper;
+pub mod proxy;
+pub mod render;
+pub mod sdk;
 pub mod source;
 pub mod trust;
 

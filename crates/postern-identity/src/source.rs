@@ -133,6 +133,7 @@ impl Source {
     }
 
     /// The same, for tokens that need not be JWTs (RFC 8693 knows others).
+    #[must_use]
     pub fn of_any_kind(mut self) -> Self {
         self.must_be_jwt = false;
         self
@@ -180,6 +181,16 @@ impl Source {
             Ok((_, claims)) => format!("{:?} {:?} {:?}", claims.iss, claims.sub, claims.aud),
             Err(_) => blake3::hash(read.as_bytes()).to_string(),
         })
+    }
+
+    /// The token as it is now, where that needs nobody to be asked.
+    pub fn look(&self) -> Option<Result<SubjectToken, SourceError>> {
+        let read = match self.settings.r#type {
+            SourceKind::KubernetesSa | SourceKind::File => self.read_file(),
+            SourceKind::Env => self.read_variable(),
+            SourceKind::GithubActions | SourceKind::TokenRequest => return None,
+        };
+        Some(read.and_then(|token| self.check(token, now())))
     }
 
     /// A token, checked for what makes an exchange pointless.

@@ -14,7 +14,7 @@ use std::time::Duration;
 use tower::{BoxError, ServiceBuilder, ServiceExt as _};
 
 /// How long a TCP connection may take.
-const CONNECT: Duration = Duration::from_secs(10);
+pub(crate) const CONNECT: Duration = Duration::from_secs(10);
 
 /// How long the API server may take to begin an answer.
 const ANSWER: Duration = Duration::from_secs(30);
@@ -141,7 +141,7 @@ where
 }
 
 /// Sends the user and password of a proxy's address, as RFC 9110 section 11.7.2 has it.
-fn authorized<C>(tunnel: Tunnel<C>, proxy: &http::Uri) -> Tunnel<C> {
+pub(crate) fn authorized<C>(tunnel: Tunnel<C>, proxy: &http::Uri) -> Tunnel<C> {
     let matcher = hyper_util::client::proxy::matcher::Matcher::builder().all(proxy.to_string()).build();
     let target = http::Uri::from_static("https://any.invalid");
     match matcher.intercept(&target).and_then(|found| found.basic_auth().cloned()) {

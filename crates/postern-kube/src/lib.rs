@@ -10,6 +10,7 @@ pub mod pods;
 pub mod portforward;
 mod resolver;
 pub mod tokens;
+pub mod upstream;
 pub mod web;
 
 pub use connect::{Cluster, Target};

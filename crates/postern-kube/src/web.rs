@@ -83,19 +83,7 @@ impl Server {
     }
 
     fn with(address: &str, certificates: Option<Vec<Vec<u8>>>) -> Result<Self, WebError> {
-        let refused = |why: &str| WebError::Address { address: address.to_owned(), why: why.to_owned() };
-        let base: http::Uri = address.parse().map_err(|_| refused("this is no URL"))?;
-        let host = base.host().ok_or_else(|| refused("a URL such as https://api.example.com is needed"))?;
-        match base.scheme_str() {
-            Some("https") => {}
-            Some("http") if is_loopback(host) => {}
-            _ => return Err(refused("only https:// is spoken to, and http:// on loopback")),
-        }
-        if base.query().is_some()
-            || base.authority().is_some_and(|authority| authority.as_str().contains('@'))
-        {
-            return Err(refused("leave out what follows '?' and what precedes '@'"));
-        }
+        let base = base(address)?;
         let address = address.trim_end_matches('/').to_owned();
         let mut config = Config::new(base.clone());
         config.proxy_url = proxy(&base);
@@ -129,6 +117,24 @@ impl Server {
     }
 }
 
+/// An address that we speak to: `https://…`, or `http://…` on loopback; neither credentials nor a query in it.
+pub(crate) fn base(address: &str) -> Result<http::Uri, WebError> {
+    let refused = |why: &str| WebError::Address { address: address.to_owned(), why: why.to_owned() };
+    let base: http::Uri = address.parse().map_err(|_| refused("this is no URL"))?;
+    let host = base.host().ok_or_else(|| refused("a URL such as https://api.example.com is needed"))?;
+    match base.scheme_str() {
+        Some("https") => {}
+        Some("http") if is_loopback(host) => {}
+        _ => return Err(refused("only https:// is spoken to, and http:// on loopback")),
+    }
+    if base.query().is_some()
+        || base.authority().is_some_and(|authority| authority.as_str().contains('@'))
+    {
+        return Err(refused("leave out what follows '?' and what precedes '@'"));
+    }
+    Ok(base)
+}
+
 /// The certificates of a PEM file, as DER; the error says what is wrong with it.
 pub fn certificates(pem: &[u8]) -> Result<Vec<Vec<u8>>, String> {
     use rustls_pki_types::CertificateDer;
@@ -148,7 +154,7 @@ pub fn is_loopback(host: &str) -> bool {
 }
 
 /// The proxy for an address, as `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY` have it; with the user and password in it.
-fn proxy(base: &http::Uri) -> Option<http::Uri> {
+pub(crate) fn proxy(base: &http::Uri) -> Option<http::Uri> {
     base.scheme_str().filter(|scheme| *scheme == "https")?;
     let found = Matcher::from_env().intercept(base)?;
     let named = ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"];

@@ -2,10 +2,13 @@
 
 pub(crate) mod exec;
 pub(crate) mod fanout;
+pub(crate) mod identity;
 pub(crate) mod ops;
 pub(crate) mod run;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::builder::{PossibleValuesParser, TypedValueParser as _};
+use clap::{Args, Parser, Subcommand};
+use postern_identity::render::Form;
 use std::path::PathBuf;
 
 /// Safe work inside Kubernetes clusters: run tools there as if they were local.
@@ -35,19 +38,52 @@ pub(crate) struct Global {
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
     /// Output format
-    #[arg(short, long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
-    pub(crate) output: Format,
+    #[arg(short, long, global = true, value_parser = outputs(["text", "json", "yaml"]), default_value = "text", value_name = "FORMAT")]
+    pub(crate) output: Output,
     /// Say more on stderr
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub(crate) verbose: u8,
 }
 
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+/// How results are printed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum Format {
     #[default]
     Text,
     Json,
     Yaml,
+}
+
+/// What `-o` says: a format of results, or a form of a credential. One type, as it is one argument to clap.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Output {
+    Format(Format),
+    Form(Form),
+}
+
+impl Output {
+    /// Of results and errors.
+    pub(crate) fn format(self) -> Format {
+        match self {
+            Self::Format(format) => format,
+            Self::Form(_) => Format::Text,
+        }
+    }
+}
+
+pub(crate) fn outputs<const N: usize>(
+    names: [&'static str; N],
+) -> impl clap::builder::TypedValueParser<Value = Output> {
+    PossibleValuesParser::new(names).map(|name| match name.as_str() {
+        "json" => Output::Format(Format::Json),
+        "yaml" => Output::Format(Format::Yaml),
+        "raw" => Output::Form(Form::Raw),
+        "header" => Output::Form(Form::Header),
+        "exec-credential" => Output::Form(Form::ExecCredential),
+        "aws-process" => Output::Form(Form::AwsProcess),
+        "env" => Output::Form(Form::Env),
+        _ => Output::Format(Format::Text),
+    })
 }
 
 #[derive(Debug, Subcommand)]
@@ -59,6 +95,11 @@ pub(crate) enum Command {
     Run(run::Run),
     /// Run a command in any pod
     Exec(exec::Exec),
+    /// Exchange a ServiceAccount's token for short-lived credentials of other providers
+    #[command(subcommand)]
+    Identity(identity::Identity),
+    /// Print the JSON schema of the configuration file
+    ConfigSchema,
     /// Print completions for a shell
     Completions {
         /// The shell

@@ -18,7 +18,9 @@ mod run;
 mod run_each;
 mod streams;
 mod transports;
+mod trusted_profile;
 
+use crate::cli::identity::Identity;
 use crate::cli::ops::Ops;
 use crate::cli::{Cli, Command, Global};
 use crate::failure::Failure;
@@ -57,7 +59,7 @@ pub(crate) fn main() -> ExitCode {
     if matches!(command, Command::Agent) {
         return postern_agent::supervise::main(None);
     }
-    let mut printer = Printer::new(global.output, global.verbose);
+    let mut printer = Printer::new(global.output.format(), global.verbose);
     match dispatch(global, command, &mut printer) {
         Ok(code) => ExitCode::from(code),
         Err(failure) => {
@@ -90,6 +92,10 @@ fn dispatch(global: Global, command: Command, printer: &mut Printer) -> Result<u
             printer.raw(&reference::markdown(Cli::command()));
             return Ok(0);
         }
+        Command::ConfigSchema => {
+            printer.raw(&postern_config::schema());
+            return Ok(0);
+        }
         _ => {}
     }
     let config = Config::load(global.config.as_deref())?;
@@ -108,7 +114,12 @@ fn dispatch(global: Global, command: Command, printer: &mut Printer) -> Result<u
             Command::Ops(Ops::Rbac(args)) => ops_rbac::run(&args, printer),
             Command::Run(args) => run::run(&context, args, printer).await,
             Command::Exec(args) => exec::run(&context, args, printer).await,
-            Command::Completions { .. } | Command::Reference | Command::Agent => Ok(0),
+            Command::Identity(Identity::Token(args)) => identity::token(&context, args, printer).await,
+            Command::Identity(Identity::Exec(args)) => identity::exec::run(&context, args, printer).await,
+            Command::Identity(Identity::Write(args)) => identity::write::run(&context, args, printer).await,
+            Command::Identity(Identity::Proxy(args)) => identity::proxy::run(&context, args, printer).await,
+            Command::Identity(Identity::Status(args)) => identity::status::run(&context, &args, printer),
+            Command::Completions { .. } | Command::ConfigSchema | Command::Reference | Command::Agent => Ok(0),
         }
     });
     // A thread may be waiting in a read of our stdin; nothing is lost by not waiting for it.

@@ -2,6 +2,9 @@
 
 use postern_exec::{ExecError, exit};
 use postern_identity::TrustError;
+use postern_identity::exchange::ExchangeError;
+use postern_identity::keeper::KeeperError;
+use postern_identity::source::SourceError;
 use postern_kube::web::WebError;
 use postern_kube::{KubeError, Reason};
 use postern_ops::install::InstallError;
@@ -38,6 +41,66 @@ impl Failure {
             diagnosis: None,
         }
     }
+}
+
+impl Failure {
+    /// No credential of a provider.
+    pub(crate) fn identity(name: &str, error: &KeeperError) -> Self {
+        let hint = match error {
+            _ if error.cause().is_some() => error.cause().map(|cause| format!("usually: {cause}")),
+            KeeperError::Exchange(error) => identity_hint(error),
+            KeeperError::Shared { .. } => None,
+        };
+        let mut failure = Self::denied(error, hint);
+        failure.message = format!("no token of {name}: {}", failure.message);
+        if let KeeperError::Exchange(error) = error {
+            (failure.code, failure.kind) = match error {
+                ExchangeError::Web { source: WebError::Address { .. }, .. } | ExchangeError::Setting { .. } => {
+                    (exit::USAGE, "config")
+                }
+                ExchangeError::Web { .. } => (exit::DENIED, "unreachable"),
+                _ => (exit::DENIED, "denied"),
+            };
+        }
+        failure
+    }
+
+    /// A command that could not be started.
+    pub(crate) fn not_reached(message: &str, error: &dyn Error) -> Self {
+        let mut failure = Self::denied(error, None);
+        failure.causes.insert(0, std::mem::replace(&mut failure.message, message.to_owned()));
+        (failure.code, failure.kind) = (exit::NEVER_REACHED, "not-reached");
+        failure
+    }
+}
+
+fn identity_hint(error: &ExchangeError) -> Option<String> {
+    let text = match error {
+        ExchangeError::Source(source) => match source {
+            SourceError::Missing { .. } => {
+                "outside a pod use `subject_token: {type: token_request, …}`; in one, mount a projected \
+                 serviceAccountToken there (`postern identity manifest`)"
+            }
+            SourceError::Expired { kubelet: true, .. } => {
+                "look for TokenProjection errors in the kubelet's log; a subPath mount is never renewed"
+            }
+            SourceError::Audience { .. } => {
+                "set `audience` of the projected volume's serviceAccountToken, or of the token source"
+            }
+            SourceError::NotAJwt { .. } => "a ServiceAccount's projected token is one; see `subject_token` in the config",
+            SourceError::TokenRequest { .. } => "creating tokens takes the verb create on serviceaccounts/token",
+            _ => return None,
+        },
+        ExchangeError::Web { .. } => {
+            "check the address in the config, the network, HTTPS_PROXY/NO_PROXY, and ca_file behind an inspecting proxy"
+        }
+        ExchangeError::NoPerson { .. } => {
+            "use a machine's grant (jwt_bearer, token_exchange, client_credentials), or log in at a terminal first with \
+             `cache: disk`"
+        }
+        _ => return None,
+    };
+    Some(text.to_owned())
 }
 
 /// The sources of an error that its own message does not already hold.

@@ -4,11 +4,13 @@
 use crate::cli::Format;
 use crate::failure::Failure;
 use postern_exec::fanout::{Colours, Tally};
+use postern_identity::exchange::{Listener, Notice};
 use postern_kube::apply::{Change, ObjectRef};
 use postern_ops::Diagnosis;
 use postern_ops::install::Reporter;
 use serde::Serialize;
 use std::io::{self, IsTerminal as _, Write as _};
+use std::sync::Arc;
 
 /// Results go to stdout, everything else to stderr.
 #[derive(Debug)]
@@ -184,6 +186,14 @@ impl Reporter for Printer {
         self.clear();
         eprintln!("{} {}", self.paint("warning:", "1;33"), clean(text));
     }
+}
+
+/// Tells what providers of credentials have to say. The text comes from them too, so it is cleaned.
+pub(crate) fn listener() -> Listener {
+    Listener(Arc::new(|notice| match notice {
+        Notice::Warning(text) => eprintln!("warning: {}", clean(text)),
+        Notice::Instruction(text) => eprintln!("{}", clean(text)),
+    }))
 }
 
 /// One of a stream of results: a line of JSON, or a document of YAML.

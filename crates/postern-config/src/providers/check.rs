@@ -309,9 +309,9 @@ fn lifetime(key: &str, text: &str, least: Duration, most: Duration) -> Result<()
 }
 
 fn token_source(at: &str, source: &TokenSource) -> Result<(), Wrong> {
+    use SourceKind::{Env, File, GithubActions, KubernetesSa, TokenRequest};
     let TokenSource { r#type, path, name, audience, namespace, service_account, lifetime: asked } = source;
     let key = |key: &str| format!("{at}.{key}");
-    use SourceKind::{Env, File, GithubActions, KubernetesSa, TokenRequest};
     let keys: [(&str, bool, &[SourceKind]); 5] = [
         ("path", path.is_some(), &[KubernetesSa, File]),
         ("name", name.is_some(), &[Env]),

@@ -107,7 +107,7 @@ pub enum AssertionKind {
     GithubActions,
     /// The API server's `TokenRequest`.
     TokenRequest,
-    /// Signed here, with a key of the client's (OpenID Connect Core 1.0 section 9).
+    /// Signed here, with a key of the client's (`OpenID` Connect Core 1.0 section 9).
     PrivateKeyJwt,
 }
 

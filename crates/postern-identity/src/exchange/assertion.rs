@@ -1,4 +1,4 @@
-//! `private_key_jwt` (OpenID Connect Core 1.0 section 9, RFC 7523): a client signs who it is.
+//! `private_key_jwt` (`OpenID` Connect Core 1.0 section 9, RFC 7523): a client signs who it is.
 
 use super::ExchangeError;
 use crate::source::now;

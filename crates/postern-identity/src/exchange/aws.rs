@@ -77,7 +77,7 @@ fn request(action: &str, role: Option<&str>, session: &str) -> Form {
     ]
 }
 
-/// By default who asks: it is what CloudTrail shows.
+/// By default who asks: it is what `CloudTrail` shows.
 fn session_name(provider: &Provider, claims: Option<&Claims>) -> String {
     if let Some(name) = &provider.session_name {
         return name.clone();

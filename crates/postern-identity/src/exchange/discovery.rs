@@ -1,4 +1,4 @@
-//! An authorization server's metadata: OpenID Connect Discovery 1.0, else RFC 8414.
+//! An authorization server's metadata: `OpenID` Connect Discovery 1.0, else RFC 8414.
 
 use super::ExchangeError;
 use crate::call::persistent;
@@ -69,7 +69,7 @@ async fn fetch(server: &Server, issuer: &str, address: &str) -> Result<Metadata,
     check(issuer, metadata).map_err(wrong)
 }
 
-/// OpenID Connect Discovery section 4.3 and RFC 8414 section 3.3: exactly the issuer that was asked for. Else whoever
+/// `OpenID` Connect Discovery section 4.3 and RFC 8414 section 3.3: exactly the issuer that was asked for. Else whoever
 /// answers could send us, and our token, to a server of theirs (mix-up).
 fn check(issuer: &str, metadata: Metadata) -> Result<Metadata, String> {
     let found = &metadata.issuer;

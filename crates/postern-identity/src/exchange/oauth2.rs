@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 
 /// What a JWT is to RFC 8693 (section 3).
 pub(super) const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
-/// An OpenID Connect ID token.
+/// An `OpenID` Connect ID token.
 pub(super) const ID_TOKEN: &str = "urn:ietf:params:oauth:token-type:id_token";
 const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
 const JWT_BEARER: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
@@ -169,7 +169,7 @@ impl<'a> Client<'a> {
         if let Some(source) = assertion.source() {
             let found = Source::new(source, None, self.exchanger.cluster.clone()).token().await?;
             if let Some(warning) = &found.warning {
-                (self.exchanger.notice.0)(warning);
+                self.exchanger.listener.warn(warning);
             }
             form.push(("client_assertion".to_owned(), found.token.clone()));
             return Ok(Some(found));

@@ -95,7 +95,7 @@ async fn device(client: &Client<'_>) -> Result<Issued, ExchangeError> {
     let (uri, code) = (refusal::clean(&begun.verification_uri), refusal::clean(&begun.user_code));
     let direct = begun.verification_uri_complete.as_deref().map(refusal::clean);
     let direct = direct.map(|uri| format!(" (or go to {uri})")).unwrap_or_default();
-    (client.exchanger.notice.0)(&format!("to log in, open {uri} and enter the code {code}{direct}"));
+    client.exchanger.listener.instruct(&format!("to log in, open {uri} and enter the code {code}{direct}"));
     poll(client, &begun, life, interval).await
 }
 
@@ -157,7 +157,7 @@ async fn browser(client: &Client<'_>) -> Result<Issued, ExchangeError> {
     let url = format!("{endpoint}{joint}{}", *encode(&query));
     // It goes to a browser on this machine: the same rule as for what we send ourselves.
     client.server(split(&endpoint).0)?;
-    (client.exchanger.notice.0)(&format!("to log in, open {url}"));
+    client.exchanger.listener.instruct(&format!("to log in, open {url}"));
     if client.exchanger.person == Person::AtTerminal(Browser::Start) {
         start_browser(&url);
     }

@@ -14,7 +14,7 @@ pub(super) struct Signing<'a> {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
 }
 
 /// The `Authorization` header of a POST to `/` without a query. Headers in lower case, sorted by name.
@@ -23,7 +23,8 @@ pub(super) fn authorization(signing: &Signing<'_>, headers: &[(&str, &str)], bod
     let date = time.split('T').next().unwrap_or_default();
     let names: Vec<_> = headers.iter().map(|(name, _)| *name).collect();
     let names = names.join(";");
-    let lines: String = headers.iter().map(|(name, value)| format!("{name}:{}\n", value.trim())).collect();
+    let lines =
+        headers.iter().fold(String::new(), |text, (name, value)| text + &format!("{name}:{}\n", value.trim()));
     let hash = |bytes: &[u8]| hex(digest::digest(&digest::SHA256, bytes).as_ref());
     let canonical = format!("POST\n/\n\n{lines}\n{names}\n{}", hash(body));
     let scope = format!("{date}/{region}/{service}/aws4_request");

@@ -50,6 +50,15 @@ impl Directory {
         Ok(Entry { directory: self.path.clone(), key: blake3::hash(identity.as_bytes()).to_string() })
     }
 
+    /// What is kept of a credential, and the last failure since; changes nothing.
+    pub fn peek(&self, identity: &str, now: Moment) -> (Option<Held>, Option<String>) {
+        let key = blake3::hash(identity.as_bytes()).to_string();
+        let entry = Entry { directory: self.path.clone(), key };
+        let held = File::open(entry.file("json")).ok().and_then(|mut file| entry.parse(&mut file).ok());
+        let held = held.filter(|record| now.is_after(record.obtained)).map(Record::held);
+        (held, entry.failure().map(|failed| failed.message))
+    }
+
     fn prepare(&self) -> Result<(), String> {
         let made = DirBuilder::new().recursive(true).mode(0o700).create(&self.path);
         made.map_err(|error| error.to_string())?;
@@ -77,6 +86,13 @@ struct Record {
     obtained: Moment,
     lifetime: Option<Duration>,
     credential: Credential,
+}
+
+impl Record {
+    fn held(self) -> Held {
+        let Self { format: _, key: _, obtained, lifetime, credential } = self;
+        Held::new(Issued { credential, lifetime }, obtained)
+    }
 }
 
 /// A failure, for who was waiting for that answer.
@@ -146,9 +162,7 @@ impl Entry {
         match self.parse(&mut file) {
             // A clock that went back between two boots: nothing is known of its age.
             Ok(record) if !now.is_after(record.obtained) => Ok(None),
-            Ok(Record { format: _, key: _, obtained, lifetime, credential }) => {
-                Ok(Some(Held::new(Issued { credential, lifetime }, obtained)))
-            }
+            Ok(record) => Ok(Some(record.held())),
             Err(why) => Err(self.set_aside(&path, &why)),
         }
     }

@@ -78,9 +78,9 @@ impl Stage {
         let (asked, clock) = (script.asked.clone(), clock.unwrap_or_default());
         let said = Arc::new(Mutex::new(Vec::new()));
         let ear = said.clone();
-        let notice = NoticeBox(Arc::new(move |text: &str| ear.lock().unwrap().push(text.to_owned())));
+        let listener = Listener(Arc::new(move |notice| ear.lock().unwrap().push(format!("{notice:?}"))));
         let disk = disk.map(|path| Directory::at(path.join("identity")));
-        let keeper = Keeper::new("p", script, disk, clock.clone(), notice);
+        let keeper = Keeper::new("p", script, disk, clock.clone(), listener);
         Self { clock, asked, said, keeper }
     }
 

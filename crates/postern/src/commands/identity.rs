@@ -1,62 +1,112 @@
-//! The provider that may trust the ops pod, as the config and the credentials have it.
+//! `postern identity …`: providers of the config and their keepers.
 
-use super::{Context, credentials};
-use crate::cli::ops::TrustedProfile;
+pub(super) mod exec;
+pub(super) mod proxy;
+pub(super) mod status;
+pub(super) mod write;
+
+use super::Context;
+use crate::cli::identity::Token as TokenArgs;
+use crate::cli::{Format, Output};
 use crate::failure::Failure;
-use crate::printer::Printer;
-use postern_identity::ibm::{self, Ibm};
-use postern_ops::identity::{self, Identity, Mode};
-use postern_secret::Secret;
-use postern_secret::credential::Credential;
-use postern_secret::resolve::Resolved;
+use crate::printer::{self, Printer};
+use postern_config::providers::{Cache, Provider};
+use postern_identity::exchange::{Browser, Exchanger, Person};
+use postern_identity::keeper::{Clock as _, Directory, Held, Keeper, SystemClock};
+use postern_identity::render::{self, Form};
+use std::io::IsTerminal as _;
+use std::sync::Arc;
+use zeroize::Zeroizing;
 
-/// IBM Cloud as the config describes it.
-fn ibm(context: &Context, key: Secret) -> Result<Ibm, Failure> {
-    let postern_config::Ibm { cluster, region, iam_endpoint, containers_endpoint, api_endpoint } =
-        context.config.ibm.clone();
-    let workspace = context.config.workspace.clone();
-    let settings =
-        ibm::Settings { workspace, cluster, region, iam_endpoint, containers_endpoint, api_endpoint };
-    Ok(Ibm::new(settings, key)?)
+/// Who can log in: somebody whose terminal this is, unless a pipeline says that it is one.
+fn person(browser: Browser) -> Person {
+    let said = |name: &str| std::env::var(name).is_ok_and(|value| !matches!(value.as_str(), "" | "0" | "false"));
+    if said("CI") {
+        Person::Nobody("CI is set")
+    } else if !(std::io::stdin().is_terminal() && std::io::stderr().is_terminal()) {
+        Person::Nobody("stdin and stderr are no terminal")
+    } else {
+        Person::AtTerminal(browser)
+    }
 }
 
-/// What `ops install --trusted-profile` comes to, with the credentials that were found.
-pub(super) async fn obtain(
-    context: &Context,
-    flag: Option<TrustedProfile>,
-    found: &[(Credential, Secret)],
-    dry_run: bool,
-    printer: &mut Printer,
-) -> Result<Option<Identity>, Failure> {
-    let key =
-        found.iter().find(|(credential, _)| credential.name == ibm::CREDENTIAL).map(|(_, secret)| secret);
-    let mode = match (flag, key) {
-        (Some(TrustedProfile::Off), _) | (None, None) => Mode::Off,
-        (Some(TrustedProfile::On), _) => Mode::On,
-        (Some(TrustedProfile::Auto) | None, _) => Mode::Auto,
+/// The provider that is meant.
+fn provider<'a>(context: &'a Context, name: Option<&'a str>) -> Result<(&'a str, &'a Provider), Failure> {
+    let all = &context.config.providers;
+    let known = || all.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+    let example = "see `postern identity token --help`; providers stand in the config under `providers`";
+    match name {
+        Some(name) => match all.get_key_value(name) {
+            Some((name, provider)) => Ok((name, provider)),
+            None if all.is_empty() => {
+                Err(Failure::usage("the config names no provider", Some(example.to_owned())))
+            }
+            None => Err(Failure::usage(
+                format!("there is no provider {name:?} in the config"),
+                Some(format!("there are: {}", known())),
+            )),
+        },
+        None => match all.iter().next() {
+            None => Err(Failure::usage("the config names no provider", Some(example.to_owned()))),
+            Some((name, provider)) if all.len() == 1 => Ok((name, provider)),
+            Some(_) => Err(Failure::usage(
+                "the config names several providers",
+                Some(format!("say which: {}", known())),
+            )),
+        },
+    }
+}
+
+/// What asks a provider, in these surroundings.
+fn exchanger(context: &Context, name: &str, provider: &Provider, browser: Browser) -> Exchanger {
+    Exchanger {
+        name: name.to_owned(),
+        provider: provider.clone(),
+        cluster: context.target(),
+        person: person(browser),
+        listener: printer::listener(),
+    }
+}
+
+/// A provider's keeper.
+fn keeper(context: &Context, name: &str, provider: &Provider, browser: Browser) -> Arc<Keeper<Exchanger>> {
+    let disk = (provider.cache() == Cache::Disk).then(Directory::of_user).flatten();
+    let exchanger = exchanger(context, name, provider, browser);
+    Keeper::new(name, exchanger, disk, Arc::new(SystemClock::new()), printer::listener())
+}
+
+/// A credential as `-o` has it.
+fn form(
+    output: Output,
+    name: &str,
+    provider: &Provider,
+    held: &Held,
+) -> Result<Zeroizing<String>, Failure> {
+    let form = match output {
+        Output::Form(form) => form,
+        Output::Format(Format::Text) => Form::Raw,
+        Output::Format(Format::Json | Format::Yaml) => Form::Json,
     };
-    match (mode, key) {
-        (Mode::Off, _) => Ok(None),
-        (Mode::Auto, None) => {
-            printer.verbose(&format!("no trusted profile: {} was not found", ibm::CREDENTIAL));
-            Ok(None)
-        }
-        (Mode::On, None) => Err(Failure::usage(
-            format!("--trusted-profile=on takes an IBM Cloud API key, and {} was not found", ibm::CREDENTIAL),
-            Some(format!("export {}=…, or put it into the config or the keychain", ibm::CREDENTIAL)),
-        )),
-        (_, Some(key)) => {
-            let provider = ibm(context, key.clone())?;
-            Ok(identity::obtain(mode, &provider, dry_run, printer).await?)
-        }
+    let info = std::env::var("KUBERNETES_EXEC_INFO").ok();
+    let now = SystemClock::new().now();
+    let text = render::render(form, name, provider, held, now, info.as_deref())
+        .map_err(|error| Failure::usage(error.to_string(), None))?;
+    if output == Output::Format(Format::Yaml) {
+        let value: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+        return Ok(Zeroizing::new(serde_saphyr::to_string(&value).unwrap_or_default()));
     }
+    Ok(text)
 }
 
-/// IBM Cloud for taking a grant away; the inner error says in words why it cannot be asked.
-pub(super) fn provider(context: &Context, printer: &mut Printer) -> Result<Result<Ibm, String>, Failure> {
-    let found = credentials::from_flags(context, &[], printer)?;
-    match found.into_iter().next() {
-        Some(Resolved { credential: _, secret, from: _ }) => ibm(context, secret).map(Ok),
-        None => Ok(Err(format!("{} was not found", ibm::CREDENTIAL))),
-    }
+/// `postern identity token`.
+pub(super) async fn token(context: &Context, args: TokenArgs, printer: &mut Printer) -> Result<u8, Failure> {
+    let TokenArgs { provider: named, output, fresh, no_browser } = args;
+    let (name, provider) = provider(context, named.as_deref())?;
+    let browser = if no_browser { Browser::Leave } else { Browser::Start };
+    let keeper = keeper(context, name, provider, browser);
+    let held = if fresh { keeper.renewed().await } else { keeper.credential().await };
+    let held = held.map_err(|error| Failure::identity(name, &error))?;
+    let text = form(output, name, provider, &held)?;
+    printer.raw(&text);
+    Ok(0)
 }

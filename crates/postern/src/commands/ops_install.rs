@@ -1,6 +1,6 @@
 //! `postern ops install`.
 
-use super::{Context, credentials, identity};
+use super::{Context, credentials, trusted_profile};
 use crate::cli::Format;
 use crate::cli::ops::Install as Args;
 use crate::failure::Failure;
@@ -37,7 +37,7 @@ pub(super) async fn run(context: &Context, args: Args, printer: &mut Printer) ->
     };
     settings.validate()?;
     let identity =
-        identity::obtain(context, trusted_profile, &settings.credentials, dry_run, printer).await?;
+        trusted_profile::obtain(context, trusted_profile, &settings.credentials, dry_run, printer).await?;
     settings.trust(identity);
     if dry_run && printer.format() != Format::Text {
         let manifests = manifests(&settings).map_err(|error| Failure::denied(&error, None))?;

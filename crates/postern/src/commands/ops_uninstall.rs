@@ -1,6 +1,6 @@
 //! `postern ops uninstall`.
 
-use super::{Context, identity};
+use super::{Context, trusted_profile};
 use crate::cli::ops::Uninstall as Args;
 use crate::failure::Failure;
 use crate::printer::Printer;
@@ -77,7 +77,7 @@ const NOTHING: &str = "Nothing of the ops pod is installed here.\n";
 /// Takes a profile away, or says how to do it by hand.
 async fn revoke(context: &Context, id: String, warnings: &mut Vec<String>, printer: &mut Printer) -> Profile {
     printer.progress(&format!("deleting trusted profile {id}"));
-    let why = match identity::provider(context, printer) {
+    let why = match trusted_profile::provider(context, printer) {
         Ok(Ok(provider)) => match provider.revoke(&id).await {
             Ok(true) => {
                 printer.receipt(&format!("✓ deleted trusted profile {id}"));
@@ -104,7 +104,7 @@ async fn revoke(context: &Context, id: String, warnings: &mut Vec<String>, print
 
 /// `--provider-only`: the profile of the config's workspace.
 async fn by_name(context: &Context, confirm: bool, printer: &mut Printer) -> Result<u8, Failure> {
-    let provider = identity::provider(context, printer)?.map_err(|why| {
+    let provider = trusted_profile::provider(context, printer)?.map_err(|why| {
         Failure::usage(
             format!("--provider-only takes an IBM Cloud API key: {why}"),
             Some(format!("export {}=…, or put it into the config or the keychain", ibm::CREDENTIAL)),

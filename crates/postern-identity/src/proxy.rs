@@ -1,0 +1,26 @@
+//! A proxy on loopback that adds the `Authorization` header: unmodified clients, fresh tokens, no token in their hands.
+//!
+//! Requests are routed by a path prefix (`/PROVIDER/…`) or by the API's own host, to configured APIs and to nothing
+//! else. Bodies stream both ways as they come; HTTP/1.1, HTTP/2 and upgrades (WebSocket) pass.
+
+mod body;
+mod forward;
+mod headers;
+mod metrics;
+mod route;
+mod serve;
+
+pub use metrics::Metrics;
+pub use route::{Route, Routes, RoutesError};
+pub use serve::{Door, Proxy, serve_aws_only};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use zeroize::Zeroizing;
+
+/// A secret that nobody can guess; `None` on a machine without randomness.
+pub fn random_secret() -> Option<Zeroizing<String>> {
+    let mut bytes = Zeroizing::new([0; 32]);
+    ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), bytes.as_mut()).ok()?;
+    Some(Zeroizing::new(URL_SAFE_NO_PAD.encode(&*bytes)))
+}

@@ -1,0 +1,163 @@
+//! One request to an API, with our token.
+
+use super::body::Passing;
+use super::headers::{strip_credentials, strip_hops, upgrade};
+use super::metrics::Open;
+use super::route::Route;
+use super::serve::{Answer, problem};
+use crate::keeper::{Held, KeeperError};
+use bytes::Bytes;
+use http::header::{AUTHORIZATION, CONNECTION, HeaderValue, RETRY_AFTER, UPGRADE};
+use http::request::Parts;
+use http::{Request, Response, StatusCode, Version};
+use http_body::Body as _;
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+use hyper_util::rt::TokioIo;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// Bodies of known size up to this many bytes are taken whole, so that they can be sent again after a 401.
+const REPLAYABLE: u64 = 64 * 1024;
+
+/// Sends a request on; `rest` is its path and query below the API's base.
+pub(super) async fn forward(route: &Arc<Route>, rest: &str, request: Request<Incoming>) -> Response<Answer> {
+    let open = Open::of(route);
+    let Some(uri) = route.uri(rest) else {
+        return problem(StatusCode::BAD_REQUEST, "the path cannot be sent on", None);
+    };
+    let held = match route.keeper.credential().await {
+        Ok(held) => held,
+        Err(error) => return no_token(route, &error),
+    };
+    let wanted = upgrade(request.headers());
+    let (mut head, body) = request.into_parts();
+    let client_upgrade = wanted.as_ref().and_then(|_| head.extensions.remove::<hyper::upgrade::OnUpgrade>());
+    strip_hops(&mut head.headers);
+    strip_credentials(&mut head.headers);
+    if let Some(protocol) = &wanted {
+        head.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        head.headers.insert(UPGRADE, protocol.clone());
+    }
+    (head.uri, head.version) = (uri, Version::HTTP_11);
+    let (first, again) = match take(body).await {
+        Ok(found) => found,
+        Err(error) => return problem(StatusCode::BAD_REQUEST, &format!("its body broke: {error}"), None),
+    };
+    let client = if wanted.is_some() { &route.upgradable } else { &route.client };
+    // Only what may be sent again is copied.
+    let copy = again.as_ref().map(|_| copy(&head));
+    let mut sent = match authorized(head, first, &held) {
+        Some(request) => client.request(request).await,
+        None => return unusable(route),
+    };
+    if let Ok(answer) = &sent
+        && answer.status() == StatusCode::UNAUTHORIZED
+        && route.keeper.refused(&held)
+        && let (Some(head), Some(body)) = (copy, again)
+        && let Ok(newer) = route.keeper.credential().await
+        && newer.hash() != held.hash()
+        && let Some(request) = authorized(head, Passing::whole(body), &newer)
+    {
+        route.counters.retried.fetch_add(1, Ordering::Relaxed);
+        sent = client.request(request).await;
+    }
+    match sent {
+        Ok(answer) => {
+            route.counters.answered(answer.status());
+            pass_on(answer, client_upgrade, open)
+        }
+        Err(error) => {
+            route.counters.failed.fetch_add(1, Ordering::Relaxed);
+            let why = innermost(&error);
+            problem(StatusCode::BAD_GATEWAY, &format!("{} did not answer: {why}", route.authority), None)
+        }
+    }
+}
+
+/// A body to send, and the same again where it is small enough to keep.
+async fn take(body: Incoming) -> Result<(Passing, Option<Bytes>), hyper::Error> {
+    if body.is_end_stream() {
+        return Ok((Passing::whole(Bytes::new()), Some(Bytes::new())));
+    }
+    match body.size_hint().exact() {
+        Some(size) if size <= REPLAYABLE => {
+            let whole = body.collect().await?.to_bytes();
+            Ok((Passing::whole(whole.clone()), Some(whole)))
+        }
+        _ => Ok((Passing::Stream(body), None)),
+    }
+}
+
+fn copy(head: &Parts) -> Parts {
+    let (mut copy, ()) = Request::new(()).into_parts();
+    copy.method = head.method.clone();
+    copy.uri = head.uri.clone();
+    copy.version = head.version;
+    copy.headers = head.headers.clone();
+    copy
+}
+
+fn authorized(mut head: Parts, body: Passing, held: &Held) -> Option<Request<Passing>> {
+    let token = &held.credential.bearer()?.access_token;
+    let mut value = HeaderValue::try_from(format!("Bearer {}", **token)).ok()?;
+    value.set_sensitive(true);
+    head.headers.insert(AUTHORIZATION, value);
+    Some(Request::from_parts(head, body))
+}
+
+fn unusable(route: &Route) -> Response<Answer> {
+    let why = format!("{} gives no bearer token: its API cannot be reached through the proxy", route.name());
+    problem(StatusCode::BAD_GATEWAY, &why, None)
+}
+
+fn no_token(route: &Route, error: &Arc<KeeperError>) -> Response<Answer> {
+    route.counters.without_token.fetch_add(1, Ordering::Relaxed);
+    let passing = matches!(&**error, KeeperError::Exchange(error) if error.is_transient());
+    let status = if passing { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::BAD_GATEWAY };
+    let mut answer = problem(status, &format!("no token of {}: {error}", route.name()), error.cause());
+    if passing {
+        answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    answer
+}
+
+/// The API's answer as it comes. When it changes the protocol, both ends are joined.
+fn pass_on(
+    mut answer: Response<Incoming>,
+    client: Option<hyper::upgrade::OnUpgrade>,
+    open: Open,
+) -> Response<Answer> {
+    let switching = answer.status() == StatusCode::SWITCHING_PROTOCOLS;
+    let protocol = answer.headers().get(UPGRADE).cloned();
+    let server = switching.then(|| hyper::upgrade::on(&mut answer));
+    let (mut head, body) = answer.into_parts();
+    strip_hops(&mut head.headers);
+    // The version is between us and the client.
+    head.version = Version::HTTP_11;
+    if let (Some(server), Some(client)) = (server, client) {
+        head.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        if let Some(protocol) = protocol {
+            head.headers.insert(UPGRADE, protocol);
+        }
+        tokio::spawn(async move {
+            let _open = open;
+            if let (Ok(server), Ok(client)) = (server.await, client.await) {
+                let (mut server, mut client) = (TokioIo::new(server), TokioIo::new(client));
+                // However it ends, both have ended.
+                let _ = tokio::io::copy_bidirectional(&mut server, &mut client).await;
+            }
+        });
+        return Response::from_parts(head, Answer::empty());
+    }
+    Response::from_parts(head, Answer::passing(body, open))
+}
+
+/// The cause that says most.
+pub(super) fn innermost(error: &dyn std::error::Error) -> String {
+    let mut last = error;
+    while let Some(source) = last.source() {
+        last = source;
+    }
+    last.to_string()
+}

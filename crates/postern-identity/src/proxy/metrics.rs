@@ -1,0 +1,115 @@
+//! Numbers for Prometheus (text exposition format 0.0.4). Nothing in them is secret: names of providers and counts.
+
+use super::route::Routes;
+use crate::exchange::Exchanger;
+use crate::keeper::{Clock as _, Keeper, SystemClock};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// What one route counts.
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    /// Answers by the hundreds of their status, from 1xx.
+    by_class: [AtomicU64; 5],
+    pub(super) failed: AtomicU64,
+    pub(super) without_token: AtomicU64,
+    pub(super) retried: AtomicU64,
+    pub(super) open: AtomicU64,
+}
+
+impl Counters {
+    pub(super) fn answered(&self, status: http::StatusCode) {
+        if let Some(class) = self.by_class.get(usize::from(status.as_u16() / 100).wrapping_sub(1)) {
+            class.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// A count that is taken back when it goes.
+pub(super) struct Open(pub(super) Arc<super::route::Route>);
+
+impl Open {
+    pub(super) fn of(route: &Arc<super::route::Route>) -> Self {
+        route.counters.open.fetch_add(1, Ordering::Relaxed);
+        Self(route.clone())
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.counters.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Requests that took no route.
+#[derive(Debug, Default)]
+pub struct Metrics {
+    pub(super) refused: AtomicU64,
+}
+
+impl Metrics {
+    /// The page.
+    pub fn page(&self, routes: &Routes, keepers: &[Arc<Keeper<Exchanger>>], clock: SystemClock) -> String {
+        let mut page = Page(String::new());
+        let load = |count: &AtomicU64| count.load(Ordering::Relaxed).to_string();
+        page.family("requests_total", "counter", "Answers of the API, by the class of their status.");
+        for route in routes.all() {
+            for (class, count) in route.counters.by_class.iter().enumerate() {
+                let labels = format!("provider=\"{}\",code=\"{}xx\"", route.name(), class + 1);
+                page.value("requests_total", &labels, &load(count));
+            }
+        }
+        for (name, kind, help, pick) in [
+            (
+                "upstream_errors_total",
+                "counter",
+                "Requests that the API did not answer.",
+                (|counters: &Counters| &counters.failed) as fn(&Counters) -> &AtomicU64,
+            ),
+            ("token_errors_total", "counter", "Requests for which there was no token.", |counters| {
+                &counters.without_token
+            }),
+            ("retries_total", "counter", "Requests sent again after a 401.", |counters| &counters.retried),
+            ("requests_open", "gauge", "Requests whose answer has not ended.", |counters| &counters.open),
+        ] {
+            page.family(name, kind, help);
+            for route in routes.all() {
+                page.value(name, &format!("provider=\"{}\"", route.name()), &load(pick(&route.counters)));
+            }
+        }
+        page.family("refused_total", "counter", "Requests for nothing that is configured.");
+        page.value("refused_total", "", &load(&self.refused));
+        page.family("exchanges_total", "counter", "Tokens asked for, by how it ended.");
+        for keeper in keepers {
+            let counts = keeper.counts();
+            for (result, count) in
+                [("issued", counts.exchanged), ("failed", counts.failed), ("from_disk", counts.adopted)]
+            {
+                let labels = format!("provider=\"{}\",result=\"{result}\"", keeper.name());
+                page.value("exchanges_total", &labels, &count.to_string());
+            }
+        }
+        let now = clock.now();
+        page.family("token_seconds_left", "gauge", "Until the token ends; 0 without one.");
+        for keeper in keepers {
+            let left = keeper.peek().and_then(|held| held.ends_in(now)).unwrap_or_default();
+            page.value("token_seconds_left", &format!("provider=\"{}\"", keeper.name()), &left.as_secs().to_string());
+        }
+        page.0
+    }
+}
+
+struct Page(String);
+
+impl Page {
+    fn family(&mut self, name: &str, kind: &str, help: &str) {
+        self.0.push_str(&format!(
+            "# HELP postern_identity_{name} {help}\n# TYPE postern_identity_{name} {kind}\n"
+        ));
+    }
+
+    fn value(&mut self, name: &str, labels: &str, value: &str) {
+        let labels = if labels.is_empty() { String::new() } else { format!("{{{labels}}}") };
+        self.0.push_str(&format!("postern_identity_{name}{labels} {value}\n"));
+    }
+}

@@ -1,0 +1,319 @@
+//! Which API a request is for.
+
+use super::body::Passing;
+use super::metrics::Counters;
+use crate::exchange::Exchanger;
+use crate::keeper::Keeper;
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{StatusCode, Uri};
+use postern_config::providers::Api;
+use postern_kube::upstream::{self, Upstream, Versions};
+use postern_kube::web::{self, WebError};
+use std::sync::Arc;
+
+/// Paths of our own.
+pub(super) const OWN: [&str; 4] = ["healthz", "readyz", "metrics", "aws-credentials"];
+
+/// The APIs cannot be served so.
+#[derive(Debug, thiserror::Error)]
+pub enum RoutesError {
+    /// A name that is a path of ours.
+    #[error("providers.{0}: this name is a path of the proxy's own; call the provider otherwise")]
+    Reserved(String),
+    /// An address that cannot be spoken to.
+    #[error("providers.{name}.api.base_url")]
+    Address {
+        /// The provider.
+        name: String,
+        /// Why.
+        source: WebError,
+    },
+    /// Certificates that cannot be read.
+    #[error("providers.{name}.api.ca_file: {why}")]
+    Certificates {
+        /// The provider.
+        name: String,
+        /// Why.
+        why: String,
+    },
+}
+
+/// One API.
+pub struct Route {
+    pub(super) keeper: Arc<Keeper<Exchanger>>,
+    pub(super) scheme: Scheme,
+    pub(super) authority: Authority,
+    /// Without a '/' at its end.
+    pub(super) base: String,
+    pub(super) client: Upstream<Passing>,
+    pub(super) upgradable: Upstream<Passing>,
+    pub(super) counters: Counters,
+}
+
+impl std::fmt::Debug for Route {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Route").field("name", &self.keeper.name()).finish_non_exhaustive()
+    }
+}
+
+impl Route {
+    fn new(keeper: Arc<Keeper<Exchanger>>, api: &Api) -> Result<Self, RoutesError> {
+        let name = || keeper.name().to_owned();
+        let Api { base_url, ca_file } = api;
+        let certificates = match ca_file {
+            None => None,
+            Some(path) => {
+                let read = std::fs::read(path).map_err(|error| error.to_string());
+                let read = read.and_then(|pem| web::certificates(&pem));
+                Some(read.map_err(|why| RoutesError::Certificates {
+                    name: name(),
+                    why: format!("{}: {why}", path.display()),
+                })?)
+            }
+        };
+        let failed = |source| RoutesError::Address { name: name(), source };
+        let client = upstream::client(base_url, certificates.clone(), Versions::Newest).map_err(failed)?;
+        let upgradable = upstream::client(base_url, certificates, Versions::Upgradable).map_err(failed)?;
+        let uri: Uri = base_url.parse().unwrap_or_default();
+        let parts = uri.into_parts();
+        let (Some(scheme), Some(authority)) = (parts.scheme, parts.authority) else {
+            let why = "this is no URL".to_owned();
+            return Err(failed(WebError::Address { address: base_url.clone(), why }));
+        };
+        let base = parts.path_and_query.map(|path| path.path().trim_end_matches('/').to_owned());
+        let base = base.unwrap_or_default();
+        Ok(Self { keeper, scheme, authority, base, client, upgradable, counters: Counters::default() })
+    }
+
+    /// The provider's name.
+    pub fn name(&self) -> &str {
+        self.keeper.name()
+    }
+
+    /// The API's address.
+    pub fn address(&self) -> String {
+        format!("{}://{}{}/", self.scheme, self.authority, self.base)
+    }
+
+    /// Where a request goes.
+    pub(super) fn uri(&self, rest: &str) -> Option<Uri> {
+        let path: PathAndQuery = match (self.base.as_str(), rest) {
+            ("", rest) => rest.parse().ok()?,
+            (base, rest) => format!("{base}{rest}").parse().ok()?,
+        };
+        Uri::builder()
+            .scheme(self.scheme.clone())
+            .authority(self.authority.clone())
+            .path_and_query(path)
+            .build()
+            .ok()
+    }
+
+    fn is_at(&self, host: &str) -> bool {
+        let port = if self.scheme == Scheme::HTTPS { 443 } else { 80 };
+        let Ok(asked) = host.parse::<Authority>() else { return false };
+        asked.host().eq_ignore_ascii_case(self.authority.host())
+            // A client that was given a proxy for http:// asks for port 80 of what is at 443.
+            && asked.port_u16().is_none_or(|found| found == self.authority.port_u16().unwrap_or(port))
+    }
+}
+
+/// All APIs.
+#[derive(Debug)]
+pub struct Routes(Vec<Arc<Route>>);
+
+/// What a request is for.
+#[derive(Debug)]
+pub(super) enum Found<'a> {
+    /// An API, at this path and query below its base.
+    Api(&'a Arc<Route>, String),
+    /// Something of our own.
+    Own(&'a str),
+    /// Nothing that we serve.
+    Nothing(StatusCode, String),
+}
+
+impl Routes {
+    /// One route for each provider that has an API.
+    pub fn new(keepers: &[Arc<Keeper<Exchanger>>]) -> Result<Self, RoutesError> {
+        let mut routes = Vec::new();
+        for keeper in keepers {
+            if OWN.contains(&keeper.name()) {
+                return Err(RoutesError::Reserved(keeper.name().to_owned()));
+            }
+            if let Some(api) = &keeper.exchanger().provider.api {
+                routes.push(Arc::new(Route::new(keeper.clone(), api)?));
+            }
+        }
+        Ok(Self(routes))
+    }
+
+    /// No route at all.
+    pub fn none() -> Self {
+        Self(Vec::new())
+    }
+
+    /// All of them.
+    pub fn all(&self) -> &[Arc<Route>] {
+        &self.0
+    }
+
+    /// Which route a request takes. `host` is its `Host` header; `ours` says whether a host is this proxy itself.
+    pub(super) fn find<'a>(&'a self, uri: &'a Uri, host: Option<&str>, ours: impl Fn(&str) -> bool) -> Found<'a> {
+        let whole = uri.path_and_query().map_or("/", PathAndQuery::as_str);
+        if climbs(uri.path()) {
+            let why = "the path holds '.' or '..' segments: the API could read it as another path".to_owned();
+            return Found::Nothing(StatusCode::BAD_REQUEST, why);
+        }
+        // An absolute target wins over Host (RFC 9112 section 3.2.2).
+        match uri.authority().map(Authority::as_str).or(host) {
+            Some(host) if !ours(host) => self.by_host(host, uri.path(), whole),
+            Some(_) => self.by_prefix(uri, whole),
+            None => Found::Nothing(StatusCode::BAD_REQUEST, "it names no host".to_owned()),
+        }
+    }
+
+    fn by_host(&self, host: &str, path: &str, whole: &str) -> Found<'_> {
+        let at: Vec<_> = self.0.iter().filter(|route| route.is_at(host)).collect();
+        if at.is_empty() {
+            let why = format!("no provider in the config has an API at {}", crate::proxy::serve::shown(host));
+            return Found::Nothing(StatusCode::FORBIDDEN, why);
+        }
+        let below = |route: &&&Arc<Route>| {
+            path.strip_prefix(route.base.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
+        let longest = at.iter().filter(below).map(|route| route.base.len()).max();
+        let mut best = at.iter().filter(below).filter(|route| Some(route.base.len()) == longest);
+        match (best.next(), best.next()) {
+            (Some(route), None) => {
+                let rest = &whole[route.base.len()..];
+                let rest = if rest.starts_with('/') { rest.to_owned() } else { format!("/{rest}") };
+                Found::Api(route, rest)
+            }
+            (Some(_), Some(_)) => Found::Nothing(
+                StatusCode::CONFLICT,
+                "several providers have this API: ask by their names, as in /PROVIDER/…".to_owned(),
+            ),
+            _ => {
+                let why = "the path is not below a base_url of the config".to_owned();
+                Found::Nothing(StatusCode::FORBIDDEN, why)
+            }
+        }
+    }
+
+    fn by_prefix<'a>(&'a self, uri: &'a Uri, whole: &str) -> Found<'a> {
+        let path = uri.path().trim_start_matches('/');
+        let first = path.split('/').next().unwrap_or_default();
+        if OWN.contains(&first) {
+            return Found::Own(path);
+        }
+        match self.0.iter().find(|route| route.name() == first) {
+            Some(route) => {
+                let rest = &whole[whole.find(first).unwrap_or_default() + first.len()..];
+                let rest = if rest.starts_with('/') { rest.to_owned() } else { format!("/{rest}") };
+                Found::Api(route, rest)
+            }
+            None => {
+                let known: Vec<_> = self.0.iter().map(|route| format!("/{}/", route.name())).collect();
+                let why = format!("there is no such path; there are: {}", known.join(", "));
+                Found::Nothing(StatusCode::NOT_FOUND, why)
+            }
+        }
+    }
+}
+
+/// Whether a path has segments that lead elsewhere, written plainly or in percent.
+fn climbs(path: &str) -> bool {
+    path.split(['/', '\\']).any(|segment| {
+        let plain = segment.replace("%2e", ".").replace("%2E", ".");
+        let end = plain.split(['%', ';']).next().unwrap_or_default();
+        plain == "." || plain == ".." || end == ".." && plain.len() > 2
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exchange::{Listener, Person};
+    use crate::keeper::SystemClock;
+    use postern_kube::Target;
+    use serde_json::json;
+
+    fn routes(apis: &[(&str, &str)]) -> Result<Routes, RoutesError> {
+        let listener = Listener(Arc::new(|_| ()));
+        let keepers: Vec<_> = apis
+            .iter()
+            .map(|(name, url)| {
+                let provider = serde_json::from_value(json!({
+                    "type": "oauth2", "token_endpoint": "https://as/token", "grant": "jwt_bearer",
+                    "api": {"base_url": url},
+                }));
+                let exchanger = Exchanger {
+                    name: (*name).to_owned(),
+                    provider: provider.unwrap(),
+                    cluster: Target::default(),
+                    person: Person::Nobody("a test"),
+                    listener: listener.clone(),
+                };
+                Keeper::new(name, exchanger, None, Arc::new(SystemClock::new()), listener.clone())
+            })
+            .collect();
+        Routes::new(&keepers)
+    }
+
+    fn find(routes: &Routes, target: &str, host: &str) -> String {
+        let uri: Uri = target.parse().unwrap();
+        match routes.find(&uri, Some(host), |host| host == "127.0.0.1:8080") {
+            Found::Api(route, rest) => route.uri(&rest).unwrap().to_string(),
+            Found::Own(path) => format!("own {path}"),
+            Found::Nothing(status, _) => status.as_u16().to_string(),
+        }
+    }
+
+    #[tokio::test]
+    async fn requests_go_to_configured_apis_and_nowhere_else() {
+        let routes = routes(&[
+            ("reports", "https://api.example.com/v1"),
+            ("admin", "https://api.example.com/v1/admin/"),
+            ("other", "https://other.example.com"),
+            ("twin", "https://other.example.com"),
+        ])
+        .unwrap();
+        let ours = "127.0.0.1:8080";
+        for (target, host, want) in [
+            ("/reports/items?a=1", ours, "https://api.example.com/v1/items?a=1"),
+            ("/reports", ours, "https://api.example.com/v1/"),
+            ("/reports?x", ours, "https://api.example.com/v1/?x"),
+            ("/other/reports/1", ours, "https://other.example.com/reports/1"),
+            ("/reportsx/items", ours, "404"),
+            ("/", ours, "404"),
+            ("/healthz", ours, "own healthz"),
+            // By the API's own host, below its base, the longest first.
+            ("/v1/items", "api.example.com", "https://api.example.com/v1/items"),
+            ("/v1/admin/x", "API.example.com:443", "https://api.example.com/v1/admin/x"),
+            ("http://api.example.com/v1/items", ours, "https://api.example.com/v1/items"),
+            ("/v2/items", "api.example.com", "403"),
+            ("/v1x", "api.example.com", "403"),
+            ("/v1/items", "api.example.com:444", "403"),
+            ("/x", "other.example.com", "409"),
+            // Nothing that is not configured, whatever stands where.
+            ("http://169.254.169.254/latest", ours, "403"),
+            ("/reports/items", "evil.example.com", "403"),
+            ("http://api.example.com.evil.com/v1/x", ours, "403"),
+            // Nothing that an API could read as another path.
+            ("/reports/../../admin", ours, "400"),
+            ("/reports/%2e%2E/x", ours, "400"),
+            ("/reports/..;/x", ours, "400"),
+            ("/reports/..%2fx", ours, "400"),
+            ("/reports/...", ours, "https://api.example.com/v1/..."),
+        ] {
+            assert_eq!(find(&routes, target, host), want, "{target} at {host}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_name_of_ours_is_no_providers() {
+        assert!(matches!(routes(&[("metrics", "https://a.b")]), Err(RoutesError::Reserved(_))));
+        assert!(matches!(routes(&[("x", "http://a.b")]), Err(RoutesError::Address { .. })));
+    }
+}

@@ -1,0 +1,338 @@
+//! Doors, connections, and what we answer ourselves.
+
+use super::body::Passing;
+use super::forward::forward;
+use super::headers::ambiguous;
+use super::metrics::{Metrics, Open};
+use super::route::{Found, Routes};
+use crate::exchange::{Credential, Exchanger, Listener};
+use crate::keeper::{Clock as _, Keeper, SystemClock};
+use crate::render::aws_container;
+use bytes::Bytes;
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue};
+use http::{Method, Request, Response, StatusCode};
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::server::graceful::GracefulShutdown;
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::net::{TcpListener, UnixListener};
+use zeroize::Zeroizing;
+
+/// How long a client may take to say what it wants.
+const HEAD: Duration = Duration::from_secs(30);
+
+/// How long `/readyz` waits for tokens.
+const READY: Duration = Duration::from_secs(5);
+
+/// Where clients come in.
+#[derive(Debug)]
+pub enum Door {
+    /// On loopback.
+    Tcp(TcpListener),
+    /// A socket in the file system.
+    Unix(UnixListener),
+    /// For probes and Prometheus only: it opens no API.
+    Watch(TcpListener),
+}
+
+/// The proxy.
+#[derive(Debug)]
+pub struct Proxy {
+    /// The APIs.
+    pub routes: Routes,
+    /// Every provider, with an API or without.
+    pub keepers: Vec<Arc<Keeper<Exchanger>>>,
+    /// What the AWS endpoint demands as `Authorization`; without it there is none.
+    pub aws_secret: Option<Zeroizing<String>>,
+    /// Who hears what went wrong.
+    pub listener: Listener,
+    /// Whether each request is told.
+    pub log_requests: bool,
+    /// Counts.
+    pub metrics: Metrics,
+    /// The clock.
+    pub clock: SystemClock,
+}
+
+/// An answer's body: the API's, or ours.
+#[derive(Debug)]
+pub(super) struct Answer {
+    body: Passing,
+    _open: Option<OpenMark>,
+}
+
+struct OpenMark(#[allow(dead_code, reason = "it counts while it lives")] Open);
+
+impl std::fmt::Debug for OpenMark {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("OpenMark")
+    }
+}
+
+impl Answer {
+    pub(super) fn empty() -> Self {
+        Self { body: Passing::whole(Bytes::new()), _open: None }
+    }
+
+    pub(super) fn passing(body: Incoming, open: Open) -> Self {
+        Self { body: Passing::Stream(body), _open: Some(OpenMark(open)) }
+    }
+
+    fn text(text: impl Into<Bytes>) -> Self {
+        Self { body: Passing::whole(text), _open: None }
+    }
+}
+
+impl Body for Answer {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// A stranger's words, for a message of ours.
+pub(super) fn shown(text: &str) -> String {
+    text.chars().filter(char::is_ascii_graphic).take(100).collect()
+}
+
+/// What we answer when the API does not: JSON that says what, why and what usually helps.
+pub(super) fn problem(status: StatusCode, message: &str, hint: Option<&str>) -> Response<Answer> {
+    let value = serde_json::json!({"error": {"kind": "postern_proxy", "message": message, "hint": hint}});
+    typed(status, "application/json", format!("{value}\n"))
+}
+
+fn typed(status: StatusCode, kind: &'static str, text: impl Into<Bytes>) -> Response<Answer> {
+    let mut answer = Response::new(Answer::text(text));
+    *answer.status_mut() = status;
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    answer
+}
+
+impl Proxy {
+    /// Serves until `stop` comes; then takes no new connections and lets requests end, for `grace` at most.
+    pub async fn serve(self: Arc<Self>, doors: Vec<Door>, stop: impl Future<Output = ()>, grace: Duration) {
+        let connections = Arc::new(GracefulShutdown::new());
+        let mut tasks = Vec::new();
+        for door in doors {
+            tasks.push(tokio::spawn(self.clone().accept(door, connections.clone())));
+        }
+        tasks.extend(self.keepers.iter().map(|keeper| tokio::spawn(keeper.clone().keep_fresh())));
+        stop.await;
+        // Abort lets go of the doors, and of their share of the connections.
+        for task in tasks {
+            task.abort();
+            let _ = task.await;
+        }
+        if let Some(connections) = Arc::into_inner(connections) {
+            let _ = tokio::time::timeout(grace, connections.shutdown()).await;
+        }
+    }
+
+    async fn accept(self: Arc<Self>, door: Door, connections: Arc<GracefulShutdown>) {
+        loop {
+            let accepted = match &door {
+                Door::Tcp(listener) | Door::Watch(listener) => listener.accept().await.map(|(stream, _)| {
+                    let _ = stream.set_nodelay(true);
+                    let own = stream.local_addr().map(|address| address.port()).ok();
+                    self.clone().connection(stream, &connections, own, matches!(door, Door::Watch(_)));
+                }),
+                Door::Unix(listener) => listener.accept().await.map(|(stream, _)| {
+                    self.clone().connection(stream, &connections, None, false);
+                }),
+            };
+            if let Err(error) = accepted {
+                // Out of descriptors, most likely: those who are served bring some back.
+                self.listener.warn(&format!("a connection could not be taken: {error}"));
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+
+    fn connection<S>(self: Arc<Self>, stream: S, connections: &GracefulShutdown, port: Option<u16>, watch: bool)
+    where
+        S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
+    {
+        let mut builder = Builder::new(TokioExecutor::new());
+        builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD);
+        let service = service_fn(move |request| {
+            let this = self.clone();
+            async move { Ok::<_, Infallible>(this.answer(request, port, watch).await) }
+        });
+        let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
+        let watched = connections.watch(connection);
+        tokio::spawn(async move {
+            // A connection that breaks is its client's affair.
+            let _ = watched.await;
+        });
+    }
+
+    async fn answer(&self, request: Request<Incoming>, port: Option<u16>, watch: bool) -> Response<Answer> {
+        if !self.log_requests {
+            return self.route(request, port, watch).await;
+        }
+        let started = std::time::Instant::now();
+        // Without the query: it may hold anything.
+        let (method, path) = (request.method().clone(), shown(request.uri().path()));
+        let answer = self.route(request, port, watch).await;
+        let (status, took) = (answer.status().as_u16(), started.elapsed().as_millis());
+        self.listener.instruct(&format!("{method} {path} {status} {took} ms"));
+        answer
+    }
+
+    async fn route(&self, request: Request<Incoming>, port: Option<u16>, watch: bool) -> Response<Answer> {
+        if let Some(why) = ambiguous(request.headers()) {
+            self.metrics.refused.fetch_add(1, Ordering::Relaxed);
+            return problem(StatusCode::BAD_REQUEST, why, None);
+        }
+        let host = request.headers().get(HOST).and_then(|host| host.to_str().ok());
+        // Probes come by the pod's address.
+        let ours = |host: &str| watch || is_ours(host, port);
+        let refused = |status, why: &str| {
+            self.metrics.refused.fetch_add(1, Ordering::Relaxed);
+            problem(status, why, None)
+        };
+        if request.method() == Method::CONNECT {
+            return refused(StatusCode::METHOD_NOT_ALLOWED, "a tunnel cannot carry our token: ask for http://HOST/…");
+        }
+        let uri = request.uri().clone();
+        match self.routes.find(&uri, host, ours) {
+            Found::Api(..) if watch => {
+                refused(StatusCode::FORBIDDEN, "this door is for probes and metrics only")
+            }
+            Found::Api(route, rest) => forward(route, &rest, request).await,
+            Found::Own(path) => self.own(path, &request, watch).await,
+            Found::Nothing(status, why) => refused(status, &why),
+        }
+    }
+
+    async fn own(&self, path: &str, request: &Request<Incoming>, watch: bool) -> Response<Answer> {
+        if !matches!(*request.method(), Method::GET | Method::HEAD) {
+            return problem(StatusCode::METHOD_NOT_ALLOWED, "only GET is served here", None);
+        }
+        match path.split_once('/').unwrap_or((path, "")) {
+            ("healthz", "") => typed(StatusCode::OK, "text/plain", "ok\n"),
+            ("readyz", "") => self.ready().await,
+            ("metrics", "") => {
+                let page = self.metrics.page(&self.routes, &self.keepers, self.clock);
+                typed(StatusCode::OK, "text/plain; version=0.0.4", page)
+            }
+            ("aws-credentials", name) if !watch => match &self.aws_secret {
+                Some(secret) => aws(&self.keepers, name, request, secret, self.clock).await,
+                None => problem(
+                    StatusCode::NOT_FOUND,
+                    "the AWS credentials endpoint is off",
+                    Some("start the proxy with --aws-token-file FILE"),
+                ),
+            },
+            _ => problem(StatusCode::NOT_FOUND, "there is no such path", None),
+        }
+    }
+
+    async fn ready(&self) -> Response<Answer> {
+        let mut missing = Vec::new();
+        for keeper in &self.keepers {
+            match tokio::time::timeout(READY, keeper.credential()).await {
+                Ok(Ok(_)) => {}
+                Ok(Err(error)) => missing.push(format!("{}: {error}\n", keeper.name())),
+                Err(_) => missing.push(format!("{}: no token yet\n", keeper.name())),
+            }
+        }
+        match missing.is_empty() {
+            true => typed(StatusCode::OK, "text/plain", "ok\n"),
+            false => typed(StatusCode::SERVICE_UNAVAILABLE, "text/plain", missing.concat()),
+        }
+    }
+}
+
+/// Whether a `Host` is this proxy's own: a name of loopback, with our port. Any other name that leads here is
+/// somebody's trick (DNS rebinding), or an API's.
+fn is_ours(host: &str, port: Option<u16>) -> bool {
+    let Ok(authority) = host.parse::<http::uri::Authority>() else { return false };
+    postern_kube::web::is_loopback(authority.host())
+        && (port.is_none() || authority.port_u16().unwrap_or(80) == port.unwrap_or(80))
+}
+
+/// The container credentials endpoint of the AWS SDKs.
+async fn aws(
+    keepers: &[Arc<Keeper<Exchanger>>],
+    name: &str,
+    request: &Request<Incoming>,
+    secret: &str,
+    clock: SystemClock,
+) -> Response<Answer> {
+    let shown = request.headers().get(AUTHORIZATION).map(HeaderValue::as_bytes).unwrap_or_default();
+    // Hashes are compared, so that the time it takes says nothing.
+    if blake3::hash(shown) != blake3::hash(secret.as_bytes()) {
+        return problem(StatusCode::UNAUTHORIZED, "Authorization is not what this endpoint demands", None);
+    }
+    let Some(keeper) = keepers.iter().find(|keeper| keeper.name() == name) else {
+        return problem(StatusCode::NOT_FOUND, "there is no such provider", None);
+    };
+    match keeper.credential().await {
+        Ok(held) => match &held.credential {
+            Credential::Aws(session) => {
+                let text = aws_container(session, &held, clock.now());
+                typed(StatusCode::OK, "application/json", text.as_bytes().to_vec())
+            }
+            Credential::Bearer(_) => problem(StatusCode::NOT_FOUND, "this provider is not AWS", None),
+        },
+        Err(error) => problem(StatusCode::BAD_GATEWAY, &error.to_string(), error.cause()),
+    }
+}
+
+/// Only that endpoint, for one provider: what `identity exec` gives a command.
+pub async fn serve_aws_only(listener: TcpListener, keeper: Arc<Keeper<Exchanger>>, secret: Zeroizing<String>) {
+    let listener_of_warnings = keeper.exchanger().listener.clone();
+    let proxy = Proxy {
+        routes: Routes::none(),
+        keepers: vec![keeper],
+        aws_secret: Some(secret),
+        listener: listener_of_warnings,
+        log_requests: false,
+        metrics: Metrics::default(),
+        clock: SystemClock::new(),
+    };
+    Arc::new(proxy).accept(Door::Tcp(listener), Arc::new(GracefulShutdown::new())).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn our_own_names_are_those_of_loopback_at_our_port() {
+        for (host, port, want) in [
+            ("127.0.0.1:8080", Some(8080), true),
+            ("localhost:8080", Some(8080), true),
+            ("[::1]:8080", Some(8080), true),
+            ("localhost", None, true),
+            ("127.0.0.1:81", Some(8080), false),
+            ("evil.example.com:8080", Some(8080), false),
+            ("localhost.evil.com", None, false),
+            ("a b", None, false),
+        ] {
+            assert_eq!(is_ours(host, port), want, "{host}");
+        }
+    }
+}

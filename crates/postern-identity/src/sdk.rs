@@ -1,0 +1,187 @@
+//! What each provider's own tools and SDKs expect in their environment, and can renew by themselves.
+//!
+//! - AWS: the container credentials endpoint, on loopback, with a token of its own.
+//! - Google and Azure: a configuration by which the SDK exchanges the subject token itself, where that is a file.
+//! - All that have a bearer token: the token, and a file that is kept fresh.
+
+use crate::exchange::{Exchanger, gcp_audience};
+use crate::keeper::{Held, Keeper};
+use crate::render::{variable_prefix, variables};
+use postern_config::providers::{Provider, ProviderType};
+use serde_json::json;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::task::JoinHandle;
+use zeroize::Zeroizing;
+
+/// How often it is looked whether there is a newer token.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// What a child gets of one provider. What was made for it goes when this goes.
+#[derive(Debug)]
+pub struct Kit {
+    keeper: Arc<Keeper<Exchanger>>,
+    variables: Vec<(String, Zeroizing<String>)>,
+    directory: Option<PathBuf>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+/// Variables that an SDK would take before ours.
+pub fn in_the_way(provider: &Provider) -> &'static [&'static str] {
+    match provider.r#type {
+        ProviderType::Aws => &[
+            "AWS_ACCESS_KEY_ID",
+            "AWS_SECRET_ACCESS_KEY",
+            "AWS_SESSION_TOKEN",
+            "AWS_PROFILE",
+            "AWS_WEB_IDENTITY_TOKEN_FILE",
+            "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+            "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
+        ],
+        ProviderType::Azure => &["AZURE_CLIENT_SECRET", "AZURE_CLIENT_CERTIFICATE_PATH"],
+        ProviderType::Oauth2 | ProviderType::Ibm | ProviderType::Gcp => &[],
+    }
+}
+
+impl Kit {
+    /// Makes what the provider's SDKs can use.
+    pub async fn prepare(keeper: Arc<Keeper<Exchanger>>, held: &Held) -> io::Result<Self> {
+        let exchanger = keeper.exchanger();
+        let (name, provider) = (exchanger.name.clone(), exchanger.provider.clone());
+        let mut kit = Self { keeper: keeper.clone(), variables: Vec::new(), directory: None, tasks: Vec::new() };
+        if provider.r#type == ProviderType::Aws {
+            kit.serve_aws(&provider).await?;
+        } else {
+            kit.variables = variables(&name, &provider, held);
+            let file = kit.private_file("token")?;
+            if let Some(bearer) = held.credential.bearer() {
+                replace(&file, bearer.access_token.as_bytes())?;
+            }
+            let variable = format!("{}_ACCESS_TOKEN_FILE", variable_prefix(&name));
+            kit.variables.push((variable, Zeroizing::new(file.display().to_string())));
+            kit.tasks.push(tokio::spawn(keep(keeper.clone(), file, held.hash())));
+        }
+        kit.native(&provider)?;
+        kit.tasks.push(tokio::spawn(keeper.keep_fresh()));
+        Ok(kit)
+    }
+
+    /// The provider.
+    pub fn provider(&self) -> &Provider {
+        &self.keeper.exchanger().provider
+    }
+
+    /// The child's variables.
+    pub fn variables(&self) -> &[(String, Zeroizing<String>)] {
+        &self.variables
+    }
+
+    fn private_file(&mut self, name: &str) -> io::Result<PathBuf> {
+        if let Some(directory) = &self.directory {
+            return Ok(directory.join(name));
+        }
+        let mut random = [0; 12];
+        ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut random)
+            .map_err(|_| io::Error::other("there is no randomness"))?;
+        let random: String = random.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"));
+        let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|path| path.is_dir());
+        let directory = runtime.unwrap_or_else(std::env::temp_dir).join(format!("postern-identity-{random}"));
+        std::fs::DirBuilder::new().mode(0o700).create(&directory)?;
+        Ok(self.directory.insert(directory).join(name))
+    }
+
+    /// Where the subject token is a file, SDKs that know federation renew by themselves.
+    fn native(&mut self, provider: &Provider) -> io::Result<()> {
+        let source = self.keeper.exchanger().source();
+        let Some(subject) = source.as_ref().and_then(|source| source.file()).map(|path| path.display().to_string())
+        else {
+            return Ok(());
+        };
+        let plain = |name: &str, value: &str| (name.to_owned(), Zeroizing::new(value.to_owned()));
+        match provider.r#type {
+            ProviderType::Azure => {
+                let authority = provider.endpoint.as_deref().unwrap_or("https://login.microsoftonline.com/");
+                self.variables.extend([
+                    plain("AZURE_TENANT_ID", provider.tenant_id.as_deref().unwrap_or_default()),
+                    plain("AZURE_CLIENT_ID", provider.client_id.as_deref().unwrap_or_default()),
+                    plain("AZURE_FEDERATED_TOKEN_FILE", &subject),
+                    plain("AZURE_AUTHORITY_HOST", authority),
+                ]);
+            }
+            ProviderType::Gcp => {
+                let file = self.private_file("google.json")?;
+                replace(&file, external_account(provider, &subject).to_string().as_bytes())?;
+                self.variables.push(plain("GOOGLE_APPLICATION_CREDENTIALS", &file.display().to_string()));
+            }
+            ProviderType::Oauth2 | ProviderType::Ibm | ProviderType::Aws => {}
+        }
+        Ok(())
+    }
+
+    async fn serve_aws(&mut self, provider: &Provider) -> io::Result<()> {
+        let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await?;
+        let port = listener.local_addr()?.port();
+        let secret = crate::proxy::random_secret().ok_or_else(|| io::Error::other("there is no randomness"))?;
+        let uri = format!("http://127.0.0.1:{port}/aws-credentials/{}", self.keeper.name());
+        self.variables.push(("AWS_CONTAINER_CREDENTIALS_FULL_URI".to_owned(), Zeroizing::new(uri)));
+        self.variables.push(("AWS_CONTAINER_AUTHORIZATION_TOKEN".to_owned(), secret.clone()));
+        if let Some(region) = &provider.region {
+            self.variables.push(("AWS_REGION".to_owned(), Zeroizing::new(region.clone())));
+        }
+        self.tasks.push(tokio::spawn(crate::proxy::serve_aws_only(listener, self.keeper.clone(), secret)));
+        Ok(())
+    }
+}
+
+impl Drop for Kit {
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(JoinHandle::abort);
+        if let Some(directory) = &self.directory {
+            // What cannot be removed holds a token that soon ends, in a directory that only its owner may enter.
+            let _ = std::fs::remove_dir_all(directory);
+        }
+    }
+}
+
+/// Google's configuration of an external account (AIP-4117): nothing in it is secret.
+fn external_account(provider: &Provider, subject: &str) -> serde_json::Value {
+    let sts = provider.endpoint.as_deref().unwrap_or("https://sts.googleapis.com").trim_end_matches('/');
+    let mut value = json!({
+        "type": "external_account",
+        "audience": gcp_audience(provider.workload_identity_provider.as_deref().unwrap_or_default()),
+        "subject_token_type": "urn:ietf:params:oauth:token-type:jwt",
+        "token_url": format!("{sts}/v1/token"),
+        "credential_source": {"file": subject, "format": {"type": "text"}},
+    });
+    if let Some(account) = &provider.service_account {
+        let api = provider.impersonation_endpoint.as_deref().unwrap_or("https://iamcredentials.googleapis.com");
+        let api = api.trim_end_matches('/');
+        value["service_account_impersonation_url"] =
+            format!("{api}/v1/projects/-/serviceAccounts/{account}:generateAccessToken").into();
+    }
+    value
+}
+
+async fn keep(keeper: Arc<Keeper<Exchanger>>, file: PathBuf, mut written: blake3::Hash) {
+    loop {
+        tokio::time::sleep(LOOK).await;
+        let Some(held) = keeper.peek().filter(|held| held.hash() != written) else { continue };
+        let Some(bearer) = held.credential.bearer() else { continue };
+        match replace(&file, bearer.access_token.as_bytes()) {
+            Ok(()) => written = held.hash(),
+            Err(_) => tokio::time::sleep(Duration::from_secs(1)).await,
+        }
+    }
+}
+
+/// Replaces a file of ours whole.
+fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let new = path.with_extension("new");
+    let _ = std::fs::remove_file(&new);
+    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
+    io::Write::write_all(&mut file, bytes)?;
+    std::fs::rename(&new, path)
+}

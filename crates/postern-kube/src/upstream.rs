@@ -1,0 +1,150 @@
+//! An HTTP client for other people's requests: streams both ways, keeps connections, speaks HTTP/2 where the server does.
+
+use crate::connect::CONNECT;
+use crate::resolver::resolver;
+use crate::web::{self, WebError};
+use hyper::rt::{Read, ReadBufCursor, Write};
+use hyper_rustls::HttpsConnectorBuilder;
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::proxy::Tunnel;
+use hyper_util::client::legacy::connect::{Connected, Connection, HttpConnector};
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use kube::Config;
+use kube::client::ConfigExt as _;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tower::util::BoxCloneSyncService;
+use tower::{BoxError, ServiceExt as _};
+
+/// How long a connection that nobody uses is kept; servers commonly close theirs after a minute or more.
+const IDLE: Duration = Duration::from_secs(30);
+
+/// A client for one server. `B` is the body of its requests.
+pub type Upstream<B> = Client<BoxCloneSyncService<http::Uri, Stream, BoxError>, B>;
+
+/// Which versions of HTTP are offered to a server that speaks TLS. Without TLS it is always HTTP/1.1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Versions {
+    /// HTTP/2, else HTTP/1.1.
+    Newest,
+    /// HTTP/1.1 only: what can be upgraded (RFC 9110 section 7.8).
+    Upgradable,
+}
+
+/// A client for the server at `address`, which `certificates` (DER) vouch for, or the platform's. Proxies of the
+/// environment are honoured, as by [`web::Server`]. Sends nothing.
+pub fn client<B>(
+    address: &str,
+    certificates: Option<Vec<Vec<u8>>>,
+    versions: Versions,
+) -> Result<Upstream<B>, WebError>
+where
+    B: http_body::Body + Send + 'static,
+    B::Data: Send,
+{
+    let base = web::base(address)?;
+    let mut config = Config::new(base.clone());
+    config.root_cert = certificates;
+    let unusable =
+        |why: String| WebError::Address { address: address.to_owned(), why };
+    let tls = config.rustls_client_config().map_err(|error| unusable(error.to_string()))?;
+    let mut http = HttpConnector::new_with_resolver(resolver());
+    http.enforce_http(false);
+    http.set_nodelay(true);
+    http.set_connect_timeout(Some(CONNECT));
+    http.set_keepalive(Some(Duration::from_secs(30)));
+    let connector = match web::proxy(&base) {
+        None => secured(tls, versions, http),
+        Some(proxy) if proxy.scheme_str() == Some("http") => {
+            secured(tls, versions, crate::connect::authorized(Tunnel::new(proxy.clone(), http), &proxy))
+        }
+        Some(proxy) => {
+            let inner = Config::new(proxy.clone()).rustls_https_connector_with_connector(http);
+            let inner = inner.map_err(|error| unusable(error.to_string()))?;
+            secured(tls, versions, crate::connect::authorized(Tunnel::new(proxy.clone(), inner), &proxy))
+        }
+    };
+    Ok(Client::builder(TokioExecutor::new())
+        .pool_timer(TokioTimer::new())
+        .pool_idle_timeout(IDLE)
+        .http1_preserve_header_case(false)
+        .build(connector))
+}
+
+type Connector = BoxCloneSyncService<http::Uri, Stream, BoxError>;
+
+fn secured<C>(tls: rustls::ClientConfig, versions: Versions, connector: C) -> Connector
+where
+    C: tower::Service<http::Uri> + Clone + Send + Sync + 'static,
+    C::Response: Connection + Read + Write + Send + Unpin + 'static,
+    C::Future: Send + 'static,
+    C::Error: Into<BoxError>,
+{
+    let builder = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http();
+    match versions {
+        Versions::Newest => boxed(builder.enable_all_versions().wrap_connector(connector)),
+        Versions::Upgradable => boxed(builder.enable_http1().wrap_connector(connector)),
+    }
+}
+
+fn boxed<S>(connector: S) -> Connector
+where
+    S: tower::Service<http::Uri> + Clone + Send + Sync + 'static,
+    S::Response: Connection + Read + Write + Send + Unpin + 'static,
+    S::Error: Into<BoxError>,
+    S::Future: Send + 'static,
+{
+    BoxCloneSyncService::new(connector.map_err(Into::into).map_response(|stream| Stream(Box::new(stream))))
+}
+
+trait Io: Connection + Read + Write + Send + Unpin {}
+impl<T: Connection + Read + Write + Send + Unpin> Io for T {}
+
+/// A connection, whatever it goes through.
+pub struct Stream(Box<dyn Io>);
+
+impl std::fmt::Debug for Stream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Stream")
+    }
+}
+
+impl Connection for Stream {
+    fn connected(&self) -> Connected {
+        self.0.connected()
+    }
+}
+
+impl Read for Stream {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl Write for Stream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.0.is_write_vectored()
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write_vectored(cx, bufs)
+    }
+}

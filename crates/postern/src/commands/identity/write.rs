@@ -1,0 +1,129 @@
+//! `postern identity write`.
+
+use super::{form, keeper, provider};
+use crate::cli::identity::Write as Args;
+use crate::commands::Context;
+use crate::failure::Failure;
+use crate::printer::Printer;
+use postern_identity::exchange::Browser;
+use postern_identity::keeper::Held;
+use std::fs::OpenOptions;
+use std::io::{self, Write as _};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// How often it is looked whether there is a newer one.
+const LOOK: Duration = Duration::from_millis(200);
+
+pub(in crate::commands) async fn run(
+    context: &Context,
+    args: Args,
+    printer: &mut Printer,
+) -> Result<u8, Failure> {
+    let Args { provider: named, to, output, mode, watch, dry_run } = args;
+    let (name, provider) = provider(context, Some(&named))?;
+    let keeper = keeper(context, name, provider, Browser::Start);
+    check(&to)?;
+    if dry_run {
+        printer.note(&format!("{name}: a token would be asked for and written to {} at mode {mode:04o}", to.display()));
+        return Ok(0);
+    }
+    let mut written: Option<Arc<Held>> = None;
+    let failed = |error: &io::Error| {
+        Failure::denied(error, Some(format!("{} is as it was; check the directory and its owner", to.display())))
+    };
+    let held = keeper.credential().await.map_err(|error| Failure::identity(name, &error))?;
+    let mut save = |held: &Arc<Held>, printer: &mut Printer| {
+        if written.as_ref().is_some_and(|written| written.hash() == held.hash()) {
+            return Ok(());
+        }
+        let text = form(output, name, provider, held)?;
+        replace(&to, text.as_bytes(), mode).map_err(|error| failed(&error))?;
+        printer.verbose(&format!("{name}: wrote {}", to.display()));
+        written = Some(held.clone());
+        Ok(())
+    };
+    save(&held, printer)?;
+    if !watch {
+        return Ok(0);
+    }
+    let mut terminate = signal(SignalKind::terminate()).map_err(|error| Failure::denied(&error, None))?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| Failure::denied(&error, None))?;
+    tokio::spawn(keeper.clone().keep_fresh());
+    let mut look = tokio::time::interval(LOOK);
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => return Ok(0),
+            _ = interrupt.recv() => return Ok(0),
+            _ = look.tick() => {}
+        }
+        if let Some(held) = keeper.peek()
+            && let Err(failure) = save(&held, printer)
+        {
+            // The old file is whole; the disk may have room again.
+            printer.failure(&failure);
+            tokio::time::sleep(Duration::from_secs(5)).await;
+        }
+    }
+}
+
+/// What can be known before anything is asked for.
+fn check(to: &Path) -> Result<(), Failure> {
+    let usage = |message: String, hint: &str| Err(Failure::usage(message, Some(hint.to_owned())));
+    if to.is_dir() {
+        return usage(format!("--to {}: this is a directory", to.display()), "name a file in it");
+    }
+    match to.parent().filter(|parent| !parent.as_os_str().is_empty() && !parent.is_dir()) {
+        Some(parent) => usage(format!("--to {}: there is no directory {}", to.display(), parent.display()), "make it first"),
+        None => Ok(()),
+    }
+}
+
+/// Replaces a file whole: who reads it sees the old one or the new one.
+fn replace(to: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    let name = to.file_name().ok_or_else(|| io::Error::other("it names no file"))?;
+    let mut temporary = std::ffi::OsString::from(".");
+    temporary.push(name);
+    temporary.push(format!(".{}.new", std::process::id()));
+    let temporary = to.with_file_name(temporary);
+    let named = |path: &Path, error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&temporary)
+        .map_err(|error| named(&temporary, error))?;
+    let written = file
+        .write_all(bytes)
+        // Not by the mode of opening: a umask takes from that.
+        .and_then(|()| file.set_permissions(std::fs::Permissions::from_mode(mode)))
+        .and_then(|()| file.sync_all())
+        .and_then(|()| std::fs::rename(&temporary, to));
+    if let Err(error) = written {
+        let _ = std::fs::remove_file(&temporary);
+        return Err(named(to, error));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_replaced_whole_at_its_mode_and_nothing_else_is_left() {
+        let directory = tempfile::tempdir().unwrap();
+        let to = directory.path().join("token");
+        for (text, mode) in [("one", 0o600), ("two", 0o640)] {
+            replace(&to, text.as_bytes(), mode).unwrap();
+            assert_eq!(std::fs::read_to_string(&to).unwrap(), text);
+            assert_eq!(to.metadata().unwrap().permissions().mode() & 0o777, mode);
+        }
+        std::fs::create_dir(directory.path().join("d")).unwrap();
+        assert!(replace(&directory.path().join("d"), b"x", 0o600).is_err());
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 2);
+    }
+}

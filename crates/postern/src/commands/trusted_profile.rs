@@ -1,0 +1,62 @@
+//! The provider that may trust the ops pod, as the config and the credentials have it.
+
+use super::{Context, credentials};
+use crate::cli::ops::TrustedProfile;
+use crate::failure::Failure;
+use crate::printer::Printer;
+use postern_identity::ibm::{self, Ibm};
+use postern_ops::identity::{self, Identity, Mode};
+use postern_secret::Secret;
+use postern_secret::credential::Credential;
+use postern_secret::resolve::Resolved;
+
+/// IBM Cloud as the config describes it.
+fn ibm(context: &Context, key: Secret) -> Result<Ibm, Failure> {
+    let postern_config::Ibm { cluster, region, iam_endpoint, containers_endpoint, api_endpoint } =
+        context.config.ibm.clone();
+    let workspace = context.config.workspace.clone();
+    let settings =
+        ibm::Settings { workspace, cluster, region, iam_endpoint, containers_endpoint, api_endpoint };
+    Ok(Ibm::new(settings, key)?)
+}
+
+/// What `ops install --trusted-profile` comes to, with the credentials that were found.
+pub(super) async fn obtain(
+    context: &Context,
+    flag: Option<TrustedProfile>,
+    found: &[(Credential, Secret)],
+    dry_run: bool,
+    printer: &mut Printer,
+) -> Result<Option<Identity>, Failure> {
+    let key =
+        found.iter().find(|(credential, _)| credential.name == ibm::CREDENTIAL).map(|(_, secret)| secret);
+    let mode = match (flag, key) {
+        (Some(TrustedProfile::Off), _) | (None, None) => Mode::Off,
+        (Some(TrustedProfile::On), _) => Mode::On,
+        (Some(TrustedProfile::Auto) | None, _) => Mode::Auto,
+    };
+    match (mode, key) {
+        (Mode::Off, _) => Ok(None),
+        (Mode::Auto, None) => {
+            printer.verbose(&format!("no trusted profile: {} was not found", ibm::CREDENTIAL));
+            Ok(None)
+        }
+        (Mode::On, None) => Err(Failure::usage(
+            format!("--trusted-profile=on takes an IBM Cloud API key, and {} was not found", ibm::CREDENTIAL),
+            Some(format!("export {}=…, or put it into the config or the keychain", ibm::CREDENTIAL)),
+        )),
+        (_, Some(key)) => {
+            let provider = ibm(context, key.clone())?;
+            Ok(identity::obtain(mode, &provider, dry_run, printer).await?)
+        }
+    }
+}
+
+/// IBM Cloud for taking a grant away; the inner error says in words why it cannot be asked.
+pub(super) fn provider(context: &Context, printer: &mut Printer) -> Result<Result<Ibm, String>, Failure> {
+    let found = credentials::from_flags(context, &[], printer)?;
+    match found.into_iter().next() {
+        Some(Resolved { credential: _, secret, from: _ }) => ibm(context, secret).map(Ok),
+        None => Ok(Err(format!("{} was not found", ibm::CREDENTIAL))),
+    }
+}
