@@ -16,8 +16,11 @@ mod token_endpoint;
 pub use aws::AwsCredential;
 pub(crate) use gcp::audience as gcp_audience;
 pub use discovery::Metadata;
+pub(crate) use discovery::discover as discover_at;
+pub(crate) use refusal::skew;
 pub use person::{Browser, Person};
 pub use refusal::Refusal;
+pub(crate) use token_endpoint::split;
 
 use crate::source::{Source, SourceError, SubjectToken};
 use postern_config::providers::{Provider, ProviderType};

@@ -9,15 +9,19 @@
 //! on disk where that was asked for.
 
 mod call;
+pub mod doctor;
 pub mod exchange;
 pub mod ibm;
+pub mod issuer;
 pub mod jwt;
 pub mod keeper;
 pub mod proxy;
 pub mod render;
 pub mod sdk;
+pub mod setup;
 pub mod source;
 pub mod trust;
+pub mod workload;
 
 pub use call::CallError;
 pub use trust::{ANNOTATIONS, Grant, PodIdentity, Provider, Subject, TrustError, grant_of};

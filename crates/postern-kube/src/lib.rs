@@ -8,6 +8,7 @@ mod error;
 pub mod exec;
 pub mod pods;
 pub mod portforward;
+pub mod raw;
 mod resolver;
 pub mod tokens;
 pub mod upstream;

@@ -38,10 +38,13 @@ pub const PROVISIONED_AT: &str = "postern.dev/provisioned-at";
 /// Which namespaces the ServiceAccount was given access to.
 pub const CLUSTER_ACCESS: &str = "postern.dev/cluster-access";
 
+/// Where the image lies that holds nothing but this program.
+pub const PROGRAM_REPOSITORY: &str = "ghcr.io/postern-dev/postern";
+
 /// The image of this release: its tag is the program's version, and `dev` for a development build.
-pub fn default_image(version: &str) -> String {
+pub fn default_image(repository: &str, version: &str) -> String {
     let tag = if version.contains("-dev") { "dev" } else { version };
-    format!("{IMAGE_REPOSITORY}:{tag}")
+    format!("{repository}:{tag}")
 }
 
 /// `image` as it is named behind a mirror: the mirror takes the place of the registry's host.
@@ -65,7 +68,7 @@ mod tests {
 
     #[test]
     fn a_release_names_its_own_image() {
-        assert_eq!(default_image("1.2.3"), "ghcr.io/postern-dev/postern-ops:1.2.3");
-        assert_eq!(default_image("1.3.0-dev"), "ghcr.io/postern-dev/postern-ops:dev");
+        assert_eq!(default_image(IMAGE_REPOSITORY, "1.2.3"), "ghcr.io/postern-dev/postern-ops:1.2.3");
+        assert_eq!(default_image(IMAGE_REPOSITORY, "1.3.0-dev"), "ghcr.io/postern-dev/postern-ops:dev");
     }
 }

@@ -108,6 +108,12 @@ pub(crate) enum Command {
     /// Print the reference of all commands as Markdown
     #[command(hide = true)]
     Reference,
+    /// Copy this program to a path: how it gets into a pod's volume from an image without a shell
+    #[command(hide = true, name = "__install")]
+    InstallSelf {
+        /// Where to
+        to: PathBuf,
+    },
     /// The supervisor of local runs
     #[command(hide = true, name = "__agent")]
     Agent,

@@ -92,6 +92,7 @@ fn dispatch(global: Global, command: Command, printer: &mut Printer) -> Result<u
             printer.raw(&reference::markdown(Cli::command()));
             return Ok(0);
         }
+        Command::InstallSelf { to } => return identity::manifest::install(&to),
         Command::ConfigSchema => {
             printer.raw(&postern_config::schema());
             return Ok(0);
@@ -118,8 +119,16 @@ fn dispatch(global: Global, command: Command, printer: &mut Printer) -> Result<u
             Command::Identity(Identity::Exec(args)) => identity::exec::run(&context, args, printer).await,
             Command::Identity(Identity::Write(args)) => identity::write::run(&context, args, printer).await,
             Command::Identity(Identity::Proxy(args)) => identity::proxy::run(&context, args, printer).await,
+            Command::Identity(Identity::Doctor(args)) => identity::doctor::run(&context, &args, printer).await,
+            Command::Identity(Identity::Manifest(args)) => identity::manifest::run(&context, args, printer),
+            Command::Identity(Identity::Trust(args)) => identity::trust::run(&context, args, printer).await,
+            Command::Identity(Identity::Issuer(args)) => identity::issuer::run(&context, args, printer).await,
             Command::Identity(Identity::Status(args)) => identity::status::run(&context, &args, printer),
-            Command::Completions { .. } | Command::ConfigSchema | Command::Reference | Command::Agent => Ok(0),
+            Command::Completions { .. }
+            | Command::ConfigSchema
+            | Command::InstallSelf { .. }
+            | Command::Reference
+            | Command::Agent => Ok(0),
         }
     });
     // A thread may be waiting in a read of our stdin; nothing is lost by not waiting for it.

@@ -1,14 +1,14 @@
 //! Where tokens, secrets and signatures come from.
 
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
 /// Where a projected token is mounted unless the configuration says otherwise.
 pub const DEFAULT_TOKEN_PATH: &str = "/var/run/secrets/tokens/oauth2/token";
 
 /// A token that somebody else issued. It is read at every exchange and never kept.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TokenSource {
     /// What kind of source.
@@ -28,7 +28,7 @@ pub struct TokenSource {
 }
 
 /// What kind of source.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum SourceKind {
     /// A projected `ServiceAccount` token, kept fresh by the kubelet.
@@ -58,7 +58,7 @@ impl SourceKind {
 }
 
 /// Where a secret is. One of the two.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SecretSource {
     /// The file that holds it; a final newline is not part of it.
@@ -68,7 +68,7 @@ pub struct SecretSource {
 }
 
 /// A client's statement about itself: somebody else's token, or one that it signs.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ClientAssertion {
     /// What kind.
@@ -94,7 +94,7 @@ pub struct ClientAssertion {
 }
 
 /// What kind of client assertion.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum AssertionKind {
     /// A projected `ServiceAccount` token.
@@ -112,7 +112,7 @@ pub enum AssertionKind {
 }
 
 /// How an assertion is signed (RFC 7518 section 3.1).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum SigningAlgorithm {
     /// RSA PKCS #1 with SHA-256.
     RS256,

@@ -19,7 +19,7 @@ pub(super) fn parameter(name: &str, value: impl Into<String>) -> (String, Zeroiz
 }
 
 /// Splits an address into what a server is made of and what a request names.
-pub(super) fn split(url: &str) -> (&str, &str) {
+pub(crate) fn split(url: &str) -> (&str, &str) {
     let start = url.find("://").map_or(0, |at| at + 3);
     match url[start..].find('/') {
         Some(at) => url.split_at(start + at),

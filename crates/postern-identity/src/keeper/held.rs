@@ -3,6 +3,7 @@
 use super::Moment;
 use crate::call::jitter;
 use crate::exchange::{Credential, Issued};
+use http::HeaderValue;
 use std::time::Duration;
 use zeroize::Zeroizing;
 
@@ -19,15 +20,22 @@ pub struct Held {
     /// How long it lives from then; unknown when the provider did not say.
     pub lifetime: Option<Duration>,
     renew_at: Duration,
+    header: Option<HeaderValue>,
 }
 
 impl Held {
-    pub(super) fn new(issued: Issued, obtained: Moment) -> Self {
+    pub(crate) fn new(issued: Issued, obtained: Moment) -> Self {
         let Issued { credential, lifetime } = issued;
         // Between 75 and 80 % of its life, so that many who started together do not renew together.
         let whole = lifetime.unwrap_or_default();
         let renew_at = whole.mul_f64(0.8).saturating_sub(jitter(whole / 20));
-        Self { credential, obtained, lifetime, renew_at }
+        let header = credential.bearer().and_then(|bearer| {
+            let text = Zeroizing::new(format!("Bearer {}", *bearer.access_token));
+            let mut value = HeaderValue::try_from(text.as_str()).ok()?;
+            value.set_sensitive(true);
+            Some(value)
+        });
+        Self { credential, obtained, lifetime, renew_at, header }
     }
 
     /// Ten seconds; a fifth of lives that are shorter than fifty.
@@ -55,6 +63,11 @@ impl Held {
     /// How long until the provider takes it for ended; `None` when that is unknown.
     pub fn ends_in(&self, now: Moment) -> Option<Duration> {
         Some(self.lifetime?.saturating_sub(now.since(self.obtained)?))
+    }
+
+    /// The `Authorization` that it makes, where it is a bearer token.
+    pub fn header(&self) -> Option<&HeaderValue> {
+        self.header.as_ref()
     }
 
     /// What tells it from others without being it.

@@ -99,10 +99,7 @@ fn copy(head: &Parts) -> Parts {
 }
 
 fn authorized(mut head: Parts, body: Passing, held: &Held) -> Option<Request<Passing>> {
-    let token = &held.credential.bearer()?.access_token;
-    let mut value = HeaderValue::try_from(format!("Bearer {}", **token)).ok()?;
-    value.set_sensitive(true);
-    head.headers.insert(AUTHORIZATION, value);
+    head.headers.insert(AUTHORIZATION, held.header()?.clone());
     Some(Request::from_parts(head, body))
 }
 

@@ -224,6 +224,10 @@ impl Routes {
 
 /// Whether a path has segments that lead elsewhere, written plainly or in percent.
 fn climbs(path: &str) -> bool {
+    // Nearly all paths.
+    if !path.bytes().any(|byte| matches!(byte, b'.' | b'%')) {
+        return false;
+    }
     path.split(['/', '\\']).any(|segment| {
         let plain = segment.replace("%2e", ".").replace("%2E", ".");
         let end = plain.split(['%', ';']).next().unwrap_or_default();

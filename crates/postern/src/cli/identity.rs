@@ -1,7 +1,7 @@
 //! `postern identity …`.
 
 use super::{Output, outputs};
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -15,6 +15,17 @@ pub(crate) enum Identity {
     Write(Write),
     /// Serve the providers' APIs on loopback, with the Authorization header added: a sidecar for unmodified clients
     Proxy(Proxy),
+    /// Walk the chain from the mounted token to a credential and name the broken link; exit 1 when there is one
+    Doctor(Doctor),
+    /// Print manifests of a workload that gets its credentials this way
+    #[command(subcommand)]
+    Manifest(Manifest),
+    /// Print what a provider must be told to trust a ServiceAccount of this cluster
+    #[command(subcommand)]
+    Trust(Trust),
+    /// Show, publish and compare the documents of this cluster's issuer
+    #[command(subcommand)]
+    Issuer(Issuer),
     /// Show each provider's source, audience and what is kept of its tokens; asks nobody
     Status(Status),
 }
@@ -126,5 +137,213 @@ fn mode(text: &str) -> Result<u32, String> {
         Some(mode) if mode & 0o022 == 0 => Ok(mode),
         Some(_) => Err("others may not write it".to_owned()),
         None => Err("write it as 0600 or 0640".to_owned()),
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Doctor {
+    /// One provider only
+    pub(crate) provider: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Manifest {
+    /// A CronJob
+    Cronjob {
+        /// When, in cron syntax
+        #[arg(long, value_name = "CRON")]
+        schedule: String,
+        /// In which time zone
+        #[arg(long, value_name = "ZONE", default_value = "Etc/UTC")]
+        time_zone: String,
+        #[command(flatten)]
+        workload: Workload,
+    },
+    /// A Job
+    Job {
+        #[command(flatten)]
+        workload: Workload,
+    },
+    /// A Deployment
+    Deployment {
+        /// How many pods
+        #[arg(long, value_name = "N", default_value_t = 1)]
+        replicas: u32,
+        #[command(flatten)]
+        workload: Workload,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Workload {
+    /// The workload's name
+    pub(crate) name: String,
+    /// The container's image
+    #[arg(long, value_name = "IMAGE")]
+    pub(crate) image: String,
+    /// Its namespace
+    #[arg(short, long, value_name = "NAMESPACE", default_value = "default")]
+    pub(crate) namespace: String,
+    /// The ServiceAccount that is made for it [default: the workload's name]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) service_account: Option<String>,
+    /// A provider of the config; repeatable [default: all]
+    #[arg(long = "provider", value_name = "PROVIDER")]
+    pub(crate) providers: Vec<String>,
+    /// How the container gets at the credentials
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) way: Way,
+    /// The image that holds postern [default: the one of this release]
+    #[arg(long, value_name = "IMAGE")]
+    pub(crate) postern_image: Option<String>,
+    /// The container's command and its arguments
+    #[arg(last = true, value_name = "CMD")]
+    pub(crate) command: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Way {
+    /// `identity proxy` beside it, as a native sidecar
+    #[default]
+    Sidecar,
+    /// `identity exec` around its command
+    Exec,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Subject {
+    /// Whom it is to trust
+    #[arg(long, value_name = "NAMESPACE/NAME", value_parser = service_account)]
+    pub(crate) service_account: (String, String),
+    /// An audience other than the provider's usual one
+    #[arg(long, value_name = "AUDIENCE")]
+    pub(crate) audience: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Trust {
+    /// An OIDC provider and a role whose trust policy pins :sub and :aud
+    Aws {
+        #[command(flatten)]
+        subject: Subject,
+        /// The account's number
+        #[arg(long, value_name = "NUMBER", default_value = "ACCOUNT_ID")]
+        account: String,
+        /// The role's name [default: NAMESPACE-NAME]
+        #[arg(long, value_name = "NAME")]
+        role: Option<String>,
+    },
+    /// A trusted profile, linked to the ServiceAccount; takes `ibm.cluster` of the config
+    Ibm {
+        #[command(flatten)]
+        subject: Subject,
+        /// The cluster's CRN [default: `ibm.cluster` of the config]
+        #[arg(long, value_name = "CRN")]
+        cluster: Option<String>,
+        /// The cluster is OpenShift (ROKS)
+        #[arg(long)]
+        openshift: bool,
+        /// The profile's name [default: NAMESPACE-NAME]
+        #[arg(long, value_name = "NAME")]
+        profile: Option<String>,
+    },
+    /// A workload identity pool with a provider, and who may act as a service account
+    Gcp {
+        #[command(flatten)]
+        subject: Subject,
+        /// The project's number
+        #[arg(long, value_name = "NUMBER", default_value = "PROJECT_NUMBER")]
+        project_number: String,
+        /// The pool's name
+        #[arg(long, value_name = "NAME", default_value = "kubernetes")]
+        pool: String,
+        /// The provider's name in the pool
+        #[arg(long, value_name = "NAME", default_value = "cluster")]
+        provider: String,
+        /// The service account that it may act as
+        #[arg(long, value_name = "EMAIL")]
+        impersonate: Option<String>,
+    },
+    /// A federated credential of an app registration
+    Azure {
+        #[command(flatten)]
+        subject: Subject,
+        /// The tenant
+        #[arg(long, value_name = "ID", default_value = "TENANT_ID")]
+        tenant: String,
+        /// The app registration's client id
+        #[arg(long, value_name = "ID", default_value = "CLIENT_ID")]
+        client: String,
+    },
+    /// An identity provider and a client of a realm
+    Keycloak {
+        #[command(flatten)]
+        subject: Subject,
+        /// The realm's address, such as https://auth.example.com/realms/prod
+        #[arg(long, value_name = "URL")]
+        realm: String,
+        /// The client's name [default: NAMESPACE-NAME]
+        #[arg(long, value_name = "NAME")]
+        client: Option<String>,
+    },
+    /// A connector and a client
+    Dex {
+        #[command(flatten)]
+        subject: Subject,
+        /// Dex's issuer, such as https://dex.example.com
+        #[arg(long, value_name = "URL")]
+        issuer: String,
+        /// The connector's id
+        #[arg(long, value_name = "ID", default_value = "kubernetes")]
+        connector: String,
+        /// The client's id [default: NAMESPACE-NAME]
+        #[arg(long, value_name = "ID")]
+        client: Option<String>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Issuer {
+    /// Show the issuer, where its keys are said to be, and the keys
+    Show,
+    /// Write the discovery document and the keys below a directory, for publishing at the issuer's address
+    Mirror(Mirror),
+    /// Compare the cluster's keys with those that are published; exit 1 when they differ
+    Diff {
+        /// Where to look in place of the issuer's own address
+        #[arg(long, value_name = "URL")]
+        at: Option<String>,
+        /// A file of PEM certificates that vouch for that server
+        #[arg(long, value_name = "FILE")]
+        ca_file: Option<PathBuf>,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Mirror {
+    /// The directory
+    #[arg(long, value_name = "DIR")]
+    pub(crate) to: PathBuf,
+    /// Stay, and write them again when they change
+    #[arg(long)]
+    pub(crate) watch: bool,
+    /// How often to look with --watch
+    #[arg(long, value_name = "DURATION", value_parser = super::duration, default_value = "60s")]
+    pub(crate) interval: std::time::Duration,
+    /// Say what would be written, and write nothing
+    #[arg(long, conflicts_with = "watch")]
+    pub(crate) dry_run: bool,
+}
+
+fn service_account(text: &str) -> Result<(String, String), String> {
+    let allowed = |part: &str| {
+        (1..=253).contains(&part.len())
+            && part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'.'))
+    };
+    match text.split_once('/') {
+        Some((namespace, name)) if allowed(namespace) && allowed(name) => {
+            Ok((namespace.to_owned(), name.to_owned()))
+        }
+        _ => Err("write it as NAMESPACE/NAME".to_owned()),
     }
 }

@@ -1,8 +1,12 @@
 //! `postern identity …`: providers of the config and their keepers.
 
+pub(super) mod doctor;
 pub(super) mod exec;
+pub(super) mod issuer;
+pub(super) mod manifest;
 pub(super) mod proxy;
 pub(super) mod status;
+pub(super) mod trust;
 pub(super) mod write;
 
 use super::Context;

@@ -66,7 +66,7 @@ pub(super) async fn run(context: &Context, args: Args, printer: &mut Printer) ->
 pub(super) fn defaults(context: &Context, image: Option<String>) -> Settings {
     // What is named in full is taken as it is; the mirror is for the name that we choose.
     let image = image.or_else(|| context.config.image.clone()).unwrap_or_else(|| {
-        let image = names::default_image(env!("CARGO_PKG_VERSION"));
+        let image = names::default_image(names::IMAGE_REPOSITORY, env!("CARGO_PKG_VERSION"));
         match &context.config.image_mirror {
             Some(mirror) => names::mirrored(&image, mirror),
             None => image,

@@ -1,0 +1,284 @@
+//! A cluster's issuer: what the cluster says of it, what is published, and whether both agree.
+//!
+//! A provider outside reads `ISSUER/.well-known/openid-configuration` and the keys that it names. A self-managed
+//! cluster's issuer is often an address that nobody outside can reach; then both documents are published elsewhere, and
+//! the issuer is set to that place (KEP-1393).
+
+use crate::call::persistent;
+use crate::exchange::{ExchangeError, server, split};
+use http::{Request, header};
+use postern_kube::{Cluster, KubeError, raw};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+
+/// Where the discovery document stands below the issuer.
+pub const DOCUMENT: &str = ".well-known/openid-configuration";
+/// Where the keys stand, as the API server has it and as we publish them.
+pub const KEYS: &str = "openid/v1/jwks";
+
+/// An issuer's two documents.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Documents {
+    /// The discovery document.
+    pub discovery: Value,
+    /// The keys (a JWK set).
+    pub keys: Value,
+}
+
+/// A public key, as far as people need to know it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Key {
+    /// Its id.
+    pub kid: String,
+    /// How it signs.
+    #[serde(default)]
+    pub alg: String,
+    /// Its kind.
+    #[serde(default)]
+    pub kty: String,
+}
+
+/// The documents cannot be had, or are none.
+#[derive(Debug, thiserror::Error)]
+pub enum IssuerError {
+    /// The cluster did not give them.
+    #[error(transparent)]
+    Cluster(#[from] KubeError),
+    /// Whoever publishes them did not.
+    #[error(transparent)]
+    Published(#[from] ExchangeError),
+    /// They are not what they should be.
+    #[error("{what}: {why}")]
+    Invalid {
+        /// Which document.
+        what: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A copy cannot be written.
+    #[error("writing {}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+fn json(what: &str, bytes: &[u8]) -> Result<Value, IssuerError> {
+    let invalid = || IssuerError::Invalid { what: what.to_owned(), why: "it is no JSON object".to_owned() };
+    serde_json::from_slice::<Value>(bytes).ok().filter(Value::is_object).ok_or_else(invalid)
+}
+
+/// What the cluster says. Any signed-in user may ask (`system:service-account-issuer-discovery`).
+pub async fn of_cluster(cluster: &Cluster) -> Result<Documents, IssuerError> {
+    let discovery = raw::get(cluster, &format!("/{DOCUMENT}")).await?;
+    let keys = raw::get(cluster, &format!("/{KEYS}")).await?;
+    let documents = Documents {
+        discovery: json("the cluster's discovery document", &discovery)?,
+        keys: json("the cluster's keys", &keys)?,
+    };
+    documents.check()?;
+    Ok(documents)
+}
+
+/// What is published at an issuer's address, or at `at` in its place.
+pub async fn published(issuer: &str, at: Option<&str>, ca_file: Option<&PathBuf>) -> Result<Documents, IssuerError> {
+    let base = at.unwrap_or(issuer).trim_end_matches('/');
+    let address = format!("{base}/{DOCUMENT}");
+    let discovery = json(&address, &fetch(&address, ca_file).await?)?;
+    let invalid = |why: String| IssuerError::Invalid { what: address.clone(), why };
+    if discovery["issuer"] != issuer {
+        return Err(invalid(format!("its issuer is {}, not {issuer:?}", discovery["issuer"])));
+    }
+    let keys_at = discovery["jwks_uri"].as_str().ok_or_else(|| invalid("it names no jwks_uri".to_owned()))?;
+    // Looked at elsewhere, the keys are elsewhere too.
+    let keys_at = match at {
+        Some(_) => keys_at.strip_prefix(issuer.trim_end_matches('/')).map_or(keys_at.to_owned(), |rest| format!("{base}{rest}")),
+        None => keys_at.to_owned(),
+    };
+    let keys = json(&keys_at, &fetch(&keys_at, ca_file).await?)?;
+    let documents = Documents { discovery, keys };
+    documents.check()?;
+    Ok(documents)
+}
+
+async fn fetch(address: &str, ca_file: Option<&PathBuf>) -> Result<Vec<u8>, ExchangeError> {
+    let wrong = |why: String| ExchangeError::Answer { server: address.to_owned(), why };
+    let (base, path) = split(address);
+    let request = Request::get(path)
+        .header(header::ACCEPT, "application/json, application/jwk-set+json")
+        .body(Vec::new())
+        .map_err(|error| wrong(error.to_string()))?;
+    let answer = persistent(&server(base, ca_file)?, &request, |_| false).await;
+    let answer = answer
+        .map_err(|source| ExchangeError::Web { attempt: format!("reading {address}"), source })?;
+    match answer.status {
+        200 => Ok(answer.body),
+        status => Err(wrong(format!("HTTP status {status}"))),
+    }
+}
+
+impl Documents {
+    /// Who the issuer says it is.
+    pub fn issuer(&self) -> &str {
+        self.discovery["issuer"].as_str().unwrap_or_default()
+    }
+
+    /// Where it says its keys are.
+    pub fn jwks_uri(&self) -> &str {
+        self.discovery["jwks_uri"].as_str().unwrap_or_default()
+    }
+
+    /// Its keys, by their ids.
+    pub fn keys(&self) -> Vec<Key> {
+        let all = self.keys["keys"].as_array().cloned().unwrap_or_default();
+        all.into_iter().filter_map(|key| serde_json::from_value(key).ok()).collect()
+    }
+
+    fn check(&self) -> Result<(), IssuerError> {
+        let invalid = |what: &str, why: &str| {
+            Err(IssuerError::Invalid { what: what.to_owned(), why: why.to_owned() })
+        };
+        if self.issuer().is_empty() {
+            return invalid("the discovery document", "it names no issuer");
+        }
+        if self.keys().is_empty() {
+            return invalid("the keys", "there is none that has an id");
+        }
+        // A private key here would be the cluster's own.
+        let private = self.keys["keys"].as_array().into_iter().flatten().any(|key| key.get("d").is_some());
+        if private { invalid("the keys", "there is a private one among them") } else { Ok(()) }
+    }
+
+    /// The same, to be published at the issuer's own address: the keys stand beside the document, and nothing else of
+    /// the cluster is told.
+    pub fn for_publishing(&self) -> Documents {
+        let mut discovery = self.discovery.clone();
+        discovery["jwks_uri"] = format!("{}/{KEYS}", self.issuer().trim_end_matches('/')).into();
+        Documents { discovery, keys: self.keys.clone() }
+    }
+
+    /// Why a provider outside cannot read them where they are said to be, when that is plain to see.
+    pub fn unreachable_outside(&self) -> Option<String> {
+        let issuer = self.issuer();
+        let host = split(issuer).0.split("://").nth(1).unwrap_or_default();
+        let name = host.split(':').next().unwrap_or_default();
+        let inside = name.ends_with(".svc") || name.ends_with(".cluster.local") || name.ends_with(".local");
+        let private = name == "localhost"
+            || name.parse::<std::net::Ipv4Addr>().is_ok_and(|ip| ip.is_private() || ip.is_loopback());
+        (inside || private || !issuer.starts_with("https://")).then(|| {
+            format!(
+                "{issuer} cannot be reached from outside the cluster: publish a copy (`postern identity issuer mirror`) and \
+                 set the API server's --service-account-issuer to its address, or give the provider the keys themselves"
+            )
+        })
+    }
+}
+
+/// How what is published differs from what the cluster says.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Difference {
+    /// Keys that the cluster signs with or will, and that are not published: tokens signed by them are refused.
+    pub missing: Vec<Key>,
+    /// Keys that are published and no longer the cluster's: whoever has their private half can still make tokens.
+    pub surplus: Vec<Key>,
+}
+
+impl Difference {
+    /// Compares by the keys' whole content: an id may be used again.
+    pub fn between(cluster: &Documents, published: &Documents) -> Self {
+        let without = |one: &Documents, other: &Documents| {
+            let known = other.keys["keys"].as_array().cloned().unwrap_or_default();
+            let material = |key: &Value| json!([key["kid"], key["n"], key["e"], key["x"], key["y"], key["crv"]]);
+            let known: Vec<Value> = known.iter().map(material).collect();
+            let all = one.keys["keys"].as_array().cloned().unwrap_or_default();
+            let left = all.into_iter().filter(|key| !known.contains(&material(key)));
+            left.filter_map(|key| serde_json::from_value(key).ok()).collect()
+        };
+        Self { missing: without(cluster, published), surplus: without(published, cluster) }
+    }
+
+    /// Whether both agree.
+    pub fn is_none(&self) -> bool {
+        self.missing.is_empty() && self.surplus.is_empty()
+    }
+}
+
+/// Writes the two documents below a directory, the keys first: a document must never name keys that are not there.
+/// Returns the files that changed.
+pub fn write(documents: &Documents, directory: &Path, dry_run: bool) -> Result<Vec<PathBuf>, IssuerError> {
+    let mut changed = Vec::new();
+    for (name, value) in [(KEYS, &documents.keys), (DOCUMENT, &documents.discovery)] {
+        let path = directory.join(name);
+        let failed = |source| IssuerError::Write { path: path.clone(), source };
+        let text = serde_json::to_string_pretty(value).unwrap_or_default() + "\n";
+        if std::fs::read(&path).is_ok_and(|found| found == text.as_bytes()) {
+            continue;
+        }
+        if !dry_run {
+            let parent = path.parent().unwrap_or(directory);
+            std::fs::create_dir_all(parent).map_err(failed)?;
+            let new = parent.join(format!(".{}.new", std::process::id()));
+            let done = std::fs::write(&new, text.as_bytes())
+                .and_then(|()| std::fs::File::open(&new)?.sync_all())
+                .and_then(|()| std::fs::rename(&new, &path));
+            if done.is_err() {
+                let _ = std::fs::remove_file(&new);
+            }
+            done.map_err(failed)?;
+        }
+        changed.push(path);
+    }
+    Ok(changed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn documents(issuer: &str, kids: &[&str]) -> Documents {
+        let keys: Vec<_> =
+            kids.iter().map(|kid| json!({"kid": kid, "kty": "RSA", "alg": "RS256", "n": kid, "e": "AQAB"})).collect();
+        Documents {
+            discovery: json!({"issuer": issuer, "jwks_uri": "https://10.0.0.1:6443/openid/v1/jwks"}),
+            keys: json!({"keys": keys}),
+        }
+    }
+
+    #[test]
+    fn a_copy_names_keys_beside_itself_and_changes_only_when_they_do() {
+        let directory = tempfile::tempdir().unwrap();
+        let first = documents("https://issuer.example.com/prod/", &["a"]).for_publishing();
+        assert_eq!(first.jwks_uri(), "https://issuer.example.com/prod/openid/v1/jwks");
+        assert_eq!(write(&first, directory.path(), true).unwrap().len(), 2);
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
+        assert_eq!(write(&first, directory.path(), false).unwrap().len(), 2);
+        assert!(write(&first, directory.path(), false).unwrap().is_empty());
+        let rotated = documents("https://issuer.example.com/prod/", &["a", "b"]).for_publishing();
+        assert_eq!(write(&rotated, directory.path(), false).unwrap(), [directory.path().join(KEYS)]);
+    }
+
+    #[test]
+    fn keys_are_compared_by_what_they_are() {
+        let difference = Difference::between(&documents("i", &["a", "b"]), &documents("i", &["b", "c"]));
+        let ids = |keys: &[Key]| keys.iter().map(|key| key.kid.clone()).collect::<Vec<_>>();
+        assert_eq!((ids(&difference.missing), ids(&difference.surplus)), (vec!["a".to_owned()], vec!["c".to_owned()]));
+        let mut other = documents("i", &["a"]);
+        other.keys["keys"][0]["n"] = "another".into();
+        assert!(!Difference::between(&documents("i", &["a"]), &other).is_none());
+    }
+
+    #[test]
+    fn an_issuer_inside_and_a_private_key_are_told() {
+        assert!(documents("https://kubernetes.default.svc", &["a"]).unreachable_outside().is_some());
+        assert!(documents("https://10.1.2.3", &["a"]).unreachable_outside().is_some());
+        assert!(documents("https://oidc.eks.eu-central-1.amazonaws.com/id/X", &["a"]).unreachable_outside().is_none());
+        let mut private = documents("https://a", &["a"]);
+        private.keys["keys"][0]["d"] = "secret".into();
+        assert!(private.check().unwrap_err().to_string().contains("private"));
+        assert!(documents("https://a", &[]).check().is_err());
+    }
+}

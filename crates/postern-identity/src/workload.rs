@@ -1,0 +1,337 @@
+//! Complete workloads that get credentials by a projected token: manifests to apply, or to learn from.
+//!
+//! A `ServiceAccount` without any right, a projected token for each provider's audience, the configuration, and either a
+//! native sidecar (KEP-753) that serves the APIs on loopback, or a wrapper that starts the command with credentials.
+
+use postern_config::providers::{ClientAssertion, Provider, ProviderType, SourceKind, TokenSource};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+/// Where tokens are mounted, a directory for each provider.
+const TOKENS: &str = "/var/run/secrets/tokens";
+/// Where the configuration is mounted.
+const CONFIG: &str = "/etc/postern";
+/// Where the wrapper finds our program.
+const PROGRAM: &str = "/opt/postern";
+/// Where caches may be written.
+const CACHE: &str = "/var/cache/postern";
+/// The sidecar's ports, on loopback and for probes.
+const PORT: u16 = 8080;
+const PROBES: u16 = 8081;
+/// The user that everything runs as; any number but 0 would do.
+const USER: i64 = 65_532;
+
+/// Which kind of workload.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Kind {
+    /// At times.
+    CronJob {
+        /// When (cron syntax).
+        schedule: String,
+        /// In which time zone.
+        time_zone: String,
+    },
+    /// Once.
+    Job,
+    /// Always.
+    Deployment {
+        /// How many.
+        replicas: u32,
+    },
+}
+
+/// How the container gets at the credentials.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// `identity proxy` beside it.
+    Sidecar,
+    /// `identity exec` around its command.
+    Exec,
+}
+
+/// What is asked for.
+#[derive(Debug, Clone)]
+pub struct Workload<'a> {
+    /// Which kind.
+    pub kind: Kind,
+    /// Its name, and that of all that belongs to it.
+    pub name: &'a str,
+    /// Its namespace.
+    pub namespace: &'a str,
+    /// Its `ServiceAccount`, which is made.
+    pub service_account: &'a str,
+    /// The container's image.
+    pub image: &'a str,
+    /// The image that holds our program at `/postern`.
+    pub postern_image: &'a str,
+    /// How it gets at the credentials.
+    pub way: Way,
+    /// The container's command; the image's own when empty (with a sidecar only).
+    pub command: &'a [String],
+    /// The providers, from the configuration.
+    pub providers: &'a BTreeMap<String, Provider>,
+}
+
+/// It cannot be written so.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum WorkloadError {
+    /// Nobody knows whom the token is for.
+    #[error("providers.{0}: nobody says whom its token is for")]
+    Audience(String),
+    /// A person would be needed.
+    #[error("providers.{name}: grant {grant} needs a person, and nobody sits at a pod")]
+    Person {
+        /// The provider.
+        name: String,
+        /// The grant.
+        grant: &'static str,
+    },
+    /// A source that is not of a pod.
+    #[error("providers.{name}: source {source_kind} is not of a pod; use kubernetes_sa")]
+    Source {
+        /// The provider.
+        name: String,
+        /// The source.
+        source_kind: &'static str,
+    },
+    /// A wrapper needs something to wrap.
+    #[error("the exec wrapper needs the command that it starts")]
+    NoCommand,
+}
+
+/// The manifests, in the order to apply them.
+pub fn manifests(workload: &Workload<'_>) -> Result<Vec<Value>, WorkloadError> {
+    if workload.way == Way::Exec && workload.command.is_empty() {
+        return Err(WorkloadError::NoCommand);
+    }
+    let mut providers = serde_json::Map::new();
+    let mut sources = Vec::new();
+    for (name, provider) in workload.providers {
+        let (provider, audience) = mounted(name, provider)?;
+        sources.push(json!({"serviceAccountToken": {
+            "path": format!("{name}/token"), "audience": audience, "expirationSeconds": 3600,
+        }}));
+        providers.insert(name.clone(), without_nothing(&provider));
+    }
+    // JSON is YAML.
+    let config = serde_json::to_string_pretty(&json!({"providers": providers})).unwrap_or_default() + "\n";
+    let pod = pod(workload, &sources);
+    let (api, spec) = spec(workload, &pod);
+    let kind = match workload.kind {
+        Kind::CronJob { .. } => "CronJob",
+        Kind::Job => "Job",
+        Kind::Deployment { .. } => "Deployment",
+    };
+    Ok(vec![
+        json!({
+            "apiVersion": "v1", "kind": "ServiceAccount", "automountServiceAccountToken": false,
+            "metadata": metadata(workload, workload.service_account),
+        }),
+        json!({
+            "apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata(workload, workload.name),
+            "data": {"config.yaml": config},
+        }),
+        json!({"apiVersion": api, "kind": kind, "metadata": metadata(workload, workload.name), "spec": spec}),
+    ])
+}
+
+fn labels(workload: &Workload<'_>) -> Value {
+    json!({"app.kubernetes.io/name": workload.name})
+}
+
+fn metadata(workload: &Workload<'_>, name: &str) -> Value {
+    json!({"name": name, "namespace": workload.namespace, "labels": labels(workload)})
+}
+
+/// The provider with its token where it will be mounted, and the token's audience.
+fn mounted(name: &str, provider: &Provider) -> Result<(Provider, String), WorkloadError> {
+    let mut provider = provider.clone();
+    if let Some(grant) = provider.grant().filter(|grant| grant.is_interactive()) {
+        return Err(WorkloadError::Person { name: name.to_owned(), grant: grant.name() });
+    }
+    let path = format!("{TOKENS}/{name}/token");
+    let default = match provider.r#type {
+        ProviderType::Gcp => provider
+            .workload_identity_provider
+            .as_deref()
+            .map(|full| format!("https:{}", crate::exchange::gcp_audience(full))),
+        // What servers commonly take: the issuer itself (RFC 7523 section 3).
+        ProviderType::Oauth2 => provider.issuer.clone(),
+        other => other.default_audience().map(str::to_owned),
+    };
+    let of_pod = |kind: SourceKind| match kind {
+        SourceKind::KubernetesSa => Ok(()),
+        other => Err(WorkloadError::Source { name: name.to_owned(), source_kind: other.name() }),
+    };
+    let asked = match (provider.subject(), &mut provider.client_assertion) {
+        (Some(source), _) => {
+            of_pod(source.r#type)?;
+            let audience = source.audience.clone();
+            provider.subject_token = Some(TokenSource { path: Some(path.into()), ..source });
+            audience
+        }
+        (None, Some(assertion)) => {
+            let source = assertion.source();
+            of_pod(source.map_or(SourceKind::File, |source| source.r#type))?;
+            let audience = assertion.audience.clone();
+            *assertion = ClientAssertion { path: Some(path.into()), ..assertion.clone() };
+            audience
+        }
+        (None, None) => return Err(WorkloadError::Source { name: name.to_owned(), source_kind: "client_secret" }),
+    };
+    let audience = asked.or(default).ok_or_else(|| WorkloadError::Audience(name.to_owned()))?;
+    Ok((provider, audience))
+}
+
+/// A provider as people would write it: nothing that is not set.
+fn without_nothing(provider: &Provider) -> Value {
+    fn strip(value: Value) -> Option<Value> {
+        match value {
+            Value::Null => None,
+            Value::Array(all) if all.is_empty() => None,
+            Value::Object(all) => {
+                let left: serde_json::Map<_, _> =
+                    all.into_iter().filter_map(|(key, value)| Some((key, strip(value)?))).collect();
+                (!left.is_empty()).then_some(Value::Object(left))
+            }
+            other => Some(other),
+        }
+    }
+    serde_json::to_value(provider).ok().and_then(strip).unwrap_or_default()
+}
+
+fn restricted() -> Value {
+    json!({
+        "allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true, "capabilities": {"drop": ["ALL"]},
+    })
+}
+
+fn pod(workload: &Workload<'_>, sources: &[Value]) -> Value {
+    let names: Vec<&String> = workload.providers.keys().collect();
+    let environment = json!([
+        {"name": "POSTERN_CONFIG", "value": format!("{CONFIG}/config.yaml")},
+        {"name": "XDG_CACHE_HOME", "value": CACHE},
+        // Nobody is there to log in, whatever a terminal may seem to be.
+        {"name": "CI", "value": "true"},
+    ]);
+    let ours = json!([
+        {"name": "tokens", "mountPath": TOKENS, "readOnly": true},
+        {"name": "config", "mountPath": CONFIG, "readOnly": true},
+        {"name": "cache", "mountPath": CACHE},
+    ]);
+    let mut container = json!({
+        "name": "main", "image": workload.image, "imagePullPolicy": "IfNotPresent",
+        "securityContext": restricted(),
+        "resources": {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "1Gi"}},
+    });
+    let small = json!({"requests": {"cpu": "10m", "memory": "16Mi"}, "limits": {"memory": "64Mi"}});
+    let mut volumes = json!([
+        {"name": "tokens", "projected": {"sources": sources}},
+        {"name": "config", "configMap": {"name": workload.name}},
+        {"name": "cache", "emptyDir": {"sizeLimit": "16Mi"}},
+    ]);
+    let first = match workload.way {
+        Way::Sidecar => {
+            let addresses = names.iter().map(|name| {
+                json!({
+                    "name": format!("{}_URL", crate::render::variable_prefix(name)),
+                    "value": format!("http://127.0.0.1:{PORT}/{name}"),
+                })
+            });
+            container["env"] = addresses.collect();
+            if !workload.command.is_empty() {
+                container["command"] = json!(workload.command);
+            }
+            if let Kind::Deployment { .. } = workload.kind {
+                // The pod is ready when its credentials are.
+                container["readinessProbe"] = json!({"httpGet": {"path": "/readyz", "port": PROBES}});
+            }
+            json!({
+                "name": "postern", "image": workload.postern_image, "imagePullPolicy": "IfNotPresent",
+                "restartPolicy": "Always",
+                "args": [
+                    "identity", "proxy", "--listen", format!("127.0.0.1:{PORT}"), "--probe-listen",
+                    format!("0.0.0.0:{PROBES}"),
+                ],
+                "env": environment, "volumeMounts": ours, "securityContext": restricted(),
+                "resources": small,
+                // The main container starts once there are credentials.
+                "startupProbe": {"httpGet": {"path": "/readyz", "port": PROBES}, "periodSeconds": 1, "failureThreshold": 60},
+            })
+        }
+        Way::Exec => {
+            let mut command = vec![format!("{PROGRAM}/postern"), "identity".to_owned(), "exec".to_owned()];
+            command.extend(names.iter().map(|name| (*name).clone()));
+            command.push("--".to_owned());
+            command.extend(workload.command.iter().cloned());
+            container["command"] = json!(command);
+            container["env"] = environment;
+            container["env"].as_array_mut().into_iter().for_each(|all| {
+                all.push(json!({"name": "TMPDIR", "value": CACHE}));
+            });
+            let mut mounts = ours;
+            mounts.as_array_mut().into_iter().for_each(|all| {
+                all.push(json!({"name": "program", "mountPath": PROGRAM, "readOnly": true}));
+            });
+            container["volumeMounts"] = mounts;
+            volumes.as_array_mut().into_iter().for_each(|all| {
+                all.push(json!({"name": "program", "emptyDir": {"sizeLimit": "64Mi"}}));
+            });
+            json!({
+                "name": "postern", "image": workload.postern_image, "imagePullPolicy": "IfNotPresent",
+                "args": ["__install", format!("{PROGRAM}/postern")],
+                "volumeMounts": [{"name": "program", "mountPath": PROGRAM}],
+                "securityContext": restricted(), "resources": small,
+            })
+        }
+    };
+    json!({
+        "serviceAccountName": workload.service_account,
+        // The projected tokens are all it gets: none for the API server.
+        "automountServiceAccountToken": false,
+        "securityContext": {
+            "runAsNonRoot": true, "runAsUser": USER, "runAsGroup": USER, "fsGroup": USER,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "initContainers": [first],
+        "containers": [container],
+        "volumes": volumes,
+    })
+}
+
+fn spec(workload: &Workload<'_>, pod: &Value) -> (&'static str, Value) {
+    let template = |pod: &Value| json!({"metadata": {"labels": labels(workload)}, "spec": pod});
+    let once = || {
+        let mut pod = pod.clone();
+        pod["restartPolicy"] = "Never".into();
+        template(&pod)
+    };
+    match &workload.kind {
+        Kind::CronJob { schedule, time_zone } => (
+            "batch/v1",
+            json!({
+                "schedule": schedule, "timeZone": time_zone, "concurrencyPolicy": "Forbid",
+                "successfulJobsHistoryLimit": 3, "failedJobsHistoryLimit": 3, "startingDeadlineSeconds": 300,
+                "jobTemplate": {"spec": {
+                    "backoffLimit": 1, "activeDeadlineSeconds": 1800, "template": once(),
+                }},
+            }),
+        ),
+        Kind::Job => (
+            "batch/v1",
+            json!({
+                "backoffLimit": 1, "activeDeadlineSeconds": 1800, "ttlSecondsAfterFinished": 3600,
+                "template": once(),
+            }),
+        ),
+        Kind::Deployment { replicas } => (
+            "apps/v1",
+            json!({
+                "replicas": replicas, "selector": {"matchLabels": labels(workload)}, "template": template(pod),
+            }),
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests;

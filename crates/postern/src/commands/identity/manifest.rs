@@ -1,0 +1,91 @@
+//! `postern identity manifest`.
+
+use super::provider;
+use crate::cli::Format;
+use crate::cli::identity::{Manifest as Args, Way, Workload as WorkloadArgs};
+use crate::commands::Context;
+use crate::failure::Failure;
+use crate::printer::Printer;
+use postern_identity::workload::{self, Kind, Workload, WorkloadError};
+use postern_ops::names;
+use std::collections::BTreeMap;
+use std::io;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+
+pub(in crate::commands) fn run(context: &Context, args: Args, printer: &mut Printer) -> Result<u8, Failure> {
+    let (kind, args) = match args {
+        Args::Cronjob { schedule, time_zone, workload } => (Kind::CronJob { schedule, time_zone }, workload),
+        Args::Job { workload } => (Kind::Job, workload),
+        Args::Deployment { replicas, workload } => (Kind::Deployment { replicas }, workload),
+    };
+    let WorkloadArgs { name, image, namespace, service_account, providers: named, way, postern_image, command } = args;
+    for (key, value) in [("NAME", &name), ("--namespace", &namespace)] {
+        postern_ops::settings::dns_name(key, value, 52)?;
+    }
+    let mut providers = BTreeMap::new();
+    if named.is_empty() {
+        // Says it when there is none.
+        provider(context, context.config.providers.keys().next().map(String::as_str))?;
+        providers = context.config.providers.clone();
+    }
+    for one in &named {
+        let (name, found) = provider(context, Some(one))?;
+        providers.insert(name.to_owned(), found.clone());
+    }
+    let postern_image = postern_image.unwrap_or_else(|| {
+        let reference = names::default_image(names::PROGRAM_REPOSITORY, env!("CARGO_PKG_VERSION"));
+        match &context.config.image_mirror {
+            Some(mirror) => names::mirrored(&reference, mirror),
+            None => reference,
+        }
+    });
+    let workload = Workload {
+        kind,
+        name: &name,
+        namespace: &namespace,
+        service_account: service_account.as_deref().unwrap_or(&name),
+        image: &image,
+        postern_image: &postern_image,
+        way: match way {
+            Way::Sidecar => workload::Way::Sidecar,
+            Way::Exec => workload::Way::Exec,
+        },
+        command: &command,
+        providers: &providers,
+    };
+    let made = workload::manifests(&workload).map_err(|error| {
+        let hint = match &error {
+            WorkloadError::Audience(_) => Some("name it: subject_token: {type: kubernetes_sa, audience: …}"),
+            WorkloadError::NoCommand => Some("give it after --, or use --way sidecar"),
+            WorkloadError::Person { .. } | WorkloadError::Source { .. } => Some("leave it out with --provider"),
+        };
+        Failure::usage(error.to_string(), hint.map(str::to_owned))
+    })?;
+    if printer.format() == Format::Json {
+        let list = serde_json::json!({"apiVersion": "v1", "kind": "List", "items": made});
+        printer.result(&list, String::new);
+    } else {
+        let documents = made.iter().map(|one| serde_saphyr::to_string(one).unwrap_or_default());
+        printer.raw(&documents.collect::<Vec<_>>().join("---\n"));
+    }
+    Ok(0)
+}
+
+/// Copies this program, for a container beside us that has no other way to it.
+pub(in crate::commands) fn install(to: &Path) -> Result<u8, Failure> {
+    let copied = || -> io::Result<()> {
+        let new = to.with_extension("new");
+        let _ = std::fs::remove_file(&new);
+        let mut from = std::fs::File::open("/proc/self/exe")?;
+        let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o755).open(&new)?;
+        io::copy(&mut from, &mut file)?;
+        file.sync_all()?;
+        std::fs::rename(&new, to)
+    };
+    copied().map(|()| 0).map_err(|error| {
+        let mut failure = Failure::denied(&error, Some("the directory must be writable".to_owned()));
+        failure.message = format!("installing to {}: {}", to.display(), failure.message);
+        failure
+    })
+}
