@@ -2,9 +2,9 @@
 //! links, and the Kubernetes Service's look-up, as IBM documents them, with what the real ones refuse. It takes no
 //! token that the cluster's own keys did not sign. It says what it was asked.
 
-mod http;
+pub(crate) mod http;
 pub mod ibmcloud;
-mod token;
+pub(crate) mod token;
 
 use http::{Request, Response};
 use serde_json::{Value, json};

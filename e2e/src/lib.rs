@@ -13,6 +13,7 @@
 )]
 
 pub mod cloud;
+pub mod provider;
 pub mod proxy;
 
 use serde_json::Value;

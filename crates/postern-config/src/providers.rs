@@ -8,7 +8,8 @@ mod source;
 
 pub(crate) use check::name;
 pub use source::{
-    AssertionKind, ClientAssertion, DEFAULT_TOKEN_PATH, SecretSource, SigningAlgorithm, SourceKind, TokenSource,
+    AssertionKind, ClientAssertion, DEFAULT_TOKEN_PATH, SecretSource, SigningAlgorithm, SourceKind,
+    TokenSource,
 };
 
 use schemars::JsonSchema;

@@ -90,10 +90,7 @@ fn a_provider_is_read_as_the_book_has_it() {
 #[test]
 fn what_is_wrong_with_a_provider_is_named_with_its_place_and_the_fix() {
     let with = |from: &str, to: &str| parse(&REPORTS.replace(from, to)).unwrap_err();
-    assert_eq!(
-        with("scopes:", "scope:"),
-        r#"c.yaml:6:5: there is no key "scope"; did you mean "scopes"?"#
-    );
+    assert_eq!(with("scopes:", "scope:"), r#"c.yaml:6:5: there is no key "scope"; did you mean "scopes"?"#);
     assert_eq!(
         with("grant: jwt_bearer", "grant: client_credentials"),
         "c.yaml:3:5: providers.reports.client_assertion: grant client_credentials needs it, or client_secret; with the \
@@ -105,8 +102,15 @@ fn what_is_wrong_with_a_provider_is_named_with_its_place_and_the_fix() {
         "c.yaml:4:5: providers.reports.issuer: \"http://auth.example.com/realms/prod\": only https:// is spoken to, and \
          http:// on loopback"
     );
-    assert!(with("type: oauth2", "type: aws").starts_with("c.yaml:4:5: providers.reports.issuer: it is for type oauth2"));
-    assert!(with("type: oauth2", "type: oauth").contains("c.yaml:3:11:"), "{}", with("type: oauth2", "type: oauth"));
+    assert!(
+        with("type: oauth2", "type: aws")
+            .starts_with("c.yaml:4:5: providers.reports.issuer: it is for type oauth2")
+    );
+    assert!(
+        with("type: oauth2", "type: oauth").contains("c.yaml:3:11:"),
+        "{}",
+        with("type: oauth2", "type: oauth")
+    );
     assert!(with("path: /var", "name: X, path: /var").contains("providers.reports.subject_token.name"));
     assert!(with("  reports:", "  ../reports:").contains("is no name for a provider"));
     assert!(with("audience: [reports-api]", "extra_params: {audience: x}").contains("extra_params.audience"));

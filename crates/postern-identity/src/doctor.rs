@@ -83,14 +83,19 @@ pub async fn examine(exchanger: &Exchanger) -> Report {
     Report {
         provider: exchanger.name.clone(),
         links,
-        only_the_provider_sees: steps::only_the_provider_sees(exchanger, read.as_ref().map(|(_, claims)| claims)),
+        only_the_provider_sees: steps::only_the_provider_sees(
+            exchanger,
+            read.as_ref().map(|(_, claims)| claims),
+        ),
     }
 }
 
 async fn exchange(exchanger: &Exchanger) -> Link {
     match exchanger.exchange(None).await {
         Ok(issued) => {
-            let life = issued.lifetime.map_or("of unknown life".to_owned(), |life| format!("for {} s", life.as_secs()));
+            let life = issued
+                .lifetime
+                .map_or("of unknown life".to_owned(), |life| format!("for {} s", life.as_secs()));
             Link::ok("exchange", format!("a credential was issued, {life}"))
         }
         Err(error @ ExchangeError::NoPerson { .. }) => {

@@ -14,12 +14,12 @@ mod sigv4;
 mod token_endpoint;
 
 pub use aws::AwsCredential;
-pub(crate) use gcp::audience as gcp_audience;
 pub use discovery::Metadata;
 pub(crate) use discovery::discover as discover_at;
-pub(crate) use refusal::skew;
+pub(crate) use gcp::audience as gcp_audience;
 pub use person::{Browser, Person};
 pub use refusal::Refusal;
+pub(crate) use refusal::skew;
 pub(crate) use token_endpoint::split;
 
 use crate::source::{Source, SourceError, SubjectToken};
@@ -204,7 +204,8 @@ impl Exchanger {
     /// The source of the token that is exchanged, or that authenticates the client.
     pub fn source(&self) -> Option<Source> {
         let default = self.provider.r#type.default_audience();
-        let subject = self.provider.subject().map(|settings| Source::new(settings, default, self.cluster.clone()));
+        let subject =
+            self.provider.subject().map(|settings| Source::new(settings, default, self.cluster.clone()));
         let subject = match self.provider.subject_token_type.as_deref() {
             None | Some(oauth2::JWT | oauth2::ID_TOKEN) => subject,
             Some(_) => subject.map(Source::of_any_kind),
@@ -234,13 +235,10 @@ impl Exchanger {
 
 /// A server that the platform's certificates, or those of a file, vouch for.
 pub(crate) fn server(address: &str, ca_file: Option<&PathBuf>) -> Result<Server, ExchangeError> {
-    let failed =
-        |source| ExchangeError::Web { attempt: format!("connecting to {address}"), source };
+    let failed = |source| ExchangeError::Web { attempt: format!("connecting to {address}"), source };
     let Some(path) = ca_file else { return Server::new(address).map_err(failed) };
-    let unusable = |why: String| ExchangeError::Setting {
-        key: "ca_file",
-        why: format!("{}: {why}", path.display()),
-    };
+    let unusable =
+        |why: String| ExchangeError::Setting { key: "ca_file", why: format!("{}: {why}", path.display()) };
     let pem = std::fs::read(path).map_err(|error| unusable(error.to_string()))?;
     let trusted = postern_kube::web::certificates(&pem).map_err(unusable)?;
     Server::trusting(address, trusted).map_err(failed)
@@ -260,7 +258,8 @@ impl Exchange for Exchanger {
     fn identity(&self) -> Result<String, ExchangeError> {
         let of = |source: Option<Source>| source.map_or(Ok(String::new()), |source| source.identity());
         let Provider { actor_token, cache: _, api: _, .. } = &self.provider;
-        let actor = actor_token.clone().map(|actor| Source::new(actor, None, self.cluster.clone()).of_any_kind());
+        let actor =
+            actor_token.clone().map(|actor| Source::new(actor, None, self.cluster.clone()).of_any_kind());
         // The configuration's Debug form has every field of it, and no secret: those are named, not held.
         let provider = Provider { cache: None, api: None, ..self.provider.clone() };
         Ok(format!("{provider:?}\n{}\n{}", of(self.source())?, of(actor)?))

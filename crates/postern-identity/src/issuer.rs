@@ -84,7 +84,11 @@ pub async fn of_cluster(cluster: &Cluster) -> Result<Documents, IssuerError> {
 }
 
 /// What is published at an issuer's address, or at `at` in its place.
-pub async fn published(issuer: &str, at: Option<&str>, ca_file: Option<&PathBuf>) -> Result<Documents, IssuerError> {
+pub async fn published(
+    issuer: &str,
+    at: Option<&str>,
+    ca_file: Option<&PathBuf>,
+) -> Result<Documents, IssuerError> {
     let base = at.unwrap_or(issuer).trim_end_matches('/');
     let address = format!("{base}/{DOCUMENT}");
     let discovery = json(&address, &fetch(&address, ca_file).await?)?;
@@ -95,7 +99,9 @@ pub async fn published(issuer: &str, at: Option<&str>, ca_file: Option<&PathBuf>
     let keys_at = discovery["jwks_uri"].as_str().ok_or_else(|| invalid("it names no jwks_uri".to_owned()))?;
     // Looked at elsewhere, the keys are elsewhere too.
     let keys_at = match at {
-        Some(_) => keys_at.strip_prefix(issuer.trim_end_matches('/')).map_or(keys_at.to_owned(), |rest| format!("{base}{rest}")),
+        Some(_) => keys_at
+            .strip_prefix(issuer.trim_end_matches('/'))
+            .map_or(keys_at.to_owned(), |rest| format!("{base}{rest}")),
         None => keys_at.to_owned(),
     };
     let keys = json(&keys_at, &fetch(&keys_at, ca_file).await?)?;
@@ -112,8 +118,8 @@ async fn fetch(address: &str, ca_file: Option<&PathBuf>) -> Result<Vec<u8>, Exch
         .body(Vec::new())
         .map_err(|error| wrong(error.to_string()))?;
     let answer = persistent(&server(base, ca_file)?, &request, |_| false).await;
-    let answer = answer
-        .map_err(|source| ExchangeError::Web { attempt: format!("reading {address}"), source })?;
+    let answer =
+        answer.map_err(|source| ExchangeError::Web { attempt: format!("reading {address}"), source })?;
     match answer.status {
         200 => Ok(answer.body),
         status => Err(wrong(format!("HTTP status {status}"))),
@@ -138,9 +144,8 @@ impl Documents {
     }
 
     fn check(&self) -> Result<(), IssuerError> {
-        let invalid = |what: &str, why: &str| {
-            Err(IssuerError::Invalid { what: what.to_owned(), why: why.to_owned() })
-        };
+        let invalid =
+            |what: &str, why: &str| Err(IssuerError::Invalid { what: what.to_owned(), why: why.to_owned() });
         if self.issuer().is_empty() {
             return invalid("the discovery document", "it names no issuer");
         }
@@ -154,6 +159,7 @@ impl Documents {
 
     /// The same, to be published at the issuer's own address: the keys stand beside the document, and nothing else of
     /// the cluster is told.
+    #[must_use]
     pub fn for_publishing(&self) -> Documents {
         let mut discovery = self.discovery.clone();
         discovery["jwks_uri"] = format!("{}/{KEYS}", self.issuer().trim_end_matches('/')).into();
@@ -165,7 +171,7 @@ impl Documents {
         let issuer = self.issuer();
         let host = split(issuer).0.split("://").nth(1).unwrap_or_default();
         let name = host.split(':').next().unwrap_or_default();
-        let inside = name.ends_with(".svc") || name.ends_with(".cluster.local") || name.ends_with(".local");
+        let inside = ["svc", "local"].contains(&name.rsplit('.').next().unwrap_or_default());
         let private = name == "localhost"
             || name.parse::<std::net::Ipv4Addr>().is_ok_and(|ip| ip.is_private() || ip.is_loopback());
         (inside || private || !issuer.starts_with("https://")).then(|| {
@@ -192,7 +198,8 @@ impl Difference {
     pub fn between(cluster: &Documents, published: &Documents) -> Self {
         let without = |one: &Documents, other: &Documents| {
             let known = other.keys["keys"].as_array().cloned().unwrap_or_default();
-            let material = |key: &Value| json!([key["kid"], key["n"], key["e"], key["x"], key["y"], key["crv"]]);
+            let material =
+                |key: &Value| json!([key["kid"], key["n"], key["e"], key["x"], key["y"], key["crv"]]);
             let known: Vec<Value> = known.iter().map(material).collect();
             let all = one.keys["keys"].as_array().cloned().unwrap_or_default();
             let left = all.into_iter().filter(|key| !known.contains(&material(key)));
@@ -240,8 +247,10 @@ mod tests {
     use super::*;
 
     fn documents(issuer: &str, kids: &[&str]) -> Documents {
-        let keys: Vec<_> =
-            kids.iter().map(|kid| json!({"kid": kid, "kty": "RSA", "alg": "RS256", "n": kid, "e": "AQAB"})).collect();
+        let keys: Vec<_> = kids
+            .iter()
+            .map(|kid| json!({"kid": kid, "kty": "RSA", "alg": "RS256", "n": kid, "e": "AQAB"}))
+            .collect();
         Documents {
             discovery: json!({"issuer": issuer, "jwks_uri": "https://10.0.0.1:6443/openid/v1/jwks"}),
             keys: json!({"keys": keys}),
@@ -265,7 +274,10 @@ mod tests {
     fn keys_are_compared_by_what_they_are() {
         let difference = Difference::between(&documents("i", &["a", "b"]), &documents("i", &["b", "c"]));
         let ids = |keys: &[Key]| keys.iter().map(|key| key.kid.clone()).collect::<Vec<_>>();
-        assert_eq!((ids(&difference.missing), ids(&difference.surplus)), (vec!["a".to_owned()], vec!["c".to_owned()]));
+        assert_eq!(
+            (ids(&difference.missing), ids(&difference.surplus)),
+            (vec!["a".to_owned()], vec!["c".to_owned()])
+        );
         let mut other = documents("i", &["a"]);
         other.keys["keys"][0]["n"] = "another".into();
         assert!(!Difference::between(&documents("i", &["a"]), &other).is_none());
@@ -275,7 +287,11 @@ mod tests {
     fn an_issuer_inside_and_a_private_key_are_told() {
         assert!(documents("https://kubernetes.default.svc", &["a"]).unreachable_outside().is_some());
         assert!(documents("https://10.1.2.3", &["a"]).unreachable_outside().is_some());
-        assert!(documents("https://oidc.eks.eu-central-1.amazonaws.com/id/X", &["a"]).unreachable_outside().is_none());
+        assert!(
+            documents("https://oidc.eks.eu-central-1.amazonaws.com/id/X", &["a"])
+                .unreachable_outside()
+                .is_none()
+        );
         let mut private = documents("https://a", &["a"]);
         private.keys["keys"][0]["d"] = "secret".into();
         assert!(private.check().unwrap_err().to_string().contains("private"));

@@ -76,7 +76,8 @@ pub fn decode(token: &str) -> Result<(Header, Claims), NotAJwt> {
 
 fn part<T: for<'de> Deserialize<'de>>(text: &str) -> Result<T, NotAJwt> {
     // Some issuers pad.
-    let bytes = URL_SAFE_NO_PAD.decode(text).or_else(|_| URL_SAFE.decode(text)).map_err(|_| NotAJwt::Base64)?;
+    let bytes =
+        URL_SAFE_NO_PAD.decode(text).or_else(|_| URL_SAFE.decode(text)).map_err(|_| NotAJwt::Base64)?;
     serde_json::from_slice(&bytes).map_err(|_| NotAJwt::Claims)
 }
 
@@ -113,10 +114,14 @@ mod tests {
 
     #[test]
     fn claims_are_read_whether_the_audience_is_one_or_many() {
-        let token = unsigned(&json!({"iss": "i", "sub": "system:serviceaccount:ns:runner", "aud": "a", "exp": 9}));
+        let token =
+            unsigned(&json!({"iss": "i", "sub": "system:serviceaccount:ns:runner", "aud": "a", "exp": 9}));
         let (header, claims) = decode(&token).unwrap();
         assert_eq!((header.alg.as_str(), header.kid.as_deref()), ("RS256", Some("k")));
-        assert_eq!((claims.aud.as_slice(), claims.service_account()), (&["a".to_owned()][..], Some(("ns", "runner"))));
+        assert_eq!(
+            (claims.aud.as_slice(), claims.service_account()),
+            (&["a".to_owned()][..], Some(("ns", "runner")))
+        );
         assert_eq!(claims.remaining(4.0), Some(5.0));
         let (_, many) = decode(&unsigned(&json!({"aud": ["a", "b"]}))).unwrap();
         assert_eq!(many.aud, ["a", "b"]);

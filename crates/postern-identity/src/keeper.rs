@@ -161,7 +161,9 @@ impl<E: Exchange> Keeper<E> {
 
     /// The failure that stands, if the last attempt failed.
     pub fn last_error(&self) -> Option<Arc<KeeperError>> {
-        self.trouble(|trouble| trouble.last.as_ref().filter(|_| trouble.in_a_row > 0).map(|(_, error)| error.clone()))
+        self.trouble(|trouble| {
+            trouble.last.as_ref().filter(|_| trouble.in_a_row > 0).map(|(_, error)| error.clone())
+        })
     }
 
     /// A credential that can be used now.
@@ -232,7 +234,9 @@ impl<E: Exchange> Keeper<E> {
     }
 
     async fn flight(self: Arc<Self>, arrived: Moment, renew: bool) -> Kept {
-        let old = self.current().filter(|held| !renew && held.usable_for(arrived).is_some_and(|left| !left.is_zero()));
+        let old = self
+            .current()
+            .filter(|held| !renew && held.usable_for(arrived).is_some_and(|left| !left.is_zero()));
         let _turn = match &old {
             Some(old) => match self.flight.try_lock() {
                 Ok(turn) if !self.is_pausing() => turn,
@@ -254,15 +258,20 @@ impl<E: Exchange> Keeper<E> {
         match self.ask(arrived, renew, old.is_some(), &suits).await {
             Ok(Some(held)) => Ok(held),
             // Another process is asking, and the old one is good until it has the answer.
-            Ok(None) => old.ok_or_else(|| self.failed(KeeperError::Shared {
-                message: "another process is asking".to_owned(),
-                cause: None,
-            })),
+            Ok(None) => old.ok_or_else(|| {
+                self.failed(KeeperError::Shared {
+                    message: "another process is asking".to_owned(),
+                    cause: None,
+                })
+            }),
             Err(error) => {
                 let error = self.failed(error);
                 match old {
                     Some(old) => {
-                        self.listener.warn(&format!("{}: renewing failed, the old token serves on: {error}", self.name));
+                        self.listener.warn(&format!(
+                            "{}: renewing failed, the old token serves on: {error}",
+                            self.name
+                        ));
                         Ok(old)
                     }
                     None => Err(error),

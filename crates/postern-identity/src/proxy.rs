@@ -21,6 +21,6 @@ use zeroize::Zeroizing;
 /// A secret that nobody can guess; `None` on a machine without randomness.
 pub fn random_secret() -> Option<Zeroizing<String>> {
     let mut bytes = Zeroizing::new([0; 32]);
-    ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), bytes.as_mut()).ok()?;
+    ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut *bytes).ok()?;
     Some(Zeroizing::new(URL_SAFE_NO_PAD.encode(&*bytes)))
 }

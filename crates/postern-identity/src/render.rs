@@ -52,13 +52,19 @@ pub fn render(
     let unfit = |form, instead| Unfit { r#type: provider.r#type.name(), form, instead };
     let text = match (form, &held.credential) {
         (Form::Raw, Credential::Bearer(bearer)) => format!("{}\n", *bearer.access_token),
-        (Form::Header, Credential::Bearer(bearer)) => format!("Authorization: Bearer {}\n", *bearer.access_token),
-        (Form::ExecCredential, Credential::Bearer(bearer)) => pretty(&exec_credential(bearer, held, now, exec_info)),
+        (Form::Header, Credential::Bearer(bearer)) => {
+            format!("Authorization: Bearer {}\n", *bearer.access_token)
+        }
+        (Form::ExecCredential, Credential::Bearer(bearer)) => {
+            pretty(&exec_credential(bearer, held, now, exec_info))
+        }
         (Form::AwsProcess, Credential::Aws(session)) => pretty(&aws_process(session, held, now)),
         (Form::Json, _) => pretty(&object(name, provider, held, now)),
         (Form::Env, _) => {
             let lines = variables(name, provider, held);
-            lines.iter().map(|(name, value)| format!("export {name}={}\n", quoted(value))).collect()
+            lines.iter().fold(String::new(), |text, (name, value)| {
+                text + &format!("export {name}={}\n", quoted(value))
+            })
         }
         (Form::Raw | Form::Header, Credential::Aws(_)) => {
             return Err(unfit("one token", "-o json, aws-process or env"));
@@ -96,7 +102,8 @@ fn object(name: &str, provider: &Provider, held: &Held, now: Moment) -> Value {
 /// KEP-541. The version is the one that was asked for.
 fn exec_credential(bearer: &Bearer, held: &Held, now: Moment, exec_info: Option<&str>) -> Value {
     let info: Value = exec_info.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
-    let version = info["apiVersion"].as_str().filter(|version| version.starts_with("client.authentication.k8s.io/"));
+    let version =
+        info["apiVersion"].as_str().filter(|version| version.starts_with("client.authentication.k8s.io/"));
     // client-go asks again only after this: what is renewed early must be asked for early.
     let end = held.usable_for(now).and_then(|left| {
         let left = SignedDuration::try_from(left).ok()?;
@@ -226,13 +233,20 @@ mod tests {
              export AWS_SESSION_TOKEN='session'\nexport AWS_REGION='eu-central-1'\n"
         );
         let process: Value = serde_json::from_str(&text(Form::AwsProcess, "aws", &aws(), None)).unwrap();
-        assert_eq!((process["Version"].as_u64(), process["SessionToken"].as_str()), (Some(1), Some("session")));
+        assert_eq!(
+            (process["Version"].as_u64(), process["SessionToken"].as_str()),
+            (Some(1), Some("session"))
+        );
         assert!(process["Expiration"].as_str().unwrap().ends_with('Z'));
         let beta = r#"{"apiVersion":"client.authentication.k8s.io/v1beta1","spec":{}}"#;
         for (info, version) in [(None, "v1"), (Some(beta), "v1beta1"), (Some("nonsense"), "v1")] {
-            let made: Value = serde_json::from_str(&text(Form::ExecCredential, "oauth2", &bearer(), info)).unwrap();
+            let made: Value =
+                serde_json::from_str(&text(Form::ExecCredential, "oauth2", &bearer(), info)).unwrap();
             assert_eq!(made["apiVersion"], format!("client.authentication.k8s.io/{version}"));
-            assert_eq!((made["kind"].as_str(), made["status"]["token"].as_str()), (Some("ExecCredential"), Some("t'k")));
+            assert_eq!(
+                (made["kind"].as_str(), made["status"]["token"].as_str()),
+                (Some("ExecCredential"), Some("t'k"))
+            );
         }
         let json: Value = serde_json::from_str(&text(Form::Json, "oauth2", &bearer(), None)).unwrap();
         assert_eq!((json["expiresIn"].as_u64(), json["provider"].as_str()), (Some(3_600), Some("my-api")));

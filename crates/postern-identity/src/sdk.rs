@@ -51,7 +51,8 @@ impl Kit {
     pub async fn prepare(keeper: Arc<Keeper<Exchanger>>, held: &Held) -> io::Result<Self> {
         let exchanger = keeper.exchanger();
         let (name, provider) = (exchanger.name.clone(), exchanger.provider.clone());
-        let mut kit = Self { keeper: keeper.clone(), variables: Vec::new(), directory: None, tasks: Vec::new() };
+        let mut kit =
+            Self { keeper: keeper.clone(), variables: Vec::new(), directory: None, tasks: Vec::new() };
         if provider.r#type == ProviderType::Aws {
             kit.serve_aws(&provider).await?;
         } else {
@@ -96,7 +97,8 @@ impl Kit {
     /// Where the subject token is a file, SDKs that know federation renew by themselves.
     fn native(&mut self, provider: &Provider) -> io::Result<()> {
         let source = self.keeper.exchanger().source();
-        let Some(subject) = source.as_ref().and_then(|source| source.file()).map(|path| path.display().to_string())
+        let Some(subject) =
+            source.as_ref().and_then(|source| source.file()).map(|path| path.display().to_string())
         else {
             return Ok(());
         };
@@ -124,7 +126,8 @@ impl Kit {
     async fn serve_aws(&mut self, provider: &Provider) -> io::Result<()> {
         let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await?;
         let port = listener.local_addr()?.port();
-        let secret = crate::proxy::random_secret().ok_or_else(|| io::Error::other("there is no randomness"))?;
+        let secret =
+            crate::proxy::random_secret().ok_or_else(|| io::Error::other("there is no randomness"))?;
         let uri = format!("http://127.0.0.1:{port}/aws-credentials/{}", self.keeper.name());
         self.variables.push(("AWS_CONTAINER_CREDENTIALS_FULL_URI".to_owned(), Zeroizing::new(uri)));
         self.variables.push(("AWS_CONTAINER_AUTHORIZATION_TOKEN".to_owned(), secret.clone()));
@@ -157,7 +160,8 @@ fn external_account(provider: &Provider, subject: &str) -> serde_json::Value {
         "credential_source": {"file": subject, "format": {"type": "text"}},
     });
     if let Some(account) = &provider.service_account {
-        let api = provider.impersonation_endpoint.as_deref().unwrap_or("https://iamcredentials.googleapis.com");
+        let api =
+            provider.impersonation_endpoint.as_deref().unwrap_or("https://iamcredentials.googleapis.com");
         let api = api.trim_end_matches('/');
         value["service_account_impersonation_url"] =
             format!("{api}/v1/projects/-/serviceAccounts/{account}:generateAccessToken").into();

@@ -131,14 +131,20 @@ mod tests {
             })
         );
         assert!(setup.documents[0].content["Statement"][0].get("NotPrincipal").is_none());
-        assert!(setup.commands[0].starts_with("aws iam create-open-id-connect-provider --url https://oidc.example.com/id/1"));
+        assert!(
+            setup.commands[0]
+                .starts_with("aws iam create-open-id-connect-provider --url https://oidc.example.com/id/1")
+        );
     }
 
     #[test]
     fn a_shared_account_and_an_issuer_inside_are_told() {
         let cluster = documents("https://kubernetes.default.svc");
         let notes = azure(&side(&cluster, "default"), "tenant", "client").notes.join("\n");
-        assert!(notes.contains("runs as `default`") && notes.contains("cannot be reached from outside"), "{notes}");
+        assert!(
+            notes.contains("runs as `default`") && notes.contains("cannot be reached from outside"),
+            "{notes}"
+        );
         // Google takes the keys themselves, so that nothing need be published.
         let google = gcp(&side(&cluster, "runner"), "42", "pool", "k8s", None);
         assert!(google.commands.iter().any(|command| command.contains("--jwk-json-path=jwks.json")));

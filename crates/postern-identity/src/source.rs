@@ -31,7 +31,10 @@ pub struct SubjectToken {
 impl std::fmt::Debug for SubjectToken {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { token: _, claims, warning } = self;
-        f.debug_struct("SubjectToken").field("claims", claims).field("warning", warning).finish_non_exhaustive()
+        f.debug_struct("SubjectToken")
+            .field("claims", claims)
+            .field("warning", warning)
+            .finish_non_exhaustive()
     }
 }
 
@@ -247,10 +250,8 @@ impl Source {
             &self.settings;
         let account = service_account.as_deref().unwrap_or_default();
         let shown = |namespace: &str| format!("{namespace}/{account}");
-        let failed = |namespace: &str, source| SourceError::TokenRequest {
-            service_account: shown(namespace),
-            source,
-        };
+        let failed =
+            |namespace: &str, source| SourceError::TokenRequest { service_account: shown(namespace), source };
         let cluster = postern_kube::Cluster::connect(&self.cluster).await;
         let cluster = cluster.map_err(|error| failed(namespace.as_deref().unwrap_or("?"), error))?;
         let namespace = namespace.as_deref().unwrap_or(&cluster.namespace);
@@ -299,7 +300,11 @@ fn stalled(claims: &Claims, now: f64) -> Option<u64> {
     (now > renewal + LATE).then(|| whole(now - renewal))
 }
 
-#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "seconds, for people; `as` saturates")]
+#[allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "seconds, for people; `as` saturates"
+)]
 fn whole(seconds: f64) -> u64 {
     seconds as u64
 }
@@ -368,6 +373,8 @@ mod tests {
         let source = source(Path::new("/t"));
         let token = jwt::unsigned(&json!({"iat": 0, "exp": 6000, "aud": "iam"}));
         let found = source.check(Zeroizing::new(token), 5_500.0).unwrap();
-        assert!(found.warning.unwrap().starts_with("the kubelet should have renewed the token of /t 700 s ago"));
+        assert!(
+            found.warning.unwrap().starts_with("the kubelet should have renewed the token of /t 700 s ago")
+        );
     }
 }

@@ -177,7 +177,9 @@ fn mounted(name: &str, provider: &Provider) -> Result<(Provider, String), Worklo
             *assertion = ClientAssertion { path: Some(path.into()), ..assertion.clone() };
             audience
         }
-        (None, None) => return Err(WorkloadError::Source { name: name.to_owned(), source_kind: "client_secret" }),
+        (None, None) => {
+            return Err(WorkloadError::Source { name: name.to_owned(), source_kind: "client_secret" });
+        }
     };
     let audience = asked.or(default).ok_or_else(|| WorkloadError::Audience(name.to_owned()))?;
     Ok((provider, audience))

@@ -9,6 +9,7 @@ pub async fn get(cluster: &Cluster, path: &str) -> Result<Vec<u8>, KubeError> {
     let request = http::Request::get(path)
         .body(Vec::new())
         .map_err(|error| cluster.error(attempt(), &kube::Error::HttpError(error)))?;
-    let text = cluster.client.request_text(request).await.map_err(|error| cluster.error(attempt(), &error))?;
+    let text =
+        cluster.client.request_text(request).await.map_err(|error| cluster.error(attempt(), &error))?;
     Ok(text.into_bytes())
 }

@@ -47,8 +47,7 @@ where
     let base = web::base(address)?;
     let mut config = Config::new(base.clone());
     config.root_cert = certificates;
-    let unusable =
-        |why: String| WebError::Address { address: address.to_owned(), why };
+    let unusable = |why: String| WebError::Address { address: address.to_owned(), why };
     let tls = config.rustls_client_config().map_err(|error| unusable(error.to_string()))?;
     let mut http = HttpConnector::new_with_resolver(resolver());
     http.enforce_http(false);
@@ -118,7 +117,11 @@ impl Connection for Stream {
 }
 
 impl Read for Stream {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
         Pin::new(&mut self.0).poll_read(cx, buf)
     }
 }

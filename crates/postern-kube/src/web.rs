@@ -127,9 +127,7 @@ pub(crate) fn base(address: &str) -> Result<http::Uri, WebError> {
         Some("http") if is_loopback(host) => {}
         _ => return Err(refused("only https:// is spoken to, and http:// on loopback")),
     }
-    if base.query().is_some()
-        || base.authority().is_some_and(|authority| authority.as_str().contains('@'))
-    {
+    if base.query().is_some() || base.authority().is_some_and(|authority| authority.as_str().contains('@')) {
         return Err(refused("leave out what follows '?' and what precedes '@'"));
     }
     Ok(base)

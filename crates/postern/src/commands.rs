@@ -119,7 +119,9 @@ fn dispatch(global: Global, command: Command, printer: &mut Printer) -> Result<u
             Command::Identity(Identity::Exec(args)) => identity::exec::run(&context, args, printer).await,
             Command::Identity(Identity::Write(args)) => identity::write::run(&context, args, printer).await,
             Command::Identity(Identity::Proxy(args)) => identity::proxy::run(&context, args, printer).await,
-            Command::Identity(Identity::Doctor(args)) => identity::doctor::run(&context, &args, printer).await,
+            Command::Identity(Identity::Doctor(args)) => {
+                identity::doctor::run(&context, &args, printer).await
+            }
             Command::Identity(Identity::Manifest(args)) => identity::manifest::run(&context, args, printer),
             Command::Identity(Identity::Trust(args)) => identity::trust::run(&context, args, printer).await,
             Command::Identity(Identity::Issuer(args)) => identity::issuer::run(&context, args, printer).await,

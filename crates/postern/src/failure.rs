@@ -55,9 +55,8 @@ impl Failure {
         failure.message = format!("no token of {name}: {}", failure.message);
         if let KeeperError::Exchange(error) = error {
             (failure.code, failure.kind) = match error {
-                ExchangeError::Web { source: WebError::Address { .. }, .. } | ExchangeError::Setting { .. } => {
-                    (exit::USAGE, "config")
-                }
+                ExchangeError::Web { source: WebError::Address { .. }, .. }
+                | ExchangeError::Setting { .. } => (exit::USAGE, "config"),
                 ExchangeError::Web { .. } => (exit::DENIED, "unreachable"),
                 _ => (exit::DENIED, "denied"),
             };
@@ -87,8 +86,12 @@ fn identity_hint(error: &ExchangeError) -> Option<String> {
             SourceError::Audience { .. } => {
                 "set `audience` of the projected volume's serviceAccountToken, or of the token source"
             }
-            SourceError::NotAJwt { .. } => "a ServiceAccount's projected token is one; see `subject_token` in the config",
-            SourceError::TokenRequest { .. } => "creating tokens takes the verb create on serviceaccounts/token",
+            SourceError::NotAJwt { .. } => {
+                "a ServiceAccount's projected token is one; see `subject_token` in the config"
+            }
+            SourceError::TokenRequest { .. } => {
+                "creating tokens takes the verb create on serviceaccounts/token"
+            }
             _ => return None,
         },
         ExchangeError::Web { .. } => {

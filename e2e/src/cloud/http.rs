@@ -5,28 +5,28 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 
 /// A request.
-pub(super) struct Request {
-    pub(super) method: String,
-    pub(super) path: String,
-    pub(super) query: String,
-    authorization: String,
-    pub(super) body: Vec<u8>,
+pub(crate) struct Request {
+    pub(crate) method: String,
+    pub(crate) path: String,
+    pub(crate) query: String,
+    pub(crate) authorization: String,
+    pub(crate) body: Vec<u8>,
 }
 
 /// An answer of JSON.
-pub(super) struct Response {
-    pub(super) status: u16,
+pub(crate) struct Response {
+    pub(crate) status: u16,
     body: String,
 }
 
 impl Response {
-    pub(super) fn new(status: u16, body: &Value) -> Self {
+    pub(crate) fn new(status: u16, body: &Value) -> Self {
         Self { status, body: if body.is_null() { String::new() } else { body.to_string() } }
     }
 }
 
 /// Reads one request, and writes its answer.
-pub(super) fn answer(client: &TcpStream, judge: impl FnOnce(&Request) -> Response) {
+pub(crate) fn answer(client: &TcpStream, judge: impl FnOnce(&Request) -> Response) {
     let Some(request) = read(client) else { return };
     let Response { status, body } = judge(&request);
     let mut client = client;
@@ -34,7 +34,8 @@ pub(super) fn answer(client: &TcpStream, judge: impl FnOnce(&Request) -> Respons
     let _ = write!(client, "{head}Content-Length: {}\r\n\r\n{body}", body.len());
 }
 
-fn read(client: &TcpStream) -> Option<Request> {
+/// Reads one request.
+pub(crate) fn read(client: &TcpStream) -> Option<Request> {
     let mut reader = BufReader::new(client);
     let mut line = String::new();
     reader.read_line(&mut line).ok()?;
@@ -58,11 +59,11 @@ fn read(client: &TcpStream) -> Option<Request> {
 }
 
 impl Request {
-    pub(super) fn has_bearer(&self) -> bool {
+    pub(crate) fn has_bearer(&self) -> bool {
         self.authorization.strip_prefix("Bearer ").is_some_and(|token| token.split('.').count() == 3)
     }
 
-    pub(super) fn parameter(&self, name: &str) -> Option<&str> {
+    pub(crate) fn parameter(&self, name: &str) -> Option<&str> {
         self.query
             .split('&')
             .filter_map(|pair| pair.split_once('='))
@@ -70,7 +71,7 @@ impl Request {
             .map(|(_, v)| v)
     }
 
-    pub(super) fn form(&self) -> Vec<(String, String)> {
+    pub(crate) fn form(&self) -> Vec<(String, String)> {
         let body = String::from_utf8_lossy(&self.body).into_owned();
         let pairs = body.split('&').filter_map(|pair| pair.split_once('='));
         pairs.map(|(name, value)| (decoded(name), decoded(value))).collect()
@@ -95,7 +96,7 @@ fn decoded(text: &str) -> String {
 }
 
 /// Posts a form, or what else is read as one; the answer, whatever its status.
-pub(super) fn post(endpoint: &str, path: &str, form: &str) -> Result<Value, String> {
+pub(crate) fn post(endpoint: &str, path: &str, form: &str) -> Result<Value, String> {
     let text = |error: std::io::Error| format!("{endpoint}: {error}");
     let host = endpoint.trim_start_matches("http://");
     let mut server = TcpStream::connect(host).map_err(text)?;

@@ -15,7 +15,7 @@ fn part(text: &str) -> Option<Value> {
 }
 
 /// Whom a token of the cluster is of, once its signature, issuer, audience and times were checked.
-pub(super) fn subject(token: &str, issuer: &str, keys: &Value, audience: &str) -> Result<String, String> {
+pub(crate) fn subject(token: &str, issuer: &str, keys: &Value, audience: &str) -> Result<String, String> {
     let (signed, signature) = token.rsplit_once('.').ok_or("it is no JWT")?;
     let (header, claims) = signed.split_once('.').ok_or("it is no JWT")?;
     let (header, claims) = (part(header).ok_or("its header")?, part(claims).ok_or("its claims")?);
@@ -42,7 +42,7 @@ pub(super) fn subject(token: &str, issuer: &str, keys: &Value, audience: &str) -
 }
 
 /// An answer of IAM's token endpoint.
-pub(super) fn issue(iam_id: &str, lifetime: u64) -> Value {
+pub(crate) fn issue(iam_id: &str, lifetime: u64) -> Value {
     let claims = json!({
         "iam_id": iam_id, "iat": now(), "exp": now() + lifetime,
         "account": {"valid": true, "bss": super::ACCOUNT}, "iss": "https://iam.cloud.ibm.com/identity",

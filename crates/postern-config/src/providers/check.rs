@@ -191,15 +191,31 @@ impl Provider {
     /// `extra_params` are for what we have no key for.
     fn no_parameter_twice(&self) -> Result<(), Wrong> {
         const OURS: &[&str] = &[
-            "actor_token", "actor_token_type", "assertion", "audience", "client_assertion",
-            "client_assertion_type", "client_id", "client_secret", "code", "code_verifier", "device_code",
-            "grant_type", "redirect_uri", "refresh_token", "requested_token_type", "resource", "scope",
-            "subject_token", "subject_token_type",
+            "actor_token",
+            "actor_token_type",
+            "assertion",
+            "audience",
+            "client_assertion",
+            "client_assertion_type",
+            "client_id",
+            "client_secret",
+            "code",
+            "code_verifier",
+            "device_code",
+            "grant_type",
+            "redirect_uri",
+            "refresh_token",
+            "requested_token_type",
+            "resource",
+            "scope",
+            "subject_token",
+            "subject_token_type",
         ];
         match self.extra_params.keys().find(|key| OURS.contains(&key.as_str())) {
-            Some(key) => {
-                wrong(&format!("extra_params.{key}"), "this parameter has a key of its own, or is ours to set")
-            }
+            Some(key) => wrong(
+                &format!("extra_params.{key}"),
+                "this parameter has a key of its own, or is ours to set",
+            ),
             None => Ok(()),
         }
     }
@@ -218,7 +234,8 @@ impl Provider {
         let sessions = self.chain.iter().map(|role| ("chain", &role.session_name));
         for (key, name) in sessions.chain([("session_name", &self.session_name)]) {
             if let Some(name) = name.as_ref().filter(|name| !is_session_name(name)) {
-                let why = format!("{name:?} is no session name: use 2 to 64 letters, digits and any of _+=,.@-");
+                let why =
+                    format!("{name:?} is no session name: use 2 to 64 letters, digits and any of _+=,.@-");
                 return wrong(key, why);
             }
         }
@@ -250,9 +267,13 @@ impl Provider {
             );
         }
         if let Some(account) = &self.service_account {
-            let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'@' | b'_');
+            let allowed =
+                |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'@' | b'_');
             if !account.contains('@') || !account.bytes().all(allowed) {
-                return wrong("service_account", format!("{account:?} is no service account's e-mail address"));
+                return wrong(
+                    "service_account",
+                    format!("{account:?} is no service account's e-mail address"),
+                );
             }
         } else if self.lifetime.is_some() {
             return wrong("lifetime", "Google decides it, unless a service_account is impersonated");
@@ -302,9 +323,10 @@ fn lifetime(key: &str, text: &str, least: Duration, most: Duration) -> Result<()
     let found = parse_duration(text).or_else(|error| wrong(key, error.to_string()))?;
     match (least..=most).contains(&found) {
         true => Ok(()),
-        false => {
-            wrong(key, format!("{text} is not from {} to {} minutes", least.as_secs() / 60, most.as_secs() / 60))
-        }
+        false => wrong(
+            key,
+            format!("{text} is not from {} to {} minutes", least.as_secs() / 60, most.as_secs() / 60),
+        ),
     }
 }
 

@@ -32,7 +32,8 @@ pub(super) async fn source(exchanger: &Exchanger) -> (Option<SubjectToken>, Vec<
             (Some(token), links)
         }
         Err(error) => {
-            let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
+            let cause =
+                std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
             let fix = "mount a projected serviceAccountToken for this audience (`postern identity manifest`); outside a \
                        pod use `type: token_request`";
             links.push(Link::new("token", State::Broken, format!("{error}{cause}"), fix));
@@ -61,7 +62,8 @@ fn mount(path: &Path) -> Option<Link> {
 /// What the token says.
 pub(super) fn claims(exchanger: &Exchanger, claims: &Claims) -> Vec<Link> {
     let text = |text: &Option<String>| text.clone().unwrap_or_else(|| "nobody".to_owned());
-    let left = claims.remaining(now()).map_or("without an end".to_owned(), |left| format!("ends in {left:.0} s"));
+    let left =
+        claims.remaining(now()).map_or("without an end".to_owned(), |left| format!("ends in {left:.0} s"));
     let mut links = vec![Link::ok(
         "claims",
         format!(
@@ -99,7 +101,8 @@ pub(super) async fn cluster(exchanger: &Exchanger, header: &Header, claims: &Cla
     let documents = match found {
         Ok(documents) => documents,
         Err(why) => {
-            let fix = "ask from outside, or with a kubeconfig; signed-in users may read the issuer's documents";
+            let fix =
+                "ask from outside, or with a kubeconfig; signed-in users may read the issuer's documents";
             return vec![Link::new("issuer (cluster)", State::Unknown, why, fix)];
         }
     };
@@ -144,7 +147,8 @@ pub(super) async fn publication(header: &Header, claims: &Claims) -> Link {
     match issuer::published(issuer, None, None).await {
         Ok(documents) => key(LINK, &documents, header),
         Err(error) => {
-            let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
+            let cause =
+                std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
             Link::new(
                 LINK,
                 State::Unknown,
@@ -160,7 +164,8 @@ pub(super) async fn publication(header: &Header, claims: &Claims) -> Link {
 pub(super) async fn provider(exchanger: &Exchanger) -> Vec<Link> {
     let provider = &exchanger.provider;
     let mut links = Vec::new();
-    let address = provider.issuer.as_deref().or(provider.token_endpoint.as_deref()).or(provider.endpoint.as_deref());
+    let address =
+        provider.issuer.as_deref().or(provider.token_endpoint.as_deref()).or(provider.endpoint.as_deref());
     if let Some(issuer) = provider.issuer.as_deref() {
         let found = match server(split(issuer).0, provider.ca_file.as_ref()) {
             Ok(server) => discover_at(&server, issuer).await,
@@ -169,7 +174,8 @@ pub(super) async fn provider(exchanger: &Exchanger) -> Vec<Link> {
         links.push(match found {
             Ok(metadata) => offers(exchanger, &metadata),
             Err(error) => {
-                let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
+                let cause =
+                    std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
                 let fix = "check `issuer`, the network, HTTPS_PROXY/NO_PROXY and ca_file";
                 Link::new("discovery", State::Broken, format!("{error}{cause}"), fix)
             }
@@ -222,11 +228,19 @@ async fn clock(exchanger: &Exchanger, address: &str) -> Option<Link> {
 pub(super) fn only_the_provider_sees(exchanger: &Exchanger, claims: Option<&Claims>) -> String {
     let subject = claims.and_then(|claims| claims.sub.as_deref()).unwrap_or("this subject");
     let what = match exchanger.provider.r#type {
-        ProviderType::Oauth2 => "which client, issuer, subject and audience it is set to trust, and which keys it has cached",
-        ProviderType::Aws => "the role's trust policy, and whether the account has an OIDC provider for the issuer",
+        ProviderType::Oauth2 => {
+            "which client, issuer, subject and audience it is set to trust, and which keys it has cached"
+        }
+        ProviderType::Aws => {
+            "the role's trust policy, and whether the account has an OIDC provider for the issuer"
+        }
         ProviderType::Ibm => "the trusted profile's links and policies",
-        ProviderType::Gcp => "the pool provider's audiences and condition, and who may act as the service account",
+        ProviderType::Gcp => {
+            "the pool provider's audiences and condition, and who may act as the service account"
+        }
         ProviderType::Azure => "the app registration's federated credentials",
     };
-    format!("only the provider can see {what}; what it must trust of {subject} is what `postern identity trust` prints")
+    format!(
+        "only the provider can see {what}; what it must trust of {subject} is what `postern identity trust` prints"
+    )
 }

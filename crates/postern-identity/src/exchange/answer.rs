@@ -30,9 +30,9 @@ pub(crate) fn token(body: &[u8]) -> Result<Issued, String> {
     let access_token = access_token.filter(|token| !token.is_empty()).ok_or("it has no access_token")?;
     usable(&access_token)?;
     // RFC 8693 section 2.2.1: "N_A" is what is no access token.
-    if let Some(kind) = token_type.filter(|kind| {
-        !["bearer", "n_a"].iter().any(|known| kind.eq_ignore_ascii_case(known))
-    }) {
+    if let Some(kind) =
+        token_type.filter(|kind| !["bearer", "n_a"].iter().any(|known| kind.eq_ignore_ascii_case(known)))
+    {
         let kind: String = kind.chars().filter(|c| c.is_ascii_graphic()).take(20).collect();
         return Err(format!("its token_type is {kind:?}, and only Bearer can be used"));
     }
@@ -91,7 +91,8 @@ mod tests {
     #[test]
     fn an_answer_is_read_or_its_fault_named_and_never_shown() {
         let read = |value: Value| token(value.to_string().as_bytes());
-        let fine = read(json!({"access_token": "t", "token_type": "bearer", "expires_in": "60", "new": 1})).unwrap();
+        let fine =
+            read(json!({"access_token": "t", "token_type": "bearer", "expires_in": "60", "new": 1})).unwrap();
         assert_eq!(fine.lifetime, Some(Duration::from_secs(60)));
         assert_eq!(fine.credential.bearer().unwrap().access_token.as_str(), "t");
         for (value, want) in [

@@ -50,11 +50,14 @@ impl Signer {
 
     fn parse(pem: &[u8], algorithm: Option<SigningAlgorithm>) -> Result<Self, String> {
         use SigningAlgorithm::{ES256, ES384, EdDSA, PS256, RS256};
-        let der = PrivateKeyDer::from_pem_slice(pem).map_err(|_| "it holds no private key in PEM".to_owned())?;
+        let der =
+            PrivateKeyDer::from_pem_slice(pem).map_err(|_| "it holds no private key in PEM".to_owned())?;
         let found: Vec<(SigningAlgorithm, Key)> = match &der {
-            PrivateKeyDer::Pkcs1(der) => {
-                RsaKeyPair::from_der(der.secret_pkcs1_der()).ok().map(|pair| rsa(pair, algorithm)).into_iter().collect()
-            }
+            PrivateKeyDer::Pkcs1(der) => RsaKeyPair::from_der(der.secret_pkcs1_der())
+                .ok()
+                .map(|pair| rsa(pair, algorithm))
+                .into_iter()
+                .collect(),
             PrivateKeyDer::Pkcs8(der) => pkcs8(der.secret_pkcs8_der(), algorithm),
             _ => Vec::new(),
         };
@@ -80,7 +83,9 @@ impl Signer {
                 pair.sign(*encoding, &random, message, &mut signature).map_err(failed)?;
                 Ok(signature)
             }
-            Key::Ecdsa(pair) => pair.sign(&random, message).map(|made| made.as_ref().to_vec()).map_err(failed),
+            Key::Ecdsa(pair) => {
+                pair.sign(&random, message).map(|made| made.as_ref().to_vec()).map_err(failed)
+            }
             Key::Ed25519(pair) => Ok(pair.sign(message).as_ref().to_vec()),
         }
     }
@@ -163,7 +168,8 @@ mod tests {
 
     #[test]
     fn a_key_signs_only_as_it_can() {
-        let der = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &SystemRandom::new()).unwrap();
+        let der =
+            EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &SystemRandom::new()).unwrap();
         let pem = pem(der.as_ref());
         assert_eq!(Signer::parse(pem.as_bytes(), None).unwrap().algorithm, SigningAlgorithm::ES256);
         for wrong in [SigningAlgorithm::RS256, SigningAlgorithm::ES384, SigningAlgorithm::EdDSA] {

@@ -42,7 +42,13 @@ pub(super) async fn exchange(exchanger: &Exchanger) -> Result<Issued, ExchangeEr
     let url = provider.endpoint.clone().unwrap_or_else(|| address(region));
     let url = format!("{}/", url.trim_end_matches('/'));
     let session = session_name(provider, subject.claims.as_ref());
-    let sts = Sts { exchanger, server: exchanger.server(split(&url).0)?, url, region, claims: subject.claims.as_ref() };
+    let sts = Sts {
+        exchanger,
+        server: exchanger.server(split(&url).0)?,
+        url,
+        region,
+        claims: subject.claims.as_ref(),
+    };
     let mut form = request("AssumeRoleWithWebIdentity", provider.role_arn.as_deref(), &session);
     form.push(("WebIdentityToken".to_owned(), subject.token.clone()));
     // A chained role's session is the one that is asked to last.
@@ -102,7 +108,8 @@ impl Sts<'_> {
             Some(Credential::Aws(session)) => self.signed(form, session),
             _ => Vec::new(),
         };
-        let busy = |answer: &Answer| error(&answer.body).is_some_and(|(code, _)| code == "IDPCommunicationError");
+        let busy =
+            |answer: &Answer| error(&answer.body).is_some_and(|(code, _)| code == "IDPCommunicationError");
         let answer = post(&self.server, &self.url, form, &headers, busy).await?;
         let wrong = |why: &str| ExchangeError::Answer { server: self.url.clone(), why: why.to_owned() };
         if (200..300).contains(&answer.status) {
@@ -125,13 +132,8 @@ impl Sts<'_> {
         let time = Timestamp::now().strftime("%Y%m%dT%H%M%SZ").to_string();
         let host = self.url.split("://").nth(1).unwrap_or_default().trim_end_matches('/');
         let AwsCredential { access_key_id, secret_access_key, session_token } = session;
-        let signing = Signing {
-            access_key_id,
-            secret_access_key,
-            time: &time,
-            region: self.region,
-            service: "sts",
-        };
+        let signing =
+            Signing { access_key_id, secret_access_key, time: &time, region: self.region, service: "sts" };
         let headers = [
             ("content-type", "application/x-www-form-urlencoded"),
             ("host", host),
@@ -157,7 +159,8 @@ fn element<'a>(xml: &'a str, name: &str) -> Option<&'a str> {
 
 /// The five entities of XML.
 fn unescape(text: &str) -> String {
-    let pairs = [("&lt;", "<"), ("&gt;", ">"), ("&quot;", "\""), ("&apos;", "'"), ("&#39;", "'"), ("&amp;", "&")];
+    let pairs =
+        [("&lt;", "<"), ("&gt;", ">"), ("&quot;", "\""), ("&apos;", "'"), ("&#39;", "'"), ("&amp;", "&")];
     pairs.iter().fold(text.to_owned(), |text, (from, to)| text.replace(from, to))
 }
 
@@ -175,8 +178,7 @@ fn credentials(body: &[u8], now: Timestamp) -> Result<Issued, String> {
         let found = found.ok_or_else(|| format!("its Credentials have no {name}"))?;
         super::answer::usable(found).map(|()| Zeroizing::new(unescape(found)))
     };
-    let end: Timestamp =
-        field("Expiration")?.parse().map_err(|_| "its Expiration is no time".to_owned())?;
+    let end: Timestamp = field("Expiration")?.parse().map_err(|_| "its Expiration is no time".to_owned())?;
     let lifetime = Duration::try_from(end.duration_since(now)).ok().filter(|left| !left.is_zero());
     let credential = AwsCredential {
         access_key_id: field("AccessKeyId")?.to_string(),
@@ -205,7 +207,8 @@ mod tests {
         let now: Timestamp = "2014-10-24T22:00:23Z".parse().unwrap();
         let issued = credentials(ANSWER.as_bytes(), now).unwrap();
         assert_eq!(issued.lifetime, Some(Duration::from_secs(3_600)));
-        let Credential::Aws(AwsCredential { access_key_id, secret_access_key, session_token }) = issued.credential
+        let Credential::Aws(AwsCredential { access_key_id, secret_access_key, session_token }) =
+            issued.credential
         else {
             panic!("no session")
         };
@@ -223,7 +226,10 @@ mod tests {
         let body = "<ErrorResponse><Error><Type>Sender</Type><Code>InvalidIdentityToken</Code>\
                     <Message>No OpenIDConnect provider found for &quot;x&quot;</Message></Error></ErrorResponse>";
         let (code, message) = error(body.as_bytes()).unwrap();
-        assert_eq!((code.as_str(), message.as_str()), ("InvalidIdentityToken", "No OpenIDConnect provider found for \"x\""));
+        assert_eq!(
+            (code.as_str(), message.as_str()),
+            ("InvalidIdentityToken", "No OpenIDConnect provider found for \"x\"")
+        );
         assert_eq!(error(b"<html><Code>"), None);
     }
 

@@ -64,8 +64,8 @@ async fn fetch(server: &Server, issuer: &str, address: &str) -> Result<Metadata,
     if answer.status != 200 {
         return Err(wrong(format!("HTTP status {} in place of the issuer's metadata", answer.status)));
     }
-    let metadata: Metadata =
-        serde_json::from_slice(&answer.body).map_err(|_| wrong("it is no metadata of an issuer".to_owned()))?;
+    let metadata: Metadata = serde_json::from_slice(&answer.body)
+        .map_err(|_| wrong("it is no metadata of an issuer".to_owned()))?;
     check(issuer, metadata).map_err(wrong)
 }
 

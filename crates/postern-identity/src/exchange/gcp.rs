@@ -81,8 +81,8 @@ async fn impersonate(
         // It is a refusal, and judged as one.
         return judge(&url, &answer, asking);
     }
-    let Impersonated { access_token, expire_time } =
-        serde_json::from_slice(&answer.body).map_err(|_| wrong("it has no accessToken and expireTime".to_owned()))?;
+    let Impersonated { access_token, expire_time } = serde_json::from_slice(&answer.body)
+        .map_err(|_| wrong("it has no accessToken and expireTime".to_owned()))?;
     answer::usable(&access_token).map_err(&wrong)?;
     // By the clock of who said it, where that is known: ours may be off.
     let now = answer.date.as_deref().and_then(|date| jiff::fmt::rfc2822::parse(date).ok());

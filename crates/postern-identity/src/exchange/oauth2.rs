@@ -178,7 +178,10 @@ impl<'a> Client<'a> {
         let signer = Signer::read(key_file.as_deref(), *algorithm)?;
         let audience = audience.as_ref().unwrap_or(&self.token_endpoint);
         let id = client_id.as_deref().unwrap_or_default();
-        form.push(("client_assertion".to_owned(), assertion::sign(&signer, key_id.as_deref(), id, audience)?));
+        form.push((
+            "client_assertion".to_owned(),
+            assertion::sign(&signer, key_id.as_deref(), id, audience)?,
+        ));
         Ok(None)
     }
 }
@@ -192,7 +195,9 @@ fn is_what_was_asked_for(requested: Option<&str>, found: Option<&str>) -> Result
             // An access token may well be a JWT.
             match (wanted, found) {
                 (JWT, ACCESS_TOKEN) | (ACCESS_TOKEN, JWT) => Ok(()),
-                _ => Err(format!("its issued_token_type is {:?}, and {wanted:?} was asked for", clean(found))),
+                _ => {
+                    Err(format!("its issued_token_type is {:?}, and {wanted:?} was asked for", clean(found)))
+                }
             }
         }
         (None, Some(found)) if ![ACCESS_TOKEN, JWT].contains(&found) => Err(format!(

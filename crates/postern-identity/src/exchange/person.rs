@@ -118,9 +118,13 @@ async fn poll(
             Err(ExchangeError::Refused(refused)) => match refused.code.as_deref() {
                 Some("authorization_pending") => {}
                 Some("slow_down") => interval += Duration::from_secs(5),
-                Some("access_denied") => return Err(ExchangeError::Person("the login was declined".to_owned())),
+                Some("access_denied") => {
+                    return Err(ExchangeError::Person("the login was declined".to_owned()));
+                }
                 Some("expired_token") => {
-                    return Err(ExchangeError::Person("the code has expired before anyone entered it".to_owned()));
+                    return Err(ExchangeError::Person(
+                        "the code has expired before anyone entered it".to_owned(),
+                    ));
                 }
                 _ => return Err(refused.into()),
             },
@@ -216,7 +220,9 @@ async fn knock(stream: TcpStream, state: &str) -> Option<Result<String, Exchange
 fn returned(line: &str, state: &str) -> Option<Result<String, ExchangeError>> {
     let query = line.strip_prefix("GET /callback?")?.split(' ').next()?;
     let find = |name: &str| {
-        form_urlencoded::parse(query.as_bytes()).find(|(key, _)| key == name).map(|(_, value)| value.into_owned())
+        form_urlencoded::parse(query.as_bytes())
+            .find(|(key, _)| key == name)
+            .map(|(_, value)| value.into_owned())
     };
     if find("state")? != state {
         return None;

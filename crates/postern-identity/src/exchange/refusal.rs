@@ -105,7 +105,8 @@ pub(super) fn cause(sent: &Sent<'_>, status: u16, code: Option<&str>, message: &
             "the issuer {issuer} is not registered with the provider, or not exactly so: see `postern identity trust`"
         )
     };
-    let wrong_subject = || format!("the provider trusts another subject than {subject}: see `postern identity trust`");
+    let wrong_subject =
+        || format!("the provider trusts another subject than {subject}: see `postern identity trust`");
     let wrong_key = || {
         format!(
             "the key that signed the token is not published yet: the provider reads {issuer}'s keys, and keeps old ones \
@@ -133,9 +134,10 @@ pub(super) fn cause(sent: &Sent<'_>, status: u16, code: Option<&str>, message: &
         ProviderType::Azure if has(&["aadsts700212"]) => Some(wrong_audience()),
         ProviderType::Azure if has(&["aadsts700213", "aadsts70021"]) => Some(wrong_subject()),
         ProviderType::Azure if has(&["aadsts50013"]) => Some(wrong_key()),
-        ProviderType::Azure if has(&["aadsts700024"]) => {
-            Some("the token has ended or is not valid yet for the provider: the kubelet's renewal, or a clock".to_owned())
-        }
+        ProviderType::Azure if has(&["aadsts700024"]) => Some(
+            "the token has ended or is not valid yet for the provider: the kubelet's renewal, or a clock"
+                .to_owned(),
+        ),
         ProviderType::Azure if has(&["aadsts700016", "aadsts90002"]) => {
             Some("tenant_id or client_id is not that of the app registration".to_owned())
         }
@@ -188,13 +190,43 @@ mod tests {
     fn refusals_are_read_as_each_provider_writes_them() {
         use ProviderType::{Azure, Gcp, Ibm, Oauth2};
         for (r#type, body, code, cause) in [
-            (Oauth2, r#"{"error":"invalid_client","error_description":"Bad"}"#, "invalid_client Bad", "client_id"),
-            (Oauth2, r#"{"error":"invalid_grant","error_description":"Invalid token audience"}"#, "audience", "the audience"),
+            (
+                Oauth2,
+                r#"{"error":"invalid_client","error_description":"Bad"}"#,
+                "invalid_client Bad",
+                "client_id",
+            ),
+            (
+                Oauth2,
+                r#"{"error":"invalid_grant","error_description":"Invalid token audience"}"#,
+                "audience",
+                "the audience",
+            ),
             (Oauth2, r#"{"error":"unauthorized_client"}"#, "unauthorized_client", "not enabled"),
-            (Ibm, r#"{"errorCode":"BXNIM0398E","errorMessage":"Not yet"}"#, "BXNIM0398E Not yet", "takes a minute"),
-            (Gcp, r#"{"error":{"status":"PERMISSION_DENIED","message":"Permission 'iam.serviceAccounts.getAccessToken' denied"}}"#, "PERMISSION_DENIED", "workloadIdentityUser"),
-            (Azure, r#"{"error":"invalid_client","error_description":"AADSTS700213: No match"}"#, "AADSTS700213", "another subject"),
-            (Azure, r#"{"error":"invalid_request","error_description":"AADSTS700211: No match"}"#, "AADSTS700211", "not registered"),
+            (
+                Ibm,
+                r#"{"errorCode":"BXNIM0398E","errorMessage":"Not yet"}"#,
+                "BXNIM0398E Not yet",
+                "takes a minute",
+            ),
+            (
+                Gcp,
+                r#"{"error":{"status":"PERMISSION_DENIED","message":"Permission 'iam.serviceAccounts.getAccessToken' denied"}}"#,
+                "PERMISSION_DENIED",
+                "workloadIdentityUser",
+            ),
+            (
+                Azure,
+                r#"{"error":"invalid_client","error_description":"AADSTS700213: No match"}"#,
+                "AADSTS700213",
+                "another subject",
+            ),
+            (
+                Azure,
+                r#"{"error":"invalid_request","error_description":"AADSTS700211: No match"}"#,
+                "AADSTS700211",
+                "not registered",
+            ),
         ] {
             let (said, why) = said(r#type, None, body);
             assert!(said.contains(code) && why.contains(cause), "{said} / {why}");
@@ -204,7 +236,10 @@ mod tests {
     #[test]
     fn a_clock_that_is_off_is_named_with_the_measured_offset() {
         let (_, why) = said(ProviderType::Oauth2, Some(-90.4), r#"{"error":"invalid_grant"}"#);
-        assert_eq!(why, "this machine's clock is 90 s behind the provider's: times in tokens do not fit; set the clock");
+        assert_eq!(
+            why,
+            "this machine's clock is 90 s behind the provider's: times in tokens do not fit; set the clock"
+        );
         assert!(skew("Sun, 06 Nov 1994 08:49:37 GMT").unwrap() > 1e9);
         assert_eq!(skew("yesterday"), None);
     }
@@ -212,7 +247,8 @@ mod tests {
     #[test]
     fn what_a_stranger_says_is_short_plain_and_holds_no_token() {
         let token = crate::jwt::unsigned(&serde_json::json!({"sub": "x"}));
-        let body = serde_json::json!({"error": "invalid_grant", "error_description": format!("bad {token}\nhere")});
+        let body =
+            serde_json::json!({"error": "invalid_grant", "error_description": format!("bad {token}\nhere")});
         let (_, message) = read(400, body.to_string().as_bytes());
         assert_eq!(message, "bad [a token] here");
         assert_eq!(read(502, b"<html>long").1, "it gave no reason (HTTP status 502)");

@@ -23,8 +23,9 @@ pub(super) fn authorization(signing: &Signing<'_>, headers: &[(&str, &str)], bod
     let date = time.split('T').next().unwrap_or_default();
     let names: Vec<_> = headers.iter().map(|(name, _)| *name).collect();
     let names = names.join(";");
-    let lines =
-        headers.iter().fold(String::new(), |text, (name, value)| text + &format!("{name}:{}\n", value.trim()));
+    let lines = headers
+        .iter()
+        .fold(String::new(), |text, (name, value)| text + &format!("{name}:{}\n", value.trim()));
     let hash = |bytes: &[u8]| hex(digest::digest(&digest::SHA256, bytes).as_ref());
     let canonical = format!("POST\n/\n\n{lines}\n{names}\n{}", hash(body));
     let scope = format!("{date}/{region}/{service}/aws4_request");

@@ -86,8 +86,9 @@ pub(super) async fn token(
 pub(super) fn judge(url: &str, answer: &Answer, asking: Asking<'_>) -> Result<Issued, ExchangeError> {
     let Asking { r#type, claims } = asking;
     match answer.status {
-        200..=299 => answer::token(&answer.body)
-            .map_err(|why| ExchangeError::Answer { server: url.to_owned(), why }),
+        200..=299 => {
+            answer::token(&answer.body).map_err(|why| ExchangeError::Answer { server: url.to_owned(), why })
+        }
         status => {
             let (code, message) = refusal::read(status, &answer.body);
             let skew = answer.date.as_deref().and_then(refusal::skew);

@@ -29,7 +29,8 @@ pub struct Directory {
 impl Directory {
     /// `$XDG_CACHE_HOME/postern/identity`, or below `~/.cache`; `None` without either.
     pub fn of_user() -> Option<Self> {
-        let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+        let absolute =
+            |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
         let base = absolute("XDG_CACHE_HOME").or_else(|| absolute("HOME").map(|home| home.join(".cache")))?;
         Some(Self { path: base.join("postern/identity") })
     }
@@ -132,7 +133,8 @@ impl Entry {
     /// Waits for our turn, at most a minute.
     pub(super) async fn lock(&self, wait: Wait) -> Locked {
         use rustix::fs::FlockOperation::{LockExclusive, NonBlockingLockExclusive};
-        let opened = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(self.file("lock"));
+        let opened =
+            OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(self.file("lock"));
         // Where nothing can be locked, nothing can be shared either.
         let Ok(file) = opened else { return Locked::Mine(None) };
         match rustix::fs::flock(&file, NonBlockingLockExclusive) {
@@ -142,7 +144,8 @@ impl Entry {
             Err(_) => return Locked::Mine(None),
         }
         // The kernel wakes us the moment it is free. A thread that outlives our patience lets go at once.
-        let waiting = tokio::task::spawn_blocking(move || rustix::fs::flock(&file, LockExclusive).map(|()| file));
+        let waiting =
+            tokio::task::spawn_blocking(move || rustix::fs::flock(&file, LockExclusive).map(|()| file));
         match tokio::time::timeout(PATIENCE, waiting).await {
             Ok(Ok(Ok(file))) => Locked::Mine(Some(file)),
             Ok(_) => Locked::Mine(None),

@@ -38,9 +38,10 @@ impl Held {
         Self { credential, obtained, lifetime, renew_at, header }
     }
 
-    /// Ten seconds; a fifth of lives that are shorter than fifty.
+    /// Ten seconds; a tenth of lives so short that nothing would be left between renewal and then.
     fn margin(&self) -> Duration {
-        MARGIN.min(self.lifetime.unwrap_or_default() / 5)
+        let life = self.lifetime.unwrap_or_default();
+        if life >= MARGIN * 5 { MARGIN } else { life / 10 }
     }
 
     /// Whether it needs no renewal yet. One of unknown life is fresh to nobody but who waited for it.

@@ -103,8 +103,10 @@ fn text(held: &Held) -> String {
 async fn many_at_once_ask_once() {
     let stage = Stage::new(&[], None, None);
     let all: Vec<_> = (0..200).map(|_| stage.keeper.clone()).collect();
-    let all: Vec<_> =
-        all.into_iter().map(|keeper| tokio::spawn(async move { text(&keeper.credential().await.unwrap()) })).collect();
+    let all: Vec<_> = all
+        .into_iter()
+        .map(|keeper| tokio::spawn(async move { text(&keeper.credential().await.unwrap()) }))
+        .collect();
     for one in all {
         assert_eq!(one.await.unwrap(), "token-1");
     }
@@ -231,17 +233,17 @@ async fn what_is_damaged_or_open_to_others_is_set_aside_with_a_word() {
     let home = tempfile::tempdir().unwrap();
     let clock = Arc::new(Hand::default());
     let key = blake3::hash(b"script").to_string();
-    let file = home.path().join(format!("identity/{key}.json"));
+    let kept = home.path().join(format!("identity/{key}.json"));
     Stage::new(&[], Some(home.path()), Some(clock.clone())).token().await;
-    let fine = std::fs::read(&file).unwrap();
+    let whole = std::fs::read(&kept).unwrap();
     for (content, mode, why) in [
         (b"{\"format\":1".to_vec(), 0o600, "it is damaged"),
         (Vec::new(), 0o600, "it is damaged"),
-        (fine.clone(), 0o644, "others may use it (mode 644)"),
-        (String::from_utf8(fine).unwrap().replace(&key, "other").into_bytes(), 0o600, "of another provider"),
+        (whole.clone(), 0o644, "others may use it (mode 644)"),
+        (String::from_utf8(whole).unwrap().replace(&key, "other").into_bytes(), 0o600, "of another provider"),
     ] {
-        std::fs::write(&file, content).unwrap();
-        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).unwrap();
+        std::fs::write(&kept, content).unwrap();
+        std::fs::set_permissions(&kept, std::fs::Permissions::from_mode(mode)).unwrap();
         let stage = Stage::new(&[], Some(home.path()), Some(clock.clone()));
         stage.token().await;
         assert_eq!(stage.asked(), 1, "{why}");

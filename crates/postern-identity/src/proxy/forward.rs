@@ -20,14 +20,14 @@ use std::sync::atomic::Ordering;
 /// Bodies of known size up to this many bytes are taken whole, so that they can be sent again after a 401.
 const REPLAYABLE: u64 = 64 * 1024;
 
-/// Sends a request on; `rest` is its path and query below the API's base.
-pub(super) async fn forward(route: &Arc<Route>, rest: &str, request: Request<Incoming>) -> Response<Answer> {
+/// Sends a request on; `below` is its path and query below the API's base.
+pub(super) async fn forward(route: &Arc<Route>, below: &str, request: Request<Incoming>) -> Response<Answer> {
     let open = Open::of(route);
-    let Some(uri) = route.uri(rest) else {
+    let Some(uri) = route.uri(below) else {
         return problem(StatusCode::BAD_REQUEST, "the path cannot be sent on", None);
     };
-    let held = match route.keeper.credential().await {
-        Ok(held) => held,
+    let credential = match route.keeper.credential().await {
+        Ok(credential) => credential,
         Err(error) => return no_token(route, &error),
     };
     let wanted = upgrade(request.headers());
@@ -47,16 +47,16 @@ pub(super) async fn forward(route: &Arc<Route>, rest: &str, request: Request<Inc
     let client = if wanted.is_some() { &route.upgradable } else { &route.client };
     // Only what may be sent again is copied.
     let copy = again.as_ref().map(|_| copy(&head));
-    let mut sent = match authorized(head, first, &held) {
+    let mut sent = match authorized(head, first, &credential) {
         Some(request) => client.request(request).await,
         None => return unusable(route),
     };
     if let Ok(answer) = &sent
         && answer.status() == StatusCode::UNAUTHORIZED
-        && route.keeper.refused(&held)
+        && route.keeper.refused(&credential)
         && let (Some(head), Some(body)) = (copy, again)
         && let Ok(newer) = route.keeper.credential().await
-        && newer.hash() != held.hash()
+        && newer.hash() != credential.hash()
         && let Some(request) = authorized(head, Passing::whole(body), &newer)
     {
         route.counters.retried.fetch_add(1, Ordering::Relaxed);
@@ -98,8 +98,8 @@ fn copy(head: &Parts) -> Parts {
     copy
 }
 
-fn authorized(mut head: Parts, body: Passing, held: &Held) -> Option<Request<Passing>> {
-    head.headers.insert(AUTHORIZATION, held.header()?.clone());
+fn authorized(mut head: Parts, body: Passing, credential: &Held) -> Option<Request<Passing>> {
+    head.headers.insert(AUTHORIZATION, credential.header()?.clone());
     Some(Request::from_parts(head, body))
 }
 

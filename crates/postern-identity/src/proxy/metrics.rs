@@ -93,7 +93,11 @@ impl Metrics {
         page.family("token_seconds_left", "gauge", "Until the token ends; 0 without one.");
         for keeper in keepers {
             let left = keeper.peek().and_then(|held| held.ends_in(now)).unwrap_or_default();
-            page.value("token_seconds_left", &format!("provider=\"{}\"", keeper.name()), &left.as_secs().to_string());
+            page.value(
+                "token_seconds_left",
+                &format!("provider=\"{}\"", keeper.name()),
+                &left.as_secs().to_string(),
+            );
         }
         page.0
     }

@@ -159,7 +159,12 @@ impl Routes {
     }
 
     /// Which route a request takes. `host` is its `Host` header; `ours` says whether a host is this proxy itself.
-    pub(super) fn find<'a>(&'a self, uri: &'a Uri, host: Option<&str>, ours: impl Fn(&str) -> bool) -> Found<'a> {
+    pub(super) fn find<'a>(
+        &'a self,
+        uri: &'a Uri,
+        host: Option<&str>,
+        ours: impl Fn(&str) -> bool,
+    ) -> Found<'a> {
         let whole = uri.path_and_query().map_or("/", PathAndQuery::as_str);
         if climbs(uri.path()) {
             let why = "the path holds '.' or '..' segments: the API could read it as another path".to_owned();
@@ -180,7 +185,8 @@ impl Routes {
             return Found::Nothing(StatusCode::FORBIDDEN, why);
         }
         let below = |route: &&&Arc<Route>| {
-            path.strip_prefix(route.base.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+            path.strip_prefix(route.base.as_str())
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
         };
         let longest = at.iter().filter(below).map(|route| route.base.len()).max();
         let mut best = at.iter().filter(below).filter(|route| Some(route.base.len()) == longest);

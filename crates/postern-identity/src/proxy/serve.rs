@@ -169,8 +169,13 @@ impl Proxy {
         }
     }
 
-    fn connection<S>(self: Arc<Self>, stream: S, connections: &GracefulShutdown, port: Option<u16>, watch: bool)
-    where
+    fn connection<S>(
+        self: Arc<Self>,
+        stream: S,
+        connections: &GracefulShutdown,
+        port: Option<u16>,
+        watch: bool,
+    ) where
         S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
     {
         let mut builder = Builder::new(TokioExecutor::new());
@@ -213,7 +218,10 @@ impl Proxy {
             problem(status, why, None)
         };
         if request.method() == Method::CONNECT {
-            return refused(StatusCode::METHOD_NOT_ALLOWED, "a tunnel cannot carry our token: ask for http://HOST/…");
+            return refused(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "a tunnel cannot carry our token: ask for http://HOST/…",
+            );
         }
         let uri = request.uri().clone();
         match self.routes.find(&uri, host, ours) {
@@ -302,7 +310,11 @@ async fn aws(
 }
 
 /// Only that endpoint, for one provider: what `identity exec` gives a command.
-pub async fn serve_aws_only(listener: TcpListener, keeper: Arc<Keeper<Exchanger>>, secret: Zeroizing<String>) {
+pub async fn serve_aws_only(
+    listener: TcpListener,
+    keeper: Arc<Keeper<Exchanger>>,
+    secret: Zeroizing<String>,
+) {
     let listener_of_warnings = keeper.exchanger().listener.clone();
     let proxy = Proxy {
         routes: Routes::none(),

@@ -33,10 +33,22 @@ pub fn aws(side: &Side<'_>, account: &str, role: &str) -> Setup {
         documents: vec![Document { file: "trust.json".to_owned(), content: policy }],
         commands: vec![
             command(&[
-                "aws", "iam", "create-open-id-connect-provider", "--url", side.issuer(), "--client-id-list", audience,
+                "aws",
+                "iam",
+                "create-open-id-connect-provider",
+                "--url",
+                side.issuer(),
+                "--client-id-list",
+                audience,
             ]),
             command(&[
-                "aws", "iam", "create-role", "--role-name", role, "--assume-role-policy-document", "file://trust.json",
+                "aws",
+                "iam",
+                "create-role",
+                "--role-name",
+                role,
+                "--assume-role-policy-document",
+                "file://trust.json",
             ]),
         ],
         config: json!({
@@ -48,21 +60,38 @@ pub fn aws(side: &Side<'_>, account: &str, role: &str) -> Setup {
 
 /// Google Cloud: a pool, a provider in it that takes one subject, and a service account that it may act as.
 /// <https://cloud.google.com/iam/docs/workload-identity-federation-with-kubernetes>
-pub fn gcp(side: &Side<'_>, project_number: &str, pool: &str, provider: &str, account: Option<&str>) -> Setup {
+pub fn gcp(
+    side: &Side<'_>,
+    project_number: &str,
+    pool: &str,
+    provider: &str,
+    account: Option<&str>,
+) -> Setup {
     let full = format!(
         "projects/{project_number}/locations/global/workloadIdentityPools/{pool}/providers/{provider}"
     );
     let usual = format!("https://iam.googleapis.com/{full}");
     let audience = side.audience(&usual).to_owned();
     let inside = side.cluster.unreachable_outside().is_some();
-    let (pool_flag, issuer) = (format!("--workload-identity-pool={pool}"), format!("--issuer-uri={}", side.issuer()));
+    let (pool_flag, issuer) =
+        (format!("--workload-identity-pool={pool}"), format!("--issuer-uri={}", side.issuer()));
     let (allowed, condition) = (
         format!("--allowed-audiences={audience}"),
         format!("--attribute-condition=assertion.sub == '{}'", side.subject()),
     );
     let mut create = vec![
-        "gcloud", "iam", "workload-identity-pools", "providers", "create-oidc", provider, "--location=global",
-        &pool_flag, &issuer, &allowed, "--attribute-mapping=google.subject=assertion.sub", &condition,
+        "gcloud",
+        "iam",
+        "workload-identity-pools",
+        "providers",
+        "create-oidc",
+        provider,
+        "--location=global",
+        &pool_flag,
+        &issuer,
+        &allowed,
+        "--attribute-mapping=google.subject=assertion.sub",
+        &condition,
     ];
     let mut documents = Vec::new();
     if inside {
@@ -82,14 +111,21 @@ pub fn gcp(side: &Side<'_>, project_number: &str, pool: &str, provider: &str, ac
             side.subject()
         );
         commands.push(command(&[
-            "gcloud", "iam", "service-accounts", "add-iam-policy-binding", account,
-            "--role=roles/iam.workloadIdentityUser", &member,
+            "gcloud",
+            "iam",
+            "service-accounts",
+            "add-iam-policy-binding",
+            account,
+            "--role=roles/iam.workloadIdentityUser",
+            &member,
         ]));
         config["service_account"] = account.into();
     }
     let mut notes = side.notes(!inside);
     if inside {
-        notes.push("the keys are given to Google by hand: give them again when the cluster's change".to_owned());
+        notes.push(
+            "the keys are given to Google by hand: give them again when the cluster's change".to_owned(),
+        );
     }
     Setup {
         provider: "gcp",
@@ -117,7 +153,15 @@ pub fn azure(side: &Side<'_>, tenant: &str, client: &str) -> Setup {
         audience: audience.to_owned(),
         documents: vec![Document { file: "credential.json".to_owned(), content: credential }],
         commands: vec![command(&[
-            "az", "ad", "app", "federated-credential", "create", "--id", client, "--parameters", "@credential.json",
+            "az",
+            "ad",
+            "app",
+            "federated-credential",
+            "create",
+            "--id",
+            client,
+            "--parameters",
+            "@credential.json",
         ])],
         config: json!({"type": "azure", "tenant_id": tenant, "client_id": client}),
         notes: side.notes(true),
@@ -144,8 +188,20 @@ pub fn ibm(side: &Side<'_>, crn: &str, openshift: bool, profile: &str) -> Setup 
         commands: vec![
             command(&["ibmcloud", "iam", "trusted-profile-create", profile]),
             command(&[
-                "ibmcloud", "iam", "trusted-profile-link-create", profile, "--name", &label, "--cr-type", kind,
-                "--link-crn", crn, "--link-namespace", side.namespace, "--link-name", side.name,
+                "ibmcloud",
+                "iam",
+                "trusted-profile-link-create",
+                profile,
+                "--name",
+                &label,
+                "--cr-type",
+                kind,
+                "--link-crn",
+                crn,
+                "--link-namespace",
+                side.namespace,
+                "--link-name",
+                side.name,
             ]),
         ],
         config: json!({"type": "ibm", "profile": profile}),

@@ -20,7 +20,10 @@ pub fn keycloak(side: &Side<'_>, realm_url: &str, client: &str) -> Setup {
     // Keycloak takes the realm's issuer as audience, alone and nothing else.
     let audience = side.audience(realm_url);
     let mut notes = side.notes(true);
-    notes.push("a projected token that lives for longer than an hour is refused an hour after it was issued".to_owned());
+    notes.push(
+        "a projected token that lives for longer than an hour is refused an hour after it was issued"
+            .to_owned(),
+    );
     Setup {
         provider: "keycloak",
         issuer: side.issuer().to_owned(),
@@ -31,7 +34,15 @@ pub fn keycloak(side: &Side<'_>, realm_url: &str, client: &str) -> Setup {
             Document { file: "client.json".to_owned(), content: trusted },
         ],
         commands: vec![
-            command(&["kcadm.sh", "create", "identity-provider/instances", "-r", realm, "-f", "provider.json"]),
+            command(&[
+                "kcadm.sh",
+                "create",
+                "identity-provider/instances",
+                "-r",
+                realm,
+                "-f",
+                "provider.json",
+            ]),
             command(&["kcadm.sh", "create", "clients", "-r", realm, "-f", "client.json"]),
         ],
         config: json!({
@@ -70,7 +81,9 @@ pub fn dex(side: &Side<'_>, issuer_url: &str, connector: &str, client: &str) -> 
         subject: side.subject(),
         audience: audience.to_owned(),
         documents: vec![Document { file: "dex.json".to_owned(), content: entry }],
-        commands: vec!["# merge dex.json into Dex's configuration (YAML takes JSON), and start it again".to_owned()],
+        commands: vec![
+            "# merge dex.json into Dex's configuration (YAML takes JSON), and start it again".to_owned(),
+        ],
         config: json!({
             "type": "oauth2", "issuer": issuer_url, "client_id": client, "grant": "token_exchange",
             "subject_token": {"type": "kubernetes_sa", "audience": audience},

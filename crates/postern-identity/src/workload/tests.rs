@@ -4,7 +4,12 @@ fn providers(value: &Value) -> BTreeMap<String, Provider> {
     serde_json::from_value(value.clone()).unwrap()
 }
 
-fn workload<'a>(kind: Kind, way: Way, command: &'a [String], providers: &'a BTreeMap<String, Provider>) -> Workload<'a> {
+fn workload<'a>(
+    kind: Kind,
+    way: Way,
+    command: &'a [String],
+    providers: &'a BTreeMap<String, Provider>,
+) -> Workload<'a> {
     Workload {
         kind,
         name: "digest",
@@ -67,7 +72,9 @@ fn no_token_for_the_api_server_and_no_right_is_given() {
         assert_eq!(kinds[..2], ["ServiceAccount", "ConfigMap"]);
         assert_eq!(made[0]["automountServiceAccountToken"], false);
         let text = made[2].to_string();
-        assert!(text.contains("\"automountServiceAccountToken\":false") && text.contains("\"runAsNonRoot\":true"));
+        assert!(
+            text.contains("\"automountServiceAccountToken\":false") && text.contains("\"runAsNonRoot\":true")
+        );
         assert!(text.contains("\"restartPolicy\":\"Always\""), "a native sidecar");
     }
 }

@@ -279,7 +279,7 @@ pub(crate) enum Trust {
     Keycloak {
         #[command(flatten)]
         subject: Subject,
-        /// The realm's address, such as https://auth.example.com/realms/prod
+        /// The realm's address, such as `https://auth.example.com/realms/prod`
         #[arg(long, value_name = "URL")]
         realm: String,
         /// The client's name [default: NAMESPACE-NAME]
@@ -290,7 +290,7 @@ pub(crate) enum Trust {
     Dex {
         #[command(flatten)]
         subject: Subject,
-        /// Dex's issuer, such as https://dex.example.com
+        /// Dex's issuer, such as `https://dex.example.com`
         #[arg(long, value_name = "URL")]
         issuer: String,
         /// The connector's id

@@ -24,7 +24,8 @@ use zeroize::Zeroizing;
 
 /// Who can log in: somebody whose terminal this is, unless a pipeline says that it is one.
 fn person(browser: Browser) -> Person {
-    let said = |name: &str| std::env::var(name).is_ok_and(|value| !matches!(value.as_str(), "" | "0" | "false"));
+    let said =
+        |name: &str| std::env::var(name).is_ok_and(|value| !matches!(value.as_str(), "" | "0" | "false"));
     if said("CI") {
         Person::Nobody("CI is set")
     } else if !(std::io::stdin().is_terminal() && std::io::stderr().is_terminal()) {
@@ -80,12 +81,7 @@ fn keeper(context: &Context, name: &str, provider: &Provider, browser: Browser) 
 }
 
 /// A credential as `-o` has it.
-fn form(
-    output: Output,
-    name: &str,
-    provider: &Provider,
-    held: &Held,
-) -> Result<Zeroizing<String>, Failure> {
+fn form(output: Output, name: &str, provider: &Provider, held: &Held) -> Result<Zeroizing<String>, Failure> {
     let form = match output {
         Output::Form(form) => form,
         Output::Format(Format::Text) => Form::Raw,

@@ -51,13 +51,15 @@ pub(in crate::commands) async fn run(
         }
     }
     printer.verbose(&format!("in its environment: {}", given.join(", ")));
-    let signals = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup(), SignalKind::quit()];
+    let signals =
+        [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup(), SignalKind::quit()];
     let mut heard = Vec::new();
     for kind in signals {
         heard.push(signal(kind).map_err(|error| Failure::denied(&error, None))?);
     }
     let shown = program.to_string_lossy().into_owned();
-    let mut child = child.spawn().map_err(|error| Failure::not_reached(&format!("{shown} cannot be started"), &error))?;
+    let mut child =
+        child.spawn().map_err(|error| Failure::not_reached(&format!("{shown} cannot be started"), &error))?;
     let [interrupt, terminate, hangup, quit] = heard.as_mut_slice() else { return Ok(0) };
     let ended = loop {
         let signal = tokio::select! {

@@ -74,8 +74,8 @@ async fn mirror(
             let value = json!({"issuer": issuer, "changed": shown, "dryRun": dry_run});
             printer.result(&value, || match (shown.is_empty(), dry_run) {
                 (true, _) => format!("unchanged: {}\n", to.display()),
-                (false, true) => shown.iter().map(|path| format!("would write {path}\n")).collect(),
-                (false, false) => shown.iter().map(|path| format!("wrote {path}\n")).collect(),
+                (false, true) => format!("would write {}\n", shown.join("\nwould write ")),
+                (false, false) => format!("wrote {}\n", shown.join("\nwrote ")),
             });
         }
         if !watch {
@@ -126,7 +126,9 @@ async fn diff(
         let Difference { missing, surplus } = &difference;
         let mut text = String::new();
         missing.iter().for_each(|key| text.push_str(&format!("- not published: {}\n", line(key))));
-        surplus.iter().for_each(|key| text.push_str(&format!("+ published, and not the cluster's: {}\n", line(key))));
+        surplus
+            .iter()
+            .for_each(|key| text.push_str(&format!("+ published, and not the cluster's: {}\n", line(key))));
         text
     });
     Ok(if difference.is_none() { 0 } else { exit::DENIED })

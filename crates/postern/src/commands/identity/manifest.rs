@@ -19,7 +19,16 @@ pub(in crate::commands) fn run(context: &Context, args: Args, printer: &mut Prin
         Args::Job { workload } => (Kind::Job, workload),
         Args::Deployment { replicas, workload } => (Kind::Deployment { replicas }, workload),
     };
-    let WorkloadArgs { name, image, namespace, service_account, providers: named, way, postern_image, command } = args;
+    let WorkloadArgs {
+        name,
+        image,
+        namespace,
+        service_account,
+        providers: named,
+        way,
+        postern_image,
+        command,
+    } = args;
     for (key, value) in [("NAME", &name), ("--namespace", &namespace)] {
         postern_ops::settings::dns_name(key, value, 52)?;
     }
@@ -58,7 +67,9 @@ pub(in crate::commands) fn run(context: &Context, args: Args, printer: &mut Prin
         let hint = match &error {
             WorkloadError::Audience(_) => Some("name it: subject_token: {type: kubernetes_sa, audience: …}"),
             WorkloadError::NoCommand => Some("give it after --, or use --way sidecar"),
-            WorkloadError::Person { .. } | WorkloadError::Source { .. } => Some("leave it out with --provider"),
+            WorkloadError::Person { .. } | WorkloadError::Source { .. } => {
+                Some("leave it out with --provider")
+            }
         };
         Failure::usage(error.to_string(), hint.map(str::to_owned))
     })?;

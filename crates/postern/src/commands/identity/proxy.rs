@@ -123,7 +123,9 @@ async fn loopback(address: &str) -> Result<TcpListener, Failure> {
     if !parsed.ip().is_loopback() {
         return Err(Failure::usage(
             format!("--listen {address}: whoever reaches this address could use the tokens"),
-            Some("listen on 127.0.0.1, [::1] or a unix socket; for probes there is --probe-listen".to_owned()),
+            Some(
+                "listen on 127.0.0.1, [::1] or a unix socket; for probes there is --probe-listen".to_owned(),
+            ),
         ));
     }
     bind(address, parsed).await
@@ -131,7 +133,8 @@ async fn loopback(address: &str) -> Result<TcpListener, Failure> {
 
 async fn bind(shown: &str, address: SocketAddr) -> Result<TcpListener, Failure> {
     TcpListener::bind(address).await.map_err(|error| {
-        let mut failure = Failure::denied(&error, Some("choose another address, or end what listens there".to_owned()));
+        let mut failure =
+            Failure::denied(&error, Some("choose another address, or end what listens there".to_owned()));
         failure.message = format!("listening on {shown}: {}", failure.message);
         failure
     })
@@ -180,7 +183,8 @@ fn write_secret(path: &Path) -> Result<Zeroizing<String>, Failure> {
 }
 
 fn place(door: &Door) -> String {
-    let tcp = |listener: &TcpListener| listener.local_addr().map(|at| format!("http://{at}")).unwrap_or_default();
+    let tcp =
+        |listener: &TcpListener| listener.local_addr().map(|at| format!("http://{at}")).unwrap_or_default();
     match door {
         Door::Tcp(listener) => tcp(listener),
         Door::Watch(listener) => format!("{} (probes and metrics only)", tcp(listener)),

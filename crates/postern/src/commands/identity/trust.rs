@@ -63,9 +63,8 @@ fn setup(context: &Context, args: &Args, cluster: &Documents) -> Result<Setup, F
 
 fn text(setup: &Setup) -> String {
     let Setup { provider, issuer, subject, audience, documents, commands, config, notes: _ } = setup;
-    let mut text = format!(
-        "# {provider}: trust {subject}\n# of the issuer {issuer}, with tokens for {audience}\n"
-    );
+    let mut text =
+        format!("# {provider}: trust {subject}\n# of the issuer {issuer}, with tokens for {audience}\n");
     for Document { file, content } in documents {
         let content = serde_json::to_string_pretty(content).unwrap_or_default();
         text.push_str(&format!("\ncat > {file} <<'EOF'\n{content}\nEOF\n"));

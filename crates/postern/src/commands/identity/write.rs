@@ -28,12 +28,18 @@ pub(in crate::commands) async fn run(
     let keeper = keeper(context, name, provider, Browser::Start);
     check(&to)?;
     if dry_run {
-        printer.note(&format!("{name}: a token would be asked for and written to {} at mode {mode:04o}", to.display()));
+        printer.note(&format!(
+            "{name}: a token would be asked for and written to {} at mode {mode:04o}",
+            to.display()
+        ));
         return Ok(0);
     }
     let mut written: Option<Arc<Held>> = None;
     let failed = |error: &io::Error| {
-        Failure::denied(error, Some(format!("{} is as it was; check the directory and its owner", to.display())))
+        Failure::denied(
+            error,
+            Some(format!("{} is as it was; check the directory and its owner", to.display())),
+        )
     };
     let held = keeper.credential().await.map_err(|error| Failure::identity(name, &error))?;
     let mut save = |held: &Arc<Held>, printer: &mut Printer| {
@@ -77,7 +83,10 @@ fn check(to: &Path) -> Result<(), Failure> {
         return usage(format!("--to {}: this is a directory", to.display()), "name a file in it");
     }
     match to.parent().filter(|parent| !parent.as_os_str().is_empty() && !parent.is_dir()) {
-        Some(parent) => usage(format!("--to {}: there is no directory {}", to.display(), parent.display()), "make it first"),
+        Some(parent) => usage(
+            format!("--to {}: there is no directory {}", to.display(), parent.display()),
+            "make it first",
+        ),
         None => Ok(()),
     }
 }
@@ -89,7 +98,8 @@ fn replace(to: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     temporary.push(name);
     temporary.push(format!(".{}.new", std::process::id()));
     let temporary = to.with_file_name(temporary);
-    let named = |path: &Path, error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+    let named =
+        |path: &Path, error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
     let mut file = OpenOptions::new()
         .write(true)
         .create_new(true)
