@@ -62,7 +62,12 @@ pub struct Provider {
 impl Provider {
     /// One in this process.
     pub fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::at("127.0.0.1:0")
+    }
+
+    /// One at an address.
+    pub fn at(address: &str) -> Self {
+        let listener = TcpListener::bind(address).unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());
         let this = Self { address, state: Arc::default() };
         let served = this.clone();

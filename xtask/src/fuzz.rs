@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 
 use crate::{paths, say, sh, tools};
 
-const TARGETS: [&str; 4] = ["frames", "redactor", "config", "stream"];
+const TARGETS: [&str; 5] = ["frames", "redactor", "config", "stream", "identity"];
 
 /// `cargo xtask fuzz [SECONDS]`
 #[derive(clap::Args)]

@@ -13,6 +13,7 @@ mod refusal;
 mod sigv4;
 mod token_endpoint;
 
+pub(crate) use answer::token as token_answer;
 pub use aws::AwsCredential;
 pub use discovery::Metadata;
 pub(crate) use discovery::discover as discover_at;
@@ -176,6 +177,11 @@ pub struct Exchanger {
     pub person: Person,
     /// Who hears warnings.
     pub listener: Listener,
+}
+
+/// An answer of STS, as far as it can be read without asking anyone.
+pub(crate) fn sts_answer(body: &[u8]) -> Result<Issued, String> {
+    aws::credentials(body, jiff::Timestamp::UNIX_EPOCH)
 }
 
 /// Who hears a [`Notice`].

@@ -12,6 +12,7 @@ mod held;
 
 pub use clock::{Clock, Moment, SystemClock};
 pub use disk::Directory;
+pub(crate) use disk::kept_file;
 pub use held::Held;
 
 use crate::call::jitter;

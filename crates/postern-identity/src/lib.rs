@@ -11,6 +11,8 @@
 mod call;
 pub mod doctor;
 pub mod exchange;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod ibm;
 pub mod issuer;
 pub mod jwt;

@@ -11,6 +11,7 @@ mod route;
 mod serve;
 
 pub use metrics::Metrics;
+pub(crate) use route::climbs;
 pub use route::{Route, Routes, RoutesError};
 pub use serve::{Door, Proxy, serve_aws_only};
 

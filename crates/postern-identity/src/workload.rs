@@ -13,6 +13,8 @@ const TOKENS: &str = "/var/run/secrets/tokens";
 const CONFIG: &str = "/etc/postern";
 /// Where the wrapper finds our program.
 const PROGRAM: &str = "/opt/postern";
+/// Where the sidecar leaves what AWS SDKs must show it.
+const RUN: &str = "/var/run/postern";
 /// Where caches may be written.
 const CACHE: &str = "/var/cache/postern";
 /// The sidecar's ports, on loopback and for probes.
@@ -94,6 +96,9 @@ pub enum WorkloadError {
         /// The source.
         source_kind: &'static str,
     },
+    /// A sidecar has nothing to serve.
+    #[error("providers.{0}: it names no api, and a sidecar serves APIs")]
+    NoApi(String),
     /// A wrapper needs something to wrap.
     #[error("the exec wrapper needs the command that it starts")]
     NoCommand,
@@ -107,6 +112,9 @@ pub fn manifests(workload: &Workload<'_>) -> Result<Vec<Value>, WorkloadError> {
     let mut providers = serde_json::Map::new();
     let mut sources = Vec::new();
     for (name, provider) in workload.providers {
+        if workload.way == Way::Sidecar && provider.api.is_none() && provider.r#type != ProviderType::Aws {
+            return Err(WorkloadError::NoApi(name.clone()));
+        }
         let (provider, audience) = mounted(name, provider)?;
         sources.push(json!({"serviceAccountToken": {
             "path": format!("{name}/token"), "audience": audience, "expirationSeconds": 3600,
@@ -208,15 +216,21 @@ fn restricted() -> Value {
     })
 }
 
+/// An entry more in a list.
+fn push(list: &mut Value, entry: Value) {
+    if let Some(list) = list.as_array_mut() {
+        list.push(entry);
+    }
+}
+
 fn pod(workload: &Workload<'_>, sources: &[Value]) -> Value {
-    let names: Vec<&String> = workload.providers.keys().collect();
     let environment = json!([
         {"name": "POSTERN_CONFIG", "value": format!("{CONFIG}/config.yaml")},
         {"name": "XDG_CACHE_HOME", "value": CACHE},
         // Nobody is there to log in, whatever a terminal may seem to be.
         {"name": "CI", "value": "true"},
     ]);
-    let ours = json!([
+    let mut ours = json!([
         {"name": "tokens", "mountPath": TOKENS, "readOnly": true},
         {"name": "config", "mountPath": CONFIG, "readOnly": true},
         {"name": "cache", "mountPath": CACHE},
@@ -226,67 +240,65 @@ fn pod(workload: &Workload<'_>, sources: &[Value]) -> Value {
         "securityContext": restricted(),
         "resources": {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "1Gi"}},
     });
-    let small = json!({"requests": {"cpu": "10m", "memory": "16Mi"}, "limits": {"memory": "64Mi"}});
+    let resources = json!({"requests": {"cpu": "10m", "memory": "16Mi"}, "limits": {"memory": "64Mi"}});
     let mut volumes = json!([
         {"name": "tokens", "projected": {"sources": sources}},
         {"name": "config", "configMap": {"name": workload.name}},
         {"name": "cache", "emptyDir": {"sizeLimit": "16Mi"}},
     ]);
-    let first = match workload.way {
+    let mut first = json!({
+        "name": "postern", "image": workload.postern_image, "imagePullPolicy": "IfNotPresent",
+        "securityContext": restricted(), "resources": resources,
+    });
+    if !workload.command.is_empty() {
+        container["command"] = json!(workload.command);
+    }
+    match workload.way {
         Way::Sidecar => {
-            let addresses = names.iter().map(|name| {
-                json!({
-                    "name": format!("{}_URL", crate::render::variable_prefix(name)),
-                    "value": format!("http://127.0.0.1:{PORT}/{name}"),
-                })
-            });
-            container["env"] = addresses.collect();
-            if !workload.command.is_empty() {
-                container["command"] = json!(workload.command);
+            let mut args = json!([
+                "identity",
+                "proxy",
+                "--listen",
+                format!("127.0.0.1:{PORT}"),
+                "--probe-listen",
+                format!("0.0.0.0:{PROBES}"),
+            ]);
+            let (known, aws) = addresses(workload);
+            container["env"] = known;
+            if aws {
+                push(&mut args, "--aws-token-file".into());
+                push(&mut args, format!("{RUN}/aws-token").into());
+                push(
+                    &mut volumes,
+                    json!({"name": "run", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}}),
+                );
+                push(&mut ours, json!({"name": "run", "mountPath": RUN}));
+                container["volumeMounts"] = json!([{"name": "run", "mountPath": RUN, "readOnly": true}]);
             }
             if let Kind::Deployment { .. } = workload.kind {
                 // The pod is ready when its credentials are.
                 container["readinessProbe"] = json!({"httpGet": {"path": "/readyz", "port": PROBES}});
             }
-            json!({
-                "name": "postern", "image": workload.postern_image, "imagePullPolicy": "IfNotPresent",
-                "restartPolicy": "Always",
-                "args": [
-                    "identity", "proxy", "--listen", format!("127.0.0.1:{PORT}"), "--probe-listen",
-                    format!("0.0.0.0:{PROBES}"),
-                ],
-                "env": environment, "volumeMounts": ours, "securityContext": restricted(),
-                "resources": small,
-                // The main container starts once there are credentials.
-                "startupProbe": {"httpGet": {"path": "/readyz", "port": PROBES}, "periodSeconds": 1, "failureThreshold": 60},
-            })
+            first["restartPolicy"] = "Always".into();
+            (first["args"], first["env"], first["volumeMounts"]) = (args, environment, ours);
+            // The main container starts once there are credentials.
+            first["startupProbe"] = json!({"httpGet": {"path": "/readyz", "port": PROBES}, "periodSeconds": 1, "failureThreshold": 60});
         }
         Way::Exec => {
             let mut command = vec![format!("{PROGRAM}/postern"), "identity".to_owned(), "exec".to_owned()];
-            command.extend(names.iter().map(|name| (*name).clone()));
+            command.extend(workload.providers.keys().cloned());
             command.push("--".to_owned());
             command.extend(workload.command.iter().cloned());
             container["command"] = json!(command);
             container["env"] = environment;
-            container["env"].as_array_mut().into_iter().for_each(|all| {
-                all.push(json!({"name": "TMPDIR", "value": CACHE}));
-            });
-            let mut mounts = ours;
-            mounts.as_array_mut().into_iter().for_each(|all| {
-                all.push(json!({"name": "program", "mountPath": PROGRAM, "readOnly": true}));
-            });
-            container["volumeMounts"] = mounts;
-            volumes.as_array_mut().into_iter().for_each(|all| {
-                all.push(json!({"name": "program", "emptyDir": {"sizeLimit": "64Mi"}}));
-            });
-            json!({
-                "name": "postern", "image": workload.postern_image, "imagePullPolicy": "IfNotPresent",
-                "args": ["__install", format!("{PROGRAM}/postern")],
-                "volumeMounts": [{"name": "program", "mountPath": PROGRAM}],
-                "securityContext": restricted(), "resources": small,
-            })
+            push(&mut container["env"], json!({"name": "TMPDIR", "value": CACHE}));
+            push(&mut ours, json!({"name": "program", "mountPath": PROGRAM, "readOnly": true}));
+            container["volumeMounts"] = ours;
+            push(&mut volumes, json!({"name": "program", "emptyDir": {"sizeLimit": "64Mi"}}));
+            first["args"] = json!(["__install", format!("{PROGRAM}/postern")]);
+            first["volumeMounts"] = json!([{"name": "program", "mountPath": PROGRAM}]);
         }
-    };
+    }
     json!({
         "serviceAccountName": workload.service_account,
         // The projected tokens are all it gets: none for the API server.
@@ -299,6 +311,28 @@ fn pod(workload: &Workload<'_>, sources: &[Value]) -> Value {
         "containers": [container],
         "volumes": volumes,
     })
+}
+
+/// What the container finds its APIs by, and whether one of them is AWS.
+fn addresses(workload: &Workload<'_>) -> (Value, bool) {
+    let mut known = json!([]);
+    let mut add = |name: String, value: String| push(&mut known, json!({"name": name, "value": value}));
+    let mut aws = false;
+    for (name, provider) in workload.providers {
+        if provider.api.is_some() {
+            let variable = format!("{}_URL", crate::render::variable_prefix(name));
+            add(variable, format!("http://127.0.0.1:{PORT}/{name}"));
+        } else if !std::mem::replace(&mut aws, true) {
+            // An SDK knows one such address.
+            let uri = format!("http://127.0.0.1:{PORT}/aws-credentials/{name}");
+            add("AWS_CONTAINER_CREDENTIALS_FULL_URI".to_owned(), uri);
+            add("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE".to_owned(), format!("{RUN}/aws-token"));
+            if let Some(region) = &provider.region {
+                add("AWS_REGION".to_owned(), region.clone());
+            }
+        }
+    }
+    (known, aws)
 }
 
 fn spec(workload: &Workload<'_>, pod: &Value) -> (&'static str, Value) {

@@ -46,7 +46,7 @@ where
 {
     let base = web::base(address)?;
     let mut config = Config::new(base.clone());
-    config.root_cert = certificates;
+    config.root_cert = web::trusted(&base, certificates);
     let unusable = |why: String| WebError::Address { address: address.to_owned(), why };
     let tls = config.rustls_client_config().map_err(|error| unusable(error.to_string()))?;
     let mut http = HttpConnector::new_with_resolver(resolver());

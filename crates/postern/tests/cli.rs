@@ -210,3 +210,74 @@ fn it_is_a_kubectl_plug_in() {
     let output = Command::new(&link).args(["run", "--help"]).output().unwrap();
     assert!(String::from_utf8_lossy(&output.stdout).contains("kubectl postern run"));
 }
+
+/// A configuration with providers.
+const PROVIDERS: &[(&str, &str)] = &[(
+    "c.yaml",
+    "providers:\n  reports:\n    type: oauth2\n    issuer: https://auth.example.com/realms/prod\n    grant: jwt_bearer\n    \
+api: {base_url: 'https://api.example.com/v1'}\n  aws: {type: aws, role_arn: 'arn:aws:iam::1:role/x', region: eu-central-1}\n  me:\n    type: oauth2\n    grant: device_code\n    \
+client_id: cli\n    token_endpoint: https://auth.example.com/token\n    \
+device_authorization_endpoint: https://auth.example.com/device\n",
+)];
+
+snapshot!(help_identity, &["identity", "--help"]);
+snapshot!(help_identity_token, &["identity", "token", "--help"]);
+snapshot!(help_identity_proxy, &["identity", "proxy", "--help"]);
+snapshot!(identity_without_providers, &["identity", "token"]);
+snapshot!(identity_which_provider, &["identity", "token", "--config", "c.yaml"], PROVIDERS);
+snapshot!(identity_unknown_provider, &["identity", "token", "report", "--config", "c.yaml"], PROVIDERS);
+snapshot!(identity_no_subject, &["identity", "token", "reports", "--config", "c.yaml"], PROVIDERS);
+snapshot!(identity_no_person, &["identity", "token", "me", "--config", "c.yaml", "-o", "json"], PROVIDERS);
+snapshot!(identity_status, &["identity", "status", "--config", "c.yaml"], PROVIDERS);
+snapshot!(
+    identity_proxy_without_api,
+    &["identity", "proxy", "--provider", "x", "--config", "c.yaml"],
+    PROVIDERS
+);
+snapshot!(
+    identity_proxy_for_all,
+    &["identity", "proxy", "--listen", "0.0.0.0:8080", "--config", "c.yaml"],
+    PROVIDERS
+);
+snapshot!(
+    identity_write_nowhere,
+    &["identity", "write", "reports", "--to", "none/token", "--config", "c.yaml"],
+    PROVIDERS
+);
+snapshot!(
+    identity_write_open,
+    &["identity", "write", "reports", "--to", "token", "--mode", "0666", "--config", "c.yaml"],
+    PROVIDERS
+);
+snapshot!(
+    identity_manifest,
+    &[
+        "identity",
+        "manifest",
+        "job",
+        "digest",
+        "--image",
+        "app:1",
+        "--provider",
+        "reports",
+        "--config",
+        "c.yaml",
+        "--",
+        "app"
+    ],
+    PROVIDERS
+);
+snapshot!(
+    identity_manifest_for_a_person,
+    &["identity", "manifest", "job", "digest", "--image", "app:1", "--config", "c.yaml"],
+    PROVIDERS
+);
+snapshot!(identity_trust_whom, &["identity", "trust", "azure", "--service-account", "runner"]);
+snapshot!(
+    config_of_a_provider,
+    &["identity", "status", "--config", "c.yaml"],
+    &[(
+        "c.yaml",
+        "providers:\n  x:\n    type: oauth2\n    issuer: https://a\n    grant: client_credentials\n    client_id: a\n"
+    )]
+);

@@ -52,9 +52,10 @@ enum Recipe {
     Ops,
     OpsStatic,
     OpsIbm,
+    Program,
 }
 
-pub(super) const ALL: [Image; 7] = [
+pub(super) const ALL: [Image; 8] = [
     Image { name: "pause", reference: super::SANDBOX, recipe: Recipe::Pause },
     Image {
         name: "debian-tools",
@@ -78,6 +79,7 @@ pub(super) const ALL: [Image; 7] = [
         reference: "ghcr.io/postern-dev/postern-ops-ibm:dev",
         recipe: Recipe::OpsIbm,
     },
+    Image { name: "postern", reference: "ghcr.io/postern-dev/postern:dev", recipe: Recipe::Program },
 ];
 
 /// What recipes draw on.
@@ -149,6 +151,15 @@ impl Image {
                     Ok(files)
                 })?;
                 Ok(plan)
+            }
+            // The program alone, for sidecars.
+            Recipe::Program => {
+                let config = json!({"Entrypoint": ["/postern"], "User": USER, "WorkingDir": "/"});
+                single(&[dist::postern()?], config, |from| {
+                    let mut files = Files::default();
+                    files.directory("tmp", 0o1777).file("postern", &from[0], 0o755);
+                    Ok(files)
+                })
             }
             Recipe::OpsStatic => {
                 single(&[program("kubectl"), dist::agent()?, program("app")], ops_config(false), |from| {

@@ -170,7 +170,7 @@ fn error(body: &[u8]) -> Option<(String, String)> {
     Some((unescape(code), unescape(element(xml, "Message").unwrap_or(code))))
 }
 
-fn credentials(body: &[u8], now: Timestamp) -> Result<Issued, String> {
+pub(super) fn credentials(body: &[u8], now: Timestamp) -> Result<Issued, String> {
     let xml = std::str::from_utf8(body).map_err(|_| "it is not UTF-8".to_owned())?;
     let start = xml.find("<Credentials>").ok_or("it has no Credentials")?;
     let field = |name: &str| {

@@ -242,6 +242,11 @@ impl Entry {
     }
 }
 
+/// Whether a kept credential can be read.
+pub(crate) fn kept_file(bytes: &[u8]) -> Result<(), String> {
+    record(bytes).map(|_| ())
+}
+
 /// Reads a kept credential; the file may be anyone's.
 fn record(bytes: &[u8]) -> Result<Record, String> {
     serde_json::from_slice(bytes).map_err(|_| "it is damaged".to_owned())

@@ -229,7 +229,7 @@ impl Routes {
 }
 
 /// Whether a path has segments that lead elsewhere, written plainly or in percent.
-fn climbs(path: &str) -> bool {
+pub(crate) fn climbs(path: &str) -> bool {
     // Nearly all paths.
     if !path.bytes().any(|byte| matches!(byte, b'.' | b'%')) {
         return false;

@@ -25,10 +25,11 @@ fn workload<'a>(
 
 fn two() -> BTreeMap<String, Provider> {
     providers(&json!({
-        "prod": {"type": "oauth2", "issuer": "https://prod/realms/main", "grant": "jwt_bearer", "client_id": "bot"},
+        "prod": {"type": "oauth2", "issuer": "https://prod/realms/main", "grant": "jwt_bearer", "client_id": "bot",
+            "api": {"base_url": "https://api"}},
         "staging": {
             "type": "oauth2", "issuer": "https://staging/realms/main", "grant": "client_credentials",
-            "client_assertion": {"type": "kubernetes_sa", "audience": "own"},
+            "client_assertion": {"type": "kubernetes_sa", "audience": "own"}, "api": {"base_url": "https://api"},
         },
     }))
 }
@@ -99,7 +100,8 @@ fn a_cron_job_does_not_pile_up() {
 fn what_no_pod_can_do_is_said() {
     let of = |provider: Value| {
         let providers = providers(&json!({"x": provider}));
-        manifests(&workload(Kind::Job, Way::Sidecar, &[], &providers)).unwrap_err().to_string()
+        let command = ["app".to_owned()];
+        manifests(&workload(Kind::Job, Way::Exec, &command, &providers)).unwrap_err().to_string()
     };
     let oauth = |more: Value| {
         let mut value = json!({"type": "oauth2", "token_endpoint": "https://as/token", "client_id": "c"});
@@ -113,4 +115,23 @@ fn what_no_pod_can_do_is_said() {
     let providers = two();
     let none = manifests(&workload(Kind::Job, Way::Exec, &[], &providers)).unwrap_err();
     assert_eq!(none, WorkloadError::NoCommand);
+}
+
+#[test]
+fn a_sidecar_serves_apis_and_aws_sdks_and_needs_one_of_them() {
+    let aws = json!({"type": "aws", "role_arn": "arn:aws:iam::1:role/x", "region": "eu-central-1"});
+    let all = providers(&json!({"aws": aws}));
+    let made = manifests(&workload(Kind::Job, Way::Sidecar, &[], &all)).unwrap();
+    let pod = &made[2]["spec"]["template"]["spec"];
+    let args = pod["initContainers"][0]["args"].to_string();
+    assert!(args.contains("--aws-token-file"), "{args}");
+    assert_eq!(
+        pod["containers"][0]["env"][1],
+        json!({"name": "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", "value": "/var/run/postern/aws-token"})
+    );
+    let none = providers(&json!({
+        "x": {"type": "oauth2", "issuer": "https://as", "grant": "jwt_bearer"},
+    }));
+    let error = manifests(&workload(Kind::Job, Way::Sidecar, &[], &none)).unwrap_err();
+    assert_eq!(error, WorkloadError::NoApi("x".to_owned()));
 }

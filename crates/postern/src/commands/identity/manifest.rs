@@ -66,6 +66,7 @@ pub(in crate::commands) fn run(context: &Context, args: Args, printer: &mut Prin
     let made = workload::manifests(&workload).map_err(|error| {
         let hint = match &error {
             WorkloadError::Audience(_) => Some("name it: subject_token: {type: kubernetes_sa, audience: …}"),
+            WorkloadError::NoApi(_) => Some("give it api: {base_url: …}, or use --way exec"),
             WorkloadError::NoCommand => Some("give it after --, or use --way sidecar"),
             WorkloadError::Person { .. } | WorkloadError::Source { .. } => {
                 Some("leave it out with --provider")
