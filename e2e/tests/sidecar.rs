@@ -136,7 +136,7 @@ fn a_cron_job_a_job_and_a_deployment_reach_their_api_with_the_kubelets_token() {
     // A Deployment is ready when its credentials are, has no right, and no token for the API server.
     let mut args = vec!["deployment"];
     args.extend(COMMON);
-    args.extend(["--", "sh", "-c", "exec sleep 3600"]);
+    args.extend(["--", "sh", "-c", "trap 'exit 0' TERM; sleep 3600 & wait"]);
     apply(&manifests(&args));
     wait("deployment/digest", "condition=available");
     let inside =

@@ -252,8 +252,7 @@ impl<E: Exchange> Keeper<E> {
         if let Some(held) = self.current().filter(|held| suits(held)) {
             return Ok(held);
         }
-        let shared = self.trouble(|trouble| trouble.last.clone());
-        if let Some((_, error)) = shared.filter(|(at, _)| at.is_after(arrived)) {
+        if let Some(error) = self.recent_failure(arrived) {
             return Err(error);
         }
         match self.ask(arrived, renew, old.is_some(), &suits).await {
@@ -279,6 +278,14 @@ impl<E: Exchange> Keeper<E> {
                 }
             }
         }
+    }
+
+    /// A failure that answers who arrived then: one that came since, or that is not a moment old. Without any token
+    /// every request of a busy proxy would else be one to a provider that has just said no.
+    fn recent_failure(&self, arrived: Moment) -> Option<Arc<KeeperError>> {
+        let (at, error) = self.trouble(|trouble| trouble.last.clone().filter(|_| trouble.in_a_row > 0))?;
+        let fresh = at.is_after(arrived) || arrived.since(at).is_some_and(|age| age < PAUSE);
+        fresh.then_some(error)
     }
 
     fn is_pausing(&self) -> bool {

@@ -2,6 +2,7 @@
 
 mod agent;
 mod fanout;
+mod identity;
 mod measure;
 mod report;
 
@@ -39,6 +40,15 @@ enum Bench {
         #[arg(long)]
         no_write: bool,
     },
+    /// `postern identity` against a Node program that reads its cached token, and against nginx; writes the same
+    Identity {
+        /// How many pairs of runs
+        #[arg(long, default_value_t = 11)]
+        runs: usize,
+        /// Print only
+        #[arg(long)]
+        no_write: bool,
+    },
     /// `postern exec` over many targets against loops of `kubectl exec`, and runs by stream; writes the same
     Fanout {
         /// How many pairs of runs
@@ -53,6 +63,7 @@ enum Bench {
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     match args.command {
         Bench::Exec { runs, no_write } => exec(runs, !no_write)?,
+        Bench::Identity { runs, no_write } => identity::bench(runs, !no_write)?,
         Bench::Fanout { runs, no_write } => fanout::bench(runs, !no_write)?,
     }
     Ok(ExitCode::SUCCESS)

@@ -41,6 +41,19 @@ impl Wanted {
 }
 
 impl Row {
+    /// The same against another peer than kubectl, whose values go where kubectl's stand.
+    pub(super) fn against(
+        peer: &str,
+        what: &str,
+        unit: &str,
+        values: (f64, f64),
+        ratio: f64,
+        wanted: Wanted,
+    ) -> Self {
+        let row = Self::paired(&format!("{what}, against {peer}"), unit, values, ratio, wanted);
+        Self { target: wanted.text(&format!(" of {peer}'s")), ..row }
+    }
+
     /// Two medians and the median of the pairs' ratios, which is what the target is about.
     pub(super) fn paired(
         what: &str,
@@ -87,7 +100,7 @@ fn number(value: f64, unit: &str) -> String {
 
 /// The table as Markdown, aligned so that it also reads in a terminal.
 pub(super) fn table(rows: &[Row]) -> String {
-    let head = ["what", "kubectl", "postern", "ratio", "target", ""];
+    let head = ["what", "peer", "postern", "ratio", "target", ""];
     let lines: Vec<[&str; 6]> = std::iter::once(head).chain(rows.iter().map(Row::cells)).collect();
     let width = |column: usize| lines.iter().map(|l| l[column].chars().count()).max().unwrap_or(0);
     let widths: [usize; 6] = std::array::from_fn(width);

@@ -149,6 +149,10 @@ async fn the_old_one_serves_while_the_provider_is_down_until_ten_seconds_before_
     let error = stage.keeper.credential().await.unwrap_err();
     assert!(error.to_string().contains("https://as refused") && error.cause() == Some("it is so"));
     assert!(stage.keeper.last_error().is_some());
+    // Nor at every call of who has none.
+    assert!(stage.keeper.credential().await.is_err());
+    assert_eq!(stage.asked(), 4);
+    stage.clock.advance(1);
     assert_eq!(stage.token().await, "token-5");
     assert!(stage.keeper.last_error().is_none());
 }
@@ -159,6 +163,7 @@ async fn a_failure_is_shared_by_who_waited_for_it_and_by_no_one_else() {
     let (one, two) = tokio::join!(stage.keeper.credential(), stage.keeper.credential());
     assert!(one.is_err() && two.is_err());
     assert_eq!(stage.asked(), 1);
+    stage.clock.advance(1);
     assert_eq!(stage.token().await, "token-2");
 }
 

@@ -100,6 +100,8 @@ fn replace(to: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let temporary = to.with_file_name(temporary);
     let named =
         |path: &Path, error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+    // Of a process of this number that was killed here.
+    let _ = std::fs::remove_file(&temporary);
     let mut file = OpenOptions::new()
         .write(true)
         .create_new(true)
