@@ -23,5 +23,5 @@ use zeroize::Zeroizing;
 pub fn random_secret() -> Option<Zeroizing<String>> {
     let mut bytes = Zeroizing::new([0; 32]);
     ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut *bytes).ok()?;
-    Some(Zeroizing::new(URL_SAFE_NO_PAD.encode(&*bytes)))
+    Some(Zeroizing::new(URL_SAFE_NO_PAD.encode(*bytes)))
 }

@@ -220,7 +220,7 @@ impl Source {
                 return Err(SourceError::Missing { path });
             }
             Err(source) => return Err(SourceError::Read { path, source }),
-        };
+        }
         self.text(&bytes)
     }
 

@@ -112,10 +112,10 @@ pub fn manifests(workload: &Workload<'_>) -> Result<Vec<Value>, WorkloadError> {
     let mut providers = serde_json::Map::new();
     let mut sources = Vec::new();
     for (name, provider) in workload.providers {
+        let (provider, audience) = mounted(name, provider)?;
         if workload.way == Way::Sidecar && provider.api.is_none() && provider.r#type != ProviderType::Aws {
             return Err(WorkloadError::NoApi(name.clone()));
         }
-        let (provider, audience) = mounted(name, provider)?;
         sources.push(json!({"serviceAccountToken": {
             "path": format!("{name}/token"), "audience": audience, "expirationSeconds": 3600,
         }}));

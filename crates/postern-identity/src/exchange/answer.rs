@@ -33,7 +33,7 @@ pub(crate) fn token(body: &[u8]) -> Result<Issued, String> {
     if let Some(kind) =
         token_type.filter(|kind| !["bearer", "n_a"].iter().any(|known| kind.eq_ignore_ascii_case(known)))
     {
-        let kind: String = kind.chars().filter(|c| c.is_ascii_graphic()).take(20).collect();
+        let kind: String = kind.chars().filter(char::is_ascii_graphic).take(20).collect();
         return Err(format!("its token_type is {kind:?}, and only Bearer can be used"));
     }
     let lifetime = lifetime(&expires_in)?;

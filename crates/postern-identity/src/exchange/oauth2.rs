@@ -188,7 +188,7 @@ impl<'a> Client<'a> {
 
 /// RFC 8693 section 2.2.1: `issued_token_type` is required; what is no access token would be used as one.
 fn is_what_was_asked_for(requested: Option<&str>, found: Option<&str>) -> Result<(), String> {
-    let clean = |text: &str| text.chars().filter(|c| c.is_ascii_graphic()).take(100).collect::<String>();
+    let clean = |text: &str| text.chars().filter(char::is_ascii_graphic).take(100).collect::<String>();
     match (requested, found) {
         (_, None) => Err("it has no issued_token_type, which RFC 8693 demands".to_owned()),
         (Some(wanted), Some(found)) if wanted != found => {

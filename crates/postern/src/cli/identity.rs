@@ -98,7 +98,7 @@ http_proxy=http://127.0.0.1:8080 curl http://api.example.com/v1/items   # by the
 SIGTERM lets requests end first."
 )]
 pub(crate) struct Proxy {
-    /// Where to listen: an address of loopback, or unix:/PATH; repeatable
+    /// Where to listen: an address of loopback, or `unix:/PATH`; repeatable
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
     pub(crate) listen: Vec<String>,
     /// The mode of unix sockets
@@ -148,7 +148,7 @@ pub(crate) struct Doctor {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Manifest {
-    /// A CronJob
+    /// A `CronJob`
     Cronjob {
         /// When, in cron syntax
         #[arg(long, value_name = "CRON")]

@@ -8,7 +8,7 @@ use crate::printer::Printer;
 use postern_config::providers::{Cache, Provider};
 use postern_identity::exchange::{Browser, Exchange as _};
 use postern_identity::keeper::{Clock as _, Directory, SystemClock};
-use postern_identity::source::SourceError;
+use postern_identity::source::{Source, SourceError};
 use serde::Serialize;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -48,7 +48,7 @@ pub(in crate::commands) fn run(context: &Context, args: &Args, printer: &mut Pri
 fn row(context: &Context, name: &str, provider: &Provider) -> Row {
     let exchanger = exchanger(context, name, provider, Browser::Leave);
     let source = exchanger.source();
-    let seen = source.as_ref().and_then(|source| source.look());
+    let seen = source.as_ref().and_then(Source::look);
     let claims = seen.as_ref().and_then(|seen| seen.as_ref().ok()).and_then(|token| token.claims.clone());
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
     let kept = match provider.cache() {
