@@ -620,3 +620,113 @@ fn manifests_pass_the_api_server() {
             .all(|one| one["metadata"]["name"] != "digest")
     );
 }
+
+/// An API that streams: `/ws` echoes after an upgrade, `/events` sends one event and never ends, everything else counts
+/// what it is sent.
+fn streaming_api(address: &std::net::TcpListener) {
+    for client in address.incoming().flatten() {
+        std::thread::spawn(move || {
+            let mut reader = BufReader::new(client.try_clone().unwrap());
+            let (mut head, mut length) = (String::new(), 0);
+            while !head.ends_with("\r\n\r\n") {
+                let start = head.len();
+                if reader.read_line(&mut head).unwrap() == 0 {
+                    return;
+                }
+                if let Some(value) = head[start..].to_lowercase().strip_prefix("content-length:") {
+                    length = value.trim().parse().unwrap();
+                }
+            }
+            let mut client = client;
+            if head.starts_with("POST /token ") {
+                let body = r#"{"access_token":"streamed","expires_in":300}"#;
+                let _ = write!(
+                    client,
+                    "HTTP/1.1 200 X\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
+                    body.len()
+                );
+            } else if head.starts_with("GET /ws ") {
+                let _ = write!(client, "HTTP/1.1 101 X\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n");
+                let authorized = head.contains("authorization: Bearer streamed\r\n");
+                let _ = write!(client, "{authorized};");
+                let _ = std::io::copy(&mut reader, &mut client);
+            } else if head.starts_with("GET /events ") {
+                let _ =
+                    write!(client, "HTTP/1.1 200 X\r\nTransfer-Encoding: chunked\r\n\r\n6\r\nfirst\n\r\n");
+                // Never ends: who waits for the end gets nothing.
+                std::thread::park_timeout(Duration::from_secs(60));
+            } else {
+                let read = std::io::copy(&mut reader.take(length), &mut std::io::sink()).unwrap();
+                let body = format!("read {read}");
+                let _ = write!(
+                    client,
+                    "HTTP/1.1 200 X\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
+                    body.len()
+                );
+            }
+        });
+    }
+}
+
+#[test]
+fn streams_pass_as_they_come_and_pages_of_others_do_not() {
+    if !enabled() {
+        return;
+    }
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let api = format!("http://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || streaming_api(&listener));
+    let scene = Scene::new(&json!({}));
+    scene.configure(&json!({"live": {
+        "type": "oauth2", "token_endpoint": format!("{api}/token"), "grant": "jwt_bearer",
+        "subject_token": {"type": "file", "path": scene.path("token")}, "api": {"base_url": api},
+    }}));
+    let socket = format!("unix:{}", scene.path("socket").display());
+    let (process, at) = proxy(&scene, &["--listen", &socket]);
+    let open = |request: &str| {
+        let mut stream = TcpStream::connect(&at).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        stream.write_all(request.as_bytes()).unwrap();
+        stream
+    };
+    let until = |stream: &mut TcpStream, end: &str| {
+        let (mut all, mut buffer) = (String::new(), [0; 1_024]);
+        while !all.contains(end) {
+            let count = stream.read(&mut buffer).unwrap();
+            assert!(count > 0, "{all}");
+            all.push_str(&String::from_utf8_lossy(&buffer[..count]));
+        }
+        all
+    };
+    // An event that is sent is seen, though the answer never ends.
+    let mut events = open(&format!("GET /live/events HTTP/1.1\r\nHost: {at}\r\n\r\n"));
+    until(&mut events, "first");
+    // A protocol that is changed carries our token to the API, and then whatever both say.
+    let upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\n";
+    let mut socket = open(&format!("GET /live/ws HTTP/1.1\r\nHost: {at}\r\n{upgrade}\r\n"));
+    assert!(until(&mut socket, "true;").starts_with("HTTP/1.1 101 "));
+    socket.write_all(b"there and back").unwrap();
+    until(&mut socket, "there and back");
+    // Not for a page of somebody else's.
+    let foreign =
+        open(&format!("GET /live/ws HTTP/1.1\r\nHost: {at}\r\n{upgrade}Origin: https://evil\r\n\r\n"));
+    until(&mut { foreign }, "403 Forbidden");
+    // An upload is passed on while it comes, in little memory.
+    let size = 200_000_000_u64;
+    let mut upload = open(&format!(
+        "PUT /live/x HTTP/1.1\r\nHost: {at}\r\nContent-Length: {size}\r\nConnection: close\r\n\r\n"
+    ));
+    std::io::copy(&mut std::io::repeat(0).take(size), &mut upload).unwrap();
+    until(&mut upload, &format!("read {size}"));
+    let status = std::fs::read_to_string(format!("/proc/{}/status", process.0.id())).unwrap();
+    let peak = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    assert!(peak.unwrap() < 64_000, "{peak:?} kB");
+    assert!(scene.path("socket").exists());
+    // Streams that are open do not keep it from ending.
+    drop((events, socket));
+    let path = scene.path("socket");
+    process.stop();
+    assert!(!path.exists());
+}

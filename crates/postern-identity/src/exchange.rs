@@ -24,7 +24,7 @@ pub(crate) use refusal::skew;
 pub(crate) use token_endpoint::split;
 
 use crate::source::{Source, SourceError, SubjectToken};
-use postern_config::providers::{Provider, ProviderType};
+use postern_config::providers::{ClientAssertion, Grant, Provider, ProviderType, TokenSource};
 use postern_kube::Target;
 use postern_kube::web::{Server, WebError};
 use serde::{Deserialize, Serialize};
@@ -160,6 +160,11 @@ pub trait Exchange: Send + Sync + 'static {
         refresh_token: Option<Zeroizing<String>>,
     ) -> impl Future<Output = Result<Issued, ExchangeError>> + Send;
 
+    /// How long another process may take for one: several time-outs, or what a person needs.
+    fn patience(&self) -> Duration {
+        Duration::from_secs(60)
+    }
+
     /// Everything that decides which credential comes out, without asking anyone.
     fn identity(&self) -> Result<String, ExchangeError>;
 }
@@ -261,13 +266,27 @@ impl Exchange for Exchanger {
         }
     }
 
+    fn patience(&self) -> Duration {
+        match self.provider.grant().is_some_and(Grant::is_interactive) {
+            true => Duration::from_secs(600),
+            false => Duration::from_secs(60),
+        }
+    }
+
     fn identity(&self) -> Result<String, ExchangeError> {
-        let of = |source: Option<Source>| source.map_or(Ok(String::new()), |source| source.identity());
-        let Provider { actor_token, cache: _, api: _, .. } = &self.provider;
-        let actor =
-            actor_token.clone().map(|actor| Source::new(actor, None, self.cluster.clone()).of_any_kind());
+        let source = |settings: Option<TokenSource>| match settings {
+            Some(settings) => Source::new(settings, None, self.cluster.clone()).identity(),
+            None => Ok(String::new()),
+        };
+        let assertion = self.provider.client_assertion.as_ref().and_then(ClientAssertion::source);
+        let whose = [self.provider.subject(), self.provider.actor_token.clone(), assertion];
         // The configuration's Debug form has every field of it, and no secret: those are named, not held.
         let provider = Provider { cache: None, api: None, ..self.provider.clone() };
-        Ok(format!("{provider:?}\n{}\n{}", of(self.source())?, of(actor)?))
+        let mut identity = format!("{provider:?}");
+        for settings in whose {
+            identity.push('\n');
+            identity.push_str(&source(settings)?);
+        }
+        Ok(identity)
     }
 }

@@ -25,6 +25,12 @@ use std::time::Duration;
 const PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
+/// How often a credential of unknown life is renewed for those who only look.
+const UNKNOWN_LIFE: Duration = Duration::from_secs(300);
+
+/// While a credential still serves, how long its renewal may keep a request waiting.
+const COURTESY: Duration = Duration::from_secs(1);
+
 /// A credential that was refused is asked for again at most this often: an API that refuses everything is no reason
 /// to ask the provider at every request.
 const REFUSALS_APART: Duration = Duration::from_secs(30);
@@ -76,6 +82,8 @@ struct Trouble {
     until: Duration,
     /// The last credential that an API refused, and when.
     refused: Option<(blake3::Hash, Duration)>,
+    /// That credential: one API's no is not the provider's, and it may have to serve on.
+    aside: Option<Arc<Held>>,
     counts: Counts,
 }
 
@@ -183,42 +191,45 @@ impl<E: Exchange> Keeper<E> {
     /// Takes note that an API refused this credential (401). `true` when asking again may help: the first who says
     /// so of a credential makes it be asked for once; a second refusal within half a minute is the API's last word.
     pub fn refused(&self, held: &Held) -> bool {
-        let now = self.clock.now();
-        let hash = held.hash();
-        let again = self.trouble(|trouble| match trouble.refused {
-            // Somebody said so before: a newer one may be there.
-            Some((known, _)) if known == hash => true,
-            Some((_, at)) if now.since_boot.saturating_sub(at) < REFUSALS_APART => false,
-            _ => {
-                trouble.refused = Some((hash, now.since_boot));
-                true
-            }
-        });
-        if again {
-            let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
-            current.take_if(|current| current.hash() == hash);
+        let (now, hash) = (self.clock.now().since_boot, held.hash());
+        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+        if current.as_ref().is_none_or(|found| found.hash() != hash) {
+            // Somebody said so before: a newer one is there, or on its way.
+            return true;
         }
-        again
+        self.trouble(|trouble| {
+            // The provider may give the same one again, and the API refuse it again.
+            if trouble.refused.is_some_and(|(_, at)| now.saturating_sub(at) < REFUSALS_APART) {
+                return false;
+            }
+            trouble.refused = Some((hash, now));
+            trouble.aside = current.take();
+            true
+        })
     }
 
     /// Renews in time, for ever. Failures are counted and told; they end nothing.
     pub async fn keep_fresh(self: Arc<Self>) {
         loop {
-            let wait = match self.current() {
-                Some(held) => held.renewal_in(self.clock.now()),
-                None => Some(Duration::ZERO),
-            };
+            let held = self.current();
+            if held.as_ref().is_some_and(|held| held.lifetime.is_none()) {
+                // Nobody knows how long it holds. Who asks gets one of their own; who only looks gets one now and then.
+                tokio::time::sleep(UNKNOWN_LIFE).await;
+                let _ = self.fly(true).await;
+                continue;
+            }
+            let wait = held.and_then(|held| held.renewal_in(self.clock.now())).unwrap_or_default();
             let pause = self.trouble(|trouble| trouble.until.saturating_sub(self.clock.now().since_boot));
             // Not for longer than a while: a machine that slept did not count.
-            let wait = wait.unwrap_or(LONGEST_PAUSE).max(pause).min(LONGEST_PAUSE);
-            if wait.is_zero() {
-                let _ = self.fly(false).await;
-                // Something to wait for next time; without it (no lifetime) every minute would be one too many.
-                if self.current().is_none_or(|held| held.lifetime.is_none()) {
-                    tokio::time::sleep(PAUSE).await;
-                }
-            } else {
+            let wait = wait.max(pause).min(LONGEST_PAUSE);
+            if !wait.is_zero() {
                 tokio::time::sleep(wait).await;
+                continue;
+            }
+            let _ = self.fly(false).await;
+            if self.fresh().is_none() {
+                // It failed, or somebody else is at it.
+                tokio::time::sleep(PAUSE).await;
             }
         }
     }
@@ -227,17 +238,29 @@ impl<E: Exchange> Keeper<E> {
     async fn fly(self: &Arc<Self>, renew: bool) -> Kept {
         let arrived = self.clock.now();
         let this = self.clone();
-        let flight = tokio::spawn(async move { this.flight(arrived, renew).await });
-        match flight.await {
+        let mut flight = tokio::spawn(async move { this.flight(arrived, renew).await });
+        let landed = match self.current().filter(|held| !renew && self.is_usable(held)) {
+            None => flight.await,
+            Some(old) => match tokio::time::timeout(COURTESY, &mut flight).await {
+                Ok(landed) => landed,
+                // It goes on without us.
+                Err(_) if self.is_usable(&old) => return Ok(old),
+                Err(_) => flight.await,
+            },
+        };
+        match landed {
             Ok(kept) => kept,
             Err(error) => Err(Arc::new(KeeperError::Shared { message: error.to_string(), cause: None })),
         }
     }
 
+    /// Whether it may be used now.
+    fn is_usable(&self, held: &Held) -> bool {
+        self.usable_for(held).is_some_and(|left| !left.is_zero())
+    }
+
     async fn flight(self: Arc<Self>, arrived: Moment, renew: bool) -> Kept {
-        let old = self
-            .current()
-            .filter(|held| !renew && held.usable_for(arrived).is_some_and(|left| !left.is_zero()));
+        let old = self.current().filter(|held| !renew && self.is_usable(held));
         let _turn = match &old {
             Some(old) => match self.flight.try_lock() {
                 Ok(turn) if !self.is_pausing() => turn,
@@ -253,12 +276,18 @@ impl<E: Exchange> Keeper<E> {
             return Ok(held);
         }
         if let Some(error) = self.recent_failure(arrived) {
-            return Err(error);
+            return old.ok_or(error);
         }
-        match self.ask(arrived, renew, old.is_some(), &suits).await {
+        let asked = self.ask(arrived, renew, old.is_some(), &suits).await;
+        // What serves on: the one that is due, or one that an API refused and that the provider did not replace.
+        let still = || {
+            let aside = self.trouble(|trouble| trouble.aside.clone());
+            old.clone().or(aside).filter(|held| self.is_usable(held))
+        };
+        match asked {
             Ok(Some(held)) => Ok(held),
             // Another process is asking, and the old one is good until it has the answer.
-            Ok(None) => old.ok_or_else(|| {
+            Ok(None) => still().ok_or_else(|| {
                 self.failed(KeeperError::Shared {
                     message: "another process is asking".to_owned(),
                     cause: None,
@@ -266,16 +295,11 @@ impl<E: Exchange> Keeper<E> {
             }),
             Err(error) => {
                 let error = self.failed(error);
-                match old {
-                    Some(old) => {
-                        self.listener.warn(&format!(
-                            "{}: renewing failed, the old token serves on: {error}",
-                            self.name
-                        ));
-                        Ok(old)
-                    }
-                    None => Err(error),
-                }
+                let Some(old) = still().filter(|_| !renew) else { return Err(error) };
+                self.listener
+                    .warn(&format!("{}: renewing failed, the old token serves on: {error}", self.name));
+                *self.current.write().unwrap_or_else(PoisonError::into_inner) = Some(old.clone());
+                Ok(old)
             }
         }
     }
@@ -314,16 +338,17 @@ impl<E: Exchange> Keeper<E> {
     ) -> Result<Option<Arc<Held>>, KeeperError> {
         let identity = self.exchange.identity()?;
         let entry = self.disk.as_ref().and_then(|directory| self.entry(directory, &identity));
-        let _lock = match &entry {
+        let wait = if may_leave { Wait::No } else { Wait::UpTo(self.exchange.patience()) };
+        let lock = match &entry {
             None => None,
-            Some(entry) => match entry.lock(if may_leave { Wait::No } else { Wait::Yes }).await {
+            Some(entry) => match entry.lock(wait).await {
                 disk::Locked::Mine(lock) => Some(lock),
                 disk::Locked::Theirs if may_leave => return Ok(None),
-                // Whoever holds it does not let go. Without a lock we are no worse than others.
+                // Whoever holds it does not let go. We ask for ourselves, and leave the file to them.
                 disk::Locked::Theirs => None,
             },
         };
-        let mut refresh_token = self.current().and_then(|held| held.refresh_token());
+        let mut last = self.current().or_else(|| self.trouble(|trouble| trouble.aside.clone()));
         if let Some(entry) = &entry {
             match entry.read(self.clock.now()) {
                 Ok(Some(held)) => {
@@ -332,7 +357,10 @@ impl<E: Exchange> Keeper<E> {
                         self.trouble(|trouble| trouble.counts.adopted += 1);
                         return Ok(Some(self.hold(held)));
                     }
-                    refresh_token = held.refresh_token().or(refresh_token);
+                    // The newer one has the refresh token that was not used yet.
+                    if last.as_ref().is_none_or(|last| !last.obtained.is_after(held.obtained)) {
+                        last = Some(Arc::new(held));
+                    }
                 }
                 Ok(None) => {}
                 Err(why) => self.listener.warn(&format!("{}: {why}", self.name)),
@@ -343,7 +371,8 @@ impl<E: Exchange> Keeper<E> {
                 return Err(KeeperError::Shared { message, cause });
             }
         }
-        match self.exchange.exchange(refresh_token).await {
+        let entry = entry.filter(|_| lock.is_some());
+        match self.exchange.exchange(last.and_then(|last| last.refresh_token())).await {
             Ok(issued) => {
                 let held = Held::new(issued, self.clock.now());
                 if let Some(Err(why)) = entry.as_ref().map(|entry| entry.write(&held)) {
@@ -352,6 +381,7 @@ impl<E: Exchange> Keeper<E> {
                 self.trouble(|trouble| {
                     trouble.in_a_row = 0;
                     trouble.until = Duration::ZERO;
+                    trouble.aside = None;
                     trouble.counts.exchanged += 1;
                 });
                 Ok(Some(self.hold(held)))

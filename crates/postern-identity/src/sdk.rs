@@ -37,6 +37,8 @@ pub fn in_the_way(provider: &Provider) -> &'static [&'static str] {
             "AWS_SECRET_ACCESS_KEY",
             "AWS_SESSION_TOKEN",
             "AWS_PROFILE",
+            "AWS_DEFAULT_PROFILE",
+            "AWS_ROLE_ARN",
             "AWS_WEB_IDENTITY_TOKEN_FILE",
             "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
             "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
@@ -129,6 +131,10 @@ impl Kit {
         let secret =
             crate::proxy::random_secret().ok_or_else(|| io::Error::other("there is no randomness"))?;
         let uri = format!("http://127.0.0.1:{port}/aws-credentials/{}", self.keeper.name());
+        // SDKs look at a person's own files before they look here.
+        for name in ["AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"] {
+            self.variables.push((name.to_owned(), Zeroizing::new("/dev/null".to_owned())));
+        }
         self.variables.push(("AWS_CONTAINER_CREDENTIALS_FULL_URI".to_owned(), Zeroizing::new(uri)));
         self.variables.push(("AWS_CONTAINER_AUTHORIZATION_TOKEN".to_owned(), secret.clone()));
         if let Some(region) = &provider.region {

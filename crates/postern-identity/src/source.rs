@@ -178,7 +178,9 @@ impl Source {
             SourceKind::KubernetesSa | SourceKind::File => self.read_file()?,
             SourceKind::Env => self.read_variable()?,
             SourceKind::GithubActions => return github::identity(),
-            SourceKind::TokenRequest => return Ok(format!("{:?} {:?}", self.settings, self.cluster)),
+            SourceKind::TokenRequest => {
+                return Ok(format!("{:?} {}", self.settings, self.cluster.resolved()));
+            }
         };
         Ok(match jwt::decode(&read) {
             Ok((_, claims)) => format!("{:?} {:?} {:?}", claims.iss, claims.sub, claims.aud),

@@ -30,6 +30,26 @@ pub struct Target {
     pub impersonate: Option<(String, Vec<String>)>,
 }
 
+impl Target {
+    /// Which cluster and user it comes to, in words that differ when they do; asks nobody. Not for people.
+    pub fn resolved(&self) -> String {
+        let Self { kubeconfig, context, impersonate } = self;
+        let read = match kubeconfig {
+            Some(path) => Kubeconfig::read_from(path),
+            None => Kubeconfig::read(),
+        };
+        let Ok(read) = read else { return format!("in-cluster {impersonate:?}") };
+        let name = context.clone().or(read.current_context).unwrap_or_default();
+        let found = read.contexts.into_iter().find(|one| one.name == name).and_then(|one| one.context);
+        let server = found.as_ref().and_then(|found| {
+            let cluster = read.clusters.into_iter().find(|one| one.name == found.cluster)?;
+            cluster.cluster?.server
+        });
+        let place = found.map(|found| (found.user, found.namespace));
+        format!("{name:?} {server:?} {place:?} {impersonate:?}")
+    }
+}
+
 /// A connected cluster. Connecting sends nothing; the first request does.
 #[derive(Clone)]
 pub struct Cluster {
@@ -102,7 +122,9 @@ pub(crate) fn client(config: &Config, server: &str) -> Result<Client, KubeError>
                     stack(config, authorized(Tunnel::new(proxy.clone(), inner), &proxy))
                 }
                 _ => {
-                    let reason = format!("the proxy {proxy} is neither http:// nor https://");
+                    // Its address may hold a password.
+                    let host = proxy.host().unwrap_or("without a host");
+                    let reason = format!("the proxy {host} is neither http:// nor https://");
                     return Err(KubeError::new(attempt(), Reason::Kubeconfig(reason)));
                 }
             };

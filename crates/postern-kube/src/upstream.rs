@@ -53,11 +53,16 @@ where
     http.enforce_http(false);
     http.set_nodelay(true);
     http.set_connect_timeout(Some(CONNECT));
-    http.set_keepalive(Some(Duration::from_secs(30)));
+    http.set_keepalive(Some(Duration::from_secs(10)));
+    http.set_keepalive_interval(Some(Duration::from_secs(5)));
+    http.set_keepalive_retries(Some(3));
     let connector = match web::proxy(&base) {
         None => secured(tls, versions, http),
         Some(proxy) if proxy.scheme_str() == Some("http") => {
             secured(tls, versions, crate::connect::authorized(Tunnel::new(proxy.clone(), http), &proxy))
+        }
+        Some(proxy) if proxy.scheme_str() != Some("https") => {
+            return Err(unusable("its proxy is neither http:// nor https://".to_owned()));
         }
         Some(proxy) => {
             let inner = Config::new(proxy.clone()).rustls_https_connector_with_connector(http);
@@ -66,7 +71,11 @@ where
         }
     };
     Ok(Client::builder(TokioExecutor::new())
+        .timer(TokioTimer::new())
         .pool_timer(TokioTimer::new())
+        // One connection may carry all requests: a dead one must be noticed.
+        .http2_keep_alive_interval(Some(Duration::from_secs(15)))
+        .http2_keep_alive_timeout(Duration::from_secs(10))
         .pool_idle_timeout(IDLE)
         .http1_preserve_header_case(false)
         .build(connector))

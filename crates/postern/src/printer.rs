@@ -190,9 +190,13 @@ impl Reporter for Printer {
 
 /// Tells what providers of credentials have to say. The text comes from them too, so it is cleaned.
 pub(crate) fn listener() -> Listener {
-    Listener(Arc::new(|notice| match notice {
-        Notice::Warning(text) => eprintln!("warning: {}", clean(text)),
-        Notice::Instruction(text) => eprintln!("{}", clean(text)),
+    Listener(Arc::new(|notice| {
+        let line = match notice {
+            Notice::Warning(text) => format!("warning: {}\n", clean(text)),
+            Notice::Instruction(text) => format!("{}\n", clean(text)),
+        };
+        // A proxy outlives who read its log.
+        let _ = io::stderr().lock().write_all(line.as_bytes());
     }))
 }
 

@@ -3,9 +3,9 @@
 use super::assertion::{self, Signer};
 use super::discovery::{Metadata, discover};
 use super::token_endpoint::{Asking, Form, parameter, split, token};
-use super::{Bearer, Credential, ExchangeError, Exchanger, Issued, person};
+use super::{Credential, ExchangeError, Exchanger, Issued, person};
 use crate::source::{Source, SubjectToken};
-use postern_config::providers::{ClientAssertion, Grant, Provider, SecretSource};
+use postern_config::providers::{Grant, Provider, SecretSource};
 use postern_kube::web::Server;
 use zeroize::Zeroizing;
 
@@ -126,20 +126,20 @@ impl<'a> Client<'a> {
         form.push(("refresh_token".to_owned(), refresh_token.clone()));
         let mut issued = self.ask(form, None).await?;
         // RFC 6749 section 6: without a new one the old one stays.
-        if let Credential::Bearer(Bearer { refresh_token: kept @ None, .. }) = &mut issued.credential {
-            *kept = Some(refresh_token);
+        if let Credential::Bearer(bearer) = &mut issued.credential {
+            bearer.refresh_token.get_or_insert(refresh_token);
         }
         Ok(issued)
     }
 
     /// Scope, audiences and resources; the last two repeat.
     pub(super) fn targets(&self, form: &mut Form) {
-        let Provider { scopes, audience, resource, .. } = self.provider();
-        if !scopes.is_empty() {
-            form.push(parameter("scope", scopes.join(" ")));
+        let provider = self.provider();
+        if !provider.scopes.is_empty() {
+            form.push(parameter("scope", provider.scopes.join(" ")));
         }
-        form.extend(audience.iter().map(|audience| parameter("audience", audience)));
-        form.extend(resource.iter().map(|resource| parameter("resource", resource)));
+        form.extend(provider.audience.iter().map(|audience| parameter("audience", audience)));
+        form.extend(provider.resource.iter().map(|resource| parameter("resource", resource)));
     }
 
     /// Adds who we are, and asks.
@@ -157,14 +157,15 @@ impl<'a> Client<'a> {
 
     /// Client authentication: in the body, as RFC 6749 section 2.3.1 allows and RFC 7523 section 2.2 has it.
     pub(super) async fn authenticate(&self, form: &mut Form) -> Result<Option<SubjectToken>, ExchangeError> {
-        let Provider { client_id, client_secret, client_assertion, .. } = self.provider();
-        if let Some(id) = client_id {
+        let provider = self.provider();
+        let id = provider.client_id.as_deref();
+        if let Some(id) = id {
             form.push(parameter("client_id", id));
         }
-        if let Some(secret) = client_secret {
+        if let Some(secret) = &provider.client_secret {
             form.push(("client_secret".to_owned(), read_secret(secret)?));
         }
-        let Some(assertion) = client_assertion else { return Ok(None) };
+        let Some(assertion) = &provider.client_assertion else { return Ok(None) };
         form.push(parameter("client_assertion_type", CLIENT_ASSERTION));
         if let Some(source) = assertion.source() {
             let found = Source::new(source, None, self.exchanger.cluster.clone()).token().await?;
@@ -174,14 +175,10 @@ impl<'a> Client<'a> {
             form.push(("client_assertion".to_owned(), found.token.clone()));
             return Ok(Some(found));
         }
-        let ClientAssertion { key_file, key_id, algorithm, audience, .. } = assertion;
-        let signer = Signer::read(key_file.as_deref(), *algorithm)?;
-        let audience = audience.as_ref().unwrap_or(&self.token_endpoint);
-        let id = client_id.as_deref().unwrap_or_default();
-        form.push((
-            "client_assertion".to_owned(),
-            assertion::sign(&signer, key_id.as_deref(), id, audience)?,
-        ));
+        let signer = Signer::read(assertion.key_file.as_deref(), assertion.algorithm)?;
+        let audience = assertion.audience.as_ref().unwrap_or(&self.token_endpoint);
+        let (id, key_id) = (id.unwrap_or_default(), assertion.key_id.as_deref());
+        form.push(("client_assertion".to_owned(), assertion::sign(&signer, key_id, id, audience)?));
         Ok(None)
     }
 }

@@ -5,7 +5,7 @@ use super::token_endpoint::{Form, encode, parameter, post, split};
 use super::{ExchangeError, Issued, answer, refusal};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use postern_config::providers::{Grant, Provider};
+use postern_config::providers::Grant;
 use ring::rand::{SecureRandom as _, SystemRandom};
 use serde::Deserialize;
 use serde_json::Value;
@@ -136,8 +136,9 @@ async fn poll(
 }
 
 async fn browser(client: &Client<'_>) -> Result<Issued, ExchangeError> {
-    let Provider { client_id, authorization_endpoint, .. } = client.provider();
-    let endpoint = authorization_endpoint.clone().or_else(|| client.metadata.authorization_endpoint.clone());
+    let provider = client.provider();
+    let endpoint =
+        provider.authorization_endpoint.clone().or_else(|| client.metadata.authorization_endpoint.clone());
     let endpoint = endpoint.ok_or_else(|| ExchangeError::Setting {
         key: "authorization_endpoint",
         why: "the issuer's metadata names none: name it, or use another grant".to_owned(),
@@ -150,7 +151,7 @@ async fn browser(client: &Client<'_>) -> Result<Issued, ExchangeError> {
     let challenge = ring::digest::digest(&ring::digest::SHA256, verifier.as_bytes());
     let mut query: Form = vec![
         parameter("response_type", "code"),
-        parameter("client_id", client_id.as_deref().unwrap_or_default()),
+        parameter("client_id", provider.client_id.as_deref().unwrap_or_default()),
         parameter("redirect_uri", &redirect),
         parameter("state", &state),
         parameter("code_challenge", URL_SAFE_NO_PAD.encode(challenge)),

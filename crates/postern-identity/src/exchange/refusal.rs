@@ -72,12 +72,22 @@ pub(super) fn read(status: u16, body: &[u8]) -> (Option<String>, String) {
 
 /// A stranger's words: one line, not endless, and no token that it may have echoed.
 pub(super) fn clean(text: &str) -> String {
-    let line = text.split_whitespace().map(|word| match crate::jwt::decode(word.trim_matches('"')) {
-        Ok(_) => "[a token]",
-        Err(_) => word,
-    });
+    let line = text.split_whitespace().map(without_tokens);
     let line: Vec<_> = line.collect();
     line.join(" ").chars().take(WORDS).collect()
+}
+
+/// A word with each JWT in it taken out: they begin with `{"`, which is `eyJ` in base64.
+fn without_tokens(word: &str) -> String {
+    let mut rest = word;
+    let mut out = String::new();
+    while let Some(at) = rest.find("eyJ") {
+        out.push_str(&rest[..at]);
+        out.push_str("[a token]");
+        let of_token = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '=');
+        rest = rest[at..].trim_start_matches(of_token);
+    }
+    out + rest
 }
 
 /// The usual cause, with what helps.
@@ -247,10 +257,9 @@ mod tests {
     #[test]
     fn what_a_stranger_says_is_short_plain_and_holds_no_token() {
         let token = crate::jwt::unsigned(&serde_json::json!({"sub": "x"}));
-        let body =
-            serde_json::json!({"error": "invalid_grant", "error_description": format!("bad {token}\nhere")});
+        let body = serde_json::json!({"error": "invalid_grant", "error_description": format!("bad subject_token='{token}'\nhere")});
         let (_, message) = read(400, body.to_string().as_bytes());
-        assert_eq!(message, "bad [a token] here");
+        assert_eq!(message, "bad subject_token='[a token]' here");
         assert_eq!(read(502, b"<html>long").1, "it gave no reason (HTTP status 502)");
         assert!(read(302, b"").1.contains("redirects elsewhere"));
         assert!(clean(&"x ".repeat(5_000)).chars().count() <= WORDS);

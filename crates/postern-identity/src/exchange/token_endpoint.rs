@@ -65,9 +65,11 @@ pub(super) async fn post(
         server: url.to_owned(),
         why: format!("no request can be made of it: {error}"),
     })?;
-    persistent(server, &request, transient)
-        .await
-        .map_err(|source| ExchangeError::Web { attempt: attempt(), source })
+    // What may be used once must not be sent twice: the server takes the second for theft, and takes back what it gave
+    // (RFC 6749 section 4.1.2, RFC 9700 section 4.14.2).
+    let once = form.iter().any(|(name, _)| ["code", "refresh_token"].contains(&name.as_str()));
+    let sent = if once { server.send(request).await } else { persistent(server, &request, transient).await };
+    sent.map_err(|source| ExchangeError::Web { attempt: attempt(), source })
 }
 
 /// Posts a form to a token endpoint and reads the token.

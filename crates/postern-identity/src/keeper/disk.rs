@@ -17,9 +17,6 @@ use zeroize::Zeroizing;
 const FORMAT: u32 = 1;
 /// Larger than any token; a file beyond it is not ours.
 const LONGEST: u64 = 1024 * 1024;
-/// The longest that one waits for another process: several time-outs of an exchange.
-const PATIENCE: Duration = Duration::from_secs(60);
-
 /// Where credentials are kept.
 #[derive(Debug, Clone)]
 pub struct Directory {
@@ -107,7 +104,7 @@ pub(super) struct Failed {
 /// Whether one waits for a lock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Wait {
-    Yes,
+    UpTo(Duration),
     No,
 }
 
@@ -130,7 +127,7 @@ impl Entry {
         self.directory.join(format!("{}.{suffix}", self.key))
     }
 
-    /// Waits for our turn, at most a minute.
+    /// Waits for our turn.
     pub(super) async fn lock(&self, wait: Wait) -> Locked {
         use rustix::fs::FlockOperation::{LockExclusive, NonBlockingLockExclusive};
         let opened =
@@ -139,14 +136,14 @@ impl Entry {
         let Ok(file) = opened else { return Locked::Mine(None) };
         match rustix::fs::flock(&file, NonBlockingLockExclusive) {
             Ok(()) => return Locked::Mine(Some(file)),
-            Err(rustix::io::Errno::WOULDBLOCK) if wait == Wait::No => return Locked::Theirs,
             Err(rustix::io::Errno::WOULDBLOCK) => {}
             Err(_) => return Locked::Mine(None),
         }
+        let Wait::UpTo(patience) = wait else { return Locked::Theirs };
         // The kernel wakes us the moment it is free. A thread that outlives our patience lets go at once.
         let waiting =
             tokio::task::spawn_blocking(move || rustix::fs::flock(&file, LockExclusive).map(|()| file));
-        match tokio::time::timeout(PATIENCE, waiting).await {
+        match tokio::time::timeout(patience, waiting).await {
             Ok(Ok(Ok(file))) => Locked::Mine(Some(file)),
             Ok(_) => Locked::Mine(None),
             Err(_) => Locked::Theirs,

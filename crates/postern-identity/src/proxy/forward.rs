@@ -26,10 +26,6 @@ pub(super) async fn forward(route: &Arc<Route>, below: &str, request: Request<In
     let Some(uri) = route.uri(below) else {
         return problem(StatusCode::BAD_REQUEST, "the path cannot be sent on", None);
     };
-    let credential = match route.keeper.credential().await {
-        Ok(credential) => credential,
-        Err(error) => return no_token(route, &error),
-    };
     let wanted = upgrade(request.headers());
     let (mut head, body) = request.into_parts();
     let client_upgrade = wanted.as_ref().and_then(|_| head.extensions.remove::<hyper::upgrade::OnUpgrade>());
@@ -43,6 +39,11 @@ pub(super) async fn forward(route: &Arc<Route>, below: &str, request: Request<In
     let (first, again) = match take(body).await {
         Ok(found) => found,
         Err(error) => return problem(StatusCode::BAD_REQUEST, &format!("its body broke: {error}"), None),
+    };
+    // Not before: a body may take its time, and a token has little.
+    let credential = match route.keeper.credential().await {
+        Ok(credential) => credential,
+        Err(error) => return no_token(route, &error),
     };
     let client = if wanted.is_some() { &route.upgradable } else { &route.client };
     // Only what may be sent again is copied.

@@ -1,8 +1,8 @@
 //! What of a message's head is for the next hop, and what is not (RFC 9110 section 7.6.1).
 
 use http::header::{
-    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
-    PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN,
+    PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
@@ -56,6 +56,19 @@ pub(super) fn upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
     let mut named = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
     let wants = named.any(|value| value.split(',').any(|name| name.trim().eq_ignore_ascii_case("upgrade")));
     headers.get(UPGRADE).filter(|_| wants).cloned()
+}
+
+/// Whether a page of somebody else's, in a browser of this machine, sends this request: it could use our token without
+/// seeing it, and by WebSocket see the answers too. `ours` says whether a host is this proxy itself.
+pub(super) fn is_of_a_foreign_page(headers: &HeaderMap, ours: impl Fn(&str) -> bool) -> bool {
+    let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+    let site = text(HeaderName::from_static("sec-fetch-site"));
+    let foreign = matches!(site, Some("cross-site" | "same-site"));
+    let origin = headers
+        .get_all(ORIGIN)
+        .iter()
+        .any(|origin| !origin.to_str().ok().and_then(|text| text.strip_prefix("http://")).is_some_and(&ours));
+    foreign || origin
 }
 
 /// What makes a message's end ambiguous, and two servers see two different requests (RFC 9112 section 6.3).
@@ -125,6 +138,18 @@ mod tests {
         assert!(ambiguous(&headers(&[("content-length", "1"), ("content-length", "1")])).is_some());
         assert!(ambiguous(&headers(&[("host", "a"), ("host", "b")])).is_some());
         assert!(ambiguous(&headers(&[("host", "a"), ("content-length", "1")])).is_none());
+    }
+
+    #[test]
+    fn pages_of_others_are_told_from_programs() {
+        let ours = |host: &str| host == "127.0.0.1:8080";
+        let foreign = |pairs: &[(&str, &str)]| is_of_a_foreign_page(&headers(pairs), ours);
+        assert!(!foreign(&[("accept", "*/*")]));
+        assert!(!foreign(&[("origin", "http://127.0.0.1:8080"), ("sec-fetch-site", "same-origin")]));
+        assert!(foreign(&[("origin", "https://evil.example.com")]));
+        assert!(foreign(&[("origin", "null")]));
+        assert!(foreign(&[("origin", "http://127.0.0.1:9090")]));
+        assert!(foreign(&[("sec-fetch-site", "cross-site")]));
     }
 
     #[test]

@@ -234,10 +234,11 @@ pub(crate) fn climbs(path: &str) -> bool {
     if !path.bytes().any(|byte| matches!(byte, b'.' | b'%')) {
         return false;
     }
-    path.split(['/', '\\']).any(|segment| {
-        let plain = segment.replace("%2e", ".").replace("%2E", ".");
-        let end = plain.split(['%', ';']).next().unwrap_or_default();
-        plain == "." || plain == ".." || end == ".." && plain.len() > 2
+    // As the most forgiving of readers would: decoded first, then cut.
+    let plain = path.to_ascii_lowercase().replace("%2f", "/").replace("%5c", "/").replace("%2e", ".");
+    plain.split(['/', '\\']).any(|segment| {
+        let name = segment.split([';', '%']).next().unwrap_or_default();
+        name == "." || name == ".."
     })
 }
 
@@ -315,6 +316,8 @@ mod tests {
             ("/reports/%2e%2E/x", ours, "400"),
             ("/reports/..;/x", ours, "400"),
             ("/reports/..%2fx", ours, "400"),
+            ("/reports/x%2f..%2F..%2fadmin", ours, "400"),
+            ("/reports/%5c..%5cadmin", ours, "400"),
             ("/reports/...", ours, "https://api.example.com/v1/..."),
         ] {
             assert_eq!(find(&routes, target, host), want, "{target} at {host}");

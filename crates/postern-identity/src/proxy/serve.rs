@@ -2,7 +2,7 @@
 
 use super::body::Passing;
 use super::forward::forward;
-use super::headers::ambiguous;
+use super::headers::{ambiguous, is_of_a_foreign_page};
 use super::metrics::{Metrics, Open};
 use super::route::{Found, Routes};
 use crate::exchange::{Credential, Exchanger, Listener};
@@ -180,6 +180,8 @@ impl Proxy {
     {
         let mut builder = Builder::new(TokioExecutor::new());
         builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD);
+        builder.http2().timer(TokioTimer::new()).keep_alive_interval(Some(HEAD));
+        let builder = if watch { builder.http1_only() } else { builder };
         let service = service_fn(move |request| {
             let this = self.clone();
             async move { Ok::<_, Infallible>(this.answer(request, port, watch).await) }
@@ -217,6 +219,9 @@ impl Proxy {
             self.metrics.refused.fetch_add(1, Ordering::Relaxed);
             problem(status, why, None)
         };
+        if is_of_a_foreign_page(request.headers(), |host| is_ours(host, port)) {
+            return refused(StatusCode::FORBIDDEN, "a page of another site may not use the proxy");
+        }
         if request.method() == Method::CONNECT {
             return refused(
                 StatusCode::METHOD_NOT_ALLOWED,

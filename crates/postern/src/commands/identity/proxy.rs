@@ -11,19 +11,31 @@ use postern_identity::keeper::SystemClock;
 use postern_identity::proxy::{Door, Metrics, Proxy, Routes, RoutesError, random_secret};
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
 use zeroize::Zeroizing;
 
-/// A socket in the file system, which goes with us.
-struct Socket(PathBuf);
+/// A socket in the file system, which goes with us; unless it is another's by then.
+struct Socket {
+    path: PathBuf,
+    inode: Option<(u64, u64)>,
+}
+
+impl Socket {
+    fn inode(path: &Path) -> Option<(u64, u64)> {
+        std::fs::symlink_metadata(path).ok().map(|found| (found.dev(), found.ino()))
+    }
+}
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
+        let Self { path, inode } = self;
+        if Self::inode(path) == *inode {
+            let _ = std::fs::remove_file(path);
+        }
     }
 }
 
@@ -45,7 +57,7 @@ pub(in crate::commands) async fn run(
             Some(path) => {
                 let path = PathBuf::from(path);
                 doors.push(Door::Unix(unix(&path, socket_mode)?));
-                sockets.push(Socket(path));
+                sockets.push(Socket { inode: Socket::inode(&path), path });
             }
             None => doors.push(Door::Tcp(loopback(address).await?)),
         }
