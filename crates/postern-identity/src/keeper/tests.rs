@@ -31,13 +31,16 @@ struct Script {
     asked: Arc<AtomicUsize>,
     answers: Mutex<VecDeque<Result<Option<u64>, u16>>>,
     refresh: Mutex<Vec<Option<String>>>,
+    /// How long an answer takes, besides a moment.
+    slow: Mutex<Duration>,
 }
 
 impl Exchange for Script {
     async fn exchange(&self, refresh: Option<Zeroizing<String>>) -> Result<Issued, ExchangeError> {
         let number = self.asked.fetch_add(1, Ordering::SeqCst) + 1;
         self.refresh.lock().unwrap().push(refresh.map(|token| token.to_string()));
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        let slow = *self.slow.lock().unwrap();
+        tokio::time::sleep(slow + Duration::from_millis(20)).await;
         let answer = self.answers.lock().unwrap().pop_front().unwrap_or(Ok(Some(100)));
         answer.map(|seconds| issued(&format!("token-{number}"), seconds)).map_err(|status| {
             ExchangeError::Refused(crate::exchange::Refusal {
@@ -263,4 +266,47 @@ async fn a_directory_that_cannot_be_made_costs_the_disk_only() {
     let stage = Stage::new(&[], Some(file.path()), None);
     assert_eq!(stage.token().await, "token-1");
     assert!(stage.said.lock().unwrap()[0].contains("cannot keep tokens"));
+}
+
+#[tokio::test]
+async fn what_one_api_refused_serves_the_others_while_the_provider_is_down() {
+    let stage = Stage::new(&[Ok(Some(100)), Err(503)], None, None);
+    let first = stage.keeper.credential().await.unwrap();
+    assert!(stage.keeper.refused(&first));
+    assert_eq!((stage.token().await, stage.asked()), ("token-1".to_owned(), 2));
+    assert!(stage.said.lock().unwrap()[0].contains("the old token serves on"));
+    // And its refusal again is no reason to ask again, yet.
+    assert!(!stage.keeper.refused(&first));
+    assert_eq!((stage.token().await, stage.asked()), ("token-1".to_owned(), 2));
+}
+
+#[tokio::test]
+async fn a_request_does_not_wait_long_for_a_renewal_that_it_can_do_without() {
+    let stage = Stage::new(&[], None, None);
+    stage.token().await;
+    *stage.keeper.exchanger().slow.lock().unwrap() = Duration::from_secs(30);
+    stage.clock.advance(85);
+    let began = std::time::Instant::now();
+    assert_eq!(stage.token().await, "token-1");
+    assert!(began.elapsed() < Duration::from_secs(10));
+    // Others meanwhile do not wait at all, and none asks a second time.
+    assert_eq!((stage.token().await, stage.asked()), ("token-1".to_owned(), 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_timer_sleeps_while_another_renews() {
+    let stage = Stage::new(&[], None, None);
+    stage.token().await;
+    *stage.keeper.exchanger().slow.lock().unwrap() = Duration::from_secs(30);
+    stage.clock.advance(85);
+    let looks = stage.clock.0.lock().unwrap().0;
+    let timer = tokio::spawn(stage.keeper.clone().keep_fresh());
+    let other = stage.keeper.clone();
+    tokio::spawn(async move { other.credential().await });
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    timer.abort();
+    // Each look at the clock moves it a nanosecond: a timer that spun would have looked a million times.
+    let looked = stage.clock.0.lock().unwrap().0 - looks;
+    assert!(looked < Duration::from_micros(2), "{looked:?}");
+    assert_eq!(stage.asked(), 2);
 }
