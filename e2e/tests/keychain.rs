@@ -2,18 +2,40 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "these are tests")]
 
 use e2e::{CANARY, Outcome, enabled, postern};
-use std::process::Command;
+use std::fs::File;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
 
 /// Runs a script on a new session bus with an unlocked keyring; `$POSTERN` is the program.
+///
+/// The bus may start a keyring of its own that outlives it. So what is said goes to files, which nobody has to close,
+/// and whoever still has this home as theirs is ended.
 fn on_a_bus(script: &str) -> Outcome {
     let home = tempfile::tempdir().unwrap();
     let program = postern().get_program().to_owned();
     let unlock = "printf pw | gnome-keyring-daemon --unlock --components=secrets >/dev/null 2>&1; ";
+    let said = |name: &str| home.path().join(name);
     let mut command = Command::new("dbus-run-session");
     command.args(["--", "sh", "-c", &format!("{unlock}{script}")]);
     command.env_clear().env("PATH", std::env::var_os("PATH").unwrap()).env("HOME", home.path());
     command.env("XDG_RUNTIME_DIR", home.path()).env("POSTERN", program).env("VALUE", CANARY);
-    Outcome::of(&mut command)
+    command.stdin(Stdio::null());
+    command.stdout(File::create(said("out")).unwrap()).stderr(File::create(said("err")).unwrap());
+    let status = command.status().expect("it starts");
+    end_all_of(home.path());
+    let read = |name: &str| std::fs::read(said(name)).unwrap();
+    Outcome::from(Output { status, stdout: read("out"), stderr: read("err") })
+}
+
+/// Ends every process whose `HOME` this is.
+fn end_all_of(home: &Path) {
+    let ours = format!("HOME={}", home.display());
+    for process in std::fs::read_dir("/proc").unwrap().flatten() {
+        let environment = std::fs::read(process.path().join("environ")).unwrap_or_default();
+        if environment.split(|byte| *byte == 0).any(|entry| entry == ours.as_bytes()) {
+            let _ = Command::new("kill").arg("-9").arg(process.file_name()).status();
+        }
+    }
 }
 
 #[test]
