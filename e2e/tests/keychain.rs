@@ -21,7 +21,7 @@ fn on_a_bus(script: &str) -> Outcome {
     command.env("XDG_RUNTIME_DIR", home.path()).env("POSTERN", program).env("VALUE", CANARY);
     command.stdin(Stdio::null());
     command.stdout(File::create(said("out")).unwrap()).stderr(File::create(said("err")).unwrap());
-    let status = command.status().expect("it starts");
+    let status = command.status().unwrap();
     end_all_of(home.path());
     let read = |name: &str| std::fs::read(said(name)).unwrap();
     Outcome::from(Output { status, stdout: read("out"), stderr: read("err") })
