@@ -1,7 +1,7 @@
 //! Providers of short-lived credentials, by name.
 //!
 //! The types are flat, so that serde can tell line and column of what is wrong in them (it loses both inside a tagged
-//! enum); which keys belong together is for [`Provider::validate`].
+//! enum); which keys belong together is checked after.
 
 mod check;
 mod source;
