@@ -6,10 +6,12 @@
 
 use crate::call::persistent;
 use crate::exchange::{ExchangeError, server, split};
+use crate::file;
 use http::{Request, header};
 use postern_kube::{Cluster, KubeError, raw};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 /// Where the discovery document stands below the issuer.
@@ -228,14 +230,7 @@ pub fn write(documents: &Documents, directory: &Path, dry_run: bool) -> Result<V
         if !dry_run {
             let parent = path.parent().unwrap_or(directory);
             std::fs::create_dir_all(parent).map_err(failed)?;
-            let new = parent.join(format!(".{}.new", std::process::id()));
-            let done = std::fs::write(&new, text.as_bytes())
-                .and_then(|()| std::fs::File::open(&new)?.sync_all())
-                .and_then(|()| std::fs::rename(&new, &path));
-            if done.is_err() {
-                let _ = std::fs::remove_file(&new);
-            }
-            done.map_err(failed)?;
+            file::replace(&path, 0o644, |file| file.write_all(text.as_bytes())).map_err(failed)?;
         }
         changed.push(path);
     }

@@ -11,6 +11,7 @@
 mod call;
 pub mod doctor;
 pub mod exchange;
+pub mod file;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod ibm;

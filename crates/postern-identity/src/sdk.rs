@@ -5,12 +5,13 @@
 //! - All that have a bearer token: the token, and a file that is kept fresh.
 
 use crate::exchange::{Exchanger, gcp_audience};
+use crate::file;
 use crate::keeper::{Held, Keeper};
 use crate::render::{variable_prefix, variables};
 use postern_config::providers::{Provider, ProviderType};
 use serde_json::json;
-use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::io::{self, Write as _};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -61,7 +62,7 @@ impl Kit {
             kit.variables = variables(&name, &provider, held);
             let file = kit.private_file("token")?;
             if let Some(bearer) = held.credential.bearer() {
-                replace(&file, bearer.access_token.as_bytes())?;
+                write(&file, bearer.access_token.as_bytes())?;
             }
             let variable = format!("{}_ACCESS_TOKEN_FILE", variable_prefix(&name));
             kit.variables.push((variable, Zeroizing::new(file.display().to_string())));
@@ -117,7 +118,7 @@ impl Kit {
             }
             ProviderType::Gcp => {
                 let file = self.private_file("google.json")?;
-                replace(&file, external_account(provider, &subject).to_string().as_bytes())?;
+                write(&file, external_account(provider, &subject).to_string().as_bytes())?;
                 self.variables.push(plain("GOOGLE_APPLICATION_CREDENTIALS", &file.display().to_string()));
             }
             ProviderType::Oauth2 | ProviderType::Ibm | ProviderType::Aws => {}
@@ -180,18 +181,13 @@ async fn keep(keeper: Arc<Keeper<Exchanger>>, file: PathBuf, mut written: blake3
         tokio::time::sleep(LOOK).await;
         let Some(held) = keeper.peek().filter(|held| held.hash() != written) else { continue };
         let Some(bearer) = held.credential.bearer() else { continue };
-        match replace(&file, bearer.access_token.as_bytes()) {
+        match write(&file, bearer.access_token.as_bytes()) {
             Ok(()) => written = held.hash(),
             Err(_) => tokio::time::sleep(Duration::from_secs(1)).await,
         }
     }
 }
 
-/// Replaces a file of ours whole.
-fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let new = path.with_extension("new");
-    let _ = std::fs::remove_file(&new);
-    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
-    io::Write::write_all(&mut file, bytes)?;
-    std::fs::rename(&new, path)
+fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    file::replace(path, 0o600, |file| file.write_all(bytes))
 }

@@ -223,18 +223,8 @@ impl Entry {
     }
 
     fn replace(&self, suffix: &str, bytes: &[u8]) -> io::Result<()> {
-        let temporary = self.file("new");
-        // Of somebody who was killed here.
-        let _ = std::fs::remove_file(&temporary);
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
-        let written = file
-            .write_all(bytes)
-            .and_then(|()| file.sync_all())
-            .and_then(|()| std::fs::rename(&temporary, self.file(suffix)));
-        if written.is_err() {
-            let _ = std::fs::remove_file(&temporary);
-        }
-        written?;
+        crate::file::replace(&self.file(suffix), 0o600, |file| file.write_all(bytes))?;
+        // The rename is kept too, whatever happens to the machine.
         File::open(&self.directory)?.sync_all()
     }
 }

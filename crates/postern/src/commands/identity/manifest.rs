@@ -6,11 +6,11 @@ use crate::cli::identity::{Manifest as Args, Way, Workload as WorkloadArgs};
 use crate::commands::Context;
 use crate::failure::Failure;
 use crate::printer::Printer;
+use postern_identity::file;
 use postern_identity::workload::{self, Kind, Workload, WorkloadError};
 use postern_ops::names;
 use std::collections::BTreeMap;
 use std::io;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 pub(in crate::commands) fn run(context: &Context, args: Args, printer: &mut Printer) -> Result<u8, Failure> {
@@ -87,13 +87,8 @@ pub(in crate::commands) fn run(context: &Context, args: Args, printer: &mut Prin
 /// Copies this program, for a container beside us that has no other way to it.
 pub(in crate::commands) fn install(to: &Path) -> Result<u8, Failure> {
     let copied = || -> io::Result<()> {
-        let new = to.with_extension("new");
-        let _ = std::fs::remove_file(&new);
         let mut from = std::fs::File::open("/proc/self/exe")?;
-        let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o755).open(&new)?;
-        io::copy(&mut from, &mut file)?;
-        file.sync_all()?;
-        std::fs::rename(&new, to)
+        file::replace(to, 0o755, |file| io::copy(&mut from, file).map(|_| ()))
     };
     copied().map(|()| 0).map_err(|error| {
         let mut failure = Failure::denied(&error, Some("the directory must be writable".to_owned()));

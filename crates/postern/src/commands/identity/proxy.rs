@@ -7,11 +7,12 @@ use crate::failure::Failure;
 use crate::printer::{self, Printer};
 use postern_config::providers::ProviderType;
 use postern_identity::exchange::Browser;
+use postern_identity::file;
 use postern_identity::keeper::SystemClock;
 use postern_identity::proxy::{Door, Metrics, Proxy, Routes, RoutesError, random_secret};
-use std::io;
+use std::io::{self, Write as _};
 use std::net::SocketAddr;
-use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::net::{TcpListener, UnixListener};
@@ -185,12 +186,7 @@ fn write_secret(path: &Path) -> Result<Zeroizing<String>, Failure> {
         failure
     };
     let secret = random_secret().ok_or_else(|| failed(io::Error::other("there is no randomness")))?;
-    let new = path.with_extension("new");
-    let _ = std::fs::remove_file(&new);
-    let mut file =
-        std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new).map_err(failed)?;
-    io::Write::write_all(&mut file, secret.as_bytes()).map_err(failed)?;
-    std::fs::rename(&new, path).map_err(failed)?;
+    file::replace(path, 0o600, |file| file.write_all(secret.as_bytes())).map_err(failed)?;
     Ok(secret)
 }
 

@@ -6,10 +6,9 @@ use crate::commands::Context;
 use crate::failure::Failure;
 use crate::printer::Printer;
 use postern_identity::exchange::Browser;
+use postern_identity::file;
 use postern_identity::keeper::Held;
-use std::fs::OpenOptions;
 use std::io::{self, Write as _};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,8 +35,9 @@ pub(in crate::commands) async fn run(
     }
     let mut written: Option<Arc<Held>> = None;
     let failed = |error: &io::Error| {
+        let named = io::Error::new(error.kind(), format!("{}: {error}", to.display()));
         Failure::denied(
-            error,
+            &named,
             Some(format!("{} is as it was; check the directory and its owner", to.display())),
         )
     };
@@ -47,7 +47,7 @@ pub(in crate::commands) async fn run(
             return Ok(());
         }
         let text = form(output, name, provider, held)?;
-        replace(&to, text.as_bytes(), mode).map_err(|error| failed(&error))?;
+        file::replace(&to, mode, |file| file.write_all(text.as_bytes())).map_err(|error| failed(&error))?;
         printer.verbose(&format!("{name}: wrote {}", to.display()));
         written = Some(held.clone());
         Ok(())
@@ -88,54 +88,5 @@ fn check(to: &Path) -> Result<(), Failure> {
             "make it first",
         ),
         None => Ok(()),
-    }
-}
-
-/// Replaces a file whole: who reads it sees the old one or the new one.
-fn replace(to: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
-    let name = to.file_name().ok_or_else(|| io::Error::other("it names no file"))?;
-    let mut temporary = std::ffi::OsString::from(".");
-    temporary.push(name);
-    temporary.push(format!(".{}.new", std::process::id()));
-    let temporary = to.with_file_name(temporary);
-    let named =
-        |path: &Path, error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
-    // Of a process of this number that was killed here.
-    let _ = std::fs::remove_file(&temporary);
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&temporary)
-        .map_err(|error| named(&temporary, error))?;
-    let written = file
-        .write_all(bytes)
-        // Not by the mode of opening: a umask takes from that.
-        .and_then(|()| file.set_permissions(std::fs::Permissions::from_mode(mode)))
-        .and_then(|()| file.sync_all())
-        .and_then(|()| std::fs::rename(&temporary, to));
-    if let Err(error) = written {
-        let _ = std::fs::remove_file(&temporary);
-        return Err(named(to, error));
-    }
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_file_is_replaced_whole_at_its_mode_and_nothing_else_is_left() {
-        let directory = tempfile::tempdir().unwrap();
-        let to = directory.path().join("token");
-        for (text, mode) in [("one", 0o600), ("two", 0o640)] {
-            replace(&to, text.as_bytes(), mode).unwrap();
-            assert_eq!(std::fs::read_to_string(&to).unwrap(), text);
-            assert_eq!(to.metadata().unwrap().permissions().mode() & 0o777, mode);
-        }
-        std::fs::create_dir(directory.path().join("d")).unwrap();
-        assert!(replace(&directory.path().join("d"), b"x", 0o600).is_err());
-        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 2);
     }
 }
