@@ -107,6 +107,11 @@ impl State {
             }
             "behave" => (self.behave, self.refused) = (body, 0),
             "forget" => self.requests.clear(),
+            "trust" => {
+                self.make(&json!({"name": body["name"], "account_id": ACCOUNT}));
+                let id = self.profiles.last().map(|profile| profile.id.clone()).unwrap_or_default();
+                self.link(&id, &body);
+            }
             _ => {}
         }
         let profiles: Vec<Value> = self
@@ -136,8 +141,9 @@ impl State {
                         );
                     }
                 };
-                let id = field("profile_id");
-                let linked = self.profiles.iter().filter(|profile| profile.id == id).any(|profile| {
+                let (id, name) = (field("profile_id"), field("profile_name"));
+                let known = self.profiles.iter().filter(|profile| profile.id == id || profile.name == name);
+                let linked = known.into_iter().any(|profile| {
                     profile.links.iter().any(|link| {
                         let part = |name: &str| link["link"][name].as_str().unwrap_or_default();
                         subject == format!("system:serviceaccount:{}:{}", part("namespace"), part("name"))

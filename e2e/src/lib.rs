@@ -13,8 +13,13 @@
 )]
 
 pub mod cloud;
+pub mod federation;
+pub mod moto;
+pub mod pods;
 pub mod provider;
 pub mod proxy;
+pub mod scene;
+pub mod servers;
 
 use serde_json::Value;
 use std::io::Write as _;

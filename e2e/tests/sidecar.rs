@@ -1,7 +1,8 @@
 //! Workloads as `postern identity manifest` writes them, with tokens that the cluster's kubelet projects.
 #![allow(clippy::unwrap_used, reason = "these are tests")]
 
-use e2e::{Outcome, enabled, get, kubectl, kubectl_command, postern, testbed, with_stdin};
+use e2e::pods::{Namespace, apply, manifests, wait};
+use e2e::{enabled, get, kubectl, testbed};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -9,43 +10,19 @@ const NAMESPACE: &str = "identity-e2e";
 const AUDIENCE: &str = "https://as.example.com";
 const STUB: &str = "127.0.0.1:9090";
 
-/// The namespace, restricted, and gone with the test.
-struct Namespace;
-
-impl Namespace {
-    fn make() -> Self {
-        e2e::apply(&format!(
-            "{{apiVersion: v1, kind: Namespace, metadata: {{name: {NAMESPACE}, labels: \
-             {{pod-security.kubernetes.io/enforce: restricted}}}}}}"
-        ));
-        Self
-    }
-}
-
-impl Drop for Namespace {
-    fn drop(&mut self) {
-        kubectl(&["delete", "namespace", NAMESPACE, "--wait=true", "--timeout=90s"]);
-    }
-}
-
 fn raw(path: &str) -> Value {
     serde_json::from_str(&kubectl(&["get", "--raw", path]).ok().stdout).unwrap()
 }
 
 /// The manifests, with an authorization server and its API in the pod: it takes what the kubelet projects, by the
 /// cluster's own keys, and nothing else.
-fn manifests(args: &[&str]) -> Vec<Value> {
-    let home = tempfile::tempdir().unwrap();
-    let config = json!({"providers": {"reports": {
+fn with_stub(args: &[&str]) -> Vec<Value> {
+    let providers = json!({"reports": {
         "type": "oauth2", "token_endpoint": format!("http://{STUB}/token"), "grant": "jwt_bearer", "client_id": "runner",
         "subject_token": {"type": "kubernetes_sa", "audience": AUDIENCE},
         "api": {"base_url": format!("http://{STUB}/v1")},
-    }}});
-    let path = home.path().join("config.yaml");
-    std::fs::write(&path, config.to_string()).unwrap();
-    let mut command = postern();
-    command.env("POSTERN_CONFIG", path).args(["identity", "manifest", "-o", "json"]).args(args);
-    let mut list = Outcome::of(&mut command).ok().json()["items"].as_array().unwrap().clone();
+    }});
+    let mut list = manifests(&providers, args);
     let spec = &mut list[2]["spec"];
     let template = if spec.get("jobTemplate").is_some() {
         &mut spec["jobTemplate"]["spec"]["template"]
@@ -65,28 +42,6 @@ fn manifests(args: &[&str]) -> Vec<Value> {
     list
 }
 
-fn apply(list: &[Value]) {
-    let list = json!({"apiVersion": "v1", "kind": "List", "items": list});
-    with_stdin(&mut kubectl_command(&["apply", "-f", "-"]), list.to_string().as_bytes()).ok();
-}
-
-fn wait(what: &str, condition: &str) {
-    let outcome = kubectl(&["wait", "-n", NAMESPACE, what, &format!("--for={condition}"), "--timeout=90s"]);
-    if outcome.code != 0 {
-        let pods = kubectl(&["get", "pods", "-n", NAMESPACE, "-o", "yaml"]).stdout;
-        let logs = kubectl(&[
-            "logs",
-            "-n",
-            NAMESPACE,
-            "--all-containers",
-            "--prefix",
-            "--selector",
-            "app.kubernetes.io/name=digest",
-        ]);
-        outcome.says(&[&format!("{}{}{pods}", logs.stdout, logs.stderr)]);
-    }
-}
-
 fn logs(of: &str) -> String {
     kubectl(&["logs", "-n", NAMESPACE, of, "-c", "main"]).ok().stdout
 }
@@ -104,15 +59,15 @@ fn a_cron_job_a_job_and_a_deployment_reach_their_api_with_the_kubelets_token() {
     if !enabled() || !testbed() {
         return;
     }
-    let _namespace = Namespace::make();
+    let _namespace = Namespace::restricted(NAMESPACE);
     let ask = ["--", "sh", "-c", "curl -sS \"$REPORTS_URL/items?a=1\""];
 
     // A CronJob's pod, started now. Beside it a native sidecar; the Job ends although that would run on.
     let mut args = vec!["cronjob", "--schedule", "0 9 * * 1-5"];
     args.extend(COMMON.iter().chain(&ask));
-    apply(&manifests(&args));
+    apply(&with_stub(&args));
     kubectl(&["create", "job", "-n", NAMESPACE, "now", "--from=cronjob/digest"]).ok();
-    wait("job/now", "condition=complete");
+    wait(NAMESPACE, "job/now", "condition=complete");
     let found = seen(&logs("job/now"));
     assert_eq!(
         (found["path"].as_str(), found["query"].as_str()),
@@ -128,8 +83,8 @@ fn a_cron_job_a_job_and_a_deployment_reach_their_api_with_the_kubelets_token() {
     let mut args = vec!["job"];
     args.extend(COMMON);
     args.extend(["--way", "exec", "--", "sh", "-c", &script]);
-    apply(&manifests(&args));
-    wait("job/digest", "condition=complete");
+    apply(&with_stub(&args));
+    wait(NAMESPACE, "job/digest", "condition=complete");
     assert_eq!(seen(&logs("job/digest"))["path"], "/v1/wrapped");
     kubectl(&["delete", "job", "-n", NAMESPACE, "--all", "--wait=true"]).ok();
 
@@ -137,8 +92,8 @@ fn a_cron_job_a_job_and_a_deployment_reach_their_api_with_the_kubelets_token() {
     let mut args = vec!["deployment"];
     args.extend(COMMON);
     args.extend(["--", "sh", "-c", "trap 'exit 0' TERM; sleep 3600 & wait"]);
-    apply(&manifests(&args));
-    wait("deployment/digest", "condition=available");
+    apply(&with_stub(&args));
+    wait(NAMESPACE, "deployment/digest", "condition=available");
     let inside =
         kubectl(&["exec", "-n", NAMESPACE, "deploy/digest", "-c", "main", "--", "sh", "-c", ask[3]]).ok();
     assert_eq!(seen(&inside.stdout)["path"], "/v1/items");

@@ -10,6 +10,7 @@ mod docs;
 mod fuzz;
 mod images;
 mod paths;
+mod providers;
 mod say;
 mod sh;
 mod soak;
@@ -35,6 +36,8 @@ enum Task {
     Cluster(cluster::Args),
     /// Assemble the test images into target/images
     Images(images::Args),
+    /// Get the real identity providers that tests start
+    Providers(providers::Args),
     /// Build the static programs that people install
     Dist(dist::Args),
     /// Build for other architectures and systems
@@ -55,6 +58,7 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().task {
         Task::Cluster(args) => cluster::run(args),
         Task::Images(args) => images::run(&args),
+        Task::Providers(args) => providers::run(&args),
         Task::Dist(args) => dist::run(&args),
         Task::Cross(args) => cross::run(&args),
         Task::Test(args) => test::run(&args),

@@ -12,7 +12,7 @@ use crate::{debian, dist, docs, paths, say, sh, tools};
 /// `cargo xtask test [STEP…]`
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Only these steps: fmt, clippy, dist, images, cluster, test, e2e, doc, docs, deny
+    /// Only these steps: fmt, clippy, dist, images, cluster, providers, test, e2e, doc, docs, deny
     steps: Vec<String>,
 }
 
@@ -29,12 +29,13 @@ struct Step {
     run: fn(&mut Vec<String>) -> Result<Outcome>,
 }
 
-const STEPS: [Step; 10] = [
+const STEPS: [Step; 11] = [
     Step { name: "fmt", needed: false, run: |_| shown(&mut cargo(["fmt", "--all", "--check"])) },
     Step { name: "clippy", needed: false, run: |_| clippy() },
     Step { name: "dist", needed: true, run: |_| dist::postern().map(|_| Outcome::Done) },
     Step { name: "images", needed: true, run: |_| itself(&["images"]) },
     Step { name: "cluster", needed: true, run: |_| itself(&["cluster", "up"]) },
+    Step { name: "providers", needed: true, run: |_| itself(&["providers", "get"]) },
     Step { name: "test", needed: false, run: unit },
     Step { name: "e2e", needed: false, run: e2e },
     Step { name: "doc", needed: false, run: |_| doc() },
@@ -59,7 +60,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             Ok(Outcome::Skipped(why)) => format!("skipped: {why}"),
             Err(error) => format!("FAILED: {error:#}"),
         };
-        let line = format!("{:8} {:7.1}s  {word}", step.name, started.elapsed().as_secs_f64());
+        let line = format!("{:9} {:7.1}s  {word}", step.name, started.elapsed().as_secs_f64());
         say::note(format!("    {line}"));
         table.push(line);
         failed |= outcome.is_err();
@@ -69,7 +70,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     }
     say::result("");
     table.iter().for_each(say::result);
-    say::result(format!("{:8} {:7.1}s", "all", begin.elapsed().as_secs_f64()));
+    say::result(format!("{:9} {:7.1}s", "all", begin.elapsed().as_secs_f64()));
     say::result("");
     results.iter().for_each(say::result);
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })

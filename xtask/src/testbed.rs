@@ -178,7 +178,7 @@ fn collect(dir: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
 /// Removes everything kept outside the checkout.
 pub(crate) fn clean_cache() -> Result<()> {
     let base = paths::cache()?;
-    for part in ["testbed", "debian", "tools"] {
+    for part in ["testbed", "debian", "tools", "providers"] {
         let dir = base.join(part);
         if dir.exists() {
             fs::remove_dir_all(&dir).with_context(|| format!("remove {}", dir.display()))?;

@@ -147,6 +147,9 @@ pub fn variable_prefix(name: &str) -> String {
     if prefix.starts_with(|c: char| c.is_ascii_digit()) { format!("_{prefix}") } else { prefix }
 }
 
+/// Where AWS's SDKs look for a region: most of them at the first, botocore at the second only.
+pub(crate) const REGION: [&str; 2] = ["AWS_REGION", "AWS_DEFAULT_REGION"];
+
 /// The variables in which the provider's own tools look for a credential that will not be renewed.
 pub fn variables(name: &str, provider: &Provider, held: &Held) -> Vec<(String, Zeroizing<String>)> {
     let plain = |name: &str, value: &str| (name.to_owned(), Zeroizing::new(value.to_owned()));
@@ -157,7 +160,9 @@ pub fn variables(name: &str, provider: &Provider, held: &Held) -> Vec<(String, Z
                 plain("AWS_SECRET_ACCESS_KEY", secret_access_key),
                 plain("AWS_SESSION_TOKEN", session_token),
             ];
-            all.extend(provider.region.as_ref().map(|region| plain("AWS_REGION", region)));
+            if let Some(region) = &provider.region {
+                all.extend(REGION.map(|name| plain(name, region)));
+            }
             all
         }
         Credential::Bearer(bearer) => {
@@ -230,7 +235,8 @@ mod tests {
         assert_eq!(
             text(Form::Env, "aws", &aws(), None),
             "export AWS_ACCESS_KEY_ID='AKIA'\nexport AWS_SECRET_ACCESS_KEY='secret'\n\
-             export AWS_SESSION_TOKEN='session'\nexport AWS_REGION='eu-central-1'\n"
+             export AWS_SESSION_TOKEN='session'\nexport AWS_REGION='eu-central-1'\n\
+             export AWS_DEFAULT_REGION='eu-central-1'\n"
         );
         let process: Value = serde_json::from_str(&text(Form::AwsProcess, "aws", &aws(), None)).unwrap();
         assert_eq!(

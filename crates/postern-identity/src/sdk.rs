@@ -7,7 +7,7 @@
 use crate::exchange::{Exchanger, gcp_audience};
 use crate::file;
 use crate::keeper::{Held, Keeper};
-use crate::render::{variable_prefix, variables};
+use crate::render::{REGION, variable_prefix, variables};
 use postern_config::providers::{Provider, ProviderType};
 use serde_json::json;
 use std::io::{self, Write as _};
@@ -139,7 +139,8 @@ impl Kit {
         self.variables.push(("AWS_CONTAINER_CREDENTIALS_FULL_URI".to_owned(), Zeroizing::new(uri)));
         self.variables.push(("AWS_CONTAINER_AUTHORIZATION_TOKEN".to_owned(), secret.clone()));
         if let Some(region) = &provider.region {
-            self.variables.push(("AWS_REGION".to_owned(), Zeroizing::new(region.clone())));
+            let named = REGION.map(|name| (name.to_owned(), Zeroizing::new(region.clone())));
+            self.variables.extend(named);
         }
         self.tasks.push(tokio::spawn(crate::proxy::serve_aws_only(listener, self.keeper.clone(), secret)));
         Ok(())

@@ -6,6 +6,7 @@
 use postern_config::providers::{ClientAssertion, Provider, ProviderType, SourceKind, TokenSource};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 /// Where tokens are mounted, a directory for each provider.
 const TOKENS: &str = "/var/run/secrets/tokens";
@@ -72,6 +73,8 @@ pub struct Workload<'a> {
     pub command: &'a [String],
     /// The providers, from the configuration.
     pub providers: &'a BTreeMap<String, Provider>,
+    /// What their `ca_file`s hold (PEM): a pod has not got our files.
+    pub authorities: &'a BTreeMap<PathBuf, String>,
 }
 
 /// It cannot be written so.
@@ -111,18 +114,30 @@ pub fn manifests(workload: &Workload<'_>) -> Result<Vec<Value>, WorkloadError> {
     }
     let mut providers = serde_json::Map::new();
     let mut sources = Vec::new();
+    let mut files = serde_json::Map::new();
     for (name, provider) in workload.providers {
-        let (provider, audience) = mounted(name, provider)?;
+        let (mut provider, tokens) = mounted(name, provider)?;
+        let mut carry = |place: &mut Option<PathBuf>, file: String| {
+            if let Some(pem) = place.as_ref().and_then(|path| workload.authorities.get(path)) {
+                *place = Some(format!("{CONFIG}/{file}").into());
+                files.insert(file, pem.as_str().into());
+            }
+        };
+        carry(&mut provider.ca_file, format!("{name}.crt"));
+        if let Some(api) = &mut provider.api {
+            carry(&mut api.ca_file, format!("{name}-api.crt"));
+        }
         if workload.way == Way::Sidecar && provider.api.is_none() && provider.r#type != ProviderType::Aws {
             return Err(WorkloadError::NoApi(name.clone()));
         }
-        sources.push(json!({"serviceAccountToken": {
-            "path": format!("{name}/token"), "audience": audience, "expirationSeconds": 3600,
-        }}));
+        sources.extend(tokens.into_iter().map(|(path, audience)| {
+            json!({"serviceAccountToken": {"path": path, "audience": audience, "expirationSeconds": 3600}})
+        }));
         providers.insert(name.clone(), without_nothing(&provider));
     }
     // JSON is YAML.
     let config = serde_json::to_string_pretty(&json!({"providers": providers})).unwrap_or_default() + "\n";
+    files.insert("config.yaml".to_owned(), config.into());
     let pod = pod(workload, &sources);
     let (api, spec) = spec(workload, &pod);
     let kind = match workload.kind {
@@ -137,7 +152,7 @@ pub fn manifests(workload: &Workload<'_>) -> Result<Vec<Value>, WorkloadError> {
         }),
         json!({
             "apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata(workload, workload.name),
-            "data": {"config.yaml": config},
+            "data": files,
         }),
         json!({"apiVersion": api, "kind": kind, "metadata": metadata(workload, workload.name), "spec": spec}),
     ])
@@ -151,13 +166,12 @@ fn metadata(workload: &Workload<'_>, name: &str) -> Value {
     json!({"name": name, "namespace": workload.namespace, "labels": labels(workload)})
 }
 
-/// The provider with its token where it will be mounted, and the token's audience.
-fn mounted(name: &str, provider: &Provider) -> Result<(Provider, String), WorkloadError> {
+/// The provider with its tokens where they will be mounted, and each one's place below [`TOKENS`] with its audience.
+fn mounted(name: &str, provider: &Provider) -> Result<(Provider, Vec<(String, String)>), WorkloadError> {
     let mut provider = provider.clone();
     if let Some(grant) = provider.grant().filter(|grant| grant.is_interactive()) {
         return Err(WorkloadError::Person { name: name.to_owned(), grant: grant.name() });
     }
-    let path = format!("{TOKENS}/{name}/token");
     let default = match provider.r#type {
         ProviderType::Gcp => provider
             .workload_identity_provider
@@ -167,30 +181,33 @@ fn mounted(name: &str, provider: &Provider) -> Result<(Provider, String), Worklo
         ProviderType::Oauth2 => provider.issuer.clone(),
         other => other.default_audience().map(str::to_owned),
     };
-    let of_pod = |kind: SourceKind| match kind {
-        SourceKind::KubernetesSa => Ok(()),
-        other => Err(WorkloadError::Source { name: name.to_owned(), source_kind: other.name() }),
+    let mut tokens = Vec::new();
+    let mut mount = |kind: SourceKind, file: &str, audience: Option<String>| {
+        if kind != SourceKind::KubernetesSa {
+            return Err(WorkloadError::Source { name: name.to_owned(), source_kind: kind.name() });
+        }
+        let audience = audience.or_else(|| default.clone());
+        let audience = audience.ok_or_else(|| WorkloadError::Audience(name.to_owned()))?;
+        let place = format!("{name}/{file}");
+        let path = format!("{TOKENS}/{place}").into();
+        tokens.push((place, audience));
+        Ok(Some(path))
     };
-    let asked = match (provider.subject(), &mut provider.client_assertion) {
-        (Some(source), _) => {
-            of_pod(source.r#type)?;
-            let audience = source.audience.clone();
-            provider.subject_token = Some(TokenSource { path: Some(path.into()), ..source });
-            audience
-        }
-        (None, Some(assertion)) => {
-            let source = assertion.source();
-            of_pod(source.map_or(SourceKind::File, |source| source.r#type))?;
-            let audience = assertion.audience.clone();
-            *assertion = ClientAssertion { path: Some(path.into()), ..assertion.clone() };
-            audience
-        }
-        (None, None) => {
-            return Err(WorkloadError::Source { name: name.to_owned(), source_kind: "client_secret" });
-        }
-    };
-    let audience = asked.or(default).ok_or_else(|| WorkloadError::Audience(name.to_owned()))?;
-    Ok((provider, audience))
+    if let Some(source) = provider.subject() {
+        let path = mount(source.r#type, "token", source.audience.clone())?;
+        provider.subject_token = Some(TokenSource { path, ..source });
+    }
+    let alone = provider.subject_token.is_none();
+    if let Some(assertion) = &mut provider.client_assertion {
+        // A token for each: both may be for the same server, which may take each for one purpose only.
+        let kind = assertion.source().map_or(SourceKind::File, |source| source.r#type);
+        let path = mount(kind, if alone { "token" } else { "client" }, assertion.audience.clone())?;
+        *assertion = ClientAssertion { path, ..assertion.clone() };
+    }
+    if tokens.is_empty() {
+        return Err(WorkloadError::Source { name: name.to_owned(), source_kind: "client_secret" });
+    }
+    Ok((provider, tokens))
 }
 
 /// A provider as people would write it: nothing that is not set.
@@ -328,7 +345,9 @@ fn addresses(workload: &Workload<'_>) -> (Value, bool) {
             add("AWS_CONTAINER_CREDENTIALS_FULL_URI".to_owned(), uri);
             add("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE".to_owned(), format!("{RUN}/aws-token"));
             if let Some(region) = &provider.region {
-                add("AWS_REGION".to_owned(), region.clone());
+                for name in crate::render::REGION {
+                    add(name.to_owned(), region.clone());
+                }
             }
         }
     }

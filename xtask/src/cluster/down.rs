@@ -59,12 +59,14 @@ fn daemons(cluster: &Cluster) -> Vec<Process> {
     let programs = [cluster.bin("postern-testbed"), cluster.bin("testctl")].map(|p| p.display().to_string());
     let ours = format!("{}/", cluster.run.display());
     let configs = format!("{}/", cluster.etc("").display()).replace("//", "/");
-    process::find(|exe, line| {
+    let mut found = process::recorded(cluster);
+    found.extend(process::find(|exe, line| {
         let exe = exe.trim_end_matches(" (deleted)");
         let name = Path::new(exe).file_name().unwrap_or_default().to_string_lossy();
         let runtime = matches!(&*name, "containerd" | "containerd-shim-runc-v2" | "runc");
         programs.iter().any(|p| p == exe) || runtime && (line.contains(&ours) || line.contains(&configs))
-    })
+    }));
+    found
 }
 
 fn leftovers(cluster: &Cluster) -> Vec<String> {

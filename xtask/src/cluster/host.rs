@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use rustix::process::Signal;
 
-use super::layout::{Cluster, Node};
+use super::layout::{Cluster, Node, SERVICE_CIDR};
 use super::process::Process;
 use super::state::State;
 use crate::sh;
@@ -36,6 +36,8 @@ pub(super) fn make_netns(node: &Node) -> Result<()> {
     let inside = |args: &[&str]| ip(&[&["-n", &node.netns][..], args].concat());
     inside(&["link", "set", "lo", "up"])?;
     inside(&["address", "add", &format!("{}/32", node.ip), "dev", "lo"])?;
+    // Who runs on the node finds services too: kube-proxy turns them elsewhere, once there is a route at all.
+    inside(&["route", "add", SERVICE_CIDR, "dev", "lo"])?;
     // Whatever looks for the outside (image pulls above all) fails at once instead of timing out.
     inside(&["route", "add", "unreachable", "default"])?;
     let netns = format!("--net={}", node.netns_path().display());

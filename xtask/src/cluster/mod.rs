@@ -1,5 +1,6 @@
 //! `cargo xtask cluster`: a real Kubernetes on this machine, in a network namespace of its own.
 
+mod beside;
 mod components;
 mod configs;
 mod down;
@@ -19,6 +20,7 @@ use clap::Subcommand;
 
 use crate::say::{self, Progress};
 use crate::{debian, testbed};
+pub(crate) use beside::Beside;
 use layout::Cluster;
 
 /// The issuer a cluster has when none is asked for: the API server's own name inside the cluster.

@@ -43,8 +43,9 @@ impl Provider {
             }
         }
         if let Some(text) = &self.lifetime {
-            let (least, most) = (Duration::from_secs(900), Duration::from_secs(12 * 3600));
-            lifetime("lifetime", text, least, most)?;
+            // AWS gives no less than 15 minutes; Google's own libraries ask for no less than 10.
+            let least = Duration::from_secs(if self.r#type == ProviderType::Aws { 900 } else { 600 });
+            lifetime("lifetime", text, least, Duration::from_secs(12 * 3600))?;
         }
         for (key, url) in [
             ("issuer", &self.issuer),

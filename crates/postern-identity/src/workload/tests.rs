@@ -20,6 +20,7 @@ fn workload<'a>(
         way,
         command,
         providers,
+        authorities: const { &BTreeMap::new() },
     }
 }
 
@@ -134,4 +135,42 @@ fn a_sidecar_serves_apis_and_aws_sdks_and_needs_one_of_them() {
     }));
     let error = manifests(&workload(Kind::Job, Way::Sidecar, &[], &none)).unwrap_err();
     assert_eq!(error, WorkloadError::NoApi("x".to_owned()));
+}
+
+#[test]
+fn certificates_go_into_the_pod_and_the_configuration_names_them_there() {
+    let providers = providers(&json!({
+        "own": {"type": "oauth2", "issuer": "https://prod/realms/main", "grant": "jwt_bearer", "ca_file": "/home/me/ca.crt",
+            "api": {"base_url": "https://api", "ca_file": "/home/me/api.crt"}},
+    }));
+    let authorities = BTreeMap::from([
+        ("/home/me/ca.crt".into(), "CA".to_owned()),
+        ("/home/me/api.crt".into(), "API".to_owned()),
+    ]);
+    let asked = Workload { authorities: &authorities, ..workload(Kind::Job, Way::Sidecar, &[], &providers) };
+    let made = manifests(&asked).unwrap();
+    let data = &made[1]["data"];
+    assert_eq!((data["own.crt"].as_str(), data["own-api.crt"].as_str()), (Some("CA"), Some("API")));
+    let config: Value = serde_json::from_str(data["config.yaml"].as_str().unwrap()).unwrap();
+    assert_eq!(config["providers"]["own"]["ca_file"], "/etc/postern/own.crt");
+    assert_eq!(config["providers"]["own"]["api"]["ca_file"], "/etc/postern/own-api.crt");
+}
+
+#[test]
+fn a_client_that_is_authenticated_by_a_token_too_has_two() {
+    let providers = providers(&json!({
+        "both": {"type": "oauth2", "issuer": "https://prod/realms/main", "grant": "jwt_bearer",
+            "client_assertion": {"type": "kubernetes_sa", "audience": "own"}, "api": {"base_url": "https://api"}},
+    }));
+    let made = manifests(&workload(Kind::Job, Way::Sidecar, &[], &providers)).unwrap();
+    let sources = &made[2]["spec"]["template"]["spec"]["volumes"][0]["projected"]["sources"];
+    let token = |at: usize| {
+        let token = &sources[at]["serviceAccountToken"];
+        (token["path"].as_str().unwrap(), token["audience"].as_str().unwrap())
+    };
+    assert_eq!((token(0), token(1)), (("both/token", "https://prod/realms/main"), ("both/client", "own")));
+    let config: Value = serde_json::from_str(made[1]["data"]["config.yaml"].as_str().unwrap()).unwrap();
+    let both = &config["providers"]["both"];
+    assert_eq!(both["subject_token"]["path"], "/var/run/secrets/tokens/both/token");
+    assert_eq!(both["client_assertion"]["path"], "/var/run/secrets/tokens/both/client");
 }

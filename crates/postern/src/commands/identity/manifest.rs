@@ -6,12 +6,13 @@ use crate::cli::identity::{Manifest as Args, Way, Workload as WorkloadArgs};
 use crate::commands::Context;
 use crate::failure::Failure;
 use crate::printer::Printer;
+use postern_config::providers::Provider;
 use postern_identity::file;
 use postern_identity::workload::{self, Kind, Workload, WorkloadError};
 use postern_ops::names;
 use std::collections::BTreeMap;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 pub(in crate::commands) fn run(context: &Context, args: Args, printer: &mut Printer) -> Result<u8, Failure> {
     let (kind, args) = match args {
@@ -49,6 +50,7 @@ pub(in crate::commands) fn run(context: &Context, args: Args, printer: &mut Prin
             None => reference,
         }
     });
+    let authorities = authorities(&providers)?;
     let workload = Workload {
         kind,
         name: &name,
@@ -62,6 +64,7 @@ pub(in crate::commands) fn run(context: &Context, args: Args, printer: &mut Prin
         },
         command: &command,
         providers: &providers,
+        authorities: &authorities,
     };
     let made = workload::manifests(&workload).map_err(|error| {
         let hint = match &error {
@@ -82,6 +85,25 @@ pub(in crate::commands) fn run(context: &Context, args: Args, printer: &mut Prin
         printer.raw(&documents.collect::<Vec<_>>().join("---\n"));
     }
     Ok(0)
+}
+
+/// What the providers' `ca_file`s hold: their pods have not got these files.
+fn authorities(providers: &BTreeMap<String, Provider>) -> Result<BTreeMap<PathBuf, String>, Failure> {
+    let mut found = BTreeMap::new();
+    for (name, provider) in providers {
+        let of_api = provider.api.as_ref().and_then(|api| api.ca_file.as_ref());
+        for (key, path) in [("ca_file", provider.ca_file.as_ref()), ("api.ca_file", of_api)] {
+            let Some(path) = path else { continue };
+            let read = std::fs::read_to_string(path).map_err(|error| error.to_string());
+            let pem = read.and_then(|pem| postern_kube::web::certificates(pem.as_bytes()).map(|_| pem));
+            let pem = pem.map_err(|why| {
+                let message = format!("providers.{name}.{key}: {}: {why}", path.display());
+                Failure::usage(message, Some("the certificates go into the ConfigMap".to_owned()))
+            })?;
+            found.insert(path.clone(), pem);
+        }
+    }
+    Ok(found)
 }
 
 /// Copies this program, for a container beside us that has no other way to it.

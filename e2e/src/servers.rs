@@ -1,0 +1,40 @@
+//! Real servers that tests start, as `cargo xtask providers` gets them.
+
+use std::path::PathBuf;
+
+/// The folder of one. On the testbed it must be there; with any other cluster a test may go without.
+#[track_caller]
+pub fn installed(name: &str) -> Option<PathBuf> {
+    let dir = crate::root().join("target/testbed/providers").join(name);
+    let there = dir.exists();
+    assert!(there || !crate::testbed(), "{name} is not there: `cargo xtask providers`");
+    if !there {
+        eprintln!("skipped: {name} is not there (`cargo xtask providers`)");
+    }
+    there.then_some(dir)
+}
+
+/// Keycloak and Dex on the testbed's node, which trust its issuer.
+pub struct Servers {
+    /// Who vouches for them.
+    pub ca: PathBuf,
+}
+
+impl Servers {
+    /// Where Keycloak's realm for the tests is.
+    pub const KEYCLOAK: &str = "https://10.245.0.1:9443/realms/e2e";
+    /// Where Dex is.
+    pub const DEX: &str = "https://10.245.0.1:9444/dex";
+
+    /// Both, started unless they run. They go with the cluster.
+    pub fn up() -> Self {
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let mut command = std::process::Command::new(cargo);
+        command
+            .args(["xtask", "providers", "up"])
+            .current_dir(crate::root())
+            .stdin(std::process::Stdio::null());
+        crate::Outcome::of(&mut command).ok();
+        Self { ca: crate::root().join("target/testbed/providers/run/ca.crt") }
+    }
+}
