@@ -1,22 +1,46 @@
-//! The book's chapter on the ops pod: every command in its examples is run, in its order, and succeeds.
+//! The book's chapters that are walks: every command in their examples is run, in its order, and succeeds.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "these are tests")]
 
-use e2e::{Outcome, clean, enabled, postern};
-use std::path::Path;
+use e2e::servers::Servers;
+use e2e::{Outcome, clean, enabled, postern, testbed};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
-/// The lines of all blocks that a reader would paste into a shell.
-fn examples(chapter: &str) -> Vec<&str> {
-    let mut found = Vec::new();
-    let mut inside = false;
-    for line in chapter.lines() {
-        match line {
-            "```console" => inside = true,
-            "```" => inside = false,
-            line if inside => found.push(line),
-            _ => {}
-        }
+/// What a reader would paste into a shell, block by block.
+fn chapter(name: &str) -> Vec<String> {
+    let text = std::fs::read_to_string(root().join("docs/src").join(name)).unwrap();
+    let blocks = text.split("```console\n").skip(1);
+    blocks.map(|block| block.split("```").next().unwrap().to_owned()).collect()
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}
+
+/// A reader's shell: a home of its own, and our programs in the `PATH`.
+struct Reader {
+    home: tempfile::TempDir,
+    path: String,
+}
+
+impl Reader {
+    fn new() -> Self {
+        let home = tempfile::tempdir().unwrap();
+        let bin = home.path().join("bin");
+        std::fs::create_dir(&bin).unwrap();
+        let program = std::env::current_dir().unwrap().join(postern().get_program());
+        std::os::unix::fs::symlink(program, bin.join("postern")).unwrap();
+        let own = root().join("target/testbed/bin");
+        let path = format!("{}:{}:{}", bin.display(), own.display(), std::env::var("PATH").unwrap());
+        Self { home, path }
     }
-    found
+
+    fn pastes(&self, script: &str) -> Outcome {
+        let mut shell = Command::new("sh");
+        shell.env_clear().env("PATH", &self.path).env("HOME", self.home.path());
+        shell.env("KUBECONFIG", e2e::kubeconfig()).env("TMPDIR", self.home.path());
+        Outcome::of(shell.args(["-ec", script]).current_dir(root()).stdin(Stdio::null()))
+    }
 }
 
 #[test]
@@ -24,23 +48,13 @@ fn the_ops_pods_chapter_does_what_it_says() {
     if !enabled() {
         return;
     }
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-    let chapter = std::fs::read_to_string(root.join("docs/src/ops-pod.md")).unwrap();
-    let examples = examples(&chapter);
+    let blocks = chapter("ops-pod.md");
+    let examples: Vec<_> = blocks.iter().flat_map(|block| block.lines()).collect();
     assert!(examples.len() >= 20, "{examples:?}");
     clean();
-    let home = tempfile::tempdir().unwrap();
-    let bin = home.path().join("bin");
-    std::fs::create_dir(&bin).unwrap();
-    let program = std::env::current_dir().unwrap().join(postern().get_program());
-    std::os::unix::fs::symlink(program, bin.join("postern")).unwrap();
-    let own = root.join("target/testbed/bin");
-    let path = std::env::var("PATH").unwrap();
-    let path = format!("{}:{}:{path}", bin.display(), own.display());
+    let reader = Reader::new();
     for example in examples {
-        let mut shell = std::process::Command::new("sh");
-        shell.env_clear().env("PATH", &path).env("HOME", home.path()).env("KUBECONFIG", e2e::kubeconfig());
-        let seen = Outcome::of(shell.args(["-c", example]).stdin(std::process::Stdio::null()));
+        let seen = reader.pastes(example);
         assert_eq!(seen.code, 0, "{example}\n{}\n{}", seen.stdout, seen.stderr);
         for value in ["first-value", "second-value"] {
             assert!(!seen.stdout.contains(value) && !seen.stderr.contains(value), "{example} shows {value}");
@@ -50,4 +64,29 @@ fn the_ops_pods_chapter_does_what_it_says() {
     clean();
     let roles = ["delete", "clusterrole", "postern-auditor", "--ignore-not-found"];
     e2e::kubectl(&roles).ok();
+}
+
+#[test]
+fn the_identity_chapter_leads_from_nothing_to_a_cron_job() {
+    if !enabled() || !testbed() {
+        return;
+    }
+    let blocks = chapter("identity.md");
+    let (begin, end) = (&blocks[0], blocks.last().unwrap());
+    assert!(begin.contains("providers up") && end.contains("kcadm.sh delete"), "{blocks:?}");
+    Servers::up();
+    let reader = Reader::new();
+    // What is made but once has been, by whoever runs this test; a walk that broke off may have left something.
+    let begin: String =
+        begin.lines().filter(|line| !line.starts_with("cargo ")).collect::<Vec<_>>().join("\n");
+    reader.pastes(&end.lines().map(|line| format!("{line} || true\n")).collect::<String>());
+    let seen = reader.pastes(&format!("{begin}\n{}", blocks[1..].concat())).ok();
+    assert!(
+        seen.stdout.contains("\"preferred_username\":\"service-account-jobs-digest\""),
+        "{}",
+        seen.stdout
+    );
+    let refused = seen.stdout.split("service-account-jobs-digest").last().unwrap();
+    assert!(refused.contains("invalid_client") && refused.contains("usually:"), "{refused}");
+    assert!(!seen.stdout.contains("eyJ") && !seen.stderr.contains("eyJ"), "a token is shown");
 }
