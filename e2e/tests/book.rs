@@ -79,7 +79,7 @@ fn the_identity_chapter_leads_from_nothing_to_a_cron_job() {
     // What is made but once has been, by whoever runs this test; a walk that broke off may have left something.
     let begin: String =
         begin.lines().filter(|line| !line.starts_with("cargo ")).collect::<Vec<_>>().join("\n");
-    reader.pastes(&end.lines().map(|line| format!("{line} || true\n")).collect::<String>());
+    reader.pastes(&end.replace('\n', " || true\n"));
     let seen = reader.pastes(&format!("{begin}\n{}", blocks[1..].concat())).ok();
     assert!(
         seen.stdout.contains("\"preferred_username\":\"service-account-jobs-digest\""),

@@ -6,7 +6,7 @@ use serde::de::DeserializeOwned;
 use std::time::Duration;
 
 /// Tries of a request that a server could not take.
-const TRIES: u32 = 3;
+pub(crate) const TRIES: u32 = 3;
 
 /// The longest that a server may make us wait between two tries.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -81,12 +81,17 @@ pub(crate) async fn persistent(
             _ => None,
         };
         let Some(asked) = pause.filter(|_| tries < TRIES) else { return sent };
-        // Spread, so that many who were turned away at once do not come back at once.
-        let own = Duration::from_millis(u64::from(tries) * 500);
-        let wait = asked.map_or(own, Duration::from_secs).min(PATIENCE);
-        tokio::time::sleep(wait + jitter(Duration::from_millis(250))).await;
+        pause_after(tries, asked).await;
         tries += 1;
     }
+}
+
+/// Waits before the next try, as long as the server asked (in seconds), or longer each time.
+pub(crate) async fn pause_after(tries: u32, asked: Option<u64>) {
+    // Spread, so that many who were turned away at once do not come back at once.
+    let own = Duration::from_millis(u64::from(tries) * 500);
+    let wait = asked.map_or(own, Duration::from_secs).min(PATIENCE);
+    tokio::time::sleep(wait + jitter(Duration::from_millis(250))).await;
 }
 
 /// Anything from nothing to `most`.

@@ -7,6 +7,7 @@ mod body;
 mod forward;
 mod headers;
 mod metrics;
+mod patience;
 mod route;
 mod serve;
 

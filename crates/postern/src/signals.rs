@@ -1,9 +1,22 @@
 //! What the user does with signals, as controls of a run.
 
+use crate::failure::Failure;
 use crate::terminal;
 use postern_exec::Control;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
+
+/// Comes when a person or a kubelet wants the end: Ctrl-C or SIGTERM, from now on.
+pub(crate) fn stop() -> Result<impl Future<Output = ()>, Failure> {
+    let listen = |kind| signal(kind).map_err(|error| Failure::denied(&error, None));
+    let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}
 
 /// Passes signals on to the run: Ctrl-C once is the command's, twice ends it. With `resize`, also the window's size.
 pub(crate) fn controls(resize: bool) -> std::io::Result<mpsc::Receiver<Control>> {

@@ -110,7 +110,7 @@ impl Sts<'_> {
         };
         let busy =
             |answer: &Answer| error(&answer.body).is_some_and(|(code, _)| code == "IDPCommunicationError");
-        let answer = post(&self.server, &self.url, form, &headers, busy).await?;
+        let answer = post(&self.server, &self.url, form, &headers, false, busy).await?;
         let wrong = |why: &str| ExchangeError::Answer { server: self.url.clone(), why: why.to_owned() };
         if (200..300).contains(&answer.status) {
             let now = answer.date.as_deref().and_then(|date| jiff::fmt::rfc2822::parse(date).ok());

@@ -22,6 +22,6 @@ pub(super) async fn exchange(exchanger: &Exchanger) -> Result<Issued, ExchangeEr
         ("client_assertion".to_owned(), subject.token.clone()),
         parameter("scope", scope),
     ];
-    let asking = Asking { r#type: provider.r#type, claims: subject.claims.as_ref() };
+    let asking = Asking { r#type: provider.r#type, claims: subject.claims.as_ref(), once: false };
     token(&exchanger.server(authority)?, &url, &form, &[], asking).await
 }

@@ -20,8 +20,24 @@ pub struct Metadata {
     pub device_authorization_endpoint: Option<String>,
     /// Where its keys are.
     pub jwks_uri: Option<String>,
+    /// How clients may authenticate; where it says nothing, by the header (RFC 8414 section 2).
+    pub token_endpoint_auth_methods_supported: Option<Vec<String>>,
     /// The grants it knows.
     pub grant_types_supported: Vec<String>,
+}
+
+impl Metadata {
+    /// Whether a client's secret is taken in the header (RFC 7617) and not in the body. Without metadata nobody knows,
+    /// and the body it is: an empty issuer means that none was read.
+    pub(super) fn wants_basic(&self) -> bool {
+        let named = |method: &str| {
+            let all = self.token_endpoint_auth_methods_supported.as_ref();
+            all.map(|all| all.iter().any(|one| one == method))
+        };
+        !self.issuer.is_empty()
+            && named("client_secret_basic").unwrap_or(true)
+            && !named("client_secret_post").unwrap_or(false)
+    }
 }
 
 /// The addresses of an issuer's metadata, most common first: both documents put the path elsewhere (RFC 8414 section 5).
@@ -97,6 +113,21 @@ mod tests {
             ]
         );
         assert_eq!(addresses("https://a.b")[0], "https://a.b/.well-known/openid-configuration");
+    }
+
+    #[test]
+    fn a_secret_goes_where_the_server_takes_it() {
+        let of = |methods: Option<&[&str]>| Metadata {
+            issuer: "https://a".to_owned(),
+            token_endpoint_auth_methods_supported: methods
+                .map(|all| all.iter().map(ToString::to_string).collect()),
+            ..Metadata::default()
+        };
+        assert!(of(Some(&["client_secret_basic"])).wants_basic());
+        assert!(of(None).wants_basic(), "RFC 8414's default");
+        assert!(!of(Some(&["client_secret_basic", "client_secret_post"])).wants_basic());
+        assert!(!of(Some(&["private_key_jwt"])).wants_basic());
+        assert!(!Metadata::default().wants_basic(), "nothing was discovered");
     }
 
     #[test]

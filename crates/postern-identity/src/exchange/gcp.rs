@@ -30,7 +30,7 @@ pub(crate) fn audience(provider: &str) -> String {
 pub(super) async fn exchange(exchanger: &Exchanger) -> Result<Issued, ExchangeError> {
     let provider = &exchanger.provider;
     let subject = exchanger.subject().await?;
-    let asking = Asking { r#type: provider.r#type, claims: subject.claims.as_ref() };
+    let asking = Asking { r#type: provider.r#type, claims: subject.claims.as_ref(), once: false };
     let server = provider.endpoint.as_deref().unwrap_or(STS).trim_end_matches('/');
     let url = format!("{server}/v1/token");
     let scope = if provider.scopes.is_empty() { SCOPE.to_owned() } else { provider.scopes.join(" ") };

@@ -16,6 +16,6 @@ pub(super) async fn exchange(exchanger: &Exchanger) -> Result<Issued, ExchangeEr
         ("cr_token".to_owned(), subject.token.clone()),
         parameter(by, profile),
     ];
-    let asking = Asking { r#type: provider.r#type, claims: subject.claims.as_ref() };
+    let asking = Asking { r#type: provider.r#type, claims: subject.claims.as_ref(), once: false };
     token(&exchanger.server(server)?, &url, &form, &[], asking).await
 }

@@ -2,11 +2,15 @@
 
 use super::assertion::{self, Signer};
 use super::discovery::{Metadata, discover};
-use super::token_endpoint::{Asking, Form, parameter, split, token};
+use super::token_endpoint::{Asking, Form, is_for_once, parameter, split, token};
 use super::{Credential, ExchangeError, Exchanger, Issued, person};
+use crate::call::{TRIES, pause_after};
 use crate::source::{Source, SubjectToken};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use http::header::{AUTHORIZATION, HeaderName};
 use postern_config::providers::{Grant, Provider, SecretSource};
-use postern_kube::web::Server;
+use postern_kube::web::{Server, WebError};
 use zeroize::Zeroizing;
 
 /// What a JWT is to RFC 8693 (section 3).
@@ -145,27 +149,52 @@ impl<'a> Client<'a> {
     /// Adds who we are, and asks.
     pub(super) async fn ask(
         &self,
-        mut form: Form,
+        form: Form,
         subject: Option<&SubjectToken>,
     ) -> Result<Issued, ExchangeError> {
-        let own = self.authenticate(&mut form).await?;
-        form.extend(self.provider().extra_params.iter().map(|(name, value)| parameter(name, value)));
-        let claims = subject.or(own.as_ref()).and_then(|token| token.claims.as_ref());
-        let asking = Asking { r#type: self.provider().r#type, claims };
-        token(&self.server(&self.token_endpoint)?, &self.token_endpoint, &form, &[], asking).await
+        let once = self.signs_for_itself();
+        let mut tries = 1;
+        loop {
+            let mut form = form.clone();
+            let Own { headers, token: own } = self.authenticate(&mut form).await?;
+            form.extend(self.provider().extra_params.iter().map(|(name, value)| parameter(name, value)));
+            let claims = subject.or(own.as_ref()).and_then(|token| token.claims.as_ref());
+            let asking = Asking { r#type: self.provider().r#type, claims, once };
+            let endpoint = &self.token_endpoint;
+            match token(&self.server(endpoint)?, endpoint, &form, &headers, asking).await {
+                // A statement that we sign is for one request (its `jti`, RFC 7523 section 3): each try has a new one.
+                Err(error) if once && !is_for_once(&form) && tries < TRIES && was_not_taken(&error) => {
+                    pause_after(tries, None).await;
+                    tries += 1;
+                }
+                outcome => return outcome,
+            }
+        }
     }
 
-    /// Client authentication: in the body, as RFC 6749 section 2.3.1 allows and RFC 7523 section 2.2 has it.
-    pub(super) async fn authenticate(&self, form: &mut Form) -> Result<Option<SubjectToken>, ExchangeError> {
+    /// Whether each request carries a statement that was signed for it alone.
+    pub(super) fn signs_for_itself(&self) -> bool {
+        self.provider().client_assertion.as_ref().is_some_and(|assertion| assertion.source().is_none())
+    }
+
+    /// Client authentication: in the body, as RFC 6749 section 2.3.1 allows and RFC 7523 section 2.2 has it; a secret in
+    /// the header where the server takes it only there.
+    pub(super) async fn authenticate(&self, form: &mut Form) -> Result<Own, ExchangeError> {
         let provider = self.provider();
         let id = provider.client_id.as_deref();
-        if let Some(id) = id {
-            form.push(parameter("client_id", id));
+        let mut own = Own { headers: Vec::new(), token: None };
+        match (&provider.client_secret, id) {
+            (Some(secret), Some(id)) if self.metadata.wants_basic() => {
+                own.headers.push((AUTHORIZATION, basic(id, &read_secret(secret)?)));
+                return Ok(own);
+            }
+            (Some(secret), _) => {
+                form.extend(id.map(|id| parameter("client_id", id)));
+                form.push(("client_secret".to_owned(), read_secret(secret)?));
+            }
+            (None, _) => form.extend(id.map(|id| parameter("client_id", id))),
         }
-        if let Some(secret) = &provider.client_secret {
-            form.push(("client_secret".to_owned(), read_secret(secret)?));
-        }
-        let Some(assertion) = &provider.client_assertion else { return Ok(None) };
+        let Some(assertion) = &provider.client_assertion else { return Ok(own) };
         form.push(parameter("client_assertion_type", CLIENT_ASSERTION));
         if let Some(source) = assertion.source() {
             let found = Source::new(source, None, self.exchanger.cluster.clone()).token().await?;
@@ -173,13 +202,38 @@ impl<'a> Client<'a> {
                 self.exchanger.listener.warn(warning);
             }
             form.push(("client_assertion".to_owned(), found.token.clone()));
-            return Ok(Some(found));
+            own.token = Some(found);
+            return Ok(own);
         }
         let signer = Signer::read(assertion.key_file.as_deref(), assertion.algorithm)?;
         let audience = assertion.audience.as_ref().unwrap_or(&self.token_endpoint);
         let (id, key_id) = (id.unwrap_or_default(), assertion.key_id.as_deref());
         form.push(("client_assertion".to_owned(), assertion::sign(&signer, key_id, id, audience)?));
-        Ok(None)
+        Ok(own)
+    }
+}
+
+/// How a client shows who it is, besides what is in the form.
+pub(super) struct Own {
+    /// Headers.
+    pub(super) headers: Vec<(HeaderName, Zeroizing<String>)>,
+    /// The token that authenticates it, where it is not the client's own.
+    token: Option<SubjectToken>,
+}
+
+/// RFC 6749 section 2.3.1: both encoded as in a form, and then as RFC 7617 has it.
+fn basic(id: &str, secret: &str) -> Zeroizing<String> {
+    let encode = |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
+    let pair = Zeroizing::new(format!("{}:{}", encode(id), *Zeroizing::new(encode(secret))));
+    Zeroizing::new(format!("Basic {}", *Zeroizing::new(STANDARD.encode(pair.as_bytes()))))
+}
+
+/// Whether the server was not there, or too busy.
+fn was_not_taken(error: &ExchangeError) -> bool {
+    match error {
+        ExchangeError::Web { attempt: _, source } => matches!(source, WebError::Unreachable { .. }),
+        ExchangeError::Refused(refusal) => matches!(refusal.status, 429 | 500..=599),
+        _ => false,
     }
 }
 
@@ -236,6 +290,11 @@ mod tests {
         let refresh = "urn:ietf:params:oauth:token-type:refresh_token";
         assert!(is_what_was_asked_for(None, Some(refresh)).unwrap_err().contains("no access token"));
         assert!(is_what_was_asked_for(Some(ID_TOKEN), Some(refresh)).unwrap_err().contains("was asked for"));
+    }
+
+    #[test]
+    fn a_secret_is_encoded_before_it_is_a_header() {
+        assert_eq!(basic("a b", "s:3%").as_str(), "Basic YStiOnMlM0EzJTI1");
     }
 
     #[test]

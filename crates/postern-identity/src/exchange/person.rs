@@ -80,12 +80,14 @@ async fn device(client: &Client<'_>) -> Result<Issued, ExchangeError> {
     })?;
     let mut form = Vec::new();
     client.targets(&mut form);
-    client.authenticate(&mut form).await?;
-    let answer = post(&client.server(&endpoint)?, &endpoint, &form, &[], |_| false).await?;
+    let own = client.authenticate(&mut form).await?;
+    let once = client.signs_for_itself();
+    let answer = post(&client.server(&endpoint)?, &endpoint, &form, &own.headers, once, |_| false).await?;
     let wrong = |why: String| ExchangeError::Answer { server: endpoint.clone(), why };
     if answer.status != 200 {
         // Judged as any refusal of a token would be.
-        let asking = super::token_endpoint::Asking { r#type: client.provider().r#type, claims: None };
+        let asking =
+            super::token_endpoint::Asking { r#type: client.provider().r#type, claims: None, once: false };
         return super::token_endpoint::judge(&endpoint, &answer, asking);
     }
     let begun: DeviceAnswer = serde_json::from_slice(&answer.body)

@@ -13,6 +13,9 @@ use zeroize::Zeroizing;
 /// What goes into the form, in order; parameters may repeat.
 pub(super) type Form = Vec<(String, Zeroizing<String>)>;
 
+/// Headers besides those of every form.
+pub(super) type Headers = [(header::HeaderName, Zeroizing<String>)];
+
 /// One parameter of a form.
 pub(super) fn parameter(name: &str, value: impl Into<String>) -> (String, Zeroizing<String>) {
     (name.to_owned(), Zeroizing::new(value.into()))
@@ -34,6 +37,8 @@ pub(super) struct Asking<'a> {
     pub(super) r#type: ProviderType,
     /// The token's claims, where one was shown.
     pub(super) claims: Option<&'a Claims>,
+    /// Whether the form may be sent once only.
+    pub(super) once: bool,
 }
 
 /// `application/x-www-form-urlencoded`.
@@ -45,12 +50,19 @@ pub(super) fn encode(form: &Form) -> Zeroizing<String> {
     Zeroizing::new(text.finish())
 }
 
-/// Posts a form; the answer, whatever it is.
+/// What may be used once must not be sent twice: the server takes the second for theft, and takes back what it gave (RFC
+/// 6749 section 4.1.2, RFC 9700 section 4.14.2).
+pub(super) fn is_for_once(form: &Form) -> bool {
+    form.iter().any(|(name, _)| ["code", "refresh_token"].contains(&name.as_str()))
+}
+
+/// Posts a form, `once` or until it is taken; the answer, whatever it is.
 pub(super) async fn post(
     server: &Server,
     url: &str,
     form: &Form,
-    headers: &[(header::HeaderName, Zeroizing<String>)],
+    headers: &Headers,
+    once: bool,
     transient: impl Fn(&Answer) -> bool,
 ) -> Result<Answer, ExchangeError> {
     let attempt = || format!("asking {url} for a token");
@@ -65,10 +77,11 @@ pub(super) async fn post(
         server: url.to_owned(),
         why: format!("no request can be made of it: {error}"),
     })?;
-    // What may be used once must not be sent twice: the server takes the second for theft, and takes back what it gave
-    // (RFC 6749 section 4.1.2, RFC 9700 section 4.14.2).
-    let once = form.iter().any(|(name, _)| ["code", "refresh_token"].contains(&name.as_str()));
-    let sent = if once { server.send(request).await } else { persistent(server, &request, transient).await };
+    let sent = if once || is_for_once(form) {
+        server.send(request).await
+    } else {
+        persistent(server, &request, transient).await
+    };
     sent.map_err(|source| ExchangeError::Web { attempt: attempt(), source })
 }
 
@@ -77,16 +90,16 @@ pub(super) async fn token(
     server: &Server,
     url: &str,
     form: &Form,
-    headers: &[(header::HeaderName, Zeroizing<String>)],
+    headers: &Headers,
     asking: Asking<'_>,
 ) -> Result<Issued, ExchangeError> {
-    let answer = post(server, url, form, headers, |_| false).await?;
+    let answer = post(server, url, form, headers, asking.once, |_| false).await?;
     judge(url, &answer, asking)
 }
 
 /// A token, or why there is none.
 pub(super) fn judge(url: &str, answer: &Answer, asking: Asking<'_>) -> Result<Issued, ExchangeError> {
-    let Asking { r#type, claims } = asking;
+    let Asking { r#type, claims, once: _ } = asking;
     match answer.status {
         200..=299 => {
             answer::token(&answer.body).map_err(|why| ExchangeError::Answer { server: url.to_owned(), why })

@@ -10,6 +10,7 @@ use postern_config::providers::Api;
 use postern_kube::upstream::{self, Upstream, Versions};
 use postern_kube::web::{self, WebError};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 /// Paths of our own.
 pub(super) const OWN: [&str; 4] = ["healthz", "readyz", "metrics", "aws-credentials"];
@@ -57,6 +58,11 @@ impl std::fmt::Debug for Route {
 }
 
 impl Route {
+    /// Whether an answer of the API has not ended, or a protocol that it changed to.
+    pub(super) fn is_busy(&self) -> bool {
+        self.counters.open.load(Ordering::Relaxed) > 0
+    }
+
     fn new(keeper: Arc<Keeper<Exchanger>>, api: &Api) -> Result<Self, RoutesError> {
         let name = || keeper.name().to_owned();
         let Api { base_url, ca_file } = api;

@@ -4,6 +4,7 @@ use super::body::Passing;
 use super::forward::forward;
 use super::headers::{ambiguous, is_of_a_foreign_page};
 use super::metrics::{Metrics, Open};
+use super::patience::Patience;
 use super::route::{Found, Routes};
 use crate::exchange::{Credential, Exchanger, Listener};
 use crate::keeper::{Clock as _, Keeper, SystemClock};
@@ -144,9 +145,16 @@ impl Proxy {
             task.abort();
             let _ = task.await;
         }
-        if let Some(connections) = Arc::into_inner(connections) {
-            let _ = tokio::time::timeout(grace, connections.shutdown()).await;
-        }
+        let ended = async {
+            if let Some(connections) = Arc::into_inner(connections) {
+                connections.shutdown().await;
+            }
+            // What was upgraded (WebSocket) is no connection of HTTP any more, and is let end as well.
+            while self.routes.all().iter().any(|route| route.is_busy()) {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        let _ = tokio::time::timeout(grace, ended).await;
     }
 
     async fn accept(self: Arc<Self>, door: Door, connections: Arc<GracefulShutdown>) {
@@ -155,7 +163,8 @@ impl Proxy {
                 Door::Tcp(listener) | Door::Watch(listener) => listener.accept().await.map(|(stream, _)| {
                     let _ = stream.set_nodelay(true);
                     let own = stream.local_addr().map(|address| address.port()).ok();
-                    self.clone().connection(stream, &connections, own, matches!(door, Door::Watch(_)));
+                    let watch = matches!(door, Door::Watch(_));
+                    self.clone().connection(stream, &connections, own, watch);
                 }),
                 Door::Unix(listener) => listener.accept().await.map(|(stream, _)| {
                     self.clone().connection(stream, &connections, None, false);
@@ -186,6 +195,7 @@ impl Proxy {
             let this = self.clone();
             async move { Ok::<_, Infallible>(this.answer(request, port, watch).await) }
         });
+        let stream = Patience::new(stream, HEAD);
         let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
         let watched = connections.watch(connection);
         tokio::spawn(async move {

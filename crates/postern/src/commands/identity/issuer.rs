@@ -4,12 +4,12 @@ use crate::cli::identity::{Issuer as Args, Mirror};
 use crate::commands::Context;
 use crate::failure::Failure;
 use crate::printer::Printer;
+use crate::signals;
 use postern_exec::exit;
 use postern_identity::issuer::{self, Difference, Documents, IssuerError, Key};
 use postern_ops::install::Reporter as _;
 use serde_json::json;
 use std::path::PathBuf;
-use tokio::signal::unix::{SignalKind, signal};
 
 pub(in crate::commands) async fn run(
     context: &Context,
@@ -62,8 +62,7 @@ async fn mirror(
     printer: &mut Printer,
 ) -> Result<u8, Failure> {
     let Mirror { to, watch, interval, dry_run } = args;
-    let mut terminate = signal(SignalKind::terminate()).map_err(|error| Failure::denied(&error, None))?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| Failure::denied(&error, None))?;
+    let mut stop = std::pin::pin!(signals::stop()?);
     let mut documents = first;
     let issuer = documents.issuer().to_owned();
     loop {
@@ -84,8 +83,7 @@ async fn mirror(
         }
         documents = loop {
             tokio::select! {
-                _ = terminate.recv() => return Ok(0),
-                _ = interrupt.recv() => return Ok(0),
+                () = &mut stop => return Ok(0),
                 () = tokio::time::sleep(interval) => {}
             }
             // A cluster that is away for a while has not changed its keys; what is published stays.

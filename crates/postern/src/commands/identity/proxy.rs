@@ -5,6 +5,7 @@ use crate::cli::identity::Proxy as Args;
 use crate::commands::Context;
 use crate::failure::Failure;
 use crate::printer::{self, Printer};
+use crate::signals;
 use postern_config::providers::ProviderType;
 use postern_identity::exchange::Browser;
 use postern_identity::file;
@@ -16,7 +17,6 @@ use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _}
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::net::{TcpListener, UnixListener};
-use tokio::signal::unix::{SignalKind, signal};
 use zeroize::Zeroizing;
 
 /// A socket in the file system, which goes with us; unless it is another's by then.
@@ -67,8 +67,7 @@ pub(in crate::commands) async fn run(
         doors.push(Door::Watch(bind(&address.to_string(), address).await?));
     }
     let aws_secret = aws_token_file.as_deref().map(write_secret).transpose()?;
-    let mut terminate = signal(SignalKind::terminate()).map_err(|error| Failure::denied(&error, None))?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| Failure::denied(&error, None))?;
+    let stop = signals::stop()?;
     more_descriptors();
     for door in &doors {
         printer.note(&format!("listening on {}", place(door)));
@@ -84,12 +83,6 @@ pub(in crate::commands) async fn run(
         log_requests: context.global.verbose > 0,
         metrics: Metrics::default(),
         clock: SystemClock::new(),
-    };
-    let stop = async {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
     };
     Arc::new(proxy).serve(doors, stop, grace).await;
     drop(sockets);

@@ -5,6 +5,7 @@ use crate::cli::identity::Write as Args;
 use crate::commands::Context;
 use crate::failure::Failure;
 use crate::printer::Printer;
+use crate::signals;
 use postern_identity::exchange::Browser;
 use postern_identity::file;
 use postern_identity::keeper::Held;
@@ -12,7 +13,6 @@ use std::io::{self, Write as _};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::signal::unix::{SignalKind, signal};
 
 /// How often it is looked whether there is a newer one.
 const LOOK: Duration = Duration::from_millis(200);
@@ -56,14 +56,12 @@ pub(in crate::commands) async fn run(
     if !watch {
         return Ok(0);
     }
-    let mut terminate = signal(SignalKind::terminate()).map_err(|error| Failure::denied(&error, None))?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| Failure::denied(&error, None))?;
+    let mut stop = std::pin::pin!(signals::stop()?);
     tokio::spawn(keeper.clone().keep_fresh());
     let mut look = tokio::time::interval(LOOK);
     loop {
         tokio::select! {
-            _ = terminate.recv() => return Ok(0),
-            _ = interrupt.recv() => return Ok(0),
+            () = &mut stop => return Ok(0),
             _ = look.tick() => {}
         }
         if let Some(held) = keeper.peek()
