@@ -7,6 +7,7 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
 
 /// A provider, and a home with a configuration and a subject token.
 pub struct Scene {
@@ -99,6 +100,12 @@ impl Running {
 
 /// A proxy of the scene's provider, and where it listens.
 pub fn proxy(scene: &Scene, more: &[&str]) -> (Running, String) {
+    let (process, address, _) = proxy_with_log(scene, more);
+    (process, address)
+}
+
+/// The same, and what it says.
+pub fn proxy_with_log(scene: &Scene, more: &[&str]) -> (Running, String, Arc<Mutex<String>>) {
     let mut args = vec!["proxy", "--listen", "127.0.0.1:0"];
     args.extend_from_slice(more);
     let mut process = scene.postern(&args).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
@@ -107,8 +114,14 @@ pub fn proxy(scene: &Scene, more: &[&str]) -> (Running, String) {
     said.read_line(&mut line).unwrap();
     let address =
         line.trim().strip_prefix("listening on http://").unwrap_or_else(|| panic!("{line}")).to_owned();
-    std::thread::spawn(move || std::io::copy(&mut said, &mut std::io::sink()));
-    (Running(process), address)
+    let log = Arc::new(Mutex::new(line));
+    let kept = log.clone();
+    std::thread::spawn(move || {
+        for line in said.lines().map_while(Result::ok) {
+            kept.lock().unwrap().push_str(&format!("{line}\n"));
+        }
+    });
+    (Running(process), address, log)
 }
 
 /// One raw request; status and what follows the head.

@@ -3,7 +3,7 @@
 
 use e2e::enabled;
 use e2e::provider::Behaviour;
-use e2e::scene::{Scene, ask, fetch, proxy};
+use e2e::scene::{Scene, ask, fetch, proxy, proxy_with_log};
 use serde_json::{Value, json};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
@@ -254,4 +254,82 @@ fn streams_pass_as_they_come_and_pages_of_others_do_not() {
     let path = scene.path("socket");
     process.stop();
     assert!(!path.exists());
+}
+
+/// What a client may have of its own to hide.
+const CANARY: &str = "canary-8Kd/2+w7-proxy";
+
+#[test]
+fn proof_5_no_token_is_in_the_proxys_log_its_metrics_or_where_others_look() {
+    if !enabled() {
+        return;
+    }
+    let scene = Scene::new(&json!({}));
+    let subject = std::fs::read_to_string(scene.path("token")).unwrap();
+    let secret_at = scene.path("aws-token");
+    let (process, at, log) =
+        proxy_with_log(&scene, &["-vv", "--aws-token-file", secret_at.to_str().unwrap()]);
+    // Whatever a client may put a secret into, and every way to fail.
+    let request = |target: &str, more: &str| {
+        format!("GET {target} HTTP/1.1\r\nHost: {at}\r\nConnection: close\r\n{more}\r\n")
+    };
+    let mut pages = String::new();
+    for (target, more) in [
+        (format!("/reports/items?key={CANARY}"), format!("Authorization: Bearer {CANARY}\r\n")),
+        (format!("/reports/items?key={CANARY}"), format!("Cookie: s={CANARY}\r\nX-Api-Key: {CANARY}\r\n")),
+        (format!("http://user:{CANARY}@evil.example.com/"), String::new()),
+        (format!("/{CANARY}?{CANARY}"), String::new()),
+        (format!("/aws-credentials/reports?{CANARY}"), format!("Authorization: {CANARY}\r\n")),
+        ("/metrics".to_owned(), String::new()),
+    ] {
+        let (_, body) = ask(&at, &request(&target, &more));
+        // What the API answers is the client's; what we answer is not to hold what was asked with.
+        if !target.starts_with("/reports/") {
+            pages.push_str(&body);
+        }
+    }
+    let (_, body) = fetch(&at, "/reports/x");
+    let access = serde_json::from_str::<Value>(&body).unwrap()["token"].as_str().unwrap().to_owned();
+    scene.provider.refuse(&access);
+    // What a provider says of a failure may hold what it was sent.
+    let echo = json!({"error": "invalid_grant", "error_description": format!("no: {subject}")}).to_string();
+    scene.provider.behave(Behaviour::Raw(400, "Content-Type: application/json\r\n".to_owned(), echo));
+    assert_eq!(fetch(&at, "/reports/x").0, 401);
+    // One that never had a token tells why.
+    let (other, there, told) = proxy_with_log(&scene, &["-vv"]);
+    for path in ["/readyz", "/reports/x"] {
+        let (status, page) = fetch(&there, path);
+        assert!(status >= 500 && page.contains("invalid_grant"), "{status} {page}");
+        pages.push_str(&page);
+    }
+    other.stop();
+    pages.push_str(&told.lock().unwrap());
+    pages.push_str(&fetch(&at, "/metrics").1);
+    let of_process = |name: &str| {
+        let bytes = std::fs::read(format!("/proc/{}/{name}", process.0.id())).unwrap();
+        String::from_utf8_lossy(&bytes).into_owned()
+    };
+    let limits = of_process("limits");
+    let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+    assert_eq!(core.split_whitespace().nth(4), Some("0"), "a core dump would hold them: {core}");
+    let (argv, environment) = (of_process("cmdline"), of_process("environ"));
+    let secret = std::fs::read_to_string(&secret_at).unwrap();
+    process.stop();
+    let log = log.lock().unwrap().clone();
+    assert!(log.contains("/reports/items 200") && log.contains("/reports/x 401"), "{log}");
+    for (place, text) in
+        [("the log", &log), ("a page", &pages), ("argv", &argv), ("the environment", &environment)]
+    {
+        for (what, word) in [
+            ("the access token", access.as_str()),
+            ("the subject token", subject.as_str()),
+            ("its signature", subject.rsplit('.').next().unwrap()),
+            ("the endpoint's secret", secret.as_str()),
+            ("what the client sent", CANARY),
+        ] {
+            // A path is told, as any server's log does.
+            let told = text.replace(&format!("GET /{CANARY} 404"), "");
+            assert!(!told.contains(word), "{place} holds {what}: {text}");
+        }
+    }
 }

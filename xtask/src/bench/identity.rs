@@ -15,6 +15,7 @@ use super::report::{Row, Wanted};
 use crate::say::Progress;
 use crate::sh;
 use crate::subject::Subject;
+use crate::test;
 
 const API: u16 = 19_990;
 const NGINX: u16 = 19_991;
@@ -73,12 +74,14 @@ fn measure_all(runs: usize, write: bool, progress: Progress, subject: &Subject, 
     let mut rows = Vec::new();
 
     rows.extend(cached(runs, subject, home, &config)?);
+    rows.push(Row::alone("cached read in a process: p99", "µs", cached_read()?, Wanted::AtMost(50.0)));
     progress.step("a cached token");
 
     let listen = format!("127.0.0.1:{POSTERN}");
     let args = ["--config", &config, "identity", "proxy", "--listen", &listen];
     let proxy = Server(on_core("1", &postern, &args).spawn()?);
     await_port(POSTERN)?;
+    let idle = resident(&proxy)?;
     let (mut pairs, mut added) = (Vec::new(), Vec::new());
     for turn in 0..=runs {
         let pair = (load(NGINX, "2s")?.0, load(POSTERN, "2s")?.0);
@@ -101,17 +104,14 @@ fn measure_all(runs: usize, write: bool, progress: Progress, subject: &Subject, 
     rows.push(Row::alone("added to nginx's p99 at 1,000 a second", "ms", median(added), Wanted::AtMost(0.3)));
     progress.step("the proxy's rate");
 
-    rows.push(Row::alone(
-        "proxy's memory, 1 M requests, 1,000 streams",
-        "MiB",
-        memory(&proxy)?,
-        Wanted::AtMost(10.0),
-    ));
+    let name = "proxy's memory, 1 M requests, 1,000 streams";
+    rows.push(Row::alone(name, "MiB", memory(&proxy)?, Wanted::AtMost(10.0)));
+    rows.push(Row::alone("proxy's memory, just started", "MiB", idle, Wanted::Nothing));
     progress.step("the proxy's memory");
 
     let method = format!(
         "How it is measured: a token of the cache as a process, by turns with a Node program that reads its own cached token
-({runs} pairs). The proxy and nginx (which adds a static header) share one core; the API (nginx) and who asks (wrk) share
+({runs} pairs). A cached read: a million by eight tasks at once on two threads. The proxy and nginx (which adds a static header) share one core; the API (nginx) and who asks (wrk) share
 the other; by turns, 2 s each. The p99 is of 1,000 requests a second on one connection for 2 s each. Memory is what is
 resident after a million requests, while {STREAMS} answers are still open."
     );
@@ -228,6 +228,15 @@ fn cached(runs: usize, subject: &Subject, home: &Path, config: &str) -> Result<V
     ])
 }
 
+/// The 99th percentile of reads of a credential that a process holds, in microseconds.
+fn cached_read() -> Result<f64> {
+    let mut example =
+        test::cargo(["run", "--quiet", "--release", "-p", "postern-identity", "--example", "cached_read"]);
+    let said = sh::output(&mut example)?;
+    let late: f64 = said.split_whitespace().nth(1).context("cached_read printed no percentile")?.parse()?;
+    Ok(late / 1e3)
+}
+
 /// Requests a second, and how many there were.
 fn load(port: u16, time: &str) -> Result<(f64, f64)> {
     let url = format!("http://127.0.0.1:{port}/reports/items");
@@ -298,8 +307,14 @@ fn memory(proxy: &Server) -> Result<f64> {
     while sent < 1e6 {
         sent += load(POSTERN, "10s")?.1;
     }
-    let status = fs::read_to_string(format!("/proc/{}/status", proxy.0.id()))?;
-    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB"));
+    let found = resident(proxy);
     drop(open);
+    found
+}
+
+/// What a process has in memory, shared pages of its program included; MiB.
+fn resident(process: &Server) -> Result<f64> {
+    let status = fs::read_to_string(format!("/proc/{}/status", process.0.id()))?;
+    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB"));
     Ok(resident.context("no VmRSS")?.trim().parse::<f64>()? / 1024.0)
 }
