@@ -4,7 +4,7 @@
 use crate::cloud::http::{Request, read};
 use crate::cloud::token;
 use serde_json::{Value, json};
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io::Write as _;
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
@@ -23,19 +23,22 @@ pub enum Behaviour {
     Endless,
     /// No answer.
     Silent,
-    /// A status this many times, then tokens.
-    Busy(u16, usize),
+    /// The connection closed without a word.
+    HangUp,
 }
 
 #[derive(Default)]
 struct State {
     behaviour: Option<Behaviour>,
+    /// What it does first, one at a time.
+    before: VecDeque<Behaviour>,
     /// What a subject token is checked against; anything goes without it.
     trust: Option<Trust>,
     /// The subject tokens that are taken, when any are named.
     only: Vec<String>,
     tokens: HashMap<String, Instant>,
     asked: Vec<Value>,
+    authorizations: Vec<String>,
     api: Vec<(String, u16)>,
     refuse: Vec<String>,
 }
@@ -49,6 +52,11 @@ pub struct Trust {
     pub keys: Value,
     /// The audience.
     pub audience: String,
+}
+
+/// A status with which a server says that it is busy, and when to come again.
+pub fn busy(status: u16) -> Behaviour {
+    Behaviour::Raw(status, "Retry-After: 0\r\n".to_owned(), String::new())
 }
 
 /// The server.
@@ -85,6 +93,11 @@ impl Provider {
         self.state.lock().unwrap().behaviour = Some(behaviour);
     }
 
+    /// Does each of these once, and then as it did before.
+    pub fn first(&self, behaviours: impl IntoIterator<Item = Behaviour>) {
+        self.state.lock().unwrap().before.extend(behaviours);
+    }
+
     /// Takes only tokens that a cluster's keys signed for an audience.
     pub fn trust(&self, trust: Trust) {
         self.state.lock().unwrap().trust = Some(trust);
@@ -109,6 +122,11 @@ impl Provider {
         self.state.lock().unwrap().asked.clone()
     }
 
+    /// The `Authorization` that each of them came with.
+    pub fn authorizations(&self) -> Vec<String> {
+        self.state.lock().unwrap().authorizations.clone()
+    }
+
     /// How often the API was asked, and how often it answered 401.
     pub fn api(&self) -> (usize, usize) {
         let state = self.state.lock().unwrap();
@@ -123,11 +141,30 @@ impl Provider {
 
     fn serve(&self, mut client: &TcpStream) {
         let Some(request) = read(client) else { return };
-        if request.path == "/token" {
-            self.token(client, &request);
-            return;
-        }
-        let (status, body) = self.answer_api(&request);
+        let at = &self.address;
+        let (status, body) = match request.path.trim_end_matches('/') {
+            "/token" => return self.token(client, &request),
+            "/device" => {
+                self.state.lock().unwrap().asked.push(json!(request.form()));
+                let begun = json!({
+                    "device_code": "device-1", "user_code": "WDJB-MJHT", "verification_uri": format!("{at}/activate"),
+                    "expires_in": 60, "interval": 1,
+                });
+                (200, begun.to_string())
+            }
+            "/.well-known/openid-configuration" => {
+                let found = json!({
+                    "issuer": at, "token_endpoint": format!("{at}/token"),
+                    "token_endpoint_auth_methods_supported": ["client_secret_basic"],
+                });
+                (200, found.to_string())
+            }
+            "/github" => {
+                let token = unsigned(request.parameter("audience").unwrap_or_default(), 300);
+                (200, json!({"value": token, "bearer": request.authorization}).to_string())
+            }
+            _ => self.answer_api(&request),
+        };
         let _ = write!(
             client,
             "HTTP/1.1 {status} X\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
@@ -140,13 +177,9 @@ impl Provider {
         let behaviour = {
             let mut state = self.state.lock().unwrap();
             state.asked.push(json!(form));
-            let behaviour = state.behaviour.clone().unwrap_or(Behaviour::Issue(json!(300)));
-            if let Behaviour::Busy(status, left) = behaviour {
-                let next =
-                    if left > 1 { Behaviour::Busy(status, left - 1) } else { Behaviour::Issue(json!(300)) };
-                state.behaviour = Some(next);
-            }
-            behaviour
+            state.authorizations.push(request.authorization.clone());
+            let usual = state.behaviour.clone().unwrap_or(Behaviour::Issue(json!(300)));
+            state.before.pop_front().unwrap_or(usual)
         };
         let json = |client: &mut &TcpStream, status: u16, body: &Value| {
             let body = body.to_string();
@@ -188,12 +221,7 @@ impl Provider {
             }
             // Longer than anyone waits; the client goes away first.
             Behaviour::Silent => std::thread::park_timeout(Duration::from_secs(120)),
-            Behaviour::Busy(status, _) => {
-                let _ = write!(
-                    client,
-                    "HTTP/1.1 {status} X\r\nRetry-After: 0\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-                );
-            }
+            Behaviour::HangUp => {}
         }
     }
 

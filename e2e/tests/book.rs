@@ -90,3 +90,30 @@ fn the_identity_chapter_leads_from_nothing_to_a_cron_job() {
     assert!(refused.contains("invalid_client") && refused.contains("usually:"), "{refused}");
     assert!(!seen.stdout.contains("eyJ") && !seen.stderr.contains("eyJ"), "a token is shown");
 }
+
+#[test]
+fn every_test_that_the_book_names_exists() {
+    fn sources(dir: &Path, text: &mut String) {
+        for entry in std::fs::read_dir(dir).unwrap().flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                sources(&path, text);
+            } else if path.extension().is_some_and(|kind| kind == "rs") {
+                text.push_str(&std::fs::read_to_string(path).unwrap());
+            }
+        }
+    }
+    let mut all = String::new();
+    for dir in ["crates", "e2e"] {
+        sources(&root().join(dir), &mut all);
+    }
+    let chapter = std::fs::read_to_string(root().join("docs/src/identity-facts.md")).unwrap();
+    let mut count = 0;
+    for cell in chapter.lines().filter_map(|line| line.strip_suffix(" |")?.rsplit(" | ").next()) {
+        for name in cell.split('`').skip(1).step_by(2) {
+            assert!(all.contains(&format!("fn {name}(")), "there is no test {name}");
+            count += 1;
+        }
+    }
+    assert!(count > 40, "{count}");
+}

@@ -1,5 +1,5 @@
 //! Real authorization servers that trust the cluster's issuer, and pods as `postern identity manifest` writes them.
-#![allow(clippy::unwrap_used, reason = "these are tests")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "these are tests")]
 
 use e2e::pods::{Namespace, apply, manifests, wait};
 use e2e::servers::Servers;
@@ -117,5 +117,51 @@ fn keycloak_and_dex_serve_a_cron_job_a_job_and_a_deployment() {
         let said = logs("job/digest");
         assert!(said.contains(code) && said.contains("usually:") && !said.contains("eyJ"), "{said}");
         gone("job");
+    }
+}
+
+/// In full by `cargo xtask soak identity`: a rotation takes eight minutes, four fifths of the ten that are the least
+/// that a kubelet projects a token for.
+#[test]
+fn proof_1_the_kubelets_own_rotations_cost_no_request() {
+    let Some(rotations) = std::env::var("POSTERN_SOAK_ROTATIONS").ok().and_then(|count| count.parse().ok())
+    else {
+        return;
+    };
+    let servers = Servers::up();
+    let _namespace = Namespace::restricted(NAMESPACE);
+    let mut args = vec!["deployment"];
+    args.extend(COMMON);
+    args.extend(["--", "sh", "-c", "trap 'exit 0' TERM; sleep 36000 & wait"]);
+    let mut made = manifests(&providers(&servers.ca), &args);
+    let volumes = &mut made[2]["spec"]["template"]["spec"]["volumes"];
+    for source in volumes[0]["projected"]["sources"].as_array_mut().unwrap() {
+        source["serviceAccountToken"]["expirationSeconds"] = 600.into();
+    }
+    apply(&made);
+    wait(NAMESPACE, "deployment/digest", "condition=available");
+    let inside = |container: &str, command: &[&str]| {
+        let mut all = vec!["exec", "-n", NAMESPACE, "deploy/digest", "-c", container, "--"];
+        all.extend_from_slice(command);
+        kubectl(&all).ok().stdout
+    };
+    // The sidecar's own image has no shell; what it says of its token's life rises when that is replaced.
+    let left = || {
+        let status = json_of(&inside("postern", &["/postern", "identity", "status", "-o", "json"]));
+        status[0]["sourceExpiresIn"].as_i64().unwrap_or_else(|| panic!("{status}"))
+    };
+    let script = "for i in $(seq 1 100); do for url in $KEYCLOAK_URL $GRANTED_URL $DEX_URL; do \
+                  curl -sS -o /dev/null -w '%{http_code}\n' \"$url/userinfo\"; done; sleep 0.1; done | sort | uniq -c";
+    let (mut seen, mut last, mut sent) = (0_u32, left(), 0_u32);
+    while seen < rotations {
+        let found = inside("main", &["sh", "-c", script]);
+        assert_eq!(found.split_whitespace().collect::<Vec<_>>(), ["300", "200"], "after {sent} requests");
+        sent += 300;
+        let now = left();
+        if now > last {
+            seen += 1;
+            eprintln!("rotation {seen} after {sent} requests, with {last} s left");
+        }
+        last = now;
     }
 }

@@ -1,10 +1,11 @@
 //! Credentials by `postern identity`: what providers do wrong, and many processes at once.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "these are tests")]
 
-use e2e::provider::{Behaviour, unsigned};
+use e2e::provider::{Behaviour, busy, unsigned};
 use e2e::scene::{Running, Scene};
 use e2e::{Outcome, enabled};
 use serde_json::{Value, json};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
@@ -74,8 +75,13 @@ fn proof_2_whatever_the_provider_does_wrong_is_named_and_never_taken_for_a_token
     }
     // A server that is busy is asked again; one that refuses is not.
     let before = scene.provider.asked().len();
-    scene.provider.behave(Behaviour::Busy(429, 2));
+    scene.provider.first([busy(429), busy(503)]);
     scene.token().ok();
+    assert_eq!(scene.provider.asked().len(), before + 3);
+    // One that closes the connection without a word was not there.
+    scene.provider.first([Behaviour::HangUp, Behaviour::HangUp]);
+    scene.token().ok();
+    let before = before + 3;
     assert_eq!(scene.provider.asked().len(), before + 3);
     scene.provider.behave(raw(403, json, r#"{"error":"access_denied","error_description":"no"}"#));
     scene.token().exits(1);
@@ -108,9 +114,16 @@ fn each_thing_wrong_with_the_subject_token_is_its_own_error() {
         let said = scene.token().exits(1).says(&["no token of reports", words]).stderr;
         assert!(content.is_empty() || !said.contains(content), "{said}");
     }
+    // As the kubelet mounts it: a link, and open to the group. Nobody is to be warned of that.
+    std::fs::write(scene.path("mounted"), unsigned("x", 300)).unwrap();
+    std::fs::set_permissions(scene.path("mounted"), std::fs::Permissions::from_mode(0o644)).unwrap();
+    std::fs::remove_file(scene.path("token")).unwrap();
+    std::os::unix::fs::symlink("mounted", scene.path("token")).unwrap();
+    assert_eq!(scene.token().ok().stderr, "");
+    let asked = scene.provider.asked().len();
     std::fs::remove_file(scene.path("token")).unwrap();
     scene.token().exits(1).says(&["there is no token at", "hint: outside a pod use"]);
-    assert!(scene.provider.asked().is_empty());
+    assert_eq!(scene.provider.asked().len(), asked);
 }
 
 #[test]
@@ -241,4 +254,43 @@ fn a_file_is_kept_fresh() {
     let names: Vec<_> =
         std::fs::read_dir(scene.home.path()).unwrap().map(|f| f.unwrap().file_name()).collect();
     assert!(names.iter().all(|name| !name.to_string_lossy().contains(".new")), "{names:?}");
+}
+
+#[test]
+fn what_determines_a_token_decides_which_kept_one_is_found() {
+    if !enabled() {
+        return;
+    }
+    let scene = Scene::new(&json!({}));
+    let entry = |more: &Value| {
+        let mut entry = json!({
+            "type": "oauth2", "token_endpoint": format!("{}/token", scene.provider.address), "grant": "jwt_bearer",
+            "client_id": "runner", "cache": "disk", "subject_token": {"type": "file", "path": scene.path("token")},
+        });
+        entry.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        entry
+    };
+    // One name, in turn: as it is kept by neither.
+    let mut asked = 0;
+    for more in [
+        json!({}),
+        json!({"scopes": ["a"]}),
+        json!({"audience": ["b"]}),
+        json!({"client_id": "other"}),
+        json!({"resource": "https://r"}),
+        json!({"extra_params": {"a": "b"}}),
+    ] {
+        asked += 1;
+        for _ in 0..2 {
+            scene.configure(&json!({"../../evil": entry(&more)}));
+            scene.run(&["token"]).exits(2).says(&["../../evil"]);
+            scene.configure(&json!({"reports": entry(&more)}));
+            scene.token().ok();
+        }
+        assert_eq!(scene.provider.asked().len(), asked, "{more}");
+    }
+    // A token that the kubelet renewed is the same account's.
+    scene.rotate("renewed");
+    scene.token().ok();
+    assert_eq!(scene.provider.asked().len(), asked);
 }

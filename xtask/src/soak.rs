@@ -34,6 +34,12 @@ enum Soak {
         #[arg(long, default_value = "exec", value_parser = ["exec", "stream"])]
         transport: String,
     },
+    /// Requests by the proxy in a pod, to Keycloak and Dex, while the kubelet rotates the pod's tokens
+    Identity {
+        /// How many rotations; each takes eight minutes
+        #[arg(long, default_value_t = 3)]
+        rotations: u32,
+    },
     /// The connection cut at random points: never exit 0 with partial output, never an orphan
     Cut {
         /// How many cuts
@@ -46,6 +52,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     match args.command {
         Soak::Exec { count, ref transport } => exec(count, transport),
         Soak::Cut { count } => cut(count),
+        Soak::Identity { rotations } => identity(rotations),
     }
 }
 
@@ -111,20 +118,21 @@ fn exec(count: u32, transport: &str) -> Result<ExitCode> {
     Ok(if lies == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// The end-to-end proof, by each transport, with more cuts.
-fn cut(count: u32) -> Result<ExitCode> {
-    let mut command = test::cargo([
-        "test",
-        "-p",
-        "e2e",
-        "--test",
-        "faults",
-        "proof_2",
-        "--",
-        "--nocapture",
-        "--test-threads=1",
-    ]);
+/// One end-to-end proof with a larger count than `make test` gives it.
+fn proof(file: &str, name: &str, variable: &str, count: u32) -> Result<ExitCode> {
+    let mut command =
+        test::cargo(["test", "-p", "e2e", "--test", file, name, "--", "--nocapture", "--test-threads=1"]);
     test::testbed(&mut command)?;
-    sh::run_shown(command.env("POSTERN_SOAK_CUTS", count.to_string()))?;
+    sh::run_shown(command.env(variable, count.to_string()))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// By each transport, with more cuts.
+fn cut(count: u32) -> Result<ExitCode> {
+    proof("faults", "proof_2", "POSTERN_SOAK_CUTS", count)
+}
+
+/// The kubelet's own rotation of projected tokens.
+fn identity(rotations: u32) -> Result<ExitCode> {
+    proof("servers", "proof_1", "POSTERN_SOAK_ROTATIONS", rotations)
 }
