@@ -54,10 +54,7 @@ fn gone(kinds: &str) {
 
 #[test]
 fn keycloak_and_dex_serve_a_cron_job_a_job_and_a_deployment() {
-    if !enabled() || !testbed() {
-        return;
-    }
-    let servers = Servers::up();
+    let Some(servers) = (enabled() && testbed()).then(Servers::up).flatten() else { return };
     let providers = providers(&servers.ca);
     let _namespace = Namespace::restricted(NAMESPACE);
     let make = |kind: &[&str], more: &[&str]| {
@@ -128,7 +125,7 @@ fn proof_1_the_kubelets_own_rotations_cost_no_request() {
     else {
         return;
     };
-    let servers = Servers::up();
+    let servers = Servers::up().unwrap();
     let _namespace = Namespace::restricted(NAMESPACE);
     let mut args = vec!["deployment"];
     args.extend(COMMON);

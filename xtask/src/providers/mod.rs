@@ -10,7 +10,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command as Process, ExitCode};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use clap::Subcommand;
 use sha2::{Digest as _, Sha256};
 
@@ -63,13 +63,26 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 
 fn get() -> Result<()> {
     fs::create_dir_all(links())?;
+    let mut missing = Vec::new();
     for server in servers()? {
-        let (dir, link) = (server.get()?, links().join(server.name));
+        let link = links().join(server.name);
+        let dir = match server.get().or_else(|error| {
+            say::note(format!("{error:#}; once more"));
+            server.get()
+        }) {
+            Ok(dir) => dir,
+            Err(error) => {
+                say::note(format!("{error:#}"));
+                missing.push(server.name);
+                continue;
+            }
+        };
         if fs::read_link(&link).ok().as_deref() != Some(&dir) {
             let _ = fs::remove_file(&link); // of another version, or none
             std::os::unix::fs::symlink(&dir, &link).with_context(|| link.display().to_string())?;
         }
     }
+    ensure!(missing.is_empty(), "{} could not be had", missing.join(", "));
     Ok(())
 }
 
