@@ -58,8 +58,7 @@ pub(crate) async fn call(
     request: &Request<Vec<u8>>,
     refusal: impl Fn(u16, &[u8]) -> CallError,
 ) -> Result<Vec<u8>, CallError> {
-    let Answer { status, body, retry_after: _, date: _, content_type: _ } =
-        persistent(server, request, |_| false).await?;
+    let Answer { status, body, retry_after: _, date: _ } = persistent(server, request, |_| false).await?;
     if (200..300).contains(&status) { Ok(body) } else { Err(refusal(status, &body)) }
 }
 

@@ -142,11 +142,6 @@ impl Source {
         self
     }
 
-    /// The audience that the token must have, where it is known.
-    pub fn audience(&self) -> Option<&str> {
-        self.audience.as_deref()
-    }
-
     /// Where tokens come from, for people.
     pub fn place(&self) -> String {
         let TokenSource { r#type, path: _, name, audience: _, namespace, service_account, lifetime: _ } =

@@ -64,8 +64,6 @@ pub struct Answer {
     pub retry_after: Option<u64>,
     /// Its clock (`Date`), as it wrote it.
     pub date: Option<String>,
-    /// The body's type, as it wrote it.
-    pub content_type: Option<String>,
     /// The body; may hold a token.
     pub body: Vec<u8>,
 }
@@ -103,10 +101,10 @@ impl Server {
             let status = head.status.as_u16();
             let text = |name| Some(head.headers.get(name)?.to_str().ok()?.trim().to_owned());
             let retry_after = text(http::header::RETRY_AFTER).and_then(|value| value.parse().ok());
-            let (date, content_type) = (text(http::header::DATE), text(http::header::CONTENT_TYPE));
+            let date = text(http::header::DATE);
             let body = Limited::new(body, LONGEST).collect().await;
             let body = body.map_err(|error| error.to_string())?.to_bytes().to_vec();
-            Ok(Answer { status, retry_after, date, content_type, body })
+            Ok(Answer { status, retry_after, date, body })
         };
         let server = || self.address.clone();
         match tokio::time::timeout(EXCHANGE, exchange).await {

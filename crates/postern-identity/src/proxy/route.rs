@@ -79,7 +79,11 @@ impl Route {
         };
         let failed = |source| RoutesError::Address { name: name(), source };
         let client = upstream::client(base_url, certificates.clone(), Versions::Newest).map_err(failed)?;
-        let upgradable = upstream::client(base_url, certificates, Versions::Upgradable).map_err(failed)?;
+        // Without TLS it is HTTP/1.1 in any case.
+        let upgradable = match base_url.starts_with("https://") {
+            true => upstream::client(base_url, certificates, Versions::Upgradable).map_err(failed)?,
+            false => client.clone(),
+        };
         let uri: Uri = base_url.parse().unwrap_or_default();
         let parts = uri.into_parts();
         let (Some(scheme), Some(authority)) = (parts.scheme, parts.authority) else {

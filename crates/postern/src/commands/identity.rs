@@ -73,6 +73,18 @@ fn exchanger(context: &Context, name: &str, provider: &Provider, browser: Browse
     }
 }
 
+/// The provider that was named, or all there are; says it when there is none.
+fn one_or_all<'a>(
+    context: &'a Context,
+    named: Option<&'a str>,
+) -> Result<Vec<(&'a str, &'a Provider)>, Failure> {
+    let all = &context.config.providers;
+    match named {
+        None if !all.is_empty() => Ok(all.iter().map(|(name, found)| (name.as_str(), found)).collect()),
+        _ => provider(context, named).map(|found| vec![found]),
+    }
+}
+
 /// A provider's keeper.
 fn keeper(context: &Context, name: &str, provider: &Provider, browser: Browser) -> Arc<Keeper<Exchanger>> {
     let disk = (provider.cache() == Cache::Disk).then(Directory::of_user).flatten();

@@ -1,11 +1,10 @@
 //! `postern identity doctor`.
 
-use super::{exchanger, provider};
+use super::{exchanger, one_or_all};
 use crate::cli::identity::Doctor as Args;
 use crate::commands::Context;
 use crate::failure::Failure;
 use crate::printer::Printer;
-use postern_config::providers::Provider;
 use postern_exec::exit;
 use postern_identity::doctor::{self, Link, Report, State};
 use postern_identity::exchange::Browser;
@@ -17,13 +16,8 @@ pub(in crate::commands) async fn run(
     printer: &mut Printer,
 ) -> Result<u8, Failure> {
     let Args { provider: named } = args;
-    let chosen: Vec<(&str, &Provider)> = match named {
-        Some(named) => vec![provider(context, Some(named))?],
-        None if context.config.providers.is_empty() => vec![provider(context, None)?],
-        None => context.config.providers.iter().map(|(name, provider)| (name.as_str(), provider)).collect(),
-    };
     let mut reports = Vec::new();
-    for (name, provider) in chosen {
+    for (name, provider) in one_or_all(context, named.as_deref())? {
         printer.progress(&format!("examining {name}"));
         reports.push(doctor::examine(&exchanger(context, name, provider, Browser::Leave)).await);
     }

@@ -1,6 +1,6 @@
 //! `postern identity status`.
 
-use super::{exchanger, provider};
+use super::{exchanger, one_or_all};
 use crate::cli::identity::Status as Args;
 use crate::commands::Context;
 use crate::failure::Failure;
@@ -34,12 +34,10 @@ struct Row {
 
 pub(in crate::commands) fn run(context: &Context, args: &Args, printer: &mut Printer) -> Result<u8, Failure> {
     let Args { provider: named } = args;
-    let chosen: Vec<(&str, &Provider)> = match named {
-        Some(named) => vec![provider(context, Some(named))?],
-        None if context.config.providers.is_empty() => vec![provider(context, None)?],
-        None => context.config.providers.iter().map(|(name, provider)| (name.as_str(), provider)).collect(),
-    };
-    let rows: Vec<_> = chosen.into_iter().map(|(name, provider)| row(context, name, provider)).collect();
+    let rows: Vec<_> = one_or_all(context, named.as_deref())?
+        .into_iter()
+        .map(|(name, provider)| row(context, name, provider))
+        .collect();
     printer.result(&rows, || rows.iter().map(text).collect::<Vec<_>>().join("\n"));
     Ok(0)
 }
