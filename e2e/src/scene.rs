@@ -45,11 +45,20 @@ impl Scene {
     }
 
     /// Replaces the token as the kubelet does: whole.
-    pub fn rotate(&self, jti: &str) -> String {
+    pub fn rotate(&self, jti: &str) {
+        self.replace(&unsigned(jti, 3_600));
+    }
+
+    /// The same, and from here on the provider takes only this token and the one before it.
+    pub fn rotate_strictly(&self, jti: &str) {
         let token = unsigned(jti, 3_600);
-        std::fs::write(self.path("new"), &token).unwrap();
+        self.provider.take_only(&token); // first: it may be read and sent as soon as it is there
+        self.replace(&token);
+    }
+
+    fn replace(&self, token: &str) {
+        std::fs::write(self.path("new"), token).unwrap();
         std::fs::rename(self.path("new"), self.path("token")).unwrap();
-        token
     }
 
     /// `postern identity ARGS`, not yet started.

@@ -109,15 +109,14 @@ fn proof_1_thousands_of_requests_pass_while_subject_and_access_tokens_rotate() {
     }
     let scene = Scene::new(&json!({}));
     scene.provider.behave(Behaviour::Issue(json!(1)));
+    scene.rotate_strictly("rotation-0");
     let (process, at) = proxy(&scene, &[]);
     let (mut rotations, mut sent) = (0, 0);
     // Until enough has happened; each request is checked by the API against the token's end.
     while rotations < 4 || scene.provider.ended() < 12 || sent < 3_000 {
         if scene.provider.ended() >= rotations * 3 {
             rotations += 1;
-            // From here on only the newest subject token is taken.
-            let token = scene.rotate(&format!("rotation-{rotations}"));
-            scene.provider.take_only(&token);
+            scene.rotate_strictly(&format!("rotation-{rotations}"));
         }
         let (status, body) = fetch(&at, "/reports/x");
         assert_eq!(status, 200, "request {sent}: {body}");

@@ -59,14 +59,16 @@ fn daemons(cluster: &Cluster) -> Vec<Process> {
     let programs = [cluster.bin("postern-testbed"), cluster.bin("testctl")].map(|p| p.display().to_string());
     let ours = format!("{}/", cluster.run.display());
     let configs = format!("{}/", cluster.etc("").display()).replace("//", "/");
-    let mut found = process::recorded(cluster);
-    found.extend(process::find(|exe, line| {
+    // Servers beside it: of Keycloak it is the shell that was started, and Java that runs.
+    let beside = format!("{}/", cluster.dir.join("providers/run").display());
+    process::find(|exe, line| {
         let exe = exe.trim_end_matches(" (deleted)");
         let name = Path::new(exe).file_name().unwrap_or_default().to_string_lossy();
         let runtime = matches!(&*name, "containerd" | "containerd-shim-runc-v2" | "runc");
-        programs.iter().any(|p| p == exe) || runtime && (line.contains(&ours) || line.contains(&configs))
-    }));
-    found
+        programs.iter().any(|p| p == exe)
+            || runtime && (line.contains(&ours) || line.contains(&configs))
+            || line.contains(&beside)
+    })
 }
 
 fn leftovers(cluster: &Cluster) -> Vec<String> {

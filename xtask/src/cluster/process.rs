@@ -65,12 +65,6 @@ pub(super) fn running(cluster: &Cluster, name: &str) -> Option<Process> {
     process.alive().then_some(process)
 }
 
-/// Every daemon that was started and runs, whatever its program.
-pub(super) fn recorded(cluster: &Cluster) -> Vec<Process> {
-    let Ok(names) = fs::read_dir(cluster.run.join("pids")) else { return Vec::new() };
-    names.flatten().filter_map(|name| running(cluster, &name.file_name().to_string_lossy())).collect()
-}
-
 /// Starts it unless it runs. True when it was started.
 pub(super) fn ensure(cluster: &Cluster, daemon: &Daemon) -> Result<bool> {
     if running(cluster, &daemon.name).is_some() {
