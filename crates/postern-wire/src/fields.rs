@@ -59,8 +59,18 @@ impl<'a> Fields<'a> {
     }
 
     pub(crate) fn bytes(&mut self) -> Result<Vec<u8>, WireError> {
+        self.slice().map(<[u8]>::to_vec)
+    }
+
+    /// Counted bytes where they lie.
+    pub(crate) fn slice(&mut self) -> Result<&'a [u8], WireError> {
         let length = self.u32()? as usize;
-        Ok(self.take(length)?.to_vec())
+        self.take(length)
+    }
+
+    /// Everything that is left.
+    pub(crate) fn rest(self) -> &'a [u8] {
+        self.rest
     }
 
     pub(crate) fn text(&mut self, field: &'static str) -> Result<String, WireError> {
@@ -79,6 +89,14 @@ impl<'a> Fields<'a> {
 
     pub(crate) fn invalid(&self, field: &'static str) -> WireError {
         WireError::Invalid { frame: self.frame, field }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.rest.is_empty()
+    }
+
+    pub(crate) fn i64(&mut self) -> Result<i64, WireError> {
+        Ok(i64::from_be_bytes(self.array()?))
     }
 
     pub(crate) fn end(self) -> Result<(), WireError> {

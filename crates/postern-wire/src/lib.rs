@@ -13,6 +13,7 @@
 //! a `u32` length and its bytes. Both ends are of one release: the version is in the first frame of each direction,
 //! and a mismatch is an error, not a negotiation.
 
+pub mod copy;
 mod decode;
 mod fields;
 mod frames;
@@ -26,7 +27,7 @@ pub use frames::{
 pub use mux::{Mux, SESSION_CREDIT};
 
 /// Version of the protocol; both ends must have the same.
-pub const VERSION: u16 = 3;
+pub const VERSION: u16 = 4;
 
 /// First bytes of the agent's hello: tells an agent from any other program that happens to answer.
 pub const MAGIC: [u8; 4] = *b"PSTN";

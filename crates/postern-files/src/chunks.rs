@@ -1,0 +1,98 @@
+//! Content-defined chunks: cuts that depend on the bytes around them only, so that what an insertion moves is found
+//! again (the gear hash of `FastCDC`: Xia et al., USENIX ATC 2016).
+
+use std::sync::OnceLock;
+
+/// Bytes of a chunk's BLAKE3 that stand for it. The whole file is verified besides.
+pub(crate) const NAME: usize = 16;
+
+/// One chunk in the frames that carry them: a length and a name.
+pub(crate) const RECORD: usize = 4 + NAME;
+
+/// Cuts content of about this size into chunks; both ends have to use the same.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Cutter {
+    least: usize,
+    most: usize,
+    mask: u64,
+}
+
+fn gear() -> &'static [u64; 256] {
+    static GEAR: OnceLock<[u64; 256]> = OnceLock::new();
+    GEAR.get_or_init(|| {
+        let mut bytes = [0; 2048];
+        blake3::Hasher::new().update(b"postern gear 1").finalize_xof().fill(&mut bytes);
+        let mut gear = [0; 256];
+        for (slot, eight) in gear.iter_mut().zip(bytes.as_chunks::<8>().0) {
+            *slot = u64::from_be_bytes(*eight);
+        }
+        gear
+    })
+}
+
+impl Cutter {
+    /// For a file of `size` bytes: about 8,000 chunks, none on average below 16 KiB or above 1 MiB.
+    pub(crate) fn new(size: u64) -> Self {
+        let bits = (size / 8_192).checked_ilog2().unwrap_or(0).clamp(14, 20);
+        let average = 1_usize << bits;
+        // The high bits of the hash have seen the most bytes.
+        Self { least: average / 4, most: average * 4, mask: !0 << (64 - bits) }
+    }
+
+    /// Longest chunk; a cut is certain in that many bytes.
+    pub(crate) fn most(self) -> usize {
+        self.most
+    }
+
+    /// Length of the first chunk of `bytes`, which hold all that is left or at least [`Self::most`].
+    pub(crate) fn cut(self, bytes: &[u8]) -> usize {
+        let gear = gear();
+        let end = bytes.len().min(self.most);
+        let mut hash = 0_u64;
+        for (at, byte) in bytes.iter().enumerate().take(end).skip(self.least) {
+            hash = (hash << 1).wrapping_add(gear[usize::from(*byte)]);
+            if hash & self.mask == 0 {
+                return at + 1;
+            }
+        }
+        end
+    }
+}
+
+/// What stands for a chunk.
+pub(crate) fn name(chunk: &[u8]) -> [u8; NAME] {
+    let mut name = [0; NAME];
+    name.copy_from_slice(&blake3::hash(chunk).as_bytes()[..NAME]);
+    name
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn all(cutter: Cutter, mut bytes: &[u8]) -> Vec<[u8; NAME]> {
+        let mut names = Vec::new();
+        while !bytes.is_empty() {
+            let (chunk, rest) = bytes.split_at(cutter.cut(bytes));
+            names.push(name(chunk));
+            bytes = rest;
+        }
+        names
+    }
+
+    #[test]
+    fn what_an_insertion_moves_is_found_again() {
+        let mut bytes = vec![0; 4 * 1024 * 1024];
+        blake3::Hasher::new().finalize_xof().fill(&mut bytes);
+        let cutter = Cutter::new(bytes.len() as u64);
+        let old = all(cutter, &bytes);
+        assert!((100..600).contains(&old.len()), "{}", old.len());
+        bytes.insert(1_000_000, 7);
+        let new = all(cutter, &bytes);
+        let changed = new.iter().filter(|name| !old.contains(name)).count();
+        assert!(changed <= 2, "{changed} of {}", new.len());
+        // Without a place to cut, the longest.
+        assert!(all(cutter, &vec![0; 1024 * 1024]).len() >= 1024 * 1024 / cutter.most());
+        assert_eq!(Cutter::new(0).cut(b"abc"), 3);
+    }
+}

@@ -1,0 +1,304 @@
+//! The end that gets the files: decides what it wants, writes beneath its root, and answers every entry.
+
+mod commit;
+mod decide;
+mod delete;
+mod later;
+mod partial;
+mod place;
+mod trouble;
+mod writing;
+
+use crate::link::{Arrived, Incoming, LinkError, Outbox};
+use crate::pack::Unpacker;
+use crate::{name, pattern};
+use commit::Batch;
+use delete::Seen;
+use later::Later;
+use place::Placed;
+use postern_wire::Decoder;
+use postern_wire::copy::{Entry, Fate, FromDestination, FromSource, Kind, ReceiveSpec, Settled, WINDOW};
+use std::collections::{HashSet, VecDeque};
+use std::time::Duration;
+use trouble::Trouble;
+use writing::Writing;
+
+/// How long an input that has fallen quiet is waited for before finished files are put into place.
+const LULL: Duration = Duration::from_millis(20);
+
+/// An entry whose content was asked for.
+#[derive(Debug)]
+struct Wanted {
+    entry: Box<Entry>,
+    /// Below the root, by the name it gets.
+    path: Vec<u8>,
+    /// Bytes that the wanted content may begin after.
+    have: u64,
+    /// Those are the file's own, under its own name.
+    whole: bool,
+    partial: Option<Box<partial::Partial>>,
+}
+
+struct Destination<'a> {
+    spec: &'a ReceiveSpec,
+    out: &'a Outbox,
+    rules: pattern::Rules,
+    tops: u32,
+    placed: Option<Placed>,
+    /// What was asked for, in the order in which it comes.
+    wanted: VecDeque<Wanted>,
+    writing: Option<Writing>,
+    batch: Batch,
+    later: Later,
+    seen: Seen,
+    /// Paths that are asked for and not in place yet: one that comes twice would be written by two.
+    busy: HashSet<Vec<u8>>,
+    unpacker: Unpacker,
+    entries: u64,
+    bytes: u64,
+    ended: bool,
+}
+
+/// Serves one copy to its end.
+pub fn receive(
+    spec: &ReceiveSpec,
+    input: &mut impl Incoming,
+    mut decoder: Decoder,
+    out: &Outbox,
+    patience: Option<Duration>,
+) -> Result<(), LinkError> {
+    let mut destination = match Destination::new(spec, out) {
+        Ok(destination) => destination,
+        Err(message) => return fatal(out, message),
+    };
+    loop {
+        while let Some((kind, payload)) = decoder.next_frame()? {
+            match destination.take(FromSource::decode(kind, payload)?) {
+                Ok(()) => {}
+                Err(Trouble::Link(error)) => return Err(destination.lost(error)),
+                Err(Trouble::Fatal(message)) => {
+                    destination.abandon();
+                    return fatal(out, message);
+                }
+            }
+        }
+        if destination.over() {
+            destination.finish()?;
+            return out.flush();
+        }
+        if let Err(error) = destination.listen(input, &mut decoder, patience) {
+            return Err(destination.lost(error));
+        }
+    }
+}
+
+fn fatal(out: &Outbox, message: String) -> Result<(), LinkError> {
+    out.put(|buffer| FromDestination::Fatal(message).encode(buffer))?;
+    out.flush()
+}
+
+impl<'a> Destination<'a> {
+    fn new(spec: &'a ReceiveSpec, out: &'a Outbox) -> Result<Self, String> {
+        Ok(Self {
+            spec,
+            out,
+            rules: crate::rules(&spec.rules)?,
+            tops: 0,
+            placed: None,
+            wanted: VecDeque::new(),
+            writing: None,
+            batch: Batch::default(),
+            later: Later::default(),
+            seen: Seen::default(),
+            busy: HashSet::new(),
+            unpacker: Unpacker::new(),
+            entries: 0,
+            bytes: 0,
+            ended: false,
+        })
+    }
+
+    /// Waits for what comes next; what is finished is put into place, and what is to say is said, when nothing does.
+    fn listen(
+        &mut self,
+        input: &mut impl Incoming,
+        decoder: &mut Decoder,
+        patience: Option<Duration>,
+    ) -> Result<(), LinkError> {
+        let broken = |error: std::io::Error| LinkError::Lost(error.to_string());
+        let mut arrived = input.read(decoder, Some(Duration::ZERO)).map_err(broken)?;
+        if arrived == Arrived::Quiet {
+            self.out.flush()?;
+            if !self.batch.is_empty() {
+                arrived = input.read(decoder, Some(LULL)).map_err(broken)?;
+                if arrived == Arrived::Quiet {
+                    self.commit()?;
+                    self.out.flush()?;
+                }
+            }
+        }
+        if arrived == Arrived::Quiet {
+            arrived = input.read(decoder, patience).map_err(broken)?;
+        }
+        match arrived {
+            Arrived::Bytes => Ok(()),
+            Arrived::Quiet => Err(LinkError::Lost("it is silent".to_owned())),
+            Arrived::Ended => Err(LinkError::Lost("its stream ended".to_owned())),
+        }
+    }
+
+    fn take(&mut self, frame: FromSource<'_>) -> Result<(), Trouble> {
+        match frame {
+            FromSource::Begin(tops) => self.tops = tops,
+            FromSource::Entry(entry) => self.entry(entry)?,
+            FromSource::Fault { .. } | FromSource::Heartbeat => {}
+            FromSource::DirectoryEnd(path) => self.directory_end(path)?,
+            FromSource::End => self.ended = true,
+            FromSource::From { id, offset } => self.begin(id, offset)?,
+            FromSource::Data(bytes) => self.write(bytes)?,
+            FromSource::Packed { length, bytes } => {
+                let mut unpacker = std::mem::replace(&mut self.unpacker, Unpacker::new());
+                let Some(bytes) = unpacker.unpack(bytes, length) else {
+                    return Err(LinkError::Protocol("a block that cannot be unpacked").into());
+                };
+                self.write(bytes)?;
+                self.unpacker = unpacker;
+            }
+            FromSource::Hole(length) => {
+                self.count(length)?;
+                self.writing()?.hole(length);
+            }
+            FromSource::Reuse { offset, length } => {
+                self.count(length)?;
+                self.writing()?.reuse(offset, length);
+            }
+            FromSource::FileEnd { id, hash } => self.end(id, hash)?,
+            FromSource::FileFault { id, message } => self.fault(id, message)?,
+            FromSource::Fatal(message) => return Err(LinkError::Lost(message).into()),
+        }
+        Ok(())
+    }
+
+    /// Content counts against the limit before it is written.
+    fn count(&mut self, length: u64) -> Result<(), Trouble> {
+        self.bytes = self.bytes.saturating_add(length);
+        if self.bytes > self.spec.limits.bytes {
+            let limit = self.spec.limits.bytes;
+            return Err(Trouble::Fatal(format!(
+                "more than {limit} bytes came; raise the limit with --max-bytes"
+            )));
+        }
+        Ok(())
+    }
+
+    fn writing(&mut self) -> Result<&mut Writing, Trouble> {
+        self.writing.as_mut().ok_or_else(|| LinkError::Protocol("content that nobody asked for").into())
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<(), Trouble> {
+        self.count(bytes.len() as u64)?;
+        self.writing()?.data(bytes);
+        Ok(())
+    }
+
+    fn entry(&mut self, entry: Box<Entry>) -> Result<(), Trouble> {
+        self.entries += 1;
+        if self.entries > self.spec.limits.entries {
+            let limit = self.spec.limits.entries;
+            return Err(Trouble::Fatal(format!(
+                "more than {limit} entries came; raise the limit with --max-entries"
+            )));
+        }
+        if self.wanted.len() > WINDOW {
+            return Err(LinkError::Protocol("more entries than it may leave unanswered").into());
+        }
+        if let Err(error) = name::check(&entry.path, self.spec.limits.depth) {
+            return self.settle(entry.id, Fate::Refused, error.to_string());
+        }
+        if self.placed.is_none() {
+            self.placed = Some(place::place(self.spec, self.tops, &entry)?);
+            self.say_where()?;
+        }
+        let Some(placed) = &self.placed else { return Ok(()) };
+        if placed.contents != entry.path.is_empty() && !placed.contents && entry.path.is_empty() {
+            return Err(LinkError::Protocol("a directory's content where it is to go by its name").into());
+        }
+        let path = placed.path(&entry.path);
+        if self.busy.contains(&path) {
+            return self.settle(entry.id, Fate::Refused, "it came twice".to_owned());
+        }
+        self.seen.add(&entry.path);
+        match &entry.kind {
+            Kind::File(_) => self.decide(entry, path),
+            Kind::Directory => self.directory(&entry, path),
+            Kind::Symlink(_) | Kind::HardLink(_) | Kind::Fifo | Kind::Device { .. } => {
+                self.postpone(entry, path)
+            }
+        }
+    }
+
+    fn say_where(&self) -> Result<(), Trouble> {
+        if let Some(placed) = &self.placed {
+            let (directory, name) = (placed.shown.as_slice(), placed.rename.as_deref());
+            self.out.put(|buffer| FromDestination::Placed { directory, name }.encode(buffer))?;
+        }
+        Ok(())
+    }
+
+    fn settle(&mut self, id: u32, fate: Fate, note: String) -> Result<(), Trouble> {
+        self.answer(Settled { id, fate, hash: [0; 32], note })
+    }
+
+    fn answer(&mut self, settled: Settled) -> Result<(), Trouble> {
+        Ok(self.out.put(|buffer| FromDestination::Settled(settled).encode(buffer))?)
+    }
+
+    fn directory_end(&mut self, path: &[u8]) -> Result<(), Trouble> {
+        let (Some(placed), true) = (&mut self.placed, self.spec.delete) else { return Ok(()) };
+        let inner = name::inner(path, placed.contents).to_vec();
+        let below = placed.path(path);
+        let rules = &self.rules;
+        let kept = |name: &[u8], directory: bool| {
+            name::is_partial(name) || rules.excludes(&name::join(&inner, name), directory)
+        };
+        let gone = self.seen.extra(path, &mut placed.root, &below, kept, self.spec.dry_run);
+        for (path, removed) in gone {
+            match removed {
+                Ok(()) => self.out.put(|buffer| FromDestination::Deleted(&path).encode(buffer))?,
+                Err(error) => {
+                    let shown = name::show(&path).into_owned();
+                    return Err(Trouble::Fatal(format!("removing {shown}: {error}")));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether everything has come and is answered, but for what waits for the end.
+    fn over(&self) -> bool {
+        self.ended && self.wanted.is_empty() && self.writing.is_none()
+    }
+
+    fn finish(&mut self) -> Result<(), LinkError> {
+        self.commit()?;
+        if let Some(placed) = &mut self.placed {
+            for settled in self.later.apply(self.spec, placed) {
+                self.out.put(|buffer| FromDestination::Settled(settled).encode(buffer))?;
+            }
+        }
+        self.out.put(|buffer| FromDestination::Finished.encode(buffer))
+    }
+
+    /// The other end is gone: what is complete is put into place, and what is not stays to be taken up.
+    fn lost(&mut self, error: LinkError) -> LinkError {
+        self.abandon();
+        error
+    }
+
+    fn abandon(&mut self) {
+        if let Some(writing) = self.writing.take() {
+            writing.keep();
+        }
+        let _ = self.commit(); // nobody is there to be told
+    }
+}

@@ -1,0 +1,330 @@
+//! What is done about an entry, and about its content as it comes.
+
+use super::commit::Ready;
+use super::partial::{self, EVERY, Found, NOTE};
+use super::trouble::{Trouble, explain};
+use super::writing::{Into, Open, Writing, hash_up_to};
+use super::{Destination, Wanted};
+use crate::chunks::{Cutter, name as chunk_name};
+use crate::link::LinkError;
+use crate::{name, stat};
+use postern_wire::copy::{Compare, Entry, Fate, FromDestination, Kind, Settled, Stamp, Want};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
+use rustix::io::Errno;
+use std::fs::File;
+
+/// Files below this size are sent whole: what could be found again is not worth the question.
+const DELTA_FROM: u64 = 256 * 1024;
+
+/// Bytes of chunk records in one frame.
+const RECORDS: usize = 32 * 1024;
+
+impl Destination<'_> {
+    /// A file: what is there, and what is wanted of it.
+    pub(super) fn decide(&mut self, entry: Box<Entry>, path: Vec<u8>) -> Result<(), Trouble> {
+        let Kind::File(size) = entry.kind else { return Ok(()) };
+        let there = match self.look(&path) {
+            Ok(there) => there,
+            Err(error) => return self.settle(entry.id, Fate::Failed, explain("looking at its place", error)),
+        };
+        let mut want = Want { id: entry.id, have: 0, hash: [0; 32], partial: false, chunks: false };
+        if let Some(there) = &there {
+            match stat::file_type(there) {
+                FileType::RegularFile | FileType::Symlink => {} // a symlink is replaced, not followed
+                FileType::Directory => {
+                    return self.settle(entry.id, Fate::Failed, "a directory has its place".to_owned());
+                }
+                _ => {
+                    return self.settle(
+                        entry.id,
+                        Fate::Failed,
+                        "a device, fifo or socket has its place".to_owned(),
+                    );
+                }
+            }
+            if let Some((fate, note)) = self.left_alone(&entry, size, there) {
+                return self.settle(entry.id, fate, note);
+            }
+        }
+        if self.spec.dry_run {
+            return self.settle(entry.id, Fate::Planned, String::new());
+        }
+        let there = there.filter(|there| stat::file_type(there) == FileType::RegularFile);
+        let mut found = None;
+        let mut whole = false;
+        if let Some(there) = &there
+            && stat::size(there) == size
+            && size > 0
+            && (self.spec.compare == Compare::Hash || stat::same_time(stat::stamp(there), entry.stamp))
+            && let Some(hash) = self.hash(&path, size)
+        {
+            (want.have, want.hash, whole) = (size, hash, true);
+        } else if size > EVERY {
+            match self.unfinished(&path, size, entry.stamp) {
+                Ok(Found::Nothing) => {}
+                Ok(Found::Stale) => {
+                    let why = "it has changed since a copy of it was begun and interrupted; remove what that left \
+                               with `postern cp --clean DESTINATION` to copy it anew";
+                    return self.settle(entry.id, Fate::Failed, why.to_owned());
+                }
+                Ok(Found::Partial(partial)) => {
+                    (want.have, want.partial) = (partial.good, true);
+                    want.hash = partial.hasher.finalize().into();
+                    found = Some(partial);
+                }
+                Err(error) => return self.settle(entry.id, Fate::Failed, unfinished_trouble(error)),
+            }
+        }
+        if self.spec.delta && found.is_none() && size >= DELTA_FROM && there.is_some() {
+            want.chunks = self.chunks(&path, size)?;
+        }
+        self.out.put(|buffer| FromDestination::Want(want).encode(buffer))?;
+        self.busy.insert(path.clone());
+        self.wanted.push_back(Wanted { entry, path, have: want.have, whole, partial: found });
+        Ok(())
+    }
+
+    /// What has the place now, if anything.
+    pub(super) fn look(&mut self, path: &[u8]) -> Result<Option<Stat>, Errno> {
+        let Some(placed) = &mut self.placed else { return Ok(None) };
+        let found = placed
+            .root
+            .parent(path)
+            .and_then(|(directory, last)| rustix::fs::statat(directory, last, AtFlags::SYMLINK_NOFOLLOW));
+        match found {
+            Ok(found) => Ok(Some(found)),
+            // In a dry run the directory may only be planned.
+            Err(Errno::NOENT) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether a file is left as it is, without a look at its content.
+    fn left_alone(&self, entry: &Entry, size: u64, there: &Stat) -> Option<(Fate, String)> {
+        if stat::file_type(there) != FileType::RegularFile {
+            return None;
+        }
+        let own = stat::stamp(there);
+        let equal = stat::size(there) == size && stat::same_time(own, entry.stamp);
+        if equal && (entry.settled || size == 0) {
+            return Some((Fate::Same, String::new()));
+        }
+        if equal && self.spec.compare == Compare::Times {
+            return Some((Fate::Unchanged, String::new()));
+        }
+        let newer = (own.seconds, own.nanos) > (entry.stamp.seconds, entry.stamp.nanos);
+        (self.spec.update && newer).then(|| (Fate::Skipped, "it is newer here".to_owned()))
+    }
+
+    fn read(&mut self, path: &[u8]) -> Option<File> {
+        let placed = self.placed.as_mut()?;
+        placed.root.open(path, OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty()).ok().map(File::from)
+    }
+
+    fn hash(&mut self, path: &[u8], size: u64) -> Option<[u8; 32]> {
+        let mut hasher = blake3::Hasher::new();
+        hash_up_to(&self.read(path)?, size, &mut hasher).ok()?;
+        Some(hasher.finalize().into())
+    }
+
+    fn unfinished(&mut self, path: &[u8], size: u64, stamp: Stamp) -> Result<Found, Errno> {
+        match &mut self.placed {
+            Some(placed) => partial::find(&mut placed.root, path, size, stamp),
+            None => Ok(Found::Nothing),
+        }
+    }
+
+    /// Tells the chunks of what has the place now.
+    fn chunks(&mut self, path: &[u8], size: u64) -> Result<bool, Trouble> {
+        use std::io::Read as _;
+        let Some(mut file) = self.read(path) else { return Ok(false) };
+        let cutter = Cutter::new(size);
+        let (mut buffer, mut start, mut end) = (vec![0; cutter.most() * 4], 0, 0);
+        let mut records = Vec::with_capacity(RECORDS);
+        let mut ended = false;
+        loop {
+            if end - start < cutter.most() && !ended {
+                buffer.copy_within(start..end, 0);
+                (start, end) = (0, end - start);
+                while end < buffer.len() && !ended {
+                    match file.read(&mut buffer[end..]) {
+                        Ok(0) => ended = true,
+                        Ok(got) => end += got,
+                        Err(_) => return Ok(false),
+                    }
+                }
+            }
+            if start == end {
+                break;
+            }
+            let length = cutter.cut(&buffer[start..end]);
+            records.extend(u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes());
+            records.extend(chunk_name(&buffer[start..start + length]));
+            start += length;
+            if records.len() >= RECORDS {
+                self.out.put(|buffer| FromDestination::Chunks(&records).encode(buffer))?;
+                records.clear();
+            }
+        }
+        self.out.put(|buffer| FromDestination::Chunks(&records).encode(buffer))?;
+        Ok(true)
+    }
+
+    /// Content of what was asked for first begins to come.
+    pub(super) fn begin(&mut self, id: u32, offset: u64) -> Result<(), Trouble> {
+        if self.writing.is_some() {
+            return Err(LinkError::Protocol("a file in the middle of another").into());
+        }
+        let wanted = self.wanted.pop_front().filter(|wanted| wanted.entry.id == id);
+        let Some(Wanted { entry, path, have, whole, partial }) = wanted else {
+            return Err(LinkError::Protocol("content that was not asked for next").into());
+        };
+        let Kind::File(size) = entry.kind else { return Ok(()) };
+        if offset != 0 && offset != have {
+            return Err(LinkError::Protocol("content from the wrong place").into());
+        }
+        let mut done = None;
+        let into = match partial {
+            _ if offset > 0 && whole => {
+                done = Some((offset, blake3::Hasher::new()));
+                Into::Same
+            }
+            Some(partial) if offset > 0 => {
+                let cut = rustix::fs::ftruncate(&partial.file, partial.good)
+                    .and_then(|()| rustix::fs::ftruncate(&partial.file, size + NOTE as u64));
+                done = Some((partial.good, partial.hasher));
+                match cut {
+                    Ok(()) => Into::Beside(Open::new(partial.file, None)),
+                    Err(error) => Into::Failed { why: explain("taking it up", error), kept: true },
+                }
+            }
+            _ => self.open(&path, size),
+        };
+        self.writing = Some(Writing::new(entry, path, size, into, done));
+        Ok(())
+    }
+
+    fn open(&mut self, path: &[u8], size: u64) -> Into {
+        let failed = |why| Into::Failed { why, kept: true };
+        let old = if self.spec.delta { self.read(path) } else { None };
+        let Some(placed) = &mut self.placed else { return failed("it has no place".to_owned()) };
+        let begun = partial::begin(&mut placed.root, path).and_then(|file| {
+            let length = if size > EVERY { size + NOTE as u64 } else { size };
+            rustix::fs::ftruncate(&file, length).map(|()| file)
+        });
+        match begun {
+            Ok(file) => Into::Beside(Open::new(file, old)),
+            Err(Errno::ACCESS | Errno::PERM | Errno::ROFS | Errno::BUSY) if self.spec.inplace => {
+                let flags = OFlags::WRONLY | OFlags::TRUNC | OFlags::NONBLOCK;
+                match placed.root.open(path, flags, Mode::empty()) {
+                    Ok(file) => Into::Itself(Open::new(File::from(file), None)),
+                    Err(error) => failed(explain("opening it", error)),
+                }
+            }
+            Err(error @ (Errno::TXTBSY | Errno::EXIST)) => failed(unfinished_trouble(error)),
+            Err(error) => failed(explain("creating a file beside it", error)),
+        }
+    }
+
+    /// The source has sent all of a file.
+    pub(super) fn end(&mut self, id: u32, hash: [u8; 32]) -> Result<(), Trouble> {
+        let writing = self.writing.take().filter(|writing| writing.entry.id == id);
+        let Some(writing) = writing else { return Err(LinkError::Protocol("the end of no file").into()) };
+        let whole = writing.whole();
+        let Writing { entry, path, into, .. } = writing;
+        let (note, fate) = match into {
+            Into::Failed { why, kept } => {
+                if !kept {
+                    self.forget(&path);
+                }
+                (why, Fate::Failed)
+            }
+            // The source compared the hashes.
+            Into::Same if whole.is_some() => {
+                let note = self.touch(&path, &entry);
+                self.busy.remove(&path);
+                return self.answer(Settled { id, fate: Fate::Same, hash, note });
+            }
+            Into::Beside(open) | Into::Itself(open) if whole != Some(hash) => {
+                drop(open);
+                self.forget(&path);
+                ("what arrived is not what was sent: its hash differs".to_owned(), Fate::Failed)
+            }
+            Into::Same => ("it is shorter here than it was".to_owned(), Fate::Failed),
+            Into::Beside(open) => return self.ready(&entry, path, open, hash),
+            Into::Itself(open) => match open.file.sync_all() {
+                Ok(()) => {
+                    self.busy.remove(&path);
+                    return self.answer(Settled { id, fate: Fate::Written, hash, note: String::new() });
+                }
+                Err(error) => (format!("writing it: {error}"), Fate::Failed),
+            },
+        };
+        self.busy.remove(&path);
+        self.settle(id, fate, note)
+    }
+
+    /// Sets the time of a file whose content was there already.
+    fn touch(&mut self, path: &[u8], entry: &Entry) -> String {
+        let times = stat::times(entry.stamp);
+        let Some(placed) = &mut self.placed else { return String::new() };
+        let set = placed.root.parent(path).and_then(|(directory, last)| {
+            rustix::fs::utimensat(directory, last, &times, AtFlags::SYMLINK_NOFOLLOW)
+        });
+        set.err().map(|error| format!("its time could not be set: {error}")).unwrap_or_default()
+    }
+
+    /// Content is complete and verified: everything but its name is given to it.
+    fn ready(&mut self, entry: &Entry, path: Vec<u8>, open: Open, hash: [u8; 32]) -> Result<(), Trouble> {
+        let Open { file, .. } = open;
+        let Kind::File(size) = entry.kind else { return Ok(()) };
+        let old = self.look(&path).ok().flatten().filter(|old| stat::file_type(old) == FileType::RegularFile);
+        let note = super::commit::dress(self.spec, entry, old.as_ref(), &file);
+        let cut = rustix::fs::ftruncate(&file, size)
+            .and_then(|()| rustix::fs::futimens(&file, &stat::times(entry.stamp)))
+            .and_then(|()| if size > EVERY { rustix::fs::fsync(&file) } else { Ok(()) });
+        if let Err(error) = cut {
+            self.busy.remove(&path);
+            return self.settle(entry.id, Fate::Failed, explain("finishing it", error));
+        }
+        let settled = Settled { id: entry.id, fate: Fate::Written, hash, note };
+        self.batch.push(Ready { path, settled, synced: size > EVERY }, size);
+        if self.batch.is_full() { Ok(self.commit()?) } else { Ok(()) }
+    }
+
+    /// The source cannot send a file, or no more of it.
+    pub(super) fn fault(&mut self, id: u32, message: String) -> Result<(), Trouble> {
+        let path = match self.writing.take() {
+            Some(writing) if writing.entry.id == id => {
+                let path = writing.path.clone();
+                drop(writing);
+                self.forget(&path);
+                path
+            }
+            Some(_) => return Err(LinkError::Protocol("a fault of another file").into()),
+            None => match self.wanted.pop_front() {
+                Some(wanted) if wanted.entry.id == id => wanted.path,
+                _ => return Err(LinkError::Protocol("a fault of no file").into()),
+            },
+        };
+        self.busy.remove(&path);
+        self.settle(id, Fate::Failed, message)
+    }
+
+    /// Removes an unfinished file that is of no use.
+    fn forget(&mut self, path: &[u8]) {
+        if let Some(placed) = &mut self.placed
+            && let Ok((directory, last)) = placed.root.parent(path)
+        {
+            let _ = rustix::fs::unlinkat(directory, name::partial(last).as_slice(), AtFlags::empty()); // it may not exist
+        }
+    }
+}
+
+fn unfinished_trouble(error: Errno) -> String {
+    match error {
+        Errno::TXTBSY => "another copy is writing it at this moment".to_owned(),
+        Errno::EXIST => "what has the name of its unfinished file is not ours; remove it".to_owned(),
+        other => explain("opening its unfinished file", other),
+    }
+}

@@ -1,0 +1,217 @@
+//! What is done once all files are in place: links, so that nothing is ever written through one, special files, and the
+//! times of directories, which every entry made in them changes.
+
+use super::Destination;
+use super::commit::{mode, owner};
+use super::place::Placed;
+use super::trouble::{Trouble, explain};
+use crate::beneath::Root;
+use crate::{inside, name, stat};
+use postern_wire::copy::{Entry, Fate, Kind, ReceiveSpec, Settled, Stamp};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use rustix::io::Errno;
+
+#[derive(Debug, Default)]
+pub(super) struct Later {
+    entries: Vec<(Box<Entry>, Vec<u8>)>,
+    directories: Vec<Made>,
+}
+
+/// A directory to be given its time, and its mode where it is new.
+#[derive(Debug)]
+struct Made {
+    path: Vec<u8>,
+    mode: Option<u32>,
+    stamp: Stamp,
+}
+
+impl Destination<'_> {
+    /// A directory: made at once, as files go into it.
+    pub(super) fn directory(&mut self, entry: &Entry, path: Vec<u8>) -> Result<(), Trouble> {
+        let there = match self.look(&path) {
+            _ if path.is_empty() => Ok(true),
+            Ok(Some(there)) if stat::file_type(&there) == FileType::Directory => Ok(true),
+            Ok(Some(_)) => Err("what has its place is no directory".to_owned()),
+            Ok(None) => Ok(false),
+            Err(error) => Err(explain("looking at its place", error)),
+        };
+        let there = match there {
+            Ok(there) => there,
+            Err(why) => return self.settle(entry.id, Fate::Failed, why),
+        };
+        if self.spec.dry_run {
+            let fate = if there { Fate::Made } else { Fate::Planned };
+            return self.settle(entry.id, fate, String::new());
+        }
+        let bits = mode(self.spec, entry.stamp.mode);
+        let Some(placed) = &mut self.placed else { return Ok(()) };
+        if !there {
+            // We have to be able to write into it meanwhile.
+            let open = stat::permissions((bits & 0o777) | 0o700);
+            let made =
+                placed.root.parent(&path).and_then(|(parent, last)| rustix::fs::mkdirat(parent, last, open));
+            if let Err(error) = made {
+                return self.settle(entry.id, Fate::Failed, explain("making the directory", error));
+            }
+        }
+        let mut note = String::new();
+        if !there || self.spec.preserve {
+            let owned = placed
+                .root
+                .parent(&path)
+                .and_then(|(parent, last)| stat::own(parent, last, owner(self.spec, entry, None)));
+            if let Err(error) = owned {
+                note = format!("its owner could not be set: {error}");
+            }
+        }
+        if !entry.xattrs.is_empty()
+            && let Ok(opened) = placed.root.open(&path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())
+            && let Err(error) = stat::set_xattrs(opened, &entry.xattrs)
+        {
+            note = format!("its extended attributes could not be set: {error}");
+        }
+        let mode = (!there || self.spec.preserve).then_some(bits);
+        self.later.directories.push(Made { path, mode, stamp: entry.stamp });
+        self.settle(entry.id, Fate::Made, note)
+    }
+
+    /// A link or special file: checked now, made at the end.
+    pub(super) fn postpone(&mut self, entry: Box<Entry>, path: Vec<u8>) -> Result<(), Trouble> {
+        let refused = match &entry.kind {
+            Kind::Symlink(target) if !self.spec.unsafe_links && !inside::stays(&path, target) => {
+                Some(format!(
+                    "a symlink to {}, which is outside of what is copied; --unsafe-links makes it all the same",
+                    name::show(target)
+                ))
+            }
+            Kind::HardLink(to) if to.is_empty() || name::check(to, self.spec.limits.depth).is_err() => {
+                Some("a hard link out of what is copied".to_owned())
+            }
+            Kind::Fifo | Kind::Device { .. } if !self.spec.specials => {
+                Some("a device or fifo; --specials makes it all the same".to_owned())
+            }
+            _ => None,
+        };
+        if let Some(why) = refused {
+            return self.settle(entry.id, Fate::Refused, why);
+        }
+        if self.spec.dry_run {
+            return self.settle(entry.id, Fate::Planned, String::new());
+        }
+        self.later.entries.push((entry, path));
+        Ok(())
+    }
+}
+
+impl Later {
+    /// Makes what was left for the end, and says what became of it.
+    pub(super) fn apply(&mut self, spec: &ReceiveSpec, placed: &mut Placed) -> Vec<Settled> {
+        let Self { entries, directories } = std::mem::take(self);
+        let mut settled = Vec::with_capacity(entries.len());
+        for (entry, path) in entries {
+            let made = match &entry.kind {
+                Kind::Symlink(target) => symlink(&mut placed.root, &path, target),
+                Kind::HardLink(to) => {
+                    let to = placed.path(to);
+                    hard_link(&mut placed.root, &path, &to)
+                }
+                Kind::Fifo | Kind::Device { .. } => special(spec, &mut placed.root, &path, &entry),
+                Kind::File(_) | Kind::Directory => Ok(()),
+            };
+            let note = match &made {
+                Ok(()) => finish(spec, &mut placed.root, &path, &entry),
+                Err(error) => explain("making it", *error),
+            };
+            let fate = if made.is_ok() { Fate::Made } else { Fate::Failed };
+            settled.push(Settled { id: entry.id, fate, hash: [0; 32], note });
+        }
+        for Made { path, mode, stamp } in directories.into_iter().rev() {
+            let opened = placed.root.open(&path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty());
+            if let Ok(opened) = opened {
+                let _ = rustix::fs::futimens(&opened, &stat::times(stamp)); // a directory of someone else's keeps its own
+                if let Some(mode) = mode {
+                    let _ = stat::permit(&opened, mode);
+                }
+            }
+        }
+        settled
+    }
+}
+
+/// Owner and time of what is no file and no directory.
+fn finish(spec: &ReceiveSpec, root: &mut Root, path: &[u8], entry: &Entry) -> String {
+    if matches!(entry.kind, Kind::HardLink(_)) {
+        return String::new(); // they are those of the file
+    }
+    let Ok((parent, last)) = root.parent(path) else { return String::new() };
+    let owned = stat::own(parent, last, owner(spec, entry, None));
+    let timed = rustix::fs::utimensat(parent, last, &stat::times(entry.stamp), AtFlags::SYMLINK_NOFOLLOW);
+    match (owned, timed) {
+        (Err(error), _) => format!("its owner could not be set: {error}"),
+        (_, Err(error)) => format!("its time could not be set: {error}"),
+        (Ok(()), Ok(())) => String::new(),
+    }
+}
+
+/// Makes something under the name of an unfinished file first, and then puts it in its place whole.
+fn replace(
+    root: &mut Root,
+    path: &[u8],
+    make: impl FnOnce(rustix::fd::BorrowedFd<'_>, &[u8]) -> Result<(), Errno>,
+) -> Result<(), Errno> {
+    let (parent, last) = root.parent(path)?;
+    let unfinished = name::partial(last);
+    let _ = rustix::fs::unlinkat(parent, unfinished.as_slice(), AtFlags::empty()); // left by one that was cut off
+    make(parent, &unfinished)?;
+    let named = rustix::fs::renameat(parent, unfinished.as_slice(), parent, last);
+    // Two names of one file: rename(2) then does nothing, and leaves both.
+    let _ = rustix::fs::unlinkat(parent, unfinished.as_slice(), AtFlags::empty());
+    named
+}
+
+fn symlink(root: &mut Root, path: &[u8], target: &[u8]) -> Result<(), Errno> {
+    let (parent, last) = root.parent(path)?;
+    if let Ok(there) = rustix::fs::readlinkat(parent, last, Vec::new())
+        && there.as_bytes() == target
+    {
+        return Ok(());
+    }
+    replace(root, path, |parent, unfinished| rustix::fs::symlinkat(target, parent, unfinished))
+}
+
+fn hard_link(root: &mut Root, path: &[u8], to: &[u8]) -> Result<(), Errno> {
+    // Its directory may not be the one that is open for the link.
+    let target = root.open(name::split(to).0, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())?;
+    let name_there = name::split(to).1;
+    let there = rustix::fs::statat(&target, name_there, AtFlags::SYMLINK_NOFOLLOW)?;
+    if stat::file_type(&there) != FileType::RegularFile {
+        return Err(Errno::INVAL);
+    }
+    replace(root, path, |parent, unfinished| {
+        rustix::fs::linkat(&target, name_there, parent, unfinished, AtFlags::empty())
+    })
+}
+
+fn special(spec: &ReceiveSpec, root: &mut Root, path: &[u8], entry: &Entry) -> Result<(), Errno> {
+    let (kind, device) = match entry.kind {
+        Kind::Device { block: true, major, minor } => {
+            (FileType::BlockDevice, rustix::fs::makedev(major, minor))
+        }
+        Kind::Device { block: false, major, minor } => {
+            (FileType::CharacterDevice, rustix::fs::makedev(major, minor))
+        }
+        _ => (FileType::Fifo, 0),
+    };
+    let bits = stat::permissions(mode(spec, entry.stamp.mode));
+    replace(root, path, |parent, unfinished| {
+        #[cfg(not(target_vendor = "apple"))]
+        {
+            rustix::fs::mknodat(parent, unfinished, kind, bits, device)
+        }
+        #[cfg(target_vendor = "apple")]
+        {
+            let _ = (parent, unfinished, kind, bits, device);
+            Err(Errno::NOTSUP)
+        }
+    })
+}

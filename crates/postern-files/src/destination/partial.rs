@@ -1,0 +1,150 @@
+//! Unfinished files: under a name of their own beside their place, with a note at their end of how far they are.
+//!
+//! The note lies behind the last byte of the content to come, so that it costs no second file, and goes when the file is
+//! cut to its length. It is written after the content before it has reached the disk.
+
+use super::writing::hash_up_to;
+use crate::beneath::Root;
+use crate::{name, stat};
+use postern_wire::copy::Stamp;
+use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
+
+/// Content between two notes, and the least that gets one at all.
+pub(super) const EVERY: u64 = 8 * 1024 * 1024;
+
+const MAGIC: [u8; 8] = *b"PSTNPT01";
+
+/// Bytes of a note.
+pub(super) const NOTE: usize = 8 + 8 + 8 + 4 + 8 + 12;
+
+/// An unfinished file that can be taken up.
+#[derive(Debug)]
+pub(super) struct Partial {
+    pub(super) file: File,
+    /// Bytes from its beginning that are good.
+    pub(super) good: u64,
+    /// What their hash has seen.
+    pub(super) hasher: blake3::Hasher,
+}
+
+/// What an unfinished file was begun from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Note {
+    pub(super) size: u64,
+    pub(super) seconds: i64,
+    pub(super) nanos: u32,
+    pub(super) good: u64,
+}
+
+impl Note {
+    pub(super) fn new(size: u64, stamp: Stamp, good: u64) -> Self {
+        Self { size, seconds: stamp.seconds, nanos: stamp.nanos, good }
+    }
+
+    pub(super) fn encode(self) -> [u8; NOTE] {
+        let Self { size, seconds, nanos, good } = self;
+        let mut note = [0; NOTE];
+        note[..8].copy_from_slice(&MAGIC);
+        note[8..16].copy_from_slice(&size.to_be_bytes());
+        note[16..24].copy_from_slice(&seconds.to_be_bytes());
+        note[24..28].copy_from_slice(&nanos.to_be_bytes());
+        note[28..36].copy_from_slice(&good.to_be_bytes());
+        let sum = blake3::hash(&note[..36]);
+        note[36..].copy_from_slice(&sum.as_bytes()[..12]);
+        note
+    }
+
+    fn decode(note: &[u8; NOTE]) -> Option<Self> {
+        let long = |at: usize| {
+            let mut bytes = [0; 8];
+            bytes.copy_from_slice(&note[at..at + 8]);
+            bytes
+        };
+        let sum = blake3::hash(&note[..36]);
+        if note[..8] != MAGIC || note[36..] != sum.as_bytes()[..12] {
+            return None;
+        }
+        let nanos = u32::from_be_bytes([note[24], note[25], note[26], note[27]]);
+        let (size, good) = (u64::from_be_bytes(long(8)), u64::from_be_bytes(long(28)));
+        (good <= size).then_some(Self { size, seconds: i64::from_be_bytes(long(16)), nanos, good })
+    }
+}
+
+/// What is found under the name of an unfinished file.
+pub(super) enum Found {
+    /// Nothing that helps.
+    Nothing,
+    /// It was begun from the same source.
+    Partial(Box<Partial>),
+    /// It was begun from a source that was another then.
+    Stale,
+}
+
+/// Opens for writing what may only be a file of ours: no link of another name, and nobody else's.
+fn open(root: &mut Root, path: &[u8], more: OFlags) -> Result<File, Errno> {
+    let (directory, last) = name::split(path);
+    let path = name::join(directory, &name::partial(last));
+    let file = root.open(&path, OFlags::RDWR | OFlags::NONBLOCK | more, Mode::from_raw_mode(0o600))?;
+    let found = rustix::fs::fstat(&file)?;
+    let regular = stat::file_type(&found) == rustix::fs::FileType::RegularFile;
+    if !regular || found.st_nlink > 1 || found.st_uid != rustix::process::geteuid().as_raw() {
+        return Err(Errno::EXIST);
+    }
+    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) | Err(Errno::NOSYS | Errno::NOTSUP | Errno::NOLCK) => Ok(File::from(file)),
+        Err(Errno::WOULDBLOCK) => Err(Errno::TXTBSY),
+        Err(error) => Err(error),
+    }
+}
+
+/// Makes an empty unfinished file, or empties the one that is there.
+pub(super) fn begin(root: &mut Root, path: &[u8]) -> Result<File, Errno> {
+    let file = open(root, path, OFlags::CREATE)?;
+    rustix::fs::ftruncate(&file, 0)?;
+    Ok(file)
+}
+
+/// Looks for an unfinished file of this size and time.
+pub(super) fn find(root: &mut Root, path: &[u8], size: u64, stamp: Stamp) -> Result<Found, Errno> {
+    let file = match open(root, path, OFlags::empty()) {
+        Ok(file) => file,
+        Err(Errno::NOENT) => return Ok(Found::Nothing),
+        Err(error) => return Err(error),
+    };
+    let length = stat::size(&rustix::fs::fstat(&file)?);
+    let mut note = [0; NOTE];
+    let at = length.checked_sub(NOTE as u64);
+    let read = at.is_some_and(|at| file.read_exact_at(&mut note, at).is_ok());
+    let Some(note) = Note::decode(&note).filter(|note| read && Some(note.size) == at && note.good > 0) else {
+        return Ok(Found::Nothing);
+    };
+    if note != Note::new(size, stamp, note.good) {
+        return Ok(Found::Stale);
+    }
+    let mut hasher = blake3::Hasher::new();
+    if hash_up_to(&file, note.good, &mut hasher).is_err() {
+        return Ok(Found::Nothing);
+    }
+    Ok(Found::Partial(Box::new(Partial { file, good: note.good, hasher })))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_note_is_whole_or_none() {
+        let note = Note { size: 10, seconds: -1, nanos: 5, good: 7 };
+        let bytes = note.encode();
+        assert_eq!(Note::decode(&bytes), Some(note));
+        for at in 0..NOTE {
+            let mut wrong = bytes;
+            wrong[at] ^= 1;
+            assert_eq!(Note::decode(&wrong), None);
+        }
+        assert_eq!(Note::decode(&Note { good: 11, ..note }.encode()), None);
+    }
+}

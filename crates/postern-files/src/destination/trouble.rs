@@ -1,0 +1,88 @@
+//! What ends a copy, and what a refusal of the system means to people.
+
+use crate::link::LinkError;
+use rustix::io::Errno;
+use std::fmt::Write as _;
+
+/// What ends the whole copy, as opposed to one entry of it.
+#[derive(Debug)]
+pub(super) enum Trouble {
+    /// The other end.
+    Link(LinkError),
+    /// This one; for people.
+    Fatal(String),
+}
+
+impl From<LinkError> for Trouble {
+    fn from(error: LinkError) -> Self {
+        Self::Link(error)
+    }
+}
+
+/// A refusal of the system in words: the cause, and what helps.
+pub(super) fn explain(attempt: &str, error: Errno) -> String {
+    let mut text = format!("{attempt}: {error}");
+    match error {
+        Errno::ACCESS | Errno::PERM | Errno::ROFS => {
+            let user = rustix::process::geteuid().as_raw();
+            let group = rustix::process::getegid().as_raw();
+            let _ = write!(text, " as uid {user}, gid {group}"); // a String takes everything
+            let writable = writable();
+            if !writable.is_empty() {
+                let _ = write!(text, "; writable here: {}", writable.join(", "));
+            }
+        }
+        Errno::BUSY => {
+            text.push_str("; it is a mount of its own and cannot be replaced, only written into: --inplace");
+        }
+        Errno::LOOP | Errno::NOTDIR => text.push_str("; a directory on its way is a symlink or a file"),
+        _ => {}
+    }
+    text
+}
+
+/// Directories that this process may write to: where people put things, and what is mounted.
+fn writable() -> Vec<String> {
+    let mut places: Vec<String> = ["/tmp", "/var/tmp", "/dev/shm", "/data", "/run"].map(str::to_owned).into();
+    places.extend(std::env::var("HOME").ok());
+    if let Ok(mounts) = std::fs::read_to_string("/proc/self/mounts") {
+        let mounted = mounts.lines().filter_map(|line| {
+            let mut fields = line.split(' ');
+            let (place, kind) = (fields.nth(1)?, fields.next()?);
+            let real =
+                !matches!(kind, "proc" | "sysfs" | "cgroup" | "cgroup2" | "devpts" | "mqueue" | "devtmpfs");
+            (real && !place.starts_with("/proc") && !place.starts_with("/sys") && !place.contains('\\'))
+                .then(|| place.to_owned())
+        });
+        places.extend(mounted);
+    }
+    let serves = |place: &String| {
+        std::path::Path::new(place).is_dir()
+            && rustix::fs::access(place.as_str(), rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK)
+                .is_ok()
+    };
+    let mut found: Vec<String> = Vec::new();
+    for place in places.into_iter().filter(serves) {
+        if !found.contains(&place) && found.len() < 8 {
+            found.push(place);
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_names_the_user_and_where_to_write_instead() {
+        let text = explain("creating /x", Errno::ACCESS);
+        let user = rustix::process::geteuid().as_raw();
+        assert!(
+            text.starts_with("creating /x: Permission denied") && text.contains(&format!("as uid {user}")),
+            "{text}"
+        );
+        assert!(text.contains("; writable here: /tmp"), "{text}");
+        assert!(explain("replacing /etc/hosts", Errno::BUSY).ends_with("--inplace"));
+    }
+}

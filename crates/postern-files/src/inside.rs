@@ -1,0 +1,54 @@
+//! Whether a symlink stays inside the tree that it is part of.
+
+/// Whether a symlink at `path` (checked by [`crate::name::check`]) with this target leads to something inside the root,
+/// whatever other symlinks of the same kind lie in it.
+///
+/// `..` is taken only at the target's beginning, where it climbs real directories: after a name that may itself be a
+/// symlink, `..` leads to wherever that one's target lies.
+pub(crate) fn stays(path: &[u8], target: &[u8]) -> bool {
+    if target.is_empty() || target.starts_with(b"/") || target.contains(&0) {
+        return false;
+    }
+    let mut climbed = 0;
+    let mut descending = false;
+    for component in target.split(|&byte| byte == b'/') {
+        match component {
+            b"" | b"." => {}
+            b".." if descending => return false,
+            b".." => climbed += 1,
+            _ => descending = true,
+        }
+    }
+    climbed < path.split(|&byte| byte == b'/').count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::stays;
+
+    #[test]
+    fn a_link_stays_inside_or_is_not_made() {
+        for (path, target) in [
+            (&b"a"[..], &b"b"[..]),
+            (b"a", b"./b/c"),
+            (b"d/a", b"../b"),
+            (b"d/e/a", b"../../b"),
+            (b"d/a", b".."),
+            (b"data", b"..data/x"),
+            (b"a", b"b/."),
+        ] {
+            assert!(stays(path, target));
+        }
+        for (path, target) in [
+            (&b"a"[..], &b"/etc/passwd"[..]),
+            (b"a", b"../b"),
+            (b"d/a", b"../../b"),
+            (b"a", b""),
+            // d may be a symlink to the root itself.
+            (b"x/a", b"d/../../b"),
+            (b"x/y/a", b"d/../b"),
+        ] {
+            assert!(!stays(path, target));
+        }
+    }
+}

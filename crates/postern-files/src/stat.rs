@@ -1,0 +1,102 @@
+//! What a file system says about an entry, and saying it again.
+
+use postern_wire::copy::{Kind, Owner, Stamp};
+use rustix::fd::{AsFd, BorrowedFd};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, Stat, Timespec, Timestamps, Uid};
+use rustix::io::Errno;
+
+/// Mode, owner and time.
+pub(crate) fn stamp(stat: &Stat) -> Stamp {
+    Stamp {
+        mode: Mode::from_raw_mode(stat.st_mode).bits() & 0o7777,
+        user: stat.st_uid,
+        group: stat.st_gid,
+        seconds: stat.st_mtime,
+        nanos: u32::try_from(stat.st_mtime_nsec).unwrap_or(0),
+    }
+}
+
+/// The file's type.
+pub(crate) fn file_type(stat: &Stat) -> FileType {
+    FileType::from_raw_mode(stat.st_mode)
+}
+
+/// Size in bytes.
+pub(crate) fn size(stat: &Stat) -> u64 {
+    u64::try_from(stat.st_size).unwrap_or(0)
+}
+
+/// A special file as an entry has it; nothing for what cannot be copied, such as a socket.
+pub(crate) fn special(stat: &Stat) -> Option<Kind> {
+    let device = |block| Kind::Device {
+        block,
+        major: rustix::fs::major(stat.st_rdev),
+        minor: rustix::fs::minor(stat.st_rdev),
+    };
+    match file_type(stat) {
+        FileType::Fifo => Some(Kind::Fifo),
+        FileType::BlockDevice => Some(device(true)),
+        FileType::CharacterDevice => Some(device(false)),
+        _ => None,
+    }
+}
+
+/// Whether both were changed at the same moment. File systems that keep whole seconds are believed.
+pub(crate) fn same_time(one: Stamp, other: Stamp) -> bool {
+    one.seconds == other.seconds && (one.nanos == other.nanos || one.nanos == 0 || other.nanos == 0)
+}
+
+/// The time of an entry, for the calls that set it; the time of access is left.
+pub(crate) fn times(stamp: Stamp) -> Timestamps {
+    let omit = Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_OMIT };
+    let changed = Timespec { tv_sec: stamp.seconds, tv_nsec: stamp.nanos.into() };
+    Timestamps { last_access: omit, last_modification: changed }
+}
+
+/// Gives what `name` is, itself, an owner.
+pub(crate) fn own(directory: BorrowedFd<'_>, name: &[u8], owner: Owner) -> Result<(), Errno> {
+    let Owner { user, group } = owner;
+    if user.is_none() && group.is_none() {
+        return Ok(());
+    }
+    let (user, group) = (user.map(Uid::from_raw), group.map(Gid::from_raw));
+    rustix::fs::chownat(directory, name, user, group, AtFlags::SYMLINK_NOFOLLOW)
+}
+
+/// Permission bits for the calls that take them.
+pub(crate) fn permissions(mode: u32) -> Mode {
+    Mode::from_raw_mode(mode & 0o7777)
+}
+
+/// Sets permission bits of something open.
+pub(crate) fn permit(file: impl AsFd, mode: u32) -> Result<(), Errno> {
+    rustix::fs::fchmod(file, permissions(mode))
+}
+
+/// Most bytes of names and values of one entry's extended attributes.
+const XATTRS: usize = 64 * 1024;
+
+/// Extended attributes in the `user` namespace; none where the file system has none.
+pub(crate) fn xattrs(file: impl AsFd) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let mut names = vec![0; 4096];
+    let Ok(length) = rustix::fs::flistxattr(&file, names.as_mut_slice()) else { return Vec::new() };
+    let mut found = Vec::new();
+    let mut room = XATTRS;
+    for name in names[..length].split(|&byte| byte == 0).filter(|name| name.starts_with(b"user.")) {
+        let mut value = vec![0; room];
+        if let Ok(length) = rustix::fs::fgetxattr(&file, name, value.as_mut_slice()) {
+            value.truncate(length);
+            room = room.saturating_sub(length + name.len());
+            found.push((name.to_vec(), value));
+        }
+    }
+    found
+}
+
+/// Sets extended attributes, where that is allowed. Those of other namespaces than `user` are nobody's to send.
+pub(crate) fn set_xattrs(file: impl AsFd, xattrs: &[(Vec<u8>, Vec<u8>)]) -> Result<(), Errno> {
+    let ours = xattrs.iter().filter(|(name, _)| name.starts_with(b"user.") && !name.contains(&0));
+    ours.into_iter().try_for_each(|(name, value)| {
+        rustix::fs::fsetxattr(&file, name.as_slice(), value, rustix::fs::XattrFlags::empty())
+    })
+}

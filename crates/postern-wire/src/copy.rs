@@ -1,0 +1,18 @@
+//! The frames of a copy: between the end that has the files (the source), the end that gets them (the destination),
+//! and the client between the two, which passes them on.
+//!
+//! A destination answers every [`Entry`] with exactly one [`Settled`], at once or after it asked for the content by
+//! [`Want`]. A source therefore never has more than [`WINDOW`] entries unanswered, whatever the size of the tree, and
+//! both ends hold bounded memory.
+
+mod frames;
+mod spec;
+
+pub use frames::{Entry, Fate, FromDestination, FromSource, Kind, Settled, Stamp, Want};
+pub use spec::{Ask, Compare, Compression, Limits, Owner, ReceiveSpec, Rule, SendSpec};
+
+/// Entries that may be on their way without an answer.
+pub const WINDOW: usize = 2_048;
+
+/// Bytes of content in one frame, before compression.
+pub const BLOCK: usize = 128 * 1024;

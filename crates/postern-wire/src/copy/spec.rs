@@ -1,0 +1,373 @@
+//! What the client asks of an end of a copy.
+
+use crate::decode::put_frame;
+use crate::fields::{Fields, put_bytes};
+use crate::{VERSION, WireError};
+
+/// Kinds of the frames of this file.
+mod kind {
+    pub(super) const SEND: u8 = 128;
+    pub(super) const RECEIVE: u8 = 129;
+}
+
+/// One `--exclude` or `--include`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rule {
+    /// Whether what matches is in.
+    pub include: bool,
+    /// A pattern in gitignore's syntax.
+    pub pattern: Vec<u8>,
+}
+
+/// Whether content is compressed on its way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Compression {
+    /// Where it shrinks, at a level that the link and the content call for.
+    Auto,
+    /// Never.
+    Off,
+    /// Always, at this level of zstd.
+    Level(u8),
+}
+
+/// What no copy may go beyond: a hostile end could otherwise fill the other one's memory or disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Entries in all.
+    pub entries: u64,
+    /// Bytes of content in all, holes included.
+    pub bytes: u64,
+    /// Components of a path.
+    pub depth: u16,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { entries: 20_000_000, bytes: u64::MAX, depth: 256 }
+    }
+}
+
+/// What the end with the files is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SendSpec {
+    /// The directory that paths begin in, when it is not the root of the process that serves.
+    pub root: Option<Vec<u8>>,
+    /// Paths as typed, with wildcards where `glob` says so.
+    pub sources: Vec<Vec<u8>>,
+    /// Whether `*`, `?`, `[]` and `**` in the paths stand for others.
+    pub glob: bool,
+    /// Sends what a directory holds rather than the directory by its name.
+    pub contents: bool,
+    /// What is left out, by path below what is copied.
+    pub rules: Vec<Rule>,
+    /// Sends what a symlink leads to.
+    pub dereference: bool,
+    /// How content travels.
+    pub compression: Compression,
+    /// Where it stops.
+    pub limits: Limits,
+}
+
+/// When content that is already there is taken for the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Compare {
+    /// Same size and time, and then the same hash on both ends: nothing is sent, and it is verified.
+    Verify,
+    /// Same size and time.
+    Times,
+    /// Same hash, whatever the times.
+    Hash,
+}
+
+/// Who owns what is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Owner {
+    /// Numeric user.
+    pub user: Option<u32>,
+    /// Numeric group.
+    pub group: Option<u32>,
+}
+
+/// What the end that gets the files is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReceiveSpec {
+    /// As [`SendSpec::root`].
+    pub root: Option<Vec<u8>>,
+    /// The destination as typed.
+    pub target: Vec<u8>,
+    /// The destination is a directory, or becomes one; otherwise that is found out as `cp -r` does.
+    pub directory: bool,
+    /// Directories missing on the way to the destination are made.
+    pub parents: bool,
+    /// When nothing has to be sent.
+    pub compare: Compare,
+    /// Builds a changed file from blocks of the old one.
+    pub delta: bool,
+    /// Leaves files alone that are newer here.
+    pub update: bool,
+    /// Removes what the source has not.
+    pub delete: bool,
+    /// Says what would be done and does none of it.
+    pub dry_run: bool,
+    /// Writes into the file itself where it cannot be replaced.
+    pub inplace: bool,
+    /// A file that replaces another gets the source's mode and owner, not the old one's.
+    pub preserve: bool,
+    /// Owner of everything written.
+    pub owner: Owner,
+    /// Makes symlinks that lead out of the destination.
+    pub unsafe_links: bool,
+    /// Makes devices and fifos, and keeps setuid and setgid bits.
+    pub specials: bool,
+    /// What `delete` leaves alone.
+    pub rules: Vec<Rule>,
+    /// Where it stops.
+    pub limits: Limits,
+}
+
+/// The client's first frame.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ask {
+    /// Be the source.
+    Send(SendSpec),
+    /// Be the destination.
+    Receive(ReceiveSpec),
+}
+
+impl Ask {
+    /// Appends the frame to `out`.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Send(spec) => put_frame(out, kind::SEND, |out| put_send(out, spec)),
+            Self::Receive(spec) => put_frame(out, kind::RECEIVE, |out| put_receive(out, spec)),
+        }
+    }
+
+    /// The frame of this kind and payload.
+    pub fn decode(kind: u8, payload: &[u8]) -> Result<Self, WireError> {
+        match kind {
+            kind::SEND => get_send(Fields::new("send", payload)).map(Self::Send),
+            kind::RECEIVE => get_receive(Fields::new("receive", payload)).map(Self::Receive),
+            other => Err(WireError::UnknownKind(other)),
+        }
+    }
+}
+
+fn put_optional(out: &mut Vec<u8>, bytes: Option<&[u8]>) {
+    out.push(u8::from(bytes.is_some()));
+    put_bytes(out, bytes.unwrap_or_default());
+}
+
+fn put_rules(out: &mut Vec<u8>, rules: &[Rule]) {
+    put_count(out, rules.len());
+    for Rule { include, pattern } in rules {
+        out.push(u8::from(*include));
+        put_bytes(out, pattern);
+    }
+}
+
+fn put_count(out: &mut Vec<u8>, count: usize) {
+    out.extend_from_slice(&u32::try_from(count).unwrap_or(u32::MAX).to_be_bytes());
+}
+
+fn put_limits(out: &mut Vec<u8>, limits: Limits) {
+    let Limits { entries, bytes, depth } = limits;
+    out.extend_from_slice(&entries.to_be_bytes());
+    out.extend_from_slice(&bytes.to_be_bytes());
+    out.extend_from_slice(&depth.to_be_bytes());
+}
+
+fn put_send(out: &mut Vec<u8>, spec: &SendSpec) {
+    let SendSpec { root, sources, glob, contents, rules, dereference, compression, limits } = spec;
+    out.extend_from_slice(&VERSION.to_be_bytes());
+    put_optional(out, root.as_deref());
+    put_count(out, sources.len());
+    sources.iter().for_each(|source| put_bytes(out, source));
+    for flag in [glob, contents, dereference] {
+        out.push(u8::from(*flag));
+    }
+    put_rules(out, rules);
+    out.extend_from_slice(&match compression {
+        Compression::Auto => [0, 0],
+        Compression::Off => [1, 0],
+        Compression::Level(level) => [2, *level],
+    });
+    put_limits(out, *limits);
+}
+
+fn put_receive(out: &mut Vec<u8>, spec: &ReceiveSpec) {
+    let ReceiveSpec {
+        root,
+        target,
+        directory,
+        parents,
+        compare,
+        delta,
+        update,
+        delete,
+        dry_run,
+        inplace,
+        preserve,
+        owner: Owner { user, group },
+        unsafe_links,
+        specials,
+        rules,
+        limits,
+    } = spec;
+    out.extend_from_slice(&VERSION.to_be_bytes());
+    put_optional(out, root.as_deref());
+    put_bytes(out, target);
+    out.push(match compare {
+        Compare::Verify => 0,
+        Compare::Times => 1,
+        Compare::Hash => 2,
+    });
+    for flag in
+        [directory, parents, delta, update, delete, dry_run, inplace, preserve, unsafe_links, specials]
+    {
+        out.push(u8::from(*flag));
+    }
+    for id in [user, group] {
+        out.push(u8::from(id.is_some()));
+        out.extend_from_slice(&id.unwrap_or_default().to_be_bytes());
+    }
+    put_rules(out, rules);
+    put_limits(out, *limits);
+}
+
+fn version(fields: &mut Fields<'_>) -> Result<(), WireError> {
+    match fields.u16()? {
+        VERSION => Ok(()),
+        other => Err(WireError::Version(other)),
+    }
+}
+
+/// A path as someone typed it: it may be anything but empty, and holds no NUL.
+fn path(fields: &mut Fields<'_>) -> Result<Vec<u8>, WireError> {
+    let path = fields.bytes()?;
+    if path.is_empty() || path.contains(&0) { Err(fields.invalid("path")) } else { Ok(path) }
+}
+
+fn optional_path(fields: &mut Fields<'_>) -> Result<Option<Vec<u8>>, WireError> {
+    match fields.flag("root")? {
+        true => path(fields).map(Some),
+        false => fields.bytes().map(|_| None),
+    }
+}
+
+fn rules(fields: &mut Fields<'_>) -> Result<Vec<Rule>, WireError> {
+    fields.list(|fields| Ok(Rule { include: fields.flag("rule")?, pattern: fields.bytes()? }))
+}
+
+fn limits(fields: &mut Fields<'_>) -> Result<Limits, WireError> {
+    Ok(Limits { entries: fields.u64()?, bytes: fields.u64()?, depth: fields.u16()? })
+}
+
+fn get_send(mut fields: Fields<'_>) -> Result<SendSpec, WireError> {
+    version(&mut fields)?;
+    let spec = SendSpec {
+        root: optional_path(&mut fields)?,
+        sources: fields.list(path)?,
+        glob: fields.flag("glob")?,
+        contents: fields.flag("contents")?,
+        dereference: fields.flag("dereference")?,
+        rules: rules(&mut fields)?,
+        compression: match (fields.u8()?, fields.u8()?) {
+            (0, 0) => Compression::Auto,
+            (1, 0) => Compression::Off,
+            (2, level @ 1..=19) => Compression::Level(level),
+            _ => return Err(fields.invalid("compression")),
+        },
+        limits: limits(&mut fields)?,
+    };
+    if spec.sources.is_empty() {
+        return Err(fields.invalid("sources"));
+    }
+    fields.end()?;
+    Ok(spec)
+}
+
+fn get_receive(mut fields: Fields<'_>) -> Result<ReceiveSpec, WireError> {
+    version(&mut fields)?;
+    let fields = &mut fields;
+    let id = |fields: &mut Fields<'_>| {
+        let given = fields.flag("owner")?;
+        let id = fields.u32()?;
+        Ok(given.then_some(id))
+    };
+    let spec = ReceiveSpec {
+        root: optional_path(fields)?,
+        target: path(fields)?,
+        compare: match fields.u8()? {
+            0 => Compare::Verify,
+            1 => Compare::Times,
+            2 => Compare::Hash,
+            _ => return Err(fields.invalid("comparison")),
+        },
+        directory: fields.flag("directory")?,
+        parents: fields.flag("parents")?,
+        delta: fields.flag("delta")?,
+        update: fields.flag("update")?,
+        delete: fields.flag("delete")?,
+        dry_run: fields.flag("dry run")?,
+        inplace: fields.flag("inplace")?,
+        preserve: fields.flag("preserve")?,
+        unsafe_links: fields.flag("unsafe links")?,
+        specials: fields.flag("specials")?,
+        owner: Owner { user: id(fields)?, group: id(fields)? },
+        rules: rules(fields)?,
+        limits: limits(fields)?,
+    };
+    if fields.is_empty() { Ok(spec) } else { Err(fields.invalid("end")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Decoder;
+
+    fn round_trip(ask: &Ask) {
+        let mut bytes = Vec::new();
+        ask.encode(&mut bytes);
+        let mut decoder = Decoder::default();
+        decoder.push(&bytes);
+        let (kind, payload) = decoder.next_frame().unwrap().unwrap();
+        assert_eq!(&Ask::decode(kind, payload).unwrap(), ask);
+        for end in 0..payload.len() {
+            assert!(Ask::decode(kind, &payload[..end]).is_err(), "cut at {end}");
+        }
+    }
+
+    #[test]
+    fn what_is_asked_arrives_as_it_was_asked() {
+        let rules = vec![Rule { include: false, pattern: b"*.o".to_vec() }];
+        round_trip(&Ask::Send(SendSpec {
+            root: Some(b"/proc/7/root".to_vec()),
+            sources: vec![b"/a b".to_vec(), vec![0xff, b'*']],
+            glob: true,
+            contents: false,
+            rules: rules.clone(),
+            dereference: true,
+            compression: Compression::Level(19),
+            limits: Limits::default(),
+        }));
+        round_trip(&Ask::Receive(ReceiveSpec {
+            root: None,
+            target: b"/data".to_vec(),
+            directory: true,
+            parents: false,
+            compare: Compare::Hash,
+            delta: true,
+            update: false,
+            delete: true,
+            dry_run: false,
+            inplace: true,
+            preserve: false,
+            owner: Owner { user: Some(7), group: None },
+            unsafe_links: true,
+            specials: false,
+            rules,
+            limits: Limits { entries: 1, bytes: 2, depth: 3 },
+        }));
+    }
+}

@@ -1,0 +1,86 @@
+use super::*;
+use crate::Decoder;
+
+fn entry(kind: Kind) -> FromSource<'static> {
+    FromSource::Entry(Box::new(Entry {
+        id: 7,
+        path: b"a/\xff b".to_vec(),
+        kind,
+        stamp: Stamp { mode: 0o4755, user: 1, group: 2, seconds: -3, nanos: 999_999_999 },
+        xattrs: vec![(b"user.a".to_vec(), vec![0, 1])],
+        settled: true,
+    }))
+}
+
+fn from_source() -> Vec<FromSource<'static>> {
+    vec![
+        FromSource::Begin(3),
+        entry(Kind::File(u64::MAX)),
+        entry(Kind::Directory),
+        entry(Kind::Symlink(b"../x".to_vec())),
+        entry(Kind::HardLink(b"a/b".to_vec())),
+        entry(Kind::Fifo),
+        entry(Kind::Device { block: true, major: 8, minor: 1 }),
+        FromSource::Fault { path: b"a", message: "why".to_owned() },
+        FromSource::DirectoryEnd(b""),
+        FromSource::End,
+        FromSource::From { id: 1, offset: 1 << 40 },
+        FromSource::Data(b"bytes"),
+        FromSource::Packed { length: 9, bytes: b"fewer" },
+        FromSource::Hole(5),
+        FromSource::Reuse { offset: 1, length: 2 },
+        FromSource::FileEnd { id: 1, hash: [4; 32] },
+        FromSource::FileFault { id: 1, message: "changed".to_owned() },
+        FromSource::Fatal("no".to_owned()),
+        FromSource::Heartbeat,
+    ]
+}
+
+fn from_destination() -> Vec<FromDestination<'static>> {
+    vec![
+        FromDestination::Placed { directory: b"/d", name: Some(b"n") },
+        FromDestination::Placed { directory: b"/d", name: None },
+        FromDestination::Want(Want { id: 1, have: 2, hash: [3; 32], partial: true, chunks: false }),
+        FromDestination::Chunks(&[1; 40]),
+        FromDestination::Settled(Settled { id: 1, fate: Fate::Refused, hash: [0; 32], note: "x".to_owned() }),
+        FromDestination::Deleted(b"gone"),
+        FromDestination::Finished,
+        FromDestination::Fatal("no".to_owned()),
+        FromDestination::Heartbeat,
+    ]
+}
+
+fn frame(bytes: &[u8]) -> (u8, Vec<u8>) {
+    let mut decoder = Decoder::default();
+    decoder.push(bytes);
+    let (kind, payload) = decoder.next_frame().unwrap().unwrap();
+    (kind, payload.to_vec())
+}
+
+#[test]
+fn what_a_source_says_arrives_and_nothing_shorter_does() {
+    for want in from_source() {
+        let mut bytes = Vec::new();
+        want.encode(&mut bytes);
+        let (kind, payload) = frame(&bytes);
+        assert_eq!(FromSource::decode(kind, &payload).unwrap(), want);
+        let free = matches!(want, FromSource::Data(_) | FromSource::Packed { .. });
+        assert!(free || (0..payload.len()).all(|end| FromSource::decode(kind, &payload[..end]).is_err()));
+        assert!(FromDestination::decode(kind, &payload).is_err(), "the directions have no kind in common");
+    }
+}
+
+#[test]
+fn what_a_destination_says_arrives_and_nothing_shorter_does() {
+    for want in from_destination() {
+        let mut bytes = Vec::new();
+        want.encode(&mut bytes);
+        let (kind, payload) = frame(&bytes);
+        assert_eq!(FromDestination::decode(kind, &payload).unwrap(), want);
+        let free = matches!(want, FromDestination::Chunks(_));
+        assert!(
+            free || (0..payload.len()).all(|end| FromDestination::decode(kind, &payload[..end]).is_err())
+        );
+        assert!(FromSource::decode(kind, &payload).is_err());
+    }
+}
