@@ -87,8 +87,14 @@ pub(crate) fn stamp(agent: &Path) -> PathBuf {
 
 /// The digest of everything an agent is made of.
 pub(crate) fn sources() -> Result<String> {
-    let parts =
-        ["crates/postern-agent", "crates/postern-secret", "crates/postern-wire", "Cargo.toml", "Cargo.lock"];
+    let parts = [
+        "crates/postern-agent",
+        "crates/postern-files",
+        "crates/postern-secret",
+        "crates/postern-wire",
+        "Cargo.toml",
+        "Cargo.lock",
+    ];
     let mut files = Vec::new();
     for part in parts {
         collect(&paths::root().join(part), &mut files)?;

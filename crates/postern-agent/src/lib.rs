@@ -1,11 +1,13 @@
 //! The program inside pods: tiny, static, no async runtime, no TLS.
 //!
 //! * [`supervise`]: runs one command for a client at the other end of stdin and stdout, and reports its output whole.
+//! * [`copy`]: one end of a copy.
 //! * [`serve`]: the ops pod's PID 1: reaps, keeps the audit log, lets running commands finish when told to stop.
 //!
 //! It is a library too: `postern run --backend local` is the same supervisor at the other end of a pipe.
 
 pub mod audit;
+pub mod copy;
 pub mod credentials;
 mod outgoing;
 pub mod serve;

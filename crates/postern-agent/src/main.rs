@@ -5,7 +5,7 @@ use postern_agent::serve::Stream;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: postern-agent run [--unlink | --key KEY] | serve [--stream PORT KEYS] | credentials \
+const USAGE: &str = "usage: postern-agent run [--unlink | --key KEY] | copy [--unlink] | serve [--stream PORT KEYS] | credentials \
                      | which TOOL | --version\n";
 
 fn main() -> ExitCode {
@@ -15,11 +15,13 @@ fn main() -> ExitCode {
         ["run"] => postern_agent::supervise::main(None),
         ["run", "--key", key] => postern_agent::supervise::main(Some(key)),
         ["run", "--unlink"] => {
-            // Injected: the file has served once it runs, and nothing of it may stay in someone else's pod.
-            if let Ok(own) = std::env::current_exe() {
-                let _ = std::fs::remove_file(own);
-            }
+            unlink();
             postern_agent::supervise::main(None)
+        }
+        ["copy"] => postern_agent::copy::main(),
+        ["copy", "--unlink"] => {
+            unlink();
+            postern_agent::copy::main()
         }
         ["serve"] => postern_agent::serve::main(None),
         ["serve", "--stream", port, keys] => match port.parse() {
@@ -50,6 +52,13 @@ fn main() -> ExitCode {
             None => ExitCode::FAILURE,
         },
         _ => usage(),
+    }
+}
+
+/// Injected: the file has served once it runs, and nothing of it may stay in someone else's pod.
+fn unlink() {
+    if let Ok(own) = std::env::current_exe() {
+        let _ = std::fs::remove_file(own);
     }
 }
 

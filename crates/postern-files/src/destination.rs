@@ -1,5 +1,6 @@
 //! The end that gets the files: decides what it wants, writes beneath its root, and answers every entry.
 
+mod clean;
 mod commit;
 mod decide;
 mod delete;
@@ -67,6 +68,9 @@ pub fn receive(
     out: &Outbox,
     patience: Option<Duration>,
 ) -> Result<(), LinkError> {
+    if spec.clean {
+        return clean::clean(spec, out);
+    }
     let mut destination = match Destination::new(spec, out) {
         Ok(destination) => destination,
         Err(message) => return fatal(out, message),
@@ -92,6 +96,21 @@ pub fn receive(
     }
 }
 
+/// How many files may be open at once, made as many as the system lets us.
+fn may_open() -> u64 {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = limit.maximum.unwrap_or(u64::MAX).min(4 * commit::FILES as u64);
+    let now = limit.current.unwrap_or(u64::MAX);
+    if now >= wanted {
+        return now;
+    }
+    match setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum: limit.maximum }) {
+        Ok(()) => wanted,
+        Err(_) => now,
+    }
+}
+
 fn fatal(out: &Outbox, message: String) -> Result<(), LinkError> {
     out.put(|buffer| FromDestination::Fatal(message).encode(buffer))?;
     out.flush()
@@ -107,7 +126,7 @@ impl<'a> Destination<'a> {
             placed: None,
             wanted: VecDeque::new(),
             writing: None,
-            batch: Batch::default(),
+            batch: Batch::new(may_open()),
             later: Later::default(),
             seen: Seen::default(),
             busy: HashSet::new(),

@@ -44,8 +44,7 @@ pub fn send(
     let walk = match Walk::new(spec) {
         Ok(walk) => walk,
         Err(message) => {
-            out.put(|buffer| FromSource::Fatal(message).encode(buffer))?;
-            return out.flush();
+            return give_up(out, &heard, message);
         }
     };
     let count = u32::try_from(walk.tops()).unwrap_or(u32::MAX);
@@ -90,6 +89,14 @@ fn listen(
             Err(error) => return Err(LinkError::Lost(error.to_string())),
         }
     }
+}
+
+/// Says why nothing can be copied, and stays until that was heard.
+fn give_up(out: &Outbox, heard: &Receiver<Heard>, message: String) -> Result<(), LinkError> {
+    out.put(|buffer| FromSource::Fatal(message).encode(buffer))?;
+    out.flush()?;
+    while let Ok(Heard::Want(..) | Heard::Settled(_)) = heard.recv() {}
+    Ok(())
 }
 
 struct Source<'a> {
@@ -146,9 +153,8 @@ impl Source<'_> {
                 self.out.put(|buffer| FromSource::End.encode(buffer))
             }
             Step::Fatal(message) => {
-                self.out.put(|buffer| FromSource::Fatal(message).encode(buffer))?;
-                self.out.flush()?;
-                Err(LinkError::Protocol("the source gave up"))
+                give_up(self.out, &self.heard, message)?;
+                Err(LinkError::Lost("nothing more is to be sent".to_owned()))
             }
         }
     }

@@ -50,6 +50,7 @@ fn receiving(target: &Path) -> ReceiveSpec {
         owner: Owner::default(),
         unsafe_links: false,
         specials: false,
+        clean: false,
         rules: Vec::new(),
         limits: Limits::default(),
     }

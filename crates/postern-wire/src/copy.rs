@@ -14,5 +14,13 @@ pub use spec::{Ask, Compare, Compression, Limits, Owner, ReceiveSpec, Rule, Send
 /// Entries that may be on their way without an answer.
 pub const WINDOW: usize = 2_048;
 
+/// The size of a file that is known only at its end, such as of a pipe.
+pub const UNSIZED: u64 = u64::MAX;
+
+/// Appends a frame that came, as it came.
+pub fn pass_on(out: &mut Vec<u8>, kind: u8, payload: &[u8]) {
+    crate::decode::put_frame(out, kind, |out| out.extend_from_slice(payload));
+}
+
 /// Bytes of content in one frame, before compression.
 pub const BLOCK: usize = 128 * 1024;

@@ -1,5 +1,6 @@
 //! The command line: clap types, one file per command group.
 
+pub(crate) mod copy;
 pub(crate) mod exec;
 pub(crate) mod fanout;
 pub(crate) mod identity;
@@ -95,6 +96,10 @@ pub(crate) enum Command {
     Run(run::Run),
     /// Run a command in any pod
     Exec(exec::Exec),
+    /// Copy files in and out of pods, and from pod to pod: verified, and taken up where they were cut off
+    Cp(copy::Cp),
+    /// Make a directory in a pod or here the same as another, at little cost when repeated
+    Sync(copy::Sync),
     /// Exchange a ServiceAccount's token for short-lived credentials of other providers
     #[command(subcommand)]
     Identity(identity::Identity),

@@ -1,6 +1,7 @@
 //! One file per command: resolve arguments, call, hand the result to the printer.
 
 mod agents;
+mod copy;
 mod credentials;
 mod exec;
 mod exec_many;
@@ -115,6 +116,8 @@ fn dispatch(global: Global, command: Command, printer: &mut Printer) -> Result<u
             Command::Ops(Ops::Rbac(args)) => ops_rbac::run(&args, printer),
             Command::Run(args) => run::run(&context, args, printer).await,
             Command::Exec(args) => exec::run(&context, args, printer).await,
+            Command::Cp(args) => copy::cp(&context, args, printer).await,
+            Command::Sync(args) => copy::sync(&context, args, printer).await,
             Command::Identity(Identity::Token(args)) => identity::token(&context, args, printer).await,
             Command::Identity(Identity::Exec(args)) => identity::exec::run(&context, args, printer).await,
             Command::Identity(Identity::Write(args)) => identity::write::run(&context, args, printer).await,

@@ -1,5 +1,6 @@
 //! Errors as the user sees them: class, message, cause, hint, exit code.
 
+use postern_copy::CopyError;
 use postern_exec::{ExecError, exit};
 use postern_identity::TrustError;
 use postern_identity::exchange::ExchangeError;
@@ -223,6 +224,22 @@ impl From<ExecError> for Failure {
             }
             ExecError::Inject(_) => {
                 Some("run it without --inject, or use an image that has the agent".to_owned())
+            }
+            _ => None,
+        };
+        Self { code: error.exit_code(), kind: error.kind(), ..Self::denied(&error, hint) }
+    }
+}
+
+impl From<CopyError> for Failure {
+    fn from(error: CopyError) -> Self {
+        let hint = match &error {
+            CopyError::Reach { source: ExecError::Kube(kube), .. } => kube_hint(kube),
+            CopyError::Reach { source: ExecError::Inject(_) | ExecError::NeedsAgent { .. }, .. } => {
+                Some("an image with the agent or with a shell can be reached".to_owned())
+            }
+            CopyError::Lost { .. } => {
+                Some("run the same command again: it goes on where it was cut off".to_owned())
             }
             _ => None,
         };

@@ -35,6 +35,11 @@ impl Printer {
         }
     }
 
+    /// Whether there is a terminal for a line that changes.
+    pub(crate) fn shows_progress(&self) -> bool {
+        self.progress
+    }
+
     pub(crate) fn format(&self) -> Format {
         self.format
     }

@@ -9,8 +9,8 @@ use rustix::fs::{AtFlags, Mode, OFlags, Stat};
 use rustix::io::Errno;
 use std::fs::File;
 
-/// Most files that wait for their names.
-const FILES: usize = 1_024;
+/// Most files that wait for their names, where that many may be open.
+pub(super) const FILES: usize = 1_024;
 
 /// Most of their bytes.
 const BYTES: u64 = 64 * 1024 * 1024;
@@ -22,15 +22,24 @@ pub(super) struct Ready {
     pub(super) settled: Settled,
     /// It is on the disk already.
     pub(super) synced: bool,
+    /// Open, and so locked: nobody else may begin to write it before it has its name.
+    pub(super) lock: File,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Batch {
     ready: Vec<Ready>,
     bytes: u64,
+    most: usize,
 }
 
 impl Batch {
+    /// For a process that may have so many files open.
+    pub(super) fn new(open: u64) -> Self {
+        let most = usize::try_from(open / 2).unwrap_or(FILES).clamp(1, FILES);
+        Self { ready: Vec::new(), bytes: 0, most }
+    }
+
     pub(super) fn push(&mut self, ready: Ready, bytes: u64) {
         self.ready.push(ready);
         self.bytes += bytes;
@@ -41,18 +50,19 @@ impl Batch {
     }
 
     pub(super) fn is_full(&self) -> bool {
-        self.ready.len() >= FILES || self.bytes >= BYTES
+        self.ready.len() >= self.most || self.bytes >= BYTES
     }
 }
 
 impl Destination<'_> {
     /// Gives every finished file its name, and answers for it.
     pub(super) fn commit(&mut self) -> Result<(), LinkError> {
-        let Batch { ready, bytes: _ } = std::mem::take(&mut self.batch);
+        self.batch.bytes = 0;
+        let ready = std::mem::take(&mut self.batch.ready);
         let Some(placed) = &mut self.placed else { return Ok(()) };
         // One flush of the file system costs less than one for each file.
         let synced = ready.iter().all(|one| one.synced) || flush(placed.root.as_fd());
-        for Ready { path, mut settled, synced: own } in ready {
+        for Ready { path, mut settled, synced: own, lock } in ready {
             if !synced && !own {
                 settled.fate = Fate::Failed;
                 "the disk does not take it".clone_into(&mut settled.note);
@@ -60,6 +70,7 @@ impl Destination<'_> {
                 settled.fate = Fate::Failed;
                 settled.note = explain("putting it in its place", error);
             }
+            drop(lock);
             self.busy.remove(&path);
             self.out.put(|buffer| FromDestination::Settled(settled).encode(buffer))?;
         }

@@ -8,7 +8,7 @@ use super::{Destination, Wanted};
 use crate::chunks::{Cutter, name as chunk_name};
 use crate::link::LinkError;
 use crate::{name, stat};
-use postern_wire::copy::{Compare, Entry, Fate, FromDestination, Kind, Settled, Stamp, Want};
+use postern_wire::copy::{Compare, Entry, Fate, FromDestination, Kind, Settled, Stamp, UNSIZED, Want};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 use std::fs::File;
@@ -59,7 +59,7 @@ impl Destination<'_> {
             && let Some(hash) = self.hash(&path, size)
         {
             (want.have, want.hash, whole) = (size, hash, true);
-        } else if size > EVERY {
+        } else if size > EVERY && size != UNSIZED {
             match self.unfinished(&path, size, entry.stamp) {
                 Ok(Found::Nothing) => {}
                 Ok(Found::Stale) => {
@@ -75,7 +75,7 @@ impl Destination<'_> {
                 Err(error) => return self.settle(entry.id, Fate::Failed, unfinished_trouble(error)),
             }
         }
-        if self.spec.delta && found.is_none() && size >= DELTA_FROM && there.is_some() {
+        if self.spec.delta && found.is_none() && (DELTA_FROM..UNSIZED).contains(&size) && there.is_some() {
             want.chunks = self.chunks(&path, size)?;
         }
         self.out.put(|buffer| FromDestination::Want(want).encode(buffer))?;
@@ -106,11 +106,14 @@ impl Destination<'_> {
         }
         let own = stat::stamp(there);
         let equal = stat::size(there) == size && stat::same_time(own, entry.stamp);
-        if equal && (entry.settled || size == 0) {
+        if equal && entry.settled {
             return Some((Fate::Same, String::new()));
         }
         if equal && self.spec.compare == Compare::Times {
             return Some((Fate::Unchanged, String::new()));
+        }
+        if equal && size == 0 {
+            return Some((Fate::Same, String::new()));
         }
         let newer = (own.seconds, own.nanos) > (entry.stamp.seconds, entry.stamp.nanos);
         (self.spec.update && newer).then(|| (Fate::Skipped, "it is newer here".to_owned()))
@@ -209,7 +212,11 @@ impl Destination<'_> {
         let old = if self.spec.delta { self.read(path) } else { None };
         let Some(placed) = &mut self.placed else { return failed("it has no place".to_owned()) };
         let begun = partial::begin(&mut placed.root, path).and_then(|file| {
-            let length = if size > EVERY { size + NOTE as u64 } else { size };
+            let length = match size {
+                UNSIZED => 0,
+                size if size > EVERY => size + NOTE as u64,
+                size => size,
+            };
             rustix::fs::ftruncate(&file, length).map(|()| file)
         });
         match begun {
@@ -230,7 +237,7 @@ impl Destination<'_> {
     pub(super) fn end(&mut self, id: u32, hash: [u8; 32]) -> Result<(), Trouble> {
         let writing = self.writing.take().filter(|writing| writing.entry.id == id);
         let Some(writing) = writing else { return Err(LinkError::Protocol("the end of no file").into()) };
-        let whole = writing.whole();
+        let (whole, size) = (writing.whole(), writing.length());
         let Writing { entry, path, into, .. } = writing;
         let (note, fate) = match into {
             Into::Failed { why, kept } => {
@@ -251,7 +258,7 @@ impl Destination<'_> {
                 ("what arrived is not what was sent: its hash differs".to_owned(), Fate::Failed)
             }
             Into::Same => ("it is shorter here than it was".to_owned(), Fate::Failed),
-            Into::Beside(open) => return self.ready(&entry, path, open, hash),
+            Into::Beside(open) => return self.ready(&entry, path, open, size, hash),
             Into::Itself(open) => match open.file.sync_all() {
                 Ok(()) => {
                     self.busy.remove(&path);
@@ -275,9 +282,15 @@ impl Destination<'_> {
     }
 
     /// Content is complete and verified: everything but its name is given to it.
-    fn ready(&mut self, entry: &Entry, path: Vec<u8>, open: Open, hash: [u8; 32]) -> Result<(), Trouble> {
-        let Open { file, .. } = open;
-        let Kind::File(size) = entry.kind else { return Ok(()) };
+    fn ready(
+        &mut self,
+        entry: &Entry,
+        path: Vec<u8>,
+        open: Open,
+        size: u64,
+        hash: [u8; 32],
+    ) -> Result<(), Trouble> {
+        let file = open.close();
         let old = self.look(&path).ok().flatten().filter(|old| stat::file_type(old) == FileType::RegularFile);
         let note = super::commit::dress(self.spec, entry, old.as_ref(), &file);
         let cut = rustix::fs::ftruncate(&file, size)
@@ -288,7 +301,7 @@ impl Destination<'_> {
             return self.settle(entry.id, Fate::Failed, explain("finishing it", error));
         }
         let settled = Settled { id: entry.id, fate: Fate::Written, hash, note };
-        self.batch.push(Ready { path, settled, synced: size > EVERY }, size);
+        self.batch.push(Ready { path, settled, synced: size > EVERY, lock: file }, size);
         if self.batch.is_full() { Ok(self.commit()?) } else { Ok(()) }
     }
 

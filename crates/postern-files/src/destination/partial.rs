@@ -7,13 +7,17 @@ use super::writing::hash_up_to;
 use crate::beneath::Root;
 use crate::{name, stat};
 use postern_wire::copy::Stamp;
-use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
+use std::time::{Duration, Instant};
 
 /// Content between two notes, and the least that gets one at all.
 pub(super) const EVERY: u64 = 8 * 1024 * 1024;
+
+/// How long a copy that writes the same file is waited for: longer than an agent waits for a silent client.
+const PATIENCE: Duration = Duration::from_secs(8);
 
 const MAGIC: [u8; 8] = *b"PSTNPT01";
 
@@ -87,15 +91,36 @@ pub(super) enum Found {
 fn open(root: &mut Root, path: &[u8], more: OFlags) -> Result<File, Errno> {
     let (directory, last) = name::split(path);
     let path = name::join(directory, &name::partial(last));
-    let file = root.open(&path, OFlags::RDWR | OFlags::NONBLOCK | more, Mode::from_raw_mode(0o600))?;
+    let patient_until = Instant::now() + PATIENCE;
+    loop {
+        match try_open(root, &path, more) {
+            // The one that holds it may be of a client that is gone, and does not know yet.
+            Err(Errno::TXTBSY | Errno::STALE) if Instant::now() < patient_until => {
+                std::thread::sleep(Duration::from_millis(20)); // flock(2) has no time-out to wait with
+            }
+            Err(Errno::STALE) => return Err(Errno::TXTBSY),
+            other => return other,
+        }
+    }
+}
+
+fn try_open(root: &mut Root, path: &[u8], more: OFlags) -> Result<File, Errno> {
+    let file = root.open(path, OFlags::RDWR | OFlags::NONBLOCK | more, Mode::from_raw_mode(0o600))?;
     let found = rustix::fs::fstat(&file)?;
     let regular = stat::file_type(&found) == rustix::fs::FileType::RegularFile;
     if !regular || found.st_nlink > 1 || found.st_uid != rustix::process::geteuid().as_raw() {
         return Err(Errno::EXIST);
     }
     match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) | Err(Errno::NOSYS | Errno::NOTSUP | Errno::NOLCK) => Ok(File::from(file)),
-        Err(Errno::WOULDBLOCK) => Err(Errno::TXTBSY),
+        Ok(()) | Err(Errno::NOSYS | Errno::NOTSUP | Errno::NOLCK) => {}
+        Err(Errno::WOULDBLOCK) => return Err(Errno::TXTBSY),
+        Err(error) => return Err(error),
+    }
+    // Whoever held the lock may have given the file its name meanwhile.
+    let (directory, last) = root.parent(path)?;
+    match rustix::fs::statat(directory, last, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(now) if (now.st_dev, now.st_ino) == (found.st_dev, found.st_ino) => Ok(File::from(file)),
+        Ok(_) | Err(Errno::NOENT) => Err(Errno::STALE),
         Err(error) => Err(error),
     }
 }

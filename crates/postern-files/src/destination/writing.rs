@@ -3,7 +3,7 @@
 use super::partial::{EVERY, NOTE, Note};
 use super::trouble::explain;
 use crate::source::zeroes;
-use postern_wire::copy::Entry;
+use postern_wire::copy::{Entry, UNSIZED};
 use rustix::io::Errno;
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
@@ -51,6 +51,13 @@ impl Open {
     pub(super) fn new(file: File, old: Option<File>) -> Self {
         Self { file, old, notes: None, noted: 0 }
     }
+
+    /// The file alone, once nothing is being noted about it any more.
+    pub(super) fn close(self) -> File {
+        let Self { file, old: _, notes, noted: _ } = self;
+        drop(notes);
+        file
+    }
 }
 
 impl Writing {
@@ -68,7 +75,12 @@ impl Writing {
 
     /// The hash of the content, when all of it came.
     pub(super) fn whole(&self) -> Option<[u8; 32]> {
-        (self.offset == self.size).then(|| self.hasher.finalize().into())
+        (self.offset == self.size || self.size == UNSIZED).then(|| self.hasher.finalize().into())
+    }
+
+    /// Bytes of content so far.
+    pub(super) fn length(&self) -> u64 {
+        self.offset
     }
 
     fn fail(&mut self, why: String) {
@@ -99,7 +111,8 @@ impl Writing {
     }
 
     fn note(&self) -> Option<Note> {
-        (self.size > EVERY).then(|| Note::new(self.size, self.entry.stamp, self.offset))
+        (self.size > EVERY && self.size != UNSIZED)
+            .then(|| Note::new(self.size, self.entry.stamp, self.offset))
     }
 
     /// Takes bytes of the content.

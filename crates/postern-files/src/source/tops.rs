@@ -22,7 +22,7 @@ pub(super) fn expand(base: &Base, spec: &SendSpec) -> Result<Vec<Top>, String> {
     for source in &spec.sources {
         let literal = || base.look(source, false).is_ok();
         if !spec.glob || !is_glob(source) || literal() {
-            tops.push(Top { typed: source.clone(), name: called(source, spec.contents) });
+            tops.push(Top { typed: source.clone(), name: called(source) });
             continue;
         }
         let glob = Glob::parse(source).map_err(|error| error.to_string())?;
@@ -37,7 +37,7 @@ pub(super) fn expand(base: &Base, spec: &SendSpec) -> Result<Vec<Top>, String> {
         }
         found.sort();
         found.dedup();
-        tops.extend(found.into_iter().map(|typed| Top { name: called(&typed, spec.contents), typed }));
+        tops.extend(found.into_iter().map(|typed| Top { name: called(&typed), typed }));
     }
     let mut names: Vec<&[u8]> = tops.iter().map(|top| top.name.as_slice()).collect();
     names.sort_unstable();
@@ -51,7 +51,7 @@ pub(super) fn expand(base: &Base, spec: &SendSpec) -> Result<Vec<Top>, String> {
 }
 
 /// The name that something typed like this has: `a/b/` is `b`; `a/.`, `..` and `/` have none but their content.
-fn called(typed: &[u8], contents: bool) -> Vec<u8> {
+fn called(typed: &[u8]) -> Vec<u8> {
     let trimmed = typed.strip_suffix(b"/").map_or(typed, |mut rest| {
         while let Some(less) = rest.strip_suffix(b"/") {
             rest = less;
@@ -60,7 +60,6 @@ fn called(typed: &[u8], contents: bool) -> Vec<u8> {
     });
     match name::split(trimmed).1 {
         b"" | b"." | b".." => Vec::new(),
-        _ if contents => Vec::new(),
         name => name.to_vec(),
     }
 }

@@ -22,7 +22,12 @@ pub(super) struct Tree {
 impl Tree {
     /// Opens what was asked for; its path below the root is empty where it is the root itself. A symlink that was typed
     /// is followed (as by `cp -rH`): it is what it leads to that is meant.
-    pub(super) fn open(base: &Arc<Base>, top: &Top, follow: bool) -> Result<(Self, Vec<u8>, Stat), Errno> {
+    pub(super) fn open(
+        base: &Arc<Base>,
+        top: &Top,
+        follow: bool,
+        contents: bool,
+    ) -> Result<(Self, Vec<u8>, Stat), Errno> {
         let seen = base.look(&top.typed, true)?;
         let stat = rustix::fs::fstat(&seen)?;
         let (directory, below) = match stat::file_type(&stat) {
@@ -30,7 +35,7 @@ impl Tree {
             // By way of the directory that really holds it, so that it can be opened again.
             _ => resolve::holder(base, &top.typed)?,
         };
-        let contents = top.name.is_empty();
+        let contents = top.name.is_empty() || contents && below.is_empty();
         let typed = if below.is_empty() { top.typed.clone() } else { name::split(&top.typed).0.to_vec() };
         let root = Mutex::new(Root::new(directory));
         Ok((Self { root, base: Arc::clone(base), typed, follow, contents }, below, stat))

@@ -56,6 +56,7 @@ pub(super) struct Walk {
     count: usize,
     rules: Rules,
     dereference: bool,
+    contents: bool,
     limits: Limits,
     next_id: u32,
     linked: HashMap<(u64, u64), Vec<u8>>,
@@ -76,6 +77,7 @@ impl Walk {
             tops: tops.into_iter(),
             rules,
             dereference: spec.dereference,
+            contents: spec.contents,
             limits: spec.limits,
             next_id: 0,
             linked: HashMap::new(),
@@ -109,7 +111,7 @@ impl Walk {
                 continue;
             }
             let Some(top) = self.tops.next() else { return Step::End };
-            return match Tree::open(&self.base, &top, self.dereference) {
+            return match Tree::open(&self.base, &top, self.dereference, self.contents) {
                 Ok((tree, _, stat))
                     if top.name.is_empty() && stat::file_type(&stat) != FileType::Directory =>
                 {
@@ -117,7 +119,8 @@ impl Walk {
                     Step::Fatal(format!("{} is no directory", name::show(&top.typed)))
                 }
                 Ok((tree, below, stat)) => {
-                    self.tell(Found { tree: Arc::new(tree), below, path: top.name, stat, above: Vec::new() })
+                    let path = if tree.contents { Vec::new() } else { top.name };
+                    self.tell(Found { tree: Arc::new(tree), below, path, stat, above: Vec::new() })
                 }
                 // What a person named and is not there ends the copy, rather than a part of it.
                 Err(error) => Step::Fatal(format!("{}: {error}", name::show(&top.typed))),

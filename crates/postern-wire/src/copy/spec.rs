@@ -119,6 +119,8 @@ pub struct ReceiveSpec {
     pub unsafe_links: bool,
     /// Makes devices and fifos, and keeps setuid and setgid bits.
     pub specials: bool,
+    /// Copies nothing: removes what interrupted copies left at the destination and below.
+    pub clean: bool,
     /// What `delete` leaves alone.
     pub rules: Vec<Rule>,
     /// Where it stops.
@@ -211,6 +213,7 @@ fn put_receive(out: &mut Vec<u8>, spec: &ReceiveSpec) {
         owner: Owner { user, group },
         unsafe_links,
         specials,
+        clean,
         rules,
         limits,
     } = spec;
@@ -223,7 +226,7 @@ fn put_receive(out: &mut Vec<u8>, spec: &ReceiveSpec) {
         Compare::Hash => 2,
     });
     for flag in
-        [directory, parents, delta, update, delete, dry_run, inplace, preserve, unsafe_links, specials]
+        [directory, parents, delta, update, delete, dry_run, inplace, preserve, unsafe_links, specials, clean]
     {
         out.push(u8::from(*flag));
     }
@@ -314,6 +317,7 @@ fn get_receive(mut fields: Fields<'_>) -> Result<ReceiveSpec, WireError> {
         preserve: fields.flag("preserve")?,
         unsafe_links: fields.flag("unsafe links")?,
         specials: fields.flag("specials")?,
+        clean: fields.flag("clean")?,
         owner: Owner { user: id(fields)?, group: id(fields)? },
         rules: rules(fields)?,
         limits: limits(fields)?,
@@ -366,6 +370,7 @@ mod tests {
             owner: Owner { user: Some(7), group: None },
             unsafe_links: true,
             specials: false,
+            clean: true,
             rules,
             limits: Limits { entries: 1, bytes: 2, depth: 3 },
         }));

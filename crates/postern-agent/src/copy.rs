@@ -1,0 +1,64 @@
+//! One end of a copy, for a client at the other end of stdin and stdout.
+
+use crate::sys;
+use postern_files::link::{Arrived, Descriptor, Incoming as _, LinkError, Outbox};
+use postern_files::{destination, source};
+use postern_wire::copy::{Ask, FromDestination, FromSource};
+use postern_wire::{CLIENT_SILENCE_MS, Decoder, FromAgent, HEARTBEAT_MS, Hello};
+use rustix::fd::OwnedFd;
+use std::process::ExitCode;
+use std::time::Duration;
+
+const PATIENCE: Duration = Duration::from_millis(CLIENT_SILENCE_MS);
+const HEARTBEAT: Duration = Duration::from_millis(HEARTBEAT_MS);
+
+/// Serves one client. Exits 0 when the copy came to an end that it was told, 1 when the client was lost.
+pub fn main() -> ExitCode {
+    sys::harden();
+    match serve() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE, // there is nobody to tell
+    }
+}
+
+fn serve() -> Result<(), LinkError> {
+    let own = |end: rustix::io::Result<OwnedFd>| end.map_err(|error| LinkError::Lost(error.to_string()));
+    let mut input = Descriptor::new(own(rustix::io::dup(rustix::stdio::stdin()))?);
+    let out = Outbox::new(std::fs::File::from(own(rustix::io::dup(rustix::stdio::stdout()))?));
+    let hello = Hello { agent_version: env!("CARGO_PKG_VERSION").to_owned() };
+    out.put(|buffer| FromAgent::Hello(hello).encode(buffer))?;
+    out.flush()?;
+    let mut decoder = Decoder::default();
+    let ask = loop {
+        if let Some((kind, payload)) = decoder.next_frame()? {
+            break Ask::decode(kind, payload)?;
+        }
+        match input.read(&mut decoder, Some(PATIENCE)) {
+            Ok(Arrived::Bytes) => {}
+            Ok(Arrived::Quiet | Arrived::Ended) => return Err(LinkError::Lost("no request".to_owned())),
+            Err(error) => return Err(LinkError::Lost(error.to_string())),
+        }
+    };
+    match ask {
+        Ask::Send(spec) => {
+            out.keep_alive(|buffer| FromSource::Heartbeat.encode(buffer), HEARTBEAT);
+            source::send(&spec, input, decoder, &out, Some(PATIENCE), || std::process::exit(1))
+        }
+        Ask::Receive(spec) => {
+            out.keep_alive(|buffer| FromDestination::Heartbeat.encode(buffer), HEARTBEAT);
+            let received = destination::receive(&spec, &mut input, decoder, &out, Some(PATIENCE));
+            if received.is_ok() {
+                linger(&mut input);
+            }
+            received
+        }
+    }
+}
+
+/// Stays until the client has read everything and goes: runtimes drop the tail of what an exiting process wrote.
+fn linger(input: &mut Descriptor<OwnedFd>) {
+    let mut heard = Decoder::default();
+    while let Ok(Arrived::Bytes) = input.read(&mut heard, Some(PATIENCE)) {
+        heard = Decoder::default();
+    }
+}

@@ -1,0 +1,294 @@
+//! The two ends of a copy, wherever they are.
+
+use crate::error::CopyError;
+use crate::streams;
+use bytes::Bytes;
+use postern_exec::ExecError;
+use postern_exec::inject::{self, Agents, Injected};
+use postern_exec::target::Place;
+use postern_exec::transport::{Incoming, Reader, Writer};
+use postern_files::link::{Arrived, Incoming as Input, Outbox};
+use postern_files::{destination, source};
+use postern_kube::Cluster;
+use postern_kube::exec::{ExecReader, ExecWriter};
+use postern_wire::copy::Ask;
+use postern_wire::{Decoder, FromAgent, Hello};
+use std::io::{self, Write};
+use std::time::Duration;
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+/// Where an end is.
+pub enum End<'a> {
+    /// This machine's files.
+    Local,
+    /// Our own stdin or stdout.
+    Stream(streams::Stream),
+    /// A container.
+    Pod {
+        /// The cluster's door.
+        cluster: &'a Cluster,
+        /// Which container.
+        place: Place,
+        /// The agents that may be put there.
+        agents: Option<Agents>,
+    },
+}
+
+impl End<'_> {
+    /// For people.
+    pub fn name(&self) -> String {
+        match self {
+            Self::Local => "this machine".to_owned(),
+            Self::Stream(_) => "our own stream".to_owned(),
+            Self::Pod { place: Place { namespace, pod, .. }, .. } => format!("pod {namespace}/{pod}"),
+        }
+    }
+
+    /// How it is reached, for who asks.
+    pub fn way(&self) -> Option<&'static str> {
+        match self {
+            Self::Pod { place, .. } => Some(if place.agent.is_some() { "agent" } else { "inject" }),
+            Self::Local | Self::Stream(_) => None,
+        }
+    }
+}
+
+/// Bytes from an end.
+pub(crate) enum FromEnd {
+    Exec(Box<ExecReader>),
+    Thread(mpsc::Receiver<Bytes>),
+}
+
+impl FromEnd {
+    pub(crate) async fn next(&mut self) -> Incoming {
+        match self {
+            Self::Exec(reader) => Reader::next(&mut **reader).await,
+            Self::Thread(receiver) => match receiver.recv().await {
+                Some(bytes) => Incoming::Bytes(bytes),
+                None => Incoming::Ended("it ended".to_owned()),
+            },
+        }
+    }
+}
+
+/// Bytes to an end.
+pub(crate) enum ToEnd {
+    Exec(Box<ExecWriter>),
+    Thread(Option<mpsc::Sender<Bytes>>),
+}
+
+/// Bytes in one message to a pod, at most.
+const MESSAGE: usize = 7 * postern_wire::CHUNK;
+
+impl ToEnd {
+    pub(crate) async fn send(&mut self, frames: &[u8]) -> Result<(), String> {
+        match self {
+            Self::Exec(writer) => {
+                for message in frames.chunks(MESSAGE) {
+                    Writer::send(&mut **writer, message).await?;
+                }
+                Ok(())
+            }
+            Self::Thread(Some(sender)) => {
+                sender.send(Bytes::copy_from_slice(frames)).await.map_err(|_| "it ended".to_owned())
+            }
+            Self::Thread(None) => Err("closed".to_owned()),
+        }
+    }
+
+    pub(crate) async fn close(&mut self) {
+        match self {
+            Self::Exec(writer) => Writer::close(&mut **writer).await,
+            Self::Thread(sender) => *sender = None,
+        }
+    }
+}
+
+/// An end that is being talked to.
+pub(crate) struct Opened {
+    pub(crate) from: FromEnd,
+    pub(crate) to: ToEnd,
+    /// What came with the hello and belongs to the copy.
+    pub(crate) decoder: Decoder,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Opened {
+    /// Ends the conversation, and waits for what is of this process.
+    pub(crate) async fn close(mut self) {
+        self.to.close().await;
+        drop(self.from);
+        if let Some(thread) = self.thread {
+            let _ = thread.await; // a panic there was told by the stream that ended
+        }
+    }
+}
+
+/// Starts an end on what it is asked.
+pub(crate) async fn open(end: &End<'_>, ask: &Ask) -> Result<Opened, CopyError> {
+    match end {
+        End::Local => {
+            let ask = ask.clone();
+            Ok(on_thread(move |mut input, out| {
+                let decoder = Decoder::default();
+                // What goes wrong there is in the frames, or is a stream that ended.
+                let _ = match &ask {
+                    Ask::Send(spec) => source::send(spec, input, decoder, &out, None, || ()),
+                    Ask::Receive(spec) => destination::receive(spec, &mut input, decoder, &out, None),
+                };
+            }))
+        }
+        End::Stream(stream) => {
+            let (stream, ask) = (stream.clone(), ask.clone());
+            let opened = on_thread(move |input, out| streams::serve(&stream, &ask, input, &out));
+            // It may be waiting in a read of our stdin.
+            Ok(Opened { thread: None, ..opened })
+        }
+        End::Pod { cluster, place, agents } => {
+            let reached = in_pod(cluster, place, *agents, ask).await;
+            reached.map_err(|source| CopyError::Reach { place: end.name(), source })
+        }
+    }
+}
+
+fn on_thread(serve: impl FnOnce(Channel, Outbox) + Send + 'static) -> Opened {
+    let (to, input) = mpsc::channel(16);
+    let (output, from) = mpsc::channel(16);
+    let handle = Handle::current();
+    let thread = tokio::task::spawn_blocking(move || {
+        serve(Channel { input, handle }, Outbox::new(Sender(output)));
+    });
+    Opened {
+        from: FromEnd::Thread(from),
+        to: ToEnd::Thread(Some(to)),
+        decoder: Decoder::default(),
+        thread: Some(thread),
+    }
+}
+
+/// What a thread hears.
+pub(crate) struct Channel {
+    input: mpsc::Receiver<Bytes>,
+    handle: Handle,
+}
+
+impl Input for Channel {
+    fn read(&mut self, decoder: &mut Decoder, wait: Option<Duration>) -> io::Result<Arrived> {
+        let got = match wait {
+            None => self.input.blocking_recv(),
+            Some(Duration::ZERO) => match self.input.try_recv() {
+                Ok(bytes) => Some(bytes),
+                Err(mpsc::error::TryRecvError::Empty) => return Ok(Arrived::Quiet),
+                Err(mpsc::error::TryRecvError::Disconnected) => None,
+            },
+            Some(wait) => {
+                let input = &mut self.input;
+                match self.handle.block_on(async { tokio::time::timeout(wait, input.recv()).await }) {
+                    Ok(got) => got,
+                    Err(_) => return Ok(Arrived::Quiet),
+                }
+            }
+        };
+        Ok(match got {
+            Some(bytes) => {
+                decoder.push(&bytes);
+                Arrived::Bytes
+            }
+            None => Arrived::Ended,
+        })
+    }
+}
+
+struct Sender(mpsc::Sender<Bytes>);
+
+impl Write for Sender {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let sent = self.0.blocking_send(Bytes::copy_from_slice(bytes));
+        sent.map(|()| bytes.len()).map_err(|_| io::ErrorKind::BrokenPipe.into())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+async fn in_pod(
+    cluster: &Cluster,
+    place: &Place,
+    agents: Option<Agents>,
+    ask: &Ask,
+) -> Result<Opened, ExecError> {
+    let injected: Option<Injected> = match (&place.agent, agents) {
+        (Some(_), _) => None,
+        (None, Some(agents)) => Some(inject::inject(cluster, place, agents).await?),
+        (None, None) => return Err(place.clone().needs_agent(&["copying"])),
+    };
+    let path = injected.as_ref().map(|agent| &agent.path).or(place.agent.as_ref());
+    let mut command = vec![path.cloned().unwrap_or_default().into_bytes(), b"copy".to_vec()];
+    command.extend(injected.is_some().then(|| b"--unlink".to_vec()));
+    let opened = greet(cluster, place, &command, ask).await;
+    if let (Some(agent), Err(error)) = (&injected, &opened)
+        && let Err(left) = inject::tidy(cluster, place, agent, error).await
+    {
+        return Err(ExecError::Inject(left.to_string()));
+    }
+    opened
+}
+
+/// How long an agent may take to say hello.
+const HELLO: Duration = Duration::from_secs(30);
+
+async fn greet(
+    cluster: &Cluster,
+    place: &Place,
+    command: &[Vec<u8>],
+    ask: &Ask,
+) -> Result<Opened, ExecError> {
+    let (mut reader, mut writer) = place.open(cluster, command, true, false).await?;
+    let mut decoder = Decoder::default();
+    let hello = async {
+        let mut said = String::new();
+        loop {
+            match decoder.next_frame() {
+                Ok(Some((kind, payload))) => return agent_says(kind, payload),
+                Ok(None) => {}
+                Err(error) => return Err(ExecError::NoAgent(error.to_string())),
+            }
+            match Reader::next(&mut reader).await {
+                Incoming::Bytes(bytes) => decoder.push(&bytes),
+                Incoming::Diagnostics(bytes) if said.len() < 2_000 => {
+                    said.push_str(&String::from_utf8_lossy(&bytes));
+                }
+                Incoming::Diagnostics(_) => {}
+                Incoming::NotStarted(why) => return Err(ExecError::Runtime(why)),
+                Incoming::Ended(why) if said.trim().is_empty() => return Err(ExecError::NoAgent(why)),
+                Incoming::Ended(why) => {
+                    return Err(ExecError::NoAgent(format!("{why}; it said: {}", said.trim())));
+                }
+            }
+        }
+    };
+    match tokio::time::timeout(HELLO, hello).await {
+        Ok(said) => said?,
+        Err(_) => return Err(ExecError::NoAgent(format!("no hello within {} s", HELLO.as_secs()))),
+    }
+    let mut frame = Vec::new();
+    ask.encode(&mut frame);
+    Writer::send(&mut writer, &frame).await.map_err(ExecError::Broke)?;
+    Ok(Opened {
+        from: FromEnd::Exec(Box::new(reader)),
+        to: ToEnd::Exec(Box::new(writer)),
+        decoder,
+        thread: None,
+    })
+}
+
+fn agent_says(kind: u8, payload: &[u8]) -> Result<(), ExecError> {
+    match FromAgent::decode(kind, payload) {
+        Ok(FromAgent::Hello(Hello { .. })) => Ok(()),
+        Ok(_) => Err(ExecError::NoAgent("what answered did not begin with a hello".to_owned())),
+        Err(error) => Err(ExecError::NoAgent(error.to_string())),
+    }
+}

@@ -1,0 +1,70 @@
+//! What ends a copy as a whole.
+
+use postern_exec::{ExecError, exit};
+
+/// A copy that came to no end.
+#[derive(Debug, thiserror::Error)]
+pub enum CopyError {
+    /// An end could not be reached.
+    #[error("reaching {place}")]
+    Reach {
+        /// Where.
+        place: String,
+        /// Why.
+        source: ExecError,
+    },
+    /// An end says that nothing can be copied.
+    #[error("{place}: {message}")]
+    Refused {
+        /// Which.
+        place: String,
+        /// Its words.
+        message: String,
+    },
+    /// The connection was lost more often than was to be tried again.
+    #[error("the connection to {place} was lost{}: {message}", tries(*.retries))]
+    Lost {
+        /// Which end.
+        place: String,
+        /// How.
+        message: String,
+        /// How often it was tried again in vain.
+        retries: u32,
+    },
+    /// The file that the hashes go to cannot be written.
+    #[error("writing the manifest")]
+    Manifest(#[source] std::io::Error),
+    /// The user ended it.
+    #[error("cancelled; run it again to go on")]
+    Cancelled,
+}
+
+fn tries(retries: u32) -> String {
+    match retries {
+        0 => String::new(),
+        1 => " again after a retry".to_owned(),
+        more => format!(" again after {more} retries"),
+    }
+}
+
+impl CopyError {
+    /// The process exit code.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Reach { source, .. } => source.exit_code(),
+            Self::Refused { .. } | Self::Manifest(_) => exit::DENIED,
+            Self::Lost { .. } => exit::BROKE,
+            Self::Cancelled => exit::CANCELLED,
+        }
+    }
+
+    /// The class, as `-o json` names it.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Reach { source, .. } => source.kind(),
+            Self::Refused { .. } | Self::Manifest(_) => "denied",
+            Self::Lost { .. } => "broke",
+            Self::Cancelled => "timed-out-or-cancelled",
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! One source and one destination, to the end.
+
+use crate::ends::{self, End, Opened};
+use crate::error::CopyError;
+use crate::ledger::{Ledger, Tally};
+use crate::pace::Pace;
+use crate::relay::{Broke, Which, relay};
+use postern_wire::copy::{Ask, ReceiveSpec, SendSpec};
+use std::cell::RefCell;
+use std::time::Duration;
+
+/// A copy.
+pub struct Job<'a> {
+    /// Where the files are.
+    pub source: End<'a>,
+    /// Where they go.
+    pub destination: End<'a>,
+    /// What is asked of the source.
+    pub send: SendSpec,
+    /// What is asked of the destination.
+    pub receive: ReceiveSpec,
+    /// How often a lost connection is made again without anything having moved in between.
+    pub retries: u32,
+    /// Bytes in a second, at most.
+    pub bwlimit: Option<u64>,
+}
+
+/// The first pause before another try, and the longest.
+const PAUSE: Duration = Duration::from_millis(250);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
+impl Job<'_> {
+    /// Copies; each file's fate is told to the ledger's observer.
+    pub async fn run(&self, mut ledger: Ledger<'_>) -> Result<Tally, CopyError> {
+        let mut limit = Pace::new(self.bwlimit);
+        let (mut vain, mut pause) = (0, PAUSE);
+        loop {
+            let before = ledger.moved();
+            ledger.begin();
+            let (which, message) = match self.once(&mut ledger, &mut limit).await {
+                Ok(()) => return ledger.close().map_err(CopyError::Manifest),
+                Err(Attempt::Fatal(error)) => return Err(error),
+                Err(Attempt::Lost(which, message)) => (which, message),
+            };
+            if ledger.moved() != before {
+                (vain, pause) = (0, PAUSE);
+            }
+            let place = self.place(which);
+            if vain >= self.retries || !self.repeatable() {
+                return Err(CopyError::Lost { place, message, retries: vain });
+            }
+            vain += 1;
+            ledger.retried();
+            ledger.notice(&format!("the connection to {place} was lost ({message}); going on in a moment"));
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    /// What was read from our stdin is gone.
+    fn repeatable(&self) -> bool {
+        !matches!(self.source, End::Stream(_))
+    }
+
+    fn place(&self, which: Which) -> String {
+        match which {
+            Which::Source => self.source.name(),
+            Which::Destination => self.destination.name(),
+        }
+    }
+
+    async fn once(&self, ledger: &mut Ledger<'_>, pace: &mut Pace) -> Result<(), Attempt> {
+        let (send, receive) = (Ask::Send(self.send.clone()), Ask::Receive(self.receive.clone()));
+        let again = ledger.tries() > 0;
+        let opening =
+            async { tokio::join!(ends::open(&self.source, &send), ends::open(&self.destination, &receive)) };
+        let (source, destination) = match opening.await {
+            (Ok(source), Ok(destination)) => (source, destination),
+            (source, destination) => {
+                let which = if source.is_err() { Which::Source } else { Which::Destination };
+                let mut error = None;
+                for end in [source, destination] {
+                    match end {
+                        Ok(opened) => opened.close().await,
+                        Err(failed) => error = error.or(Some(failed)),
+                    }
+                }
+                return Err(match error {
+                    // It was there before; it may be again.
+                    Some(error) if again => Attempt::Lost(which, told(&error)),
+                    Some(error) => Attempt::Fatal(error),
+                    None => Attempt::Lost(which, "it ended".to_owned()),
+                });
+            }
+        };
+        self.joined(source, destination, ledger, pace).await
+    }
+
+    async fn joined(
+        &self,
+        mut source: Opened,
+        mut destination: Opened,
+        ledger: &mut Ledger<'_>,
+        pace: &mut Pace,
+    ) -> Result<(), Attempt> {
+        let ended = relay(&mut source, &mut destination, &RefCell::new(ledger), pace).await;
+        tokio::join!(source.close(), destination.close());
+        ended.map_err(|broke| match broke {
+            Broke::Lost(which, why) => Attempt::Lost(which, why),
+            Broke::Fatal(which, message) => {
+                Attempt::Fatal(CopyError::Refused { place: self.place(which), message })
+            }
+        })
+    }
+}
+
+/// How one connection ended that did not see the copy to its end.
+enum Attempt {
+    Lost(Which, String),
+    Fatal(CopyError),
+}
+
+fn told(error: &CopyError) -> String {
+    match error {
+        CopyError::Reach { source, .. } => source.to_string(),
+        other => other.to_string(),
+    }
+}
+
+/// Removes what interrupted copies left at the destination; each is told to the ledger's observer.
+pub async fn clean(end: &End<'_>, receive: &ReceiveSpec, mut ledger: Ledger<'_>) -> Result<Tally, CopyError> {
+    let ask = Ask::Receive(ReceiveSpec { clean: true, ..receive.clone() });
+    let mut opened = ends::open(end, &ask).await?;
+    let ended = crate::relay::listen(&mut opened, &RefCell::new(&mut ledger)).await;
+    opened.close().await;
+    match ended {
+        Ok(()) => ledger.close().map_err(CopyError::Manifest),
+        Err(Broke::Fatal(_, message)) => Err(CopyError::Refused { place: end.name(), message }),
+        Err(Broke::Lost(_, message)) => Err(CopyError::Lost { place: end.name(), message, retries: 0 }),
+    }
+}

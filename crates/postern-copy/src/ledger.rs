@@ -1,0 +1,303 @@
+//! The books of a copy: what there is to do, what was done, and what was not and why.
+
+use postern_files::name;
+use postern_wire::copy::{Entry, Fate, Kind, Settled, UNSIZED};
+use std::collections::{HashMap, HashSet};
+use std::fs::File;
+use std::io::{BufWriter, Write as _};
+use std::time::{Duration, Instant};
+
+/// One thing that came to its end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Done {
+    /// Its path, as the source has it; bytes, as Linux knows no encoding.
+    pub path: Vec<u8>,
+    /// What became of it.
+    pub fate: Fate,
+    /// Its size, of a file.
+    pub size: Option<u64>,
+    /// BLAKE3 of the content that both ends have, of a file that was verified.
+    pub hash: Option<[u8; 32]>,
+    /// Why, or what else there is to say.
+    pub note: String,
+}
+
+/// Who is told as a copy goes on.
+pub trait Observer {
+    /// Something came to its end.
+    fn done(&mut self, done: &Done);
+    /// Something was removed at the destination.
+    fn deleted(&mut self, path: &[u8]);
+    /// Time has passed.
+    fn progress(&mut self, tally: &Tally);
+    /// Something to know, such as a lost connection.
+    fn notice(&mut self, text: &str);
+}
+
+/// Counts of a copy.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Files that the source has told of.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Whether that was all.
+    pub complete: bool,
+    /// Files written and verified.
+    pub written: u64,
+    /// Files that were there already, by their hash.
+    pub same: u64,
+    /// Files that were there already, by size and time.
+    pub unchanged: u64,
+    /// Directories, links and special files.
+    pub made: u64,
+    /// Left alone as asked.
+    pub skipped: u64,
+    /// Refused as dangerous.
+    pub refused: u64,
+    /// Failed at either end.
+    pub failed: u64,
+    /// That a dry run would write.
+    pub planned: u64,
+    /// Removed at the destination.
+    pub deleted: u64,
+    /// Bytes of content dealt with, whether they had to be sent or not.
+    pub content: u64,
+    /// Bytes that the source sent.
+    pub sent: u64,
+    /// Connections that were lost and made again.
+    pub retries: u32,
+    /// Time since the beginning.
+    pub took: Duration,
+}
+
+impl Tally {
+    /// Whether everything that was asked for is done.
+    pub fn is_whole(&self) -> bool {
+        self.refused == 0 && self.failed == 0
+    }
+
+    /// Adds what another copy came to.
+    pub fn add(&mut self, other: &Self) {
+        let Self {
+            files,
+            bytes,
+            complete,
+            written,
+            same,
+            unchanged,
+            made,
+            skipped,
+            refused,
+            failed,
+            planned,
+            deleted,
+            content,
+            sent,
+            retries,
+            took,
+        } = other;
+        for (own, more) in [
+            (&mut self.files, files),
+            (&mut self.bytes, bytes),
+            (&mut self.written, written),
+            (&mut self.same, same),
+            (&mut self.unchanged, unchanged),
+            (&mut self.made, made),
+            (&mut self.skipped, skipped),
+            (&mut self.refused, refused),
+            (&mut self.failed, failed),
+            (&mut self.planned, planned),
+            (&mut self.deleted, deleted),
+            (&mut self.content, content),
+            (&mut self.sent, sent),
+        ] {
+            *own += more;
+        }
+        self.complete &= complete;
+        self.retries += retries;
+        self.took = self.took.max(*took);
+    }
+}
+
+/// What was told and is not answered.
+#[derive(Debug)]
+struct Open {
+    path: Vec<u8>,
+    kind: OpenKind,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum OpenKind {
+    File(u64),
+    Other,
+}
+
+/// The books.
+pub struct Ledger<'a> {
+    observer: &'a mut dyn Observer,
+    tally: Tally,
+    began: Instant,
+    open: HashMap<u32, Open>,
+    /// Files whose content is known to be the source's, by a hash of their paths; they are not asked about again after
+    /// a lost connection.
+    verified: HashSet<u64>,
+    hasher: std::hash::RandomState,
+    manifest: Option<BufWriter<File>>,
+    broken: Option<std::io::Error>,
+}
+
+impl<'a> Ledger<'a> {
+    /// Empty books.
+    pub fn new(observer: &'a mut dyn Observer, manifest: Option<File>) -> Self {
+        Self {
+            observer,
+            tally: Tally::default(),
+            began: Instant::now(),
+            open: HashMap::new(),
+            verified: HashSet::new(),
+            hasher: std::hash::RandomState::new(),
+            manifest: manifest.map(BufWriter::new),
+            broken: None,
+        }
+    }
+
+    /// A connection begins, and with it the source from the beginning: what failed may succeed now.
+    pub(crate) fn begin(&mut self) {
+        self.open.clear();
+        let tally = &mut self.tally;
+        for count in [
+            &mut tally.files,
+            &mut tally.bytes,
+            &mut tally.unchanged,
+            &mut tally.made,
+            &mut tally.skipped,
+            &mut tally.refused,
+            &mut tally.failed,
+            &mut tally.planned,
+        ] {
+            *count = 0;
+        }
+        tally.complete = false;
+    }
+
+    fn key(&self, path: &[u8]) -> u64 {
+        use std::hash::BuildHasher as _;
+        self.hasher.hash_one(path)
+    }
+
+    /// The source tells of something; true when it was verified before.
+    pub(crate) fn entry(&mut self, entry: &Entry) -> bool {
+        let kind = match entry.kind {
+            Kind::File(size) => {
+                self.tally.files += 1;
+                self.tally.bytes = self.tally.bytes.saturating_add(if size == UNSIZED { 0 } else { size });
+                OpenKind::File(size)
+            }
+            _ => OpenKind::Other,
+        };
+        self.open.insert(entry.id, Open { path: entry.path.clone(), kind });
+        kind != OpenKind::Other && !self.verified.is_empty() && self.verified.contains(&self.key(&entry.path))
+    }
+
+    /// The source cannot send something.
+    pub(crate) fn fault(&mut self, path: &[u8], message: String) {
+        self.tally.failed += 1;
+        let path = path.to_vec();
+        self.observer.done(&Done { path, fate: Fate::Failed, size: None, hash: None, note: message });
+    }
+
+    /// The source has told everything.
+    pub(crate) fn complete(&mut self) {
+        self.tally.complete = true;
+    }
+
+    pub(crate) fn content(&mut self, bytes: u64) {
+        self.tally.content = self.tally.content.saturating_add(bytes);
+    }
+
+    pub(crate) fn sent(&mut self, bytes: usize) {
+        self.tally.sent += bytes as u64;
+    }
+
+    /// The destination answers; false when nothing with this number was told.
+    pub(crate) fn settled(&mut self, settled: Settled) -> bool {
+        let Settled { id, fate, hash, note } = settled;
+        let Some(Open { path, kind }) = self.open.remove(&id) else { return false };
+        let key = self.key(&path);
+        let seen = self.verified.contains(&key);
+        let size = match kind {
+            OpenKind::File(UNSIZED) | OpenKind::Other => None,
+            OpenKind::File(size) => Some(size),
+        };
+        let count = match fate {
+            Fate::Written | Fate::Same if seen => return true, // told before the connection was lost
+            Fate::Written => &mut self.tally.written,
+            Fate::Same => &mut self.tally.same,
+            Fate::Unchanged => &mut self.tally.unchanged,
+            Fate::Made => &mut self.tally.made,
+            Fate::Skipped => &mut self.tally.skipped,
+            Fate::Refused => &mut self.tally.refused,
+            Fate::Failed => &mut self.tally.failed,
+            Fate::Planned => &mut self.tally.planned,
+        };
+        *count += 1;
+        let verified = matches!(fate, Fate::Written | Fate::Same);
+        if verified {
+            self.verified.insert(key);
+        }
+        if matches!(fate, Fate::Same | Fate::Unchanged) {
+            self.content(size.unwrap_or(0));
+        }
+        let hash = (verified && hash != [0; 32]).then_some(hash);
+        if let (Some(manifest), Some(hash)) = (&mut self.manifest, hash) {
+            let line = format!("{}  {}\n", blake3::Hash::from_bytes(hash), name::show(&path));
+            if let Err(error) = manifest.write_all(line.as_bytes()) {
+                self.broken.get_or_insert(error);
+            }
+        }
+        self.observer.done(&Done { path, fate, size, hash, note });
+        true
+    }
+
+    pub(crate) fn deleted(&mut self, path: &[u8]) {
+        self.tally.deleted += 1;
+        self.observer.deleted(path);
+    }
+
+    pub(crate) fn retried(&mut self) {
+        self.tally.retries += 1;
+    }
+
+    /// How often a connection was made again.
+    pub(crate) fn tries(&self) -> u32 {
+        self.tally.retries
+    }
+
+    pub(crate) fn notice(&mut self, text: &str) {
+        self.observer.notice(text);
+    }
+
+    pub(crate) fn progress(&mut self) {
+        self.tally.took = self.began.elapsed();
+        self.observer.progress(&self.tally);
+    }
+
+    /// What says whether something moved: a copy that gets on is worth another try.
+    pub(crate) fn moved(&self) -> (u64, u64) {
+        (self.tally.content, self.tally.written + self.tally.same)
+    }
+
+    /// Closes the books.
+    pub(crate) fn close(&mut self) -> Result<Tally, std::io::Error> {
+        self.tally.took = self.began.elapsed();
+        if let Some(mut manifest) = self.manifest.take() {
+            manifest.flush()?;
+            manifest.get_ref().sync_all()?;
+        }
+        match self.broken.take() {
+            Some(error) => Err(error),
+            None => Ok(self.tally.clone()),
+        }
+    }
+}

@@ -1,0 +1,255 @@
+//! The client between the two ends: passes frames on, and keeps the books by them.
+
+use crate::ends::{FromEnd, Opened, ToEnd};
+use crate::ledger::Ledger;
+use crate::pace::Pace;
+use postern_exec::transport::Incoming;
+use postern_wire::Decoder;
+use postern_wire::copy::{FromDestination, FromSource, pass_on};
+use std::cell::RefCell;
+use std::time::Duration;
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
+
+/// An agent says something each second.
+const SILENCE: Duration = Duration::from_secs(15);
+
+/// Between two looks at how far it is.
+const PROGRESS: Duration = Duration::from_millis(200);
+
+/// Which end something is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Which {
+    Source,
+    Destination,
+}
+
+/// Why a relay ended early.
+#[derive(Debug)]
+pub(crate) enum Broke {
+    /// The connection to an end is gone; another one may serve.
+    Lost(Which, String),
+    /// An end says that it is no use.
+    Fatal(Which, String),
+}
+
+/// Passes frames until the destination has finished.
+pub(crate) async fn relay(
+    source: &mut Opened,
+    destination: &mut Opened,
+    ledger: &RefCell<&mut Ledger<'_>>,
+    pace: &mut Pace,
+) -> Result<(), Broke> {
+    let Opened { from: from_source, to: to_source, decoder: source_decoder, .. } = source;
+    let Opened { from: from_destination, to: to_destination, decoder: destination_decoder, .. } = destination;
+    let forward = forward(from_source, source_decoder, to_destination, ledger, pace);
+    let backward = backward(from_destination, destination_decoder, to_source, ledger);
+    tokio::pin!(forward, backward);
+    tokio::select! {
+        ended = &mut backward => ended,
+        broke = &mut forward => match broke {
+            // Why the destination stopped listening is in what it says; the source may just be done.
+            Broke::Lost(which, why) => {
+                match tokio::time::timeout(Duration::from_secs(5), backward).await {
+                    Ok(Err(Broke::Lost(..))) | Err(_) => Err(Broke::Lost(which, why)),
+                    Ok(other) => other,
+                }
+            }
+            fatal @ Broke::Fatal(..) => Err(fatal),
+        },
+    }
+}
+
+fn ticks(every: Duration) -> Interval {
+    let mut ticks = interval(every);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
+}
+
+/// What comes next from an end: bytes pushed into the decoder, a tick, or why it is lost.
+async fn hear(
+    from: &mut FromEnd,
+    decoder: &mut Decoder,
+    heard: &mut Instant,
+    beat: &mut Interval,
+    diagnostics: &mut String,
+) -> Result<bool, String> {
+    let incoming = tokio::select! {
+        biased;
+        incoming = from.next() => incoming,
+        _ = beat.tick() => {
+            let exec = matches!(from, FromEnd::Exec(_));
+            return match exec && heard.elapsed() > SILENCE {
+                true => Err(format!("it was silent for {} s", SILENCE.as_secs())),
+                false => Ok(false),
+            };
+        }
+    };
+    *heard = Instant::now();
+    match incoming {
+        Incoming::Bytes(bytes) => {
+            decoder.push(&bytes);
+            Ok(true)
+        }
+        Incoming::Diagnostics(bytes) => {
+            if diagnostics.len() < 2_000 {
+                diagnostics.push_str(&String::from_utf8_lossy(&bytes));
+            }
+            Ok(true)
+        }
+        Incoming::Ended(why) | Incoming::NotStarted(why) if diagnostics.trim().is_empty() => Err(why),
+        Incoming::Ended(why) | Incoming::NotStarted(why) => {
+            Err(format!("{why}; it said: {}", diagnostics.trim()))
+        }
+    }
+}
+
+/// What the source says, to the destination. Ends only by breaking.
+async fn forward(
+    from: &mut FromEnd,
+    decoder: &mut Decoder,
+    to: &mut ToEnd,
+    ledger: &RefCell<&mut Ledger<'_>>,
+    pace: &mut Pace,
+) -> Broke {
+    let mut out = Vec::with_capacity(256 * 1024);
+    let (mut beat, mut heard, mut diagnostics) = (ticks(PROGRESS), Instant::now(), String::new());
+    let mut quiet_since = Instant::now();
+    loop {
+        match take_from_source(decoder, &mut out, ledger) {
+            Ok(()) => {}
+            Err(Broke::Fatal(which, why)) => return Broke::Fatal(which, why),
+            Err(lost) => return lost,
+        }
+        if !out.is_empty() {
+            pace.take(out.len()).await;
+            ledger.borrow_mut().sent(out.len());
+            if let Err(why) = to.send(&out).await {
+                return Broke::Lost(Which::Destination, why);
+            }
+            out.clear();
+            quiet_since = Instant::now();
+        }
+        match hear(from, decoder, &mut heard, &mut beat, &mut diagnostics).await {
+            Ok(true) => {}
+            Ok(false) => {
+                ledger.borrow_mut().progress();
+                if quiet_since.elapsed() > Duration::from_secs(1) {
+                    FromSource::Heartbeat.encode(&mut out);
+                }
+            }
+            Err(why) => return Broke::Lost(Which::Source, why),
+        }
+    }
+}
+
+/// Frames of at most about this many bytes are collected before they are sent.
+const ENOUGH: usize = 256 * 1024;
+
+fn take_from_source(
+    decoder: &mut Decoder,
+    out: &mut Vec<u8>,
+    ledger: &RefCell<&mut Ledger<'_>>,
+) -> Result<(), Broke> {
+    let odd = |error: postern_wire::WireError| Broke::Fatal(Which::Source, error.to_string());
+    let mut ledger = ledger.borrow_mut();
+    while out.len() < ENOUGH {
+        let Some((kind, payload)) = decoder.next_frame().map_err(odd)? else { break };
+        match FromSource::decode(kind, payload).map_err(odd)? {
+            FromSource::Entry(mut entry) => {
+                entry.settled = ledger.entry(&entry);
+                FromSource::Entry(entry).encode(out);
+                continue;
+            }
+            FromSource::Fault { path, message } => ledger.fault(path, message),
+            FromSource::End => ledger.complete(),
+            FromSource::Data(bytes) => ledger.content(bytes.len() as u64),
+            FromSource::Packed { length, bytes: _ } => ledger.content(length.into()),
+            FromSource::Hole(length) | FromSource::Reuse { offset: _, length } => ledger.content(length),
+            FromSource::Fatal(message) => return Err(Broke::Fatal(Which::Source, message)),
+            FromSource::Begin(_)
+            | FromSource::DirectoryEnd(_)
+            | FromSource::From { .. }
+            | FromSource::FileEnd { .. }
+            | FromSource::FileFault { .. }
+            | FromSource::Heartbeat => {}
+        }
+        pass_on(out, kind, payload);
+    }
+    Ok(())
+}
+
+/// What the destination says, to the source, until it has finished.
+async fn backward(
+    from: &mut FromEnd,
+    decoder: &mut Decoder,
+    to: &mut ToEnd,
+    ledger: &RefCell<&mut Ledger<'_>>,
+) -> Result<(), Broke> {
+    let mut out = Vec::with_capacity(64 * 1024);
+    let (mut beat, mut heard, mut diagnostics) =
+        (ticks(Duration::from_secs(1)), Instant::now(), String::new());
+    loop {
+        let finished = take_from_destination(decoder, &mut out, ledger)?;
+        if !out.is_empty() {
+            if let Err(why) = to.send(&out).await
+                && !finished
+            {
+                return Err(Broke::Lost(Which::Source, why));
+            }
+            out.clear();
+        }
+        if finished {
+            return Ok(());
+        }
+        match hear(from, decoder, &mut heard, &mut beat, &mut diagnostics).await {
+            Ok(true) => {}
+            Ok(false) => FromDestination::Heartbeat.encode(&mut out),
+            Err(why) => return Err(Broke::Lost(Which::Destination, why)),
+        }
+    }
+}
+
+fn take_from_destination(
+    decoder: &mut Decoder,
+    out: &mut Vec<u8>,
+    ledger: &RefCell<&mut Ledger<'_>>,
+) -> Result<bool, Broke> {
+    let odd = |error: postern_wire::WireError| Broke::Fatal(Which::Destination, error.to_string());
+    let mut ledger = ledger.borrow_mut();
+    while let Some((kind, payload)) = decoder.next_frame().map_err(odd)? {
+        pass_on(out, kind, payload);
+        match FromDestination::decode(kind, payload).map_err(odd)? {
+            FromDestination::Settled(settled) => {
+                if !ledger.settled(settled) {
+                    let why = "it answers what nobody told of".to_owned();
+                    return Err(Broke::Fatal(Which::Destination, why));
+                }
+            }
+            FromDestination::Deleted(path) => ledger.deleted(path),
+            FromDestination::Finished => return Ok(true),
+            FromDestination::Fatal(message) => return Err(Broke::Fatal(Which::Destination, message)),
+            FromDestination::Placed { .. }
+            | FromDestination::Want(_)
+            | FromDestination::Chunks(_)
+            | FromDestination::Heartbeat => {}
+        }
+    }
+    Ok(false)
+}
+
+/// Hears a destination that no source speaks to, until it has finished.
+pub(crate) async fn listen(opened: &mut Opened, ledger: &RefCell<&mut Ledger<'_>>) -> Result<(), Broke> {
+    let Opened { from, to, decoder, .. } = opened;
+    let (mut beat, mut heard, mut diagnostics) =
+        (ticks(Duration::from_secs(1)), Instant::now(), String::new());
+    let (mut echo, mut frame) = (Vec::new(), Vec::new());
+    FromSource::Heartbeat.encode(&mut frame);
+    while !take_from_destination(decoder, &mut echo, ledger)? {
+        echo.clear();
+        let lost = |why| Broke::Lost(Which::Destination, why);
+        if !hear(from, decoder, &mut heard, &mut beat, &mut diagnostics).await.map_err(lost)? {
+            to.send(&frame).await.map_err(lost)?;
+        }
+    }
+    Ok(())
+}

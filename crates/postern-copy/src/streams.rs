@@ -1,0 +1,196 @@
+//! Our own stdin as a source of one file, and our own stdout as a destination of one.
+
+use crate::ends::Channel;
+use postern_files::link::{Arrived, Incoming as _, LinkError, Outbox};
+use postern_wire::Decoder;
+use postern_wire::copy::{
+    Ask, BLOCK, Entry, Fate, FromDestination, FromSource, Kind, Settled, Stamp, UNSIZED, Want,
+};
+use std::io::{Read as _, Write as _};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// A stream of ours.
+#[derive(Debug, Clone, Default)]
+pub struct Stream(Arc<Mutex<Written>>);
+
+/// What stdout was given already, over however many connections.
+#[derive(Debug, Default)]
+struct Written {
+    bytes: u64,
+    hasher: blake3::Hasher,
+}
+
+/// Serves the stream as the end of a copy that is asked for.
+pub(crate) fn serve(stream: &Stream, ask: &Ask, input: Channel, out: &Outbox) {
+    let served = match ask {
+        Ask::Send(_) => send(input, out),
+        Ask::Receive(_) => receive(stream, input, out),
+    };
+    if let Err(Ended::Words(message)) = served {
+        let said = match ask {
+            Ask::Send(_) => out.put(|buffer| FromSource::Fatal(message).encode(buffer)),
+            Ask::Receive(_) => out.put(|buffer| FromDestination::Fatal(message).encode(buffer)),
+        };
+        let _ = said.and_then(|()| out.flush()); // nobody hears it any more
+    }
+}
+
+enum Ended {
+    /// The other end is gone or odd; it is told by the stream that ends.
+    Link,
+    /// Something to tell.
+    Words(String),
+}
+
+impl From<LinkError> for Ended {
+    fn from(_: LinkError) -> Self {
+        Self::Link
+    }
+}
+
+fn send(mut input: Channel, out: &Outbox) -> Result<(), Ended> {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let stamp = Stamp {
+        mode: 0o644,
+        user: 0,
+        group: 0,
+        seconds: i64::try_from(now.as_secs()).unwrap_or(0),
+        nanos: now.subsec_nanos(),
+    };
+    out.put(|buffer| FromSource::Begin(1).encode(buffer))?;
+    let entry = Entry {
+        id: 0,
+        path: b"stdin".to_vec(),
+        kind: Kind::File(UNSIZED),
+        stamp,
+        xattrs: Vec::new(),
+        settled: false,
+    };
+    out.put(|buffer| FromSource::Entry(Box::new(entry)).encode(buffer))?;
+    out.put(|buffer| FromSource::End.encode(buffer))?;
+    out.flush()?;
+    let mut decoder = Decoder::default();
+    loop {
+        while let Some((kind, payload)) = decoder.next_frame().map_err(LinkError::from)? {
+            match FromDestination::decode(kind, payload).map_err(LinkError::from)? {
+                FromDestination::Want(_) => pour(out)?,
+                FromDestination::Finished => return Ok(()),
+                _ => {}
+            }
+        }
+        if !matches!(input.read(&mut decoder, None), Ok(Arrived::Bytes)) {
+            return Err(Ended::Link);
+        }
+    }
+}
+
+fn pour(out: &Outbox) -> Result<(), Ended> {
+    let (mut hasher, mut buffer, mut stdin) =
+        (blake3::Hasher::new(), vec![0; BLOCK], std::io::stdin().lock());
+    out.put(|buffer| FromSource::From { id: 0, offset: 0 }.encode(buffer))?;
+    loop {
+        match stdin.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(count) => {
+                hasher.update(&buffer[..count]);
+                out.put(|frames| FromSource::Data(&buffer[..count]).encode(frames))?;
+                // What comes slowly is wanted now.
+                if count < BLOCK / 2 {
+                    out.flush()?;
+                }
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(Ended::Words(format!("reading stdin: {error}"))),
+        }
+    }
+    let hash = hasher.finalize().into();
+    out.put(|buffer| FromSource::FileEnd { id: 0, hash }.encode(buffer))?;
+    Ok(out.flush()?)
+}
+
+fn receive(stream: &Stream, mut input: Channel, out: &Outbox) -> Result<(), Ended> {
+    let mut written = stream.0.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut zstd = zstd::bulk::Decompressor::new().map_err(|error| Ended::Words(error.to_string()))?;
+    let mut block = Vec::with_capacity(BLOCK);
+    let mut decoder = Decoder::default();
+    let mut entries = 0;
+    loop {
+        while let Some((kind, payload)) = decoder.next_frame().map_err(LinkError::from)? {
+            match FromSource::decode(kind, payload).map_err(LinkError::from)? {
+                FromSource::Begin(1) => {}
+                FromSource::Begin(_) => return Err(Ended::Words("stdout takes one file".to_owned())),
+                FromSource::Entry(entry) => {
+                    entries += 1;
+                    if entries > 1 || !matches!(entry.kind, Kind::File(_)) {
+                        return Err(Ended::Words("stdout takes one file, and no directory".to_owned()));
+                    }
+                    let hash = written.hasher.finalize().into();
+                    let (have, partial) = (written.bytes, written.bytes > 0);
+                    let want = Want { id: entry.id, have, hash, partial, chunks: false };
+                    out.put(|buffer| FromDestination::Want(want).encode(buffer))?;
+                    out.flush()?;
+                }
+                FromSource::From { id: _, offset } if offset != written.bytes => return Err(Ended::Link),
+                FromSource::Data(bytes) => written.put(bytes)?,
+                FromSource::Packed { length, bytes } => {
+                    block.clear();
+                    let unpacked = zstd.decompress_to_buffer(bytes, &mut block);
+                    if unpacked.ok() != usize::try_from(length).ok() {
+                        return Err(Ended::Link);
+                    }
+                    written.put(&block)?;
+                }
+                FromSource::Hole(mut length) => {
+                    while length > 0 {
+                        let piece = length.min(BLOCK as u64);
+                        written.put(&vec![0; usize::try_from(piece).unwrap_or(BLOCK)])?;
+                        length -= piece;
+                    }
+                }
+                FromSource::FileEnd { id, hash } => {
+                    std::io::stdout().flush().map_err(|error| stdout(&error))?;
+                    let whole = hash == *written.hasher.finalize().as_bytes();
+                    let (fate, note) = match whole {
+                        true => (Fate::Written, String::new()),
+                        false => {
+                            (Fate::Failed, "what arrived is not what was sent: its hash differs".to_owned())
+                        }
+                    };
+                    settle(out, Settled { id, fate, hash, note })?;
+                }
+                FromSource::FileFault { id, message } => {
+                    settle(out, Settled { id, fate: Fate::Failed, hash: [0; 32], note: message })?;
+                }
+                FromSource::Reuse { .. } => return Err(Ended::Link),
+                FromSource::From { .. }
+                | FromSource::Fault { .. }
+                | FromSource::DirectoryEnd(_)
+                | FromSource::End
+                | FromSource::Fatal(_)
+                | FromSource::Heartbeat => {}
+            }
+        }
+        if !matches!(input.read(&mut decoder, None), Ok(Arrived::Bytes)) {
+            return Err(Ended::Link);
+        }
+    }
+}
+
+fn settle(out: &Outbox, settled: Settled) -> Result<(), Ended> {
+    out.put(|buffer| FromDestination::Settled(settled).encode(buffer))?;
+    out.put(|buffer| FromDestination::Finished.encode(buffer))?;
+    Ok(out.flush()?)
+}
+
+fn stdout(error: &std::io::Error) -> Ended {
+    Ended::Words(format!("writing to stdout: {error}"))
+}
+
+impl Written {
+    fn put(&mut self, bytes: &[u8]) -> Result<(), Ended> {
+        std::io::stdout().lock().write_all(bytes).map_err(|error| stdout(&error))?;
+        self.hasher.update(bytes);
+        self.bytes += bytes.len() as u64;
+        Ok(())
+    }
+}

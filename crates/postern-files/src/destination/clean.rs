@@ -1,0 +1,67 @@
+//! Removing what interrupted copies left.
+
+use super::trouble::explain;
+use crate::beneath::{Base, Root};
+use crate::link::{LinkError, Outbox};
+use crate::{name, resolve, stat};
+use postern_wire::copy::{FromDestination, ReceiveSpec};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
+use rustix::io::Errno;
+
+/// Removes unfinished files at the destination and below it, and says each.
+pub(super) fn clean(spec: &ReceiveSpec, out: &Outbox) -> Result<(), LinkError> {
+    let said = match places(spec) {
+        Ok((mut root, directories)) => below(spec, &mut root, directories, out)?,
+        Err(error) => Some((spec.target.clone(), error)),
+    };
+    match said {
+        None => out.put(|buffer| FromDestination::Finished.encode(buffer))?,
+        Some((path, error)) => {
+            let message = explain(&format!("looking below {}", name::show(&path)), error);
+            out.put(|buffer| FromDestination::Fatal(message).encode(buffer))?;
+        }
+    }
+    out.flush()
+}
+
+/// The directory that is the destination, or the one that holds it.
+fn places(spec: &ReceiveSpec) -> Result<(Root, bool), Errno> {
+    let base = Base::new(spec.root.as_deref())?;
+    let found = base.look(&spec.target, true).and_then(rustix::fs::fstat);
+    if found.is_ok_and(|found| stat::file_type(&found) == FileType::Directory) {
+        return Ok((Root::new(base.open(&spec.target, OFlags::RDONLY | OFlags::DIRECTORY)?), true));
+    }
+    resolve::holder(&base, &spec.target).map(|(directory, _)| (Root::new(directory), false))
+}
+
+type Said = Option<(Vec<u8>, Errno)>;
+
+fn below(spec: &ReceiveSpec, root: &mut Root, deep: bool, out: &Outbox) -> Result<Said, LinkError> {
+    let mut waiting = vec![Vec::new()];
+    while let Some(path) = waiting.pop() {
+        let opened = root.open(&path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty());
+        let entries = match opened.and_then(Dir::new) {
+            Ok(entries) => entries,
+            Err(error) => return Ok(Some((path, error))),
+        };
+        for entry in entries.flatten() {
+            let last = entry.file_name().to_bytes();
+            let at = name::join(&path, last);
+            if entry.file_type() == FileType::Directory && deep && last != b"." && last != b".." {
+                waiting.push(at);
+            } else if name::is_partial(last) && entry.file_type() != FileType::Directory {
+                let removed = match spec.dry_run {
+                    true => Ok(()),
+                    false => root.parent(&at).and_then(|(directory, last)| {
+                        rustix::fs::unlinkat(directory, last, AtFlags::empty())
+                    }),
+                };
+                match removed {
+                    Ok(()) => out.put(|buffer| FromDestination::Deleted(&at).encode(buffer))?,
+                    Err(error) => return Ok(Some((at, error))),
+                }
+            }
+        }
+    }
+    Ok(None)
+}

@@ -1,0 +1,190 @@
+//! `postern cp` and `postern sync`.
+
+use clap::{Args, ValueEnum};
+use postern_wire::copy::{Compression, Owner};
+use std::ffi::OsString;
+use std::num::NonZeroU16;
+use std::path::PathBuf;
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  postern cp ./site web-0:/srv/               a directory into a directory\n  \
+postern cp ./site/. web-0:/srv              what it holds, into it\n  postern cp 'web-0:/var/log/*.log' logs/     \
+every match, found in the pod\n  postern cp db/pg-0:/dump.sql - | gzip > dump.gz   one file to stdout\n  \
+postern cp a-0:/data b-0:/data              from pod to pod\n  postern cp -l app=web ./tls.crt :/etc/tls/    to every \
+pod of those\n  postern cp -l app=web :/tmp/heap ./heap-{pod}  from every pod\n\n\
+A path is local, POD:PATH, NAMESPACE/POD:PATH, KIND/NAME:PATH, :PATH with -l, or - for stdin and stdout. Local names \
+with a colon begin with ./ or /. DST is as in cp -r: a directory that is there takes the sources by their names; \
+otherwise one source gets DST's name. A directory named with /. at its end stands for what it holds.\n\n\
+Every file is verified by BLAKE3 at both ends and replaced whole. What is interrupted is taken up by running the same \
+command again; --clean removes what it left instead."
+)]
+pub(crate) struct Cp {
+    /// What to copy, and last where to
+    #[arg(required = true, value_name = "PATH")]
+    pub(crate) paths: Vec<OsString>,
+    #[command(flatten)]
+    pub(crate) how: How,
+    /// Remove what interrupted copies left at PATH and below, and copy nothing
+    #[arg(long)]
+    pub(crate) clean: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  postern sync ./site web-0:/srv/site\n  postern sync --delete --exclude '*.tmp' ./site \
+web-0:/srv/site\n  postern sync --checksum web-0:/data ./data\n\nDST becomes what SRC is: a directory's content goes into \
+DST, which is made where it is missing. Files of the same size and time cost nothing; of changed large files only the \
+changed blocks are sent."
+)]
+pub(crate) struct Sync {
+    /// What to copy
+    #[arg(value_name = "SRC")]
+    pub(crate) source: OsString,
+    /// Where to
+    #[arg(value_name = "DST")]
+    pub(crate) destination: OsString,
+    #[command(flatten)]
+    pub(crate) how: How,
+    /// Remove from DST what SRC has not; what is excluded stays
+    #[arg(long)]
+    pub(crate) delete: bool,
+    /// Compare content rather than size and time
+    #[arg(long)]
+    pub(crate) checksum: bool,
+}
+
+/// How an end in a pod is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Via {
+    /// The first of the others that works
+    Auto,
+    /// The agent in the image
+    Agent,
+    /// An agent that is put there by its shell, and removes itself
+    Inject,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct How {
+    /// Every running pod with these labels; their paths are written :PATH
+    #[arg(short = 'l', long, value_name = "SELECTOR")]
+    pub(crate) selector: Option<String>,
+    /// The namespace of pods that name none [default: the context's]
+    #[arg(short, long, value_name = "NAMESPACE")]
+    pub(crate) namespace: Option<String>,
+    /// The container [default: the annotated one, else the first]
+    #[arg(short, long, value_name = "NAME")]
+    pub(crate) container: Option<String>,
+    /// How to reach files in a pod
+    #[arg(long, value_enum, default_value_t = Via::Auto, value_name = "WAY")]
+    pub(crate) via: Via,
+    /// Leave out what matches, in gitignore's syntax; repeatable
+    #[arg(long, value_name = "PATTERN", help_heading = "What")]
+    pub(crate) exclude: Vec<OsString>,
+    /// Take what matches after all; repeatable
+    #[arg(long, value_name = "PATTERN", help_heading = "What")]
+    pub(crate) include: Vec<OsString>,
+    /// Copy what symlinks lead to
+    #[arg(short = 'L', long, help_heading = "What")]
+    pub(crate) dereference: bool,
+    /// Leave files alone that are newer at the destination
+    #[arg(short, long, help_heading = "What")]
+    pub(crate) update: bool,
+    /// Say what would be done, and do none of it
+    #[arg(long, help_heading = "What")]
+    pub(crate) dry_run: bool,
+    /// Give what is replaced the source's mode and owner too, and not keep its own
+    #[arg(long, help_heading = "How it is written")]
+    pub(crate) preserve: bool,
+    /// Owner of what is written, by number
+    #[arg(long, value_name = "UID[:GID]", value_parser = owner, help_heading = "How it is written")]
+    pub(crate) chown: Option<Owner>,
+    /// Write into a file that cannot be replaced, such as one that is mounted; readers may see a mix
+    #[arg(long, help_heading = "How it is written")]
+    pub(crate) inplace: bool,
+    /// Make symlinks that lead out of what is copied
+    #[arg(long, help_heading = "How it is written")]
+    pub(crate) unsafe_links: bool,
+    /// Make devices and fifos, and keep setuid and setgid bits
+    #[arg(long, help_heading = "How it is written")]
+    pub(crate) specials: bool,
+    /// auto, off, or a level of zstd from 1 to 19
+    #[arg(long, value_name = "HOW", value_parser = compression, default_value = "auto", help_heading = "How it travels")]
+    pub(crate) compress: Compression,
+    /// Bytes in a second at most, such as 10M
+    #[arg(long, value_name = "RATE", value_parser = size, help_heading = "How it travels")]
+    pub(crate) bwlimit: Option<u64>,
+    /// Pods at a time
+    #[arg(long, value_name = "N", default_value = "4", help_heading = "How it travels")]
+    pub(crate) jobs: NonZeroU16,
+    /// How often a lost connection is made again without getting on
+    #[arg(long, value_name = "N", default_value = "5", help_heading = "How it travels")]
+    pub(crate) retries: u32,
+    /// Write the BLAKE3 of each verified file there, as b3sum does
+    #[arg(long, value_name = "FILE")]
+    pub(crate) manifest: Option<PathBuf>,
+    /// Most files, directories and links
+    #[arg(long, value_name = "N", help_heading = "Limits")]
+    pub(crate) max_entries: Option<u64>,
+    /// Most bytes of content, such as 100G
+    #[arg(long, value_name = "SIZE", value_parser = size, help_heading = "Limits")]
+    pub(crate) max_bytes: Option<u64>,
+}
+
+fn owner(text: &str) -> Result<Owner, String> {
+    let (user, group) = text.split_once(':').map_or((text, None), |(user, group)| (user, Some(group)));
+    let number = |text: &str| match text {
+        "" => Ok(None),
+        text => text
+            .parse()
+            .map(Some)
+            .map_err(|_| format!("{text:?} is no number; names mean nothing in another image")),
+    };
+    let owner = Owner { user: number(user)?, group: group.map(number).transpose()?.flatten() };
+    if owner == Owner::default() { Err("write it as UID, UID:GID or :GID".to_owned()) } else { Ok(owner) }
+}
+
+fn compression(text: &str) -> Result<Compression, String> {
+    match text {
+        "auto" => Ok(Compression::Auto),
+        "off" => Ok(Compression::Off),
+        level => match level.parse() {
+            Ok(level @ 1..=19) => Ok(Compression::Level(level)),
+            _ => Err("write auto, off, or a level from 1 to 19".to_owned()),
+        },
+    }
+}
+
+/// A count of bytes such as `10M`; K, M, G and T are powers of 1,024, as curl and rsync have them.
+fn size(text: &str) -> Result<u64, String> {
+    let (number, unit) = match text.char_indices().last() {
+        Some((at, 'k' | 'K')) => (&text[..at], 1 << 10),
+        Some((at, 'm' | 'M')) => (&text[..at], 1 << 20),
+        Some((at, 'g' | 'G')) => (&text[..at], 1 << 30),
+        Some((at, 't' | 'T')) => (&text[..at], 1_u64 << 40),
+        _ => (text, 1),
+    };
+    let bytes =
+        number.parse::<u64>().ok().and_then(|number| number.checked_mul(unit)).filter(|bytes| *bytes > 0);
+    bytes.ok_or_else(|| {
+        "write it as a number of bytes above 0, with K, M, G or T after it where that helps".to_owned()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_and_owners_are_read_or_refused() {
+        assert_eq!((size("512"), size("10M"), size("1t")), (Ok(512), Ok(10 << 20), Ok(1 << 40)));
+        for wrong in ["", "0", "-1", "M", "1.5G", "99999999T"] {
+            assert!(size(wrong).is_err(), "{wrong}");
+        }
+        assert_eq!(owner("7"), Ok(Owner { user: Some(7), group: None }));
+        assert_eq!(owner("7:8"), Ok(Owner { user: Some(7), group: Some(8) }));
+        assert_eq!(owner(":8"), Ok(Owner { user: None, group: Some(8) }));
+        assert!(owner("root").is_err() && owner(":").is_err());
+    }
+}

@@ -1,0 +1,256 @@
+//! `postern cp` and `postern sync`.
+
+mod plan;
+mod show;
+
+use super::{Context, agents};
+use crate::cli::copy::{Cp, How, Sync, Via};
+use crate::failure::Failure;
+use crate::printer::Printer;
+use crate::signals;
+use plan::{Place, Plan, Side};
+use postern_copy::job::{self, Job};
+use postern_copy::ledger::{Ledger, Tally};
+use postern_copy::{CopyError, End};
+use postern_kube::Cluster;
+use postern_wire::copy::{Compare, Limits, ReceiveSpec, Rule, SendSpec};
+use show::{Show, Shown};
+use std::cell::RefCell;
+use std::fs::File;
+use std::os::unix::ffi::OsStrExt as _;
+use tokio::sync::Semaphore;
+
+pub(super) async fn cp(context: &Context, args: Cp, printer: &mut Printer) -> Result<u8, Failure> {
+    let Cp { mut paths, how, clean } = args;
+    if clean {
+        if let Some(extra) = paths.get(1) {
+            let why = format!("--clean takes one path, and {} is a second", extra.to_string_lossy());
+            return Err(Failure::usage(why, None));
+        }
+        let Some(path) = paths.pop() else { return Err(Failure::usage("no path is named", None)) };
+        let receive = receive(&how, &Mode::Cp)?;
+        return removing(context, Side::parse(&[path])?, &how, receive, printer).await;
+    }
+    let destination = match paths.pop() {
+        Some(destination) if !paths.is_empty() => destination,
+        _ => {
+            let hint = "postern cp SRC… DST, where one of them is POD:PATH".to_owned();
+            return Err(Failure::usage("one path is no copy: name what to copy and where to", Some(hint)));
+        }
+    };
+    copy(context, &paths, &destination, &how, &Mode::Cp, printer).await
+}
+
+pub(super) async fn sync(context: &Context, args: Sync, printer: &mut Printer) -> Result<u8, Failure> {
+    let Sync { source, destination, how, delete, checksum } = args;
+    let mode = Mode::Sync { delete, checksum };
+    copy(context, &[source], &destination, &how, &mode, printer).await
+}
+
+/// Which of the two commands.
+enum Mode {
+    Cp,
+    Sync { delete: bool, checksum: bool },
+}
+
+fn limits(how: &How) -> Limits {
+    let Limits { entries, bytes, depth } = Limits::default();
+    Limits { entries: how.max_entries.unwrap_or(entries), bytes: how.max_bytes.unwrap_or(bytes), depth }
+}
+
+/// What is left out: an `--include` takes back what an `--exclude` leaves out, wherever they stand.
+fn rules(how: &How) -> Result<Vec<Rule>, Failure> {
+    let rule = |include, pattern: &std::ffi::OsString| Rule { include, pattern: pattern.as_bytes().to_vec() };
+    let out = how.exclude.iter().map(|pattern| rule(false, pattern));
+    let all: Vec<Rule> = out.chain(how.include.iter().map(|pattern| rule(true, pattern))).collect();
+    let kind = |include| match include {
+        true => postern_files::pattern::Kind::Include,
+        false => postern_files::pattern::Kind::Exclude,
+    };
+    postern_files::pattern::Rules::parse(
+        all.iter().map(|rule| (kind(rule.include), rule.pattern.as_slice())),
+    )
+    .map_err(|error| Failure::usage(error.to_string(), None))?;
+    Ok(all)
+}
+
+fn send(how: &How, mode: &Mode, sources: Vec<Vec<u8>>) -> Result<SendSpec, Failure> {
+    let sync = matches!(mode, Mode::Sync { .. });
+    Ok(SendSpec {
+        root: None,
+        sources,
+        glob: !sync,
+        contents: sync,
+        rules: rules(how)?,
+        dereference: how.dereference,
+        compression: how.compress,
+        limits: limits(how),
+    })
+}
+
+fn receive(how: &How, mode: &Mode) -> Result<ReceiveSpec, Failure> {
+    let (compare, sync, delete) = match mode {
+        Mode::Cp => (Compare::Verify, false, false),
+        Mode::Sync { delete, checksum: true } => (Compare::Hash, true, *delete),
+        Mode::Sync { delete, checksum: false } => (Compare::Times, true, *delete),
+    };
+    Ok(ReceiveSpec {
+        root: None,
+        target: Vec::new(),
+        directory: false,
+        parents: sync,
+        compare,
+        delta: sync,
+        update: how.update,
+        delete,
+        dry_run: how.dry_run,
+        inplace: how.inplace,
+        preserve: how.preserve,
+        owner: how.chown.unwrap_or_default(),
+        unsafe_links: how.unsafe_links,
+        specials: how.specials,
+        clean: false,
+        rules: rules(how)?,
+        limits: limits(how),
+    })
+}
+
+fn end<'a>(place: &Place, cluster: Option<&'a Cluster>, via: Via) -> Result<End<'a>, Failure> {
+    Ok(match (place, cluster) {
+        (Place::Local, _) => End::Local,
+        (Place::Stream, _) => End::Stream(postern_copy::streams::Stream::default()),
+        (Place::Pod(place), Some(cluster)) => {
+            let mut place = place.clone();
+            if via == Via::Inject {
+                place.agent = None;
+            }
+            let agents = (via != Via::Agent).then_some(agents::embedded as postern_exec::inject::Agents);
+            End::Pod { cluster, place, agents }
+        }
+        (Place::Pod(_), None) => return Err(Failure::usage("a pod without a cluster", None)),
+    })
+}
+
+async fn copy(
+    context: &Context,
+    sources: &[std::ffi::OsString],
+    destination: &std::ffi::OsString,
+    how: &How,
+    mode: &Mode,
+    printer: &mut Printer,
+) -> Result<u8, Failure> {
+    let (from, to) = (Side::parse(sources)?, Side::parse(std::slice::from_ref(destination))?);
+    plan::check(&from, &to, how)?;
+    let (send, receive) = (send(how, mode, Vec::new())?, receive(how, mode)?);
+    let cluster = match from.in_pods() || to.in_pods() {
+        true => Some(context.cluster().await?),
+        false => None,
+    };
+    let plans = plan::plans(cluster.as_ref(), from, to, how).await?;
+    let manifest = match &how.manifest {
+        None => None,
+        Some(_) if plans.len() > 1 => {
+            return Err(Failure::usage("--manifest is for one pod at a time", None));
+        }
+        Some(path) => Some(File::create(path).map_err(|error| {
+            let failure = Failure::denied(&error, None);
+            Failure {
+                message: format!("creating {}", path.display()),
+                causes: vec![error.to_string()],
+                ..failure
+            }
+        })?),
+    };
+    let mut jobs = Vec::new();
+    for Plan { name, source, sources, destination, target, directory } in plans {
+        jobs.push((
+            name,
+            Job {
+                source: end(&source, cluster.as_ref(), how.via)?,
+                destination: end(&destination, cluster.as_ref(), how.via)?,
+                send: SendSpec { sources, ..send.clone() },
+                receive: ReceiveSpec { target, directory, ..receive.clone() },
+                retries: how.retries,
+                bwlimit: how.bwlimit,
+            },
+        ));
+    }
+    let stop = signals::stop()?;
+    let show = RefCell::new(Show::new(printer, jobs.len() > 1, how.dry_run));
+    let all = all(&jobs, manifest, how.jobs.get().into(), &show);
+    let (total, failed) = tokio::select! {
+        done = all => done,
+        () = stop => return Err(CopyError::Cancelled.into()),
+    };
+    show.into_inner().finish(&total, failed)
+}
+
+/// Runs the copies, so many at a time; what they came to together, and the first error that ended one.
+async fn all(
+    jobs: &[(Option<String>, Job<'_>)],
+    mut manifest: Option<File>,
+    at_a_time: usize,
+    show: &RefCell<Show<'_>>,
+) -> (Tally, Vec<Failure>) {
+    let (gate, total, failed) =
+        (Semaphore::new(at_a_time), RefCell::new(None::<Tally>), RefCell::new(Vec::new()));
+    let running = jobs.iter().map(|(name, job)| {
+        let manifest = manifest.take();
+        let (gate, total, failed) = (&gate, &total, &failed);
+        async move {
+            let Ok(_turn) = gate.acquire().await else { return };
+            let mut shown = Shown { show, name: name.as_deref() };
+            shown.ways(job);
+            match job.run(Ledger::new(&mut shown, manifest)).await {
+                Ok(tally) => match &mut *total.borrow_mut() {
+                    Some(total) => total.add(&tally),
+                    none => *none = Some(tally),
+                },
+                Err(error) => {
+                    let mut failure = Failure::from(error);
+                    if let Some(name) = name {
+                        failure.message = format!("{name}: {}", failure.message);
+                    }
+                    failed.borrow_mut().push(failure);
+                }
+            }
+        }
+    });
+    futures(running).await;
+    (total.into_inner().unwrap_or_default(), failed.into_inner())
+}
+
+/// Polls all of them until all have ended.
+async fn futures(all: impl Iterator<Item = impl Future<Output = ()>>) {
+    let mut all: Vec<_> = all.map(Box::pin).collect();
+    std::future::poll_fn(|context| {
+        all.retain_mut(|one| one.as_mut().poll(context).is_pending());
+        if all.is_empty() { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
+    })
+    .await;
+}
+
+async fn removing(
+    context: &Context,
+    side: Side,
+    how: &How,
+    receive: ReceiveSpec,
+    printer: &mut Printer,
+) -> Result<u8, Failure> {
+    plan::check_one(&side, how)?;
+    let cluster = match side.in_pods() {
+        true => Some(context.cluster().await?),
+        false => None,
+    };
+    let places = plan::places(cluster.as_ref(), &side, how).await?;
+    let show = RefCell::new(Show::new(printer, places.len() > 1, how.dry_run));
+    let mut total = Tally::default();
+    for (name, place, path) in places {
+        let end = end(&place, cluster.as_ref(), how.via)?;
+        let mut shown = Shown { show: &show, name: name.as_deref() };
+        let receive = ReceiveSpec { target: path, ..receive.clone() };
+        total.add(&job::clean(&end, &receive, Ledger::new(&mut shown, None)).await?);
+    }
+    show.into_inner().cleaned(&total);
+    Ok(0)
+}

@@ -1,0 +1,176 @@
+//! From paths on the command line to copies, one for each pair of ends.
+
+use crate::cli::copy::How;
+use crate::failure::Failure;
+use postern_copy::endpoint::{Endpoint, PodPath, of_pod};
+use postern_exec::ExecError;
+use postern_exec::fanout::Job;
+use postern_exec::target::{self, Containers, Target};
+use postern_kube::Cluster;
+use std::ffi::OsString;
+
+/// What one side of a copy names.
+#[derive(Debug)]
+pub(super) enum Side {
+    Local(Vec<Vec<u8>>),
+    Stream,
+    Pods(Vec<PodPath>),
+}
+
+/// An end that was found.
+#[derive(Debug, Clone)]
+pub(super) enum Place {
+    Local,
+    Stream,
+    Pod(target::Place),
+}
+
+/// One copy.
+#[derive(Debug)]
+pub(super) struct Plan {
+    /// The pod's name, where there are several.
+    pub(super) name: Option<String>,
+    pub(super) source: Place,
+    pub(super) sources: Vec<Vec<u8>>,
+    pub(super) destination: Place,
+    pub(super) target: Vec<u8>,
+    /// The destination has to be a directory, as several copies go there.
+    pub(super) directory: bool,
+}
+
+impl Side {
+    pub(super) fn parse(words: &[OsString]) -> Result<Self, Failure> {
+        let (mut local, mut stream, mut pods) = (Vec::new(), 0, Vec::new());
+        for word in words {
+            match Endpoint::parse(word).map_err(|why| Failure::usage(why, None))? {
+                Endpoint::Local(path) => local.push(path),
+                Endpoint::Stream => stream += 1,
+                Endpoint::Pod(path) => pods.push(path),
+            }
+        }
+        match (local.is_empty(), stream, pods.is_empty()) {
+            (false, 0, true) => Ok(Self::Local(local)),
+            (true, 1, true) => Ok(Self::Stream),
+            (true, 0, false) => Ok(Self::Pods(pods)),
+            _ => Err(Failure::usage(
+                "the sources are of several kinds",
+                Some("copy local files, pods' files and stdin one after the other".to_owned()),
+            )),
+        }
+    }
+
+    pub(super) fn in_pods(&self) -> bool {
+        matches!(self, Self::Pods(_))
+    }
+
+    fn selected(&self) -> bool {
+        matches!(self, Self::Pods(paths) if paths.iter().any(|path| path.target.is_none()))
+    }
+}
+
+/// What can be seen to be wrong before the cluster is asked.
+pub(super) fn check(from: &Side, to: &Side, how: &How) -> Result<(), Failure> {
+    check_one(from, how).or_else(|failure| if to.selected() { Ok(()) } else { Err(failure) })?;
+    if (from.selected() || to.selected()) && how.selector.is_none() {
+        let hint = "name the pod, or pick pods by -l".to_owned();
+        return Err(Failure::usage(":PATH names no pod", Some(hint)));
+    }
+    if from.selected() && to.selected() {
+        return Err(Failure::usage("-l picks the pods of one side, not of both", None));
+    }
+    Ok(())
+}
+
+/// The same of one side alone.
+pub(super) fn check_one(side: &Side, how: &How) -> Result<(), Failure> {
+    if how.selector.is_some() && !side.selected() {
+        let hint = "write the path in the pods that -l picks as :PATH".to_owned();
+        return Err(Failure::usage("-l picks pods, and no path is in them", Some(hint)));
+    }
+    Ok(())
+}
+
+/// Every end of a side: the pod's name where labels picked it, the place, and the path.
+pub(super) async fn places(
+    cluster: Option<&Cluster>,
+    side: &Side,
+    how: &How,
+) -> Result<Vec<(Option<String>, Place, Vec<u8>)>, Failure> {
+    let (paths, cluster) = match (side, cluster) {
+        (Side::Local(paths), _) => {
+            return Ok(paths.iter().map(|path| (None, Place::Local, path.clone())).collect());
+        }
+        (Side::Stream, _) => return Ok(vec![(None, Place::Stream, b"-".to_vec())]),
+        (Side::Pods(paths), Some(cluster)) => (paths, cluster),
+        (Side::Pods(_), None) => return Err(Failure::usage("a pod without a cluster", None)),
+    };
+    let mut found = Vec::new();
+    for PodPath { namespace, target, path } in paths {
+        let namespace = namespace.as_ref().or(how.namespace.as_ref()).unwrap_or(&cluster.namespace);
+        let container = how.container.as_deref();
+        match target {
+            Some(target) => {
+                let target = Target::parse(target).map_err(|why| Failure::usage(why, None))?;
+                let place = target::find(cluster, namespace, &target, container).await?;
+                found.push((None, Place::Pod(place), path.clone()));
+            }
+            None => {
+                let selector = Target::Selector(how.selector.clone().unwrap_or_default());
+                let containers = container.map_or(Containers::Default, Containers::Named);
+                let picked = target::find_all(cluster, namespace, &[selector], true, containers).await?;
+                for Job { name, what } in picked {
+                    let place = what.map_err(|why| ExecError::Target(format!("{name}: {why}")))?;
+                    found.push((Some(place.pod.clone()), Place::Pod(place), path.clone()));
+                }
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// The copies that two sides come to.
+pub(super) async fn plans(
+    cluster: Option<&Cluster>,
+    from: Side,
+    to: Side,
+    how: &How,
+) -> Result<Vec<Plan>, Failure> {
+    let targets = places(cluster, &to, how).await?;
+    // Several paths of one place are one copy.
+    let mut sources: Vec<(Option<String>, Place, Vec<Vec<u8>>)> = Vec::new();
+    for (name, place, path) in places(cluster, &from, how).await? {
+        match sources.iter_mut().find(|(_, known, _)| same(known, &place)) {
+            Some((_, _, paths)) => paths.push(path),
+            None => sources.push((name, place, vec![path])),
+        }
+    }
+    let several = sources.len() > 1;
+    let mut plans = Vec::new();
+    for (from_name, source, paths) in &sources {
+        for (to_name, destination, target) in &targets {
+            let named = from_name.as_deref().map(|pod| of_pod(target, pod));
+            let own = named.as_ref().is_some_and(|named| named != target);
+            if several && !own && from_name.is_some() {
+                let hint = "put {pod} into DST, such as logs-{pod}".to_owned();
+                return Err(Failure::usage("all pods would write to the same DST", Some(hint)));
+            }
+            plans.push(Plan {
+                name: from_name.clone().or_else(|| to_name.clone()),
+                source: source.clone(),
+                sources: paths.clone(),
+                destination: destination.clone(),
+                target: named.unwrap_or_else(|| target.clone()),
+                directory: several && !own,
+            });
+        }
+    }
+    Ok(plans)
+}
+
+fn same(one: &Place, other: &Place) -> bool {
+    match (one, other) {
+        (Place::Local, Place::Local) | (Place::Stream, Place::Stream) => true,
+        (Place::Pod(one), Place::Pod(other)) => one == other,
+        _ => false,
+    }
+}

@@ -1,0 +1,313 @@
+//! What a copy looks like: events, progress, and a summary.
+
+use crate::cli::Format;
+use crate::failure::Failure;
+use crate::printer::{Printer, record};
+use postern_copy::job::Job;
+use postern_copy::ledger::{Done, Observer, Tally};
+use postern_exec::exit;
+use postern_files::name::show;
+use postern_ops::install::Reporter as _;
+use postern_wire::copy::Fate;
+use serde_json::json;
+use std::cell::RefCell;
+use std::time::{Duration, Instant};
+
+/// Between two lines of progress where there is no terminal.
+const LINES: Duration = Duration::from_secs(5);
+
+/// Problems that are printed; the rest are counted.
+const MOST: u64 = 100;
+
+pub(super) struct Show<'a> {
+    printer: &'a mut Printer,
+    several: bool,
+    dry_run: bool,
+    problems: u64,
+    last_line: Instant,
+}
+
+/// One of several copies, as it goes on.
+pub(super) struct Shown<'s, 'p> {
+    pub(super) show: &'s RefCell<Show<'p>>,
+    pub(super) name: Option<&'s str>,
+}
+
+impl<'a> Show<'a> {
+    pub(super) fn new(printer: &'a mut Printer, several: bool, dry_run: bool) -> Self {
+        Self { printer, several, dry_run, problems: 0, last_line: Instant::now() }
+    }
+
+    fn event(&mut self, value: &serde_json::Value) {
+        let format = self.printer.format();
+        if format != Format::Text {
+            self.printer.raw(&String::from_utf8_lossy(&record(format, value)));
+        }
+    }
+
+    fn problem(&mut self, text: &str) {
+        self.problems += 1;
+        if self.problems <= MOST {
+            self.printer.warn(text);
+        }
+    }
+
+    /// Says what came of it all, and gives the exit code.
+    pub(super) fn finish(self, total: &Tally, mut failed: Vec<Failure>) -> Result<u8, Failure> {
+        let Self { printer, dry_run, problems, .. } = self;
+        if printer.format() == Format::Text {
+            if problems > MOST {
+                printer.note(&format!("and {} more", problems - MOST));
+            }
+            if failed.is_empty() || total.files > 0 {
+                printer.note(&summary(total, dry_run));
+            }
+        } else {
+            let value = json!({ "summary": numbers(total, dry_run) });
+            let format = printer.format();
+            printer.raw(&String::from_utf8_lossy(&record(format, &value)));
+        }
+        if !failed.is_empty() {
+            let last = failed.len() - 1;
+            for failure in failed.drain(..last) {
+                printer.failure(&failure);
+            }
+        }
+        match failed.pop() {
+            Some(failure) => Err(failure),
+            None if total.is_whole() => Ok(0),
+            None => Ok(exit::DENIED),
+        }
+    }
+
+    pub(super) fn cleaned(self, total: &Tally) {
+        let Self { printer, dry_run, .. } = self;
+        if printer.format() == Format::Text {
+            let word = if dry_run { "would be removed" } else { "removed" };
+            printer.note(&format!("{} {word}", counted(total.deleted, "unfinished file")));
+        } else {
+            let format = printer.format();
+            let value = json!({ "summary": { "deleted": total.deleted, "dryRun": dry_run } });
+            printer.raw(&String::from_utf8_lossy(&record(format, &value)));
+        }
+    }
+}
+
+impl Shown<'_, '_> {
+    /// Says how the ends are reached, to who asks.
+    pub(super) fn ways(&self, job: &Job<'_>) {
+        for end in [&job.source, &job.destination] {
+            if let Some(way) = end.way() {
+                self.show.borrow_mut().printer.verbose(&format!("{}: by {way}", end.name()));
+            }
+        }
+    }
+
+    fn prefix(&self, several: bool) -> String {
+        match self.name {
+            Some(name) if several => format!("{name}: "),
+            _ => String::new(),
+        }
+    }
+}
+
+impl Observer for Shown<'_, '_> {
+    fn done(&mut self, done: &Done) {
+        let Done { path, fate, size, hash, note } = done;
+        let state = &mut *self.show.borrow_mut();
+        let prefix = self.prefix(state.several);
+        let shown = if path.is_empty() { ".".into() } else { show(path) };
+        state.event(&json!({
+            "pod": self.name, "path": shown, "fate": word(*fate), "bytes": size,
+            "blake3": hash.map(|hash| blake3_hex(&hash)), "note": (!note.is_empty()).then_some(note),
+        }));
+        if state.printer.format() != Format::Text {
+            return;
+        }
+        match fate {
+            Fate::Failed | Fate::Refused => {
+                state.problem(&format!("{prefix}{shown}: {} ({note})", word(*fate)));
+            }
+            Fate::Planned => state.printer.line(&format!("{prefix}would write {shown}")),
+            _ if !note.is_empty() && *fate != Fate::Skipped => {
+                state.printer.warn(&format!("{prefix}{shown}: {note}"));
+            }
+            _ => state.printer.verbose(&format!("{prefix}{} {shown}", word(*fate))),
+        }
+    }
+
+    fn deleted(&mut self, path: &[u8]) {
+        let state = &mut *self.show.borrow_mut();
+        let prefix = self.prefix(state.several);
+        state.event(&json!({ "pod": self.name, "path": show(path), "fate": "deleted" }));
+        let shown = show(path);
+        match state.dry_run {
+            true => state.printer.line(&format!("{prefix}would remove {shown}")),
+            false if state.printer.format() == Format::Text => {
+                state.printer.verbose(&format!("{prefix}removed {shown}"));
+            }
+            false => {}
+        }
+    }
+
+    fn progress(&mut self, tally: &Tally) {
+        let state = &mut *self.show.borrow_mut();
+        // Nothing is said of what is over in a moment.
+        if tally.took < Duration::from_secs(1) {
+            return;
+        }
+        let text = format!("{}{}", self.prefix(state.several), progress(tally));
+        if state.printer.shows_progress() {
+            state.printer.progress(&text);
+        } else if state.last_line.elapsed() >= LINES && state.printer.format() == Format::Text {
+            state.last_line = Instant::now();
+            state.printer.note(&text);
+        }
+    }
+
+    fn notice(&mut self, text: &str) {
+        let state = &mut *self.show.borrow_mut();
+        let prefix = self.prefix(state.several);
+        state.printer.warn(&format!("{prefix}{text}"));
+    }
+}
+
+fn blake3_hex(hash: &[u8; 32]) -> String {
+    hash.iter().fold(String::with_capacity(64), |text, byte| text + &format!("{byte:02x}"))
+}
+
+fn word(fate: Fate) -> &'static str {
+    match fate {
+        Fate::Written => "written",
+        Fate::Same => "same",
+        Fate::Unchanged => "unchanged",
+        Fate::Made => "made",
+        Fate::Skipped => "skipped",
+        Fate::Refused => "refused",
+        Fate::Failed => "failed",
+        Fate::Planned => "planned",
+    }
+}
+
+fn counted(count: u64, what: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {what}{plural}")
+}
+
+/// A count of bytes for people.
+#[allow(clippy::cast_precision_loss, reason = "three digits are shown")]
+fn bytes(count: u64) -> String {
+    let mut value = count as f64;
+    for unit in ["B", "KiB", "MiB", "GiB"] {
+        if value < 1_000.0 {
+            let digits = usize::from(unit != "B" && value < 100.0);
+            return format!("{value:.digits$} {unit}");
+        }
+        value /= 1_024.0;
+    }
+    format!("{value:.1} TiB")
+}
+
+#[allow(clippy::cast_precision_loss, reason = "two digits are shown")]
+fn ratio(total: &Tally) -> f64 {
+    total.content as f64 / total.sent.max(1) as f64
+}
+
+#[allow(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "an estimate"
+)]
+fn progress(tally: &Tally) -> String {
+    let Tally { files, bytes: all, complete, written, same, unchanged, content, took, failed, .. } = tally;
+    let done = written + same + unchanged + failed;
+    let rate = *content as f64 / took.as_secs_f64().max(0.001);
+    let more = if *complete { "" } else { "+" };
+    let left = all.saturating_sub(*content);
+    let eta = match rate > 1.0 && *complete && left > 0 {
+        true => format!(", {} s left", (left as f64 / rate).ceil() as u64),
+        false => String::new(),
+    };
+    format!(
+        "{done} of {files}{more} files, {} of {}{more}, {}/s{eta}",
+        bytes(*content),
+        bytes(*all),
+        bytes(rate as u64)
+    )
+}
+
+fn summary(total: &Tally, dry_run: bool) -> String {
+    let Tally {
+        written,
+        same,
+        unchanged,
+        made,
+        skipped,
+        refused,
+        failed,
+        planned,
+        deleted,
+        content,
+        sent,
+        retries,
+        took,
+        ..
+    } = total;
+    let mut parts = Vec::new();
+    if dry_run {
+        parts.push(format!(
+            "{} would be written",
+            counted(*planned, "entr").replace("entrs", "entries").replace("1 entr ", "1 entry ")
+        ));
+    } else {
+        parts.push(format!("{} copied and verified", counted(*written, "file")));
+    }
+    let same_text = if dry_run { 0 } else { *same };
+    for (count, text) in [
+        (same_text, "already there, verified"),
+        (*unchanged, "unchanged"),
+        (*made, "directories, links and the like"),
+        (*deleted, if dry_run { "would be removed" } else { "removed" }),
+        (*skipped, "skipped"),
+        (*refused, "refused"),
+        (*failed, "failed"),
+        ((*retries).into(), if *retries == 1 { "connection made again" } else { "connections made again" }),
+    ] {
+        if count > 0 {
+            parts.push(format!("{count} {text}"));
+        }
+    }
+    let mut text = parts.join(", ");
+    if *content > 0 && !dry_run {
+        text.push_str(&format!("; {} by sending {} ({:.1}:1)", bytes(*content), bytes(*sent), ratio(total)));
+    }
+    text.push_str(&format!(" in {:.1} s", took.as_secs_f64()));
+    text
+}
+
+fn numbers(total: &Tally, dry_run: bool) -> serde_json::Value {
+    let Tally {
+        files,
+        bytes,
+        complete: _,
+        written,
+        same,
+        unchanged,
+        made,
+        skipped,
+        refused,
+        failed,
+        planned,
+        deleted,
+        content,
+        sent,
+        retries,
+        took,
+    } = total;
+    json!({
+        "files": files, "bytes": bytes, "written": written, "same": same, "unchanged": unchanged, "made": made,
+        "skipped": skipped, "refused": refused, "failed": failed, "planned": planned, "deleted": deleted,
+        "contentBytes": content, "sentBytes": sent, "retries": retries, "seconds": took.as_secs_f64(), "dryRun": dry_run,
+    })
+}
