@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 const USAGE: &str = "usage: postern-agent run [--unlink | --key KEY] | serve [--stream PORT KEYS] | credentials \
-                     | which TOOL | --version\n";
+                     | which TOOL | target-root CONTAINER_ID | --version\n";
 
 fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args_os().skip(1).collect();
@@ -48,6 +48,16 @@ fn main() -> ExitCode {
                 ExitCode::SUCCESS
             }
             None => ExitCode::FAILURE,
+        },
+        ["target-root", id] => match postern_agent::target_root::find(id) {
+            Ok(root) => {
+                say(&format!("{}\n", root.display()));
+                ExitCode::SUCCESS
+            }
+            Err(error) => {
+                say(&format!("{error}\n"));
+                ExitCode::FAILURE
+            }
         },
         _ => usage(),
     }
