@@ -172,6 +172,7 @@ fn agent_ran(error: &ExecError) -> bool {
         | ExecError::NoAgent(_)
         | ExecError::NeedsAgent { .. }
         | ExecError::Inject(_)
+        | ExecError::Ephemeral { .. }
         | ExecError::LocalFile { .. }
         | ExecError::Local(_) => false,
     }
