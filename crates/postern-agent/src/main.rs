@@ -2,11 +2,13 @@
 
 use postern_agent::credentials;
 use postern_agent::serve::Stream;
+use postern_agent::target_root::{self, TargetRootError};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 const USAGE: &str = "usage: postern-agent run [--unlink | --key KEY] | serve [--stream PORT KEYS] | credentials \
-                     | which TOOL | target-root CONTAINER_ID | --version\n";
+                     | which TOOL | target-root CONTAINER_ID \
+                     | target-user CONTAINER_ID | --version\n";
 
 fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args_os().skip(1).collect();
@@ -49,16 +51,8 @@ fn main() -> ExitCode {
             }
             None => ExitCode::FAILURE,
         },
-        ["target-root", id] => match postern_agent::target_root::find(id) {
-            Ok(root) => {
-                say(&format!("{}\n", root.display()));
-                ExitCode::SUCCESS
-            }
-            Err(error) => {
-                say(&format!("{error}\n"));
-                ExitCode::FAILURE
-            }
-        },
+        ["target-root", id] => told(target_root::find(id).map(|root| root.display().to_string())),
+        ["target-user", id] => told(target_root::user(id).map(|(uid, gid)| format!("{uid}:{gid}"))),
         _ => usage(),
     }
 }
@@ -66,6 +60,19 @@ fn main() -> ExitCode {
 fn usage() -> ExitCode {
     let _ = rustix::io::write(rustix::stdio::stderr(), USAGE.as_bytes());
     ExitCode::from(2)
+}
+
+fn told(answer: Result<String, TargetRootError>) -> ExitCode {
+    match answer {
+        Ok(answer) => {
+            say(&format!("{answer}\n"));
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            let _ = rustix::io::write(rustix::stdio::stderr(), format!("{error}\n").as_bytes());
+            ExitCode::FAILURE
+        }
+    }
 }
 
 fn say(text: &str) {

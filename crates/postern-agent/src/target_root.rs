@@ -98,32 +98,31 @@ enum Choice {
 /// The root directory of the container of this id, as a path below `/proc` that stands as long as its first process
 /// does. Open it once and work from there: a container that is restarted has another.
 pub fn find(container_id: &str) -> Result<PathBuf, TargetRootError> {
-    let id = container_id;
+    open(locate(container_id)?, container_id)
+}
+
+/// The UID and GID of the container of this id. Anybody may know them; to look into it takes the same.
+pub fn user(container_id: &str) -> Result<(u32, u32), TargetRootError> {
+    let pid = locate(container_id)?;
+    let its = identity(&pid.to_string()).ok_or_else(|| not_here(container_id, "its process has ended"))?;
+    Ok((its.uids[1], its.gids[1]))
+}
+
+fn not_here(id: &str, why: &'static str) -> TargetRootError {
+    TargetRootError::NotHere { id: id.to_owned(), why }
+}
+
+/// The container's first process.
+fn locate(id: &str) -> Result<u32, TargetRootError> {
     if id.len() < 12 || !id.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
         return Err(TargetRootError::NotAnId(id.to_owned()));
     }
     let all = processes(Path::new("/proc"));
     let all = all.map_err(|source| TargetRootError::Proc { id: id.to_owned(), source })?;
     match choose(&all, id) {
-        Choice::Its(pid) => open(pid, id),
-        Choice::PerhapsFirst => {
-            if let Some(why) = not_a_containers() {
-                return Err(TargetRootError::NotHere { id: id.to_owned(), why });
-            }
-            let root = open(1, id)?;
-            // Ours can be read, as it is our own; a link that cannot be is not the same.
-            match (fs::read_link("/proc/1/ns/mnt"), fs::read_link("/proc/self/ns/mnt")) {
-                (Ok(first), Ok(own)) if first == own => {
-                    let why = "PID 1 is this container's own";
-                    Err(TargetRootError::NotHere { id: id.to_owned(), why })
-                }
-                _ => Ok(root),
-            }
-        }
-        Choice::Absent => {
-            let why = "other containers' processes are there, none of its own";
-            Err(TargetRootError::NotHere { id: id.to_owned(), why })
-        }
+        Choice::Its(pid) => Ok(pid),
+        Choice::PerhapsFirst => not_a_containers().map_or(Ok(1), |why| Err(not_here(id, why))),
+        Choice::Absent => Err(not_here(id, "other containers' processes are there, none of its own")),
     }
 }
 
@@ -163,7 +162,11 @@ fn not_a_containers() -> Option<&'static str> {
     } else if HOLDERS.contains(&name.trim_end()) || fs::symlink_metadata("/proc/1/root/pause").is_ok() {
         Some("PID 1 is the pause container's (shareProcessNamespace)")
     } else {
-        None
+        // What cannot be read is not our own.
+        match (fs::read_link("/proc/1/ns/mnt"), fs::read_link("/proc/self/ns/mnt")) {
+            (Ok(first), Ok(own)) if first == own => Some("PID 1 is this container's own"),
+            _ => None,
+        }
     }
 }
 

@@ -6,9 +6,10 @@
 
 mod plan;
 
-pub use plan::{Step, plan};
+pub use plan::{Plan, Step, plan};
 
 use crate::error::ExecError;
+use crate::inject;
 use crate::target::Place;
 use plan::{State, existing, state_of, target_id};
 use postern_kube::apply::ObjectRef;
@@ -19,6 +20,9 @@ use std::time::Duration;
 /// How long the image may take to come and the agent to start.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// How long the agent may take to say whom the target runs as.
+const ANSWER: Duration = Duration::from_secs(20);
+
 /// What runs in the ephemeral container.
 #[derive(Debug, Clone, Copy)]
 pub struct Wanted<'a> {
@@ -26,7 +30,7 @@ pub struct Wanted<'a> {
     pub image: &'a str,
     /// The agent's path in it.
     pub agent: &'a str,
-    /// Whom to run as, when the caller knows better than the pod: the user whom the target runs as.
+    /// The user whom the target runs as, when the caller knows it.
     pub user: Option<User>,
 }
 
@@ -68,12 +72,12 @@ pub enum Why {
     /// There is nothing to reach, or not as it is.
     #[error("{0}")]
     Target(String),
-    /// Its UID is not known.
+    /// Its user is not known.
     #[error(
-        "neither the pod nor its node says which user it runs as (the UID is in the image, and the node's runtime is \
-         older than containerd 2); name it as UID:GID, or set runAsUser and runAsGroup in the pod's securityContext"
+        "neither the pod nor its node says which user it runs as, and the agent beside it cannot tell: {0}; name the \
+         user as UID:GID, or set runAsUser and runAsGroup in the pod's securityContext"
     )]
-    NoUser,
+    NoUser(String),
     /// The API server does not take it.
     #[error("{error}{}", because(.others))]
     Refused {
@@ -108,18 +112,48 @@ fn because(others: &[String]) -> String {
 
 /// Finds or adds an ephemeral container beside `place`, and waits until it runs. `notify` is told what takes time.
 ///
-/// It takes `get`, `list` and `watch` on `pods`, and `patch` on `pods/ephemeralcontainers`.
+/// Where neither the pod nor its node says whom the target runs as, the first one asks its processes, and there may be
+/// a second one as that user.
+///
+/// It takes `get`, `list` and `watch` on `pods`, and `patch` on `pods/ephemeralcontainers`; to ask, `get` and `create` on
+/// `pods/exec`.
 pub async fn reach(
     cluster: &Cluster,
     place: &Place,
     wanted: &Wanted<'_>,
     notify: &mut dyn FnMut(&str),
 ) -> Result<Reached, ExecError> {
+    let (first, user, guessed) = ensure(cluster, place, wanted, notify).await?;
+    if !guessed {
+        return Ok(first);
+    }
+    let its = ask(cluster, &first).await.map_err(|why| failed(place, Why::NoUser(why)))?;
+    if its == user {
+        return Ok(first);
+    }
+    let User { uid, gid } = its;
+    notify(&format!(
+        "container {} runs as UID:GID {uid}:{gid}, which only its processes tell",
+        place.container
+    ));
+    let wanted = Wanted { user: Some(its), ..*wanted };
+    let (second, ..) = ensure(cluster, place, &wanted, notify).await?;
+    Ok(Reached { created: first.created || second.created, ..second })
+}
+
+/// Finds or adds one and waits until it runs. With it, whom it runs as and whether that is a guess.
+async fn ensure(
+    cluster: &Cluster,
+    place: &Place,
+    wanted: &Wanted<'_>,
+    notify: &mut dyn FnMut(&str),
+) -> Result<(Reached, User, bool), ExecError> {
     let Place { namespace, pod: pod_name, container, agent: _ } = place;
     let failed = |why| failed(place, why);
     let pod = pods::get(cluster, namespace, pod_name).await?;
     let pod = pod.ok_or_else(|| failed(Why::Target("there is no such pod".to_owned())))?;
-    let (name, created) = match plan(&pod, container, wanted).map_err(failed)? {
+    let Plan { step, user, guessed } = plan(&pod, container, wanted).map_err(failed)?;
+    let (name, created) = match step {
         Step::Use(name) => (name, false),
         Step::Add(new) => {
             let words = format!("adding ephemeral container {} to pod {namespace}/{pod_name}", new.name);
@@ -133,7 +167,17 @@ pub async fn reach(
     let container_id = running(cluster, place, &name, wanted.image, notify).await?;
     let agent = Some(wanted.agent.to_owned());
     let place = Place { namespace: namespace.clone(), pod: pod_name.clone(), container: name, agent };
-    Ok(Reached { place, container_id, created })
+    Ok((Reached { place, container_id, created }, user, guessed))
+}
+
+/// Asks the agent whom the target runs as; any user may know.
+async fn ask(cluster: &Cluster, reached: &Reached) -> Result<User, String> {
+    let Reached { place, container_id, created: _ } = reached;
+    let agent = place.agent.as_deref().unwrap_or_default();
+    let command = [agent, "target-user", container_id];
+    let answer = inject::simple(cluster, place, &command, None, ANSWER).await;
+    let answer = answer.map_err(|error| inject::reason(&error))?;
+    User::parse(String::from_utf8_lossy(&answer).trim_end())
 }
 
 fn failed(place: &Place, why: Why) -> ExecError {
@@ -155,6 +199,8 @@ fn refused(place: &Place, pod: &Pod, ours: &str, error: KubeError) -> ExecError 
 /// The pod's containers that a refusal names: by name in quotes, as Pod Security admission does, or by their index, as
 /// validation does.
 fn blamed(message: &str, pod: &Pod, ours: &str) -> Vec<String> {
+    // Before that it names the pod, which is often called as its container is.
+    let message = message.split_once(" is ").map_or(message, |(_, rest)| rest);
     // There the target's name comes up in what is wrong with ours.
     if message.contains("targetContainerName") {
         return Vec::new();
@@ -230,7 +276,7 @@ mod tests {
         .unwrap();
         let of = |message: &str| blamed(message, &pod, "postern-app-1");
         // As the API server of 1.36 words it.
-        let old = r#"pods "old" is forbidden: violates PodSecurity "restricted:latest": allowPrivilegeEscalation != false
+        let old = r#"pods "app" is forbidden: violates PodSecurity "restricted:latest": allowPrivilegeEscalation != false
             (container "loose" must set securityContext.allowPrivilegeEscalation=false)"#;
         assert_eq!(of(old), ["container loose"]);
         assert_eq!(of("spec.ephemeralContainers[0].resources: Forbidden"), ["container loose"]);

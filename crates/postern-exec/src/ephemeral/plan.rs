@@ -12,6 +12,20 @@ const PREFIX: &str = "postern-";
 /// The longest name of a container: a DNS label.
 const LABEL: usize = 63;
 
+/// The user of images that have one and are not root's, by the custom of distroless.
+const NONROOT: i64 = 65_532;
+
+/// What is to be done, and for whom.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Plan {
+    /// What is to be done.
+    pub step: Step,
+    /// Whom it runs as.
+    pub user: User,
+    /// Whether that is a guess at the target's user: from inside its true one can be asked for.
+    pub guessed: bool,
+}
+
 /// What is to be done.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Step {
@@ -35,11 +49,11 @@ pub(super) enum State {
 }
 
 /// Which ephemeral container reaches `container`.
-pub fn plan(pod: &Pod, container: &str, wanted: &Wanted<'_>) -> Result<Step, Why> {
+pub fn plan(pod: &Pod, container: &str, wanted: &Wanted<'_>) -> Result<Plan, Why> {
     let spec = pod.spec.as_ref().ok_or_else(|| Why::Target("the pod has no spec".to_owned()))?;
     // Known before anything is added that nobody could use.
     target_id(pod, container)?;
-    let security = security(pod, spec, container, wanted.user)?;
+    let (user, guessed) = user(pod, spec, container, wanted.user);
     let mut new = EphemeralContainer {
         image: Some(wanted.image.to_owned()),
         image_pull_policy: Some("IfNotPresent".to_owned()),
@@ -47,7 +61,7 @@ pub fn plan(pod: &Pod, container: &str, wanted: &Wanted<'_>) -> Result<Step, Why
         target_container_name: Some(container.to_owned()),
         stdin: Some(false),
         tty: Some(false),
-        security_context: Some(security),
+        security_context: Some(security(spec, container, user)),
         ..EphemeralContainer::default()
     };
     // Not all of the security context: admission may have added to it.
@@ -64,10 +78,10 @@ pub fn plan(pod: &Pod, container: &str, wanted: &Wanted<'_>) -> Result<Step, Why
             && !matches!(state_of(pod, &old.name), State::Ended(_))
     };
     if let Some(old) = spec.ephemeral_containers.iter().flatten().find(serves) {
-        return Ok(Step::Use(old.name.clone()));
+        return Ok(Plan { step: Step::Use(old.name.clone()), user, guessed });
     }
     new.name = free_name(pod, container);
-    Ok(Step::Add(Box::new(new)))
+    Ok(Plan { step: Step::Add(Box::new(new)), user, guessed })
 }
 
 /// `postern-CONTAINER-N`, of the first number that is free. Two clients at a time come to the same name, and so to one
@@ -101,24 +115,24 @@ pub(super) fn existing(pod: &Pod) -> impl Iterator<Item = (&'static str, usize, 
         .chain(of("spec.ephemeralContainers", ephemeral.collect()))
 }
 
+/// The security context that a container of the pod has of its own.
+fn own_security(spec: &PodSpec, container: &str) -> SecurityContext {
+    let mut all = spec.containers.iter().chain(spec.init_containers.iter().flatten());
+    all.find(|one| one.name == container).and_then(|one| one.security_context.clone()).unwrap_or_default()
+}
+
 /// What lets it look into the target and no further, within the restricted Pod Security Standard wherever the target is.
 ///
 /// The kernel wants the same UID and GID (ptrace(2)), and no capability in the target that we have not. A process that
 /// is not root's has none in a pod, so neither do we. One that is root's has what its container was given, so we ask
 /// for the same. What confines the target, where that is its own, must confine us too.
-fn security(pod: &Pod, spec: &PodSpec, container: &str, named: Option<User>) -> Result<SecurityContext, Why> {
-    let init = spec.init_containers.iter().flatten();
-    let target = spec.containers.iter().chain(init).find(|one| one.name == container);
-    let own = target.and_then(|one| one.security_context.clone()).unwrap_or_default();
-    let User { uid, gid } = match named {
-        Some(user) => user,
-        None => user(pod, spec, container, &own).ok_or(Why::NoUser)?,
-    };
-    let root = uid == 0;
+fn security(spec: &PodSpec, container: &str, user: User) -> SecurityContext {
+    let own = own_security(spec, container);
+    let root = user.uid == 0;
     let none = || Capabilities { drop: Some(vec!["ALL".to_owned()]), add: None };
-    Ok(SecurityContext {
-        run_as_user: Some(uid),
-        run_as_group: Some(gid),
+    SecurityContext {
+        run_as_user: Some(user.uid),
+        run_as_group: Some(user.gid),
         run_as_non_root: (!root).then_some(true),
         allow_privilege_escalation: Some(false),
         capabilities: if root { own.capabilities } else { Some(none()) },
@@ -127,23 +141,30 @@ fn security(pod: &Pod, spec: &PodSpec, container: &str, named: Option<User>) -> 
         se_linux_options: own.se_linux_options,
         app_armor_profile: own.app_armor_profile,
         ..SecurityContext::default()
-    })
+    }
 }
 
-/// Whom the target runs as: what it or its pod asks for, else what its node reports (Kubernetes 1.31, containerd 2).
-/// A GID that nobody names is 0: the image's is not used (Kubernetes' `runAsGroup`; seen with containerd 1.6).
-fn user(pod: &Pod, spec: &PodSpec, container: &str, own: &SecurityContext) -> Option<User> {
+/// Whom the target runs as, and whether that is a guess. What the container or the pod asks for is what runs; the rest
+/// only its node knows, and tells from Kubernetes 1.31 and containerd 2 on.
+///
+/// Where it does not: any UID but root's may ask from inside, so the one that is most often right is taken. The GID is
+/// 0 unless the image's `/etc/passwd` has another for the UID (the image's `USER` is not looked at for it).
+fn user(pod: &Pod, spec: &PodSpec, container: &str, named: Option<User>) -> (User, bool) {
+    if let Some(user) = named {
+        return (user, false);
+    }
+    let own = own_security(spec, container);
     let whole = spec.security_context.as_ref();
     let reported = status(pod, container).and_then(|status| status.user.as_ref()?.linux.as_ref());
-    let uid = own
-        .run_as_user
-        .or_else(|| whole.and_then(|whole| whole.run_as_user))
-        .or_else(|| reported.map(|user| user.uid))?;
-    let gid = own
-        .run_as_group
-        .or_else(|| whole.and_then(|whole| whole.run_as_group))
-        .or_else(|| reported.map(|user| user.gid));
-    Some(User { uid, gid: gid.unwrap_or(0) })
+    let uid = own.run_as_user.or(whole.and_then(|whole| whole.run_as_user));
+    let gid = own.run_as_group.or(whole.and_then(|whole| whole.run_as_group));
+    let uid = uid.or(reported.map(|user| user.uid));
+    let gid = gid.or(reported.map(|user| user.gid));
+    match (uid, gid) {
+        (Some(uid), Some(gid)) => (User { uid, gid }, false),
+        (Some(uid), None) => (User { uid, gid: 0 }, true),
+        (None, gid) => (User { uid: NONROOT, gid: gid.unwrap_or(NONROOT) }, true),
+    }
 }
 
 /// The status of a container that is not ephemeral.
