@@ -182,7 +182,7 @@ async fn ask(cluster: &Cluster, reached: &Reached) -> Result<User, String> {
 
 fn failed(place: &Place, why: Why) -> ExecError {
     let Place { namespace, pod, container, agent: _ } = place.clone();
-    ExecError::Ephemeral { namespace, pod, container, why }
+    ExecError::Ephemeral { namespace, pod, container, why: Box::new(why) }
 }
 
 /// Sorts a refusal: one that is about what is in the pod already will come again, whatever is added.

@@ -64,7 +64,7 @@ pub enum ExecError {
         /// The container that was to be reached.
         container: String,
         /// Why.
-        why: Why,
+        why: Box<Why>,
     },
     /// A local file cannot be staged.
     #[error("reading {path} to stage it")]
