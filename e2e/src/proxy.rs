@@ -48,6 +48,57 @@ impl Proxy {
     }
 }
 
+/// A proxy that cuts each connection once so many bytes have passed on it, both ways together, for as long as it may.
+#[derive(Debug)]
+pub struct Cutter {
+    /// Its address as a server for a kubeconfig.
+    pub server: String,
+    cuts: Arc<AtomicI64>,
+}
+
+impl Cutter {
+    /// Cuts at most `most` connections, the nth after `after(n)` bytes.
+    pub fn start(target: &str, most: i64, after: fn(i64) -> i64) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let server = format!("https://{}", listener.local_addr().unwrap());
+        let (target, cuts) = (target.to_owned(), Arc::new(AtomicI64::new(0)));
+        let made = Arc::clone(&cuts);
+        std::thread::spawn(move || {
+            for (number, client) in (0..).zip(listener.incoming()) {
+                let Ok(client) = client else { return };
+                let Ok(far) = TcpStream::connect(&target) else { return };
+                let left = Arc::new(AtomicI64::new(after(number)));
+                for (from, to) in [(client.try_clone().unwrap(), far.try_clone().unwrap()), (far, client)] {
+                    let (left, made) = (Arc::clone(&left), Arc::clone(&made));
+                    std::thread::spawn(move || cut_after(&from, &to, &left, &made, most));
+                }
+            }
+        });
+        Self { server, cuts }
+    }
+
+    /// Connections cut so far.
+    pub fn cuts(&self) -> i64 {
+        self.cuts.load(Ordering::SeqCst)
+    }
+}
+
+fn cut_after(mut from: &TcpStream, mut to: &TcpStream, left: &AtomicI64, made: &AtomicI64, most: i64) {
+    let mut buffer = [0; 16 * 1024];
+    while let Ok(count @ 1..) = from.read(&mut buffer) {
+        let length = i64::try_from(count).unwrap();
+        let before = left.fetch_sub(length, Ordering::SeqCst);
+        if before > 0 && before <= length && made.fetch_add(1, Ordering::SeqCst) < most {
+            break;
+        }
+        if to.write_all(&buffer[..count]).is_err() {
+            break;
+        }
+    }
+    let _ = from.shutdown(Shutdown::Both);
+    let _ = to.shutdown(Shutdown::Both);
+}
+
 /// Copies one direction. Only what the server sends counts; both directions fail.
 fn pump(mut from: &TcpStream, mut to: &TcpStream, left: &AtomicI64, fault: Fault, counts: bool) {
     let mut buffer = [0; 16 * 1024];

@@ -1,11 +1,12 @@
 //! One end of a copy, for a client at the other end of stdin and stdout.
 
-use crate::sys;
+use crate::{sys, target_root};
 use postern_files::link::{Arrived, Descriptor, Incoming as _, LinkError, Outbox};
 use postern_files::{destination, source};
 use postern_wire::copy::{Ask, FromDestination, FromSource};
 use postern_wire::{CLIENT_SILENCE_MS, Decoder, FromAgent, HEARTBEAT_MS, Hello};
 use rustix::fd::OwnedFd;
+use std::os::unix::ffi::OsStringExt as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -13,15 +14,17 @@ const PATIENCE: Duration = Duration::from_millis(CLIENT_SILENCE_MS);
 const HEARTBEAT: Duration = Duration::from_millis(HEARTBEAT_MS);
 
 /// Serves one client. Exits 0 when the copy came to an end that it was told, 1 when the client was lost.
-pub fn main() -> ExitCode {
+///
+/// `of` is the container whose files are meant, where they are not our own.
+pub fn main(of: Option<&str>) -> ExitCode {
     sys::harden();
-    match serve() {
+    match serve(of) {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE, // there is nobody to tell
     }
 }
 
-fn serve() -> Result<(), LinkError> {
+fn serve(of: Option<&str>) -> Result<(), LinkError> {
     let own = |end: rustix::io::Result<OwnedFd>| end.map_err(|error| LinkError::Lost(error.to_string()));
     let mut input = Descriptor::new(own(rustix::io::dup(rustix::stdio::stdin()))?);
     let out = Outbox::new(std::fs::File::from(own(rustix::io::dup(rustix::stdio::stdout()))?));
@@ -39,12 +42,28 @@ fn serve() -> Result<(), LinkError> {
             Err(error) => return Err(LinkError::Lost(error.to_string())),
         }
     };
+    let root = match of.map(target_root::find).transpose() {
+        Ok(root) => root.map(|root| root.into_os_string().into_vec()),
+        Err(error) => {
+            match ask {
+                Ask::Send(_) => out.put(|buffer| FromSource::Fatal(error.to_string()).encode(buffer))?,
+                Ask::Receive(_) => {
+                    out.put(|buffer| FromDestination::Fatal(error.to_string()).encode(buffer))?;
+                }
+            }
+            out.flush()?;
+            linger(&mut input);
+            return Ok(());
+        }
+    };
     match ask {
-        Ask::Send(spec) => {
+        Ask::Send(mut spec) => {
+            spec.root = root.or(spec.root);
             out.keep_alive(|buffer| FromSource::Heartbeat.encode(buffer), HEARTBEAT);
             source::send(&spec, input, decoder, &out, Some(PATIENCE), || std::process::exit(1))
         }
-        Ask::Receive(spec) => {
+        Ask::Receive(mut spec) => {
+            spec.root = root.or(spec.root);
             out.keep_alive(|buffer| FromDestination::Heartbeat.encode(buffer), HEARTBEAT);
             let received = destination::receive(&spec, &mut input, decoder, &out, Some(PATIENCE));
             if received.is_ok() {

@@ -3,6 +3,7 @@
 //! * [`supervise`]: runs one command for a client at the other end of stdin and stdout, and reports its output whole.
 //! * [`copy`]: one end of a copy.
 //! * [`serve`]: the ops pod's PID 1: reaps, keeps the audit log, lets running commands finish when told to stop.
+//! * [`target_root`]: the file system of another container of the pod, from an ephemeral one beside it.
 //!
 //! It is a library too: `postern run --backend local` is the same supervisor at the other end of a pipe.
 
@@ -14,6 +15,7 @@ pub mod serve;
 mod stream;
 pub mod supervise;
 mod sys;
+pub mod target_root;
 mod time;
 
 pub use sys::harden;

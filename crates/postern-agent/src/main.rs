@@ -2,11 +2,13 @@
 
 use postern_agent::credentials;
 use postern_agent::serve::Stream;
+use postern_agent::target_root::{self, TargetRootError};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: postern-agent run [--unlink | --key KEY] | copy [--unlink] | serve [--stream PORT KEYS] | credentials \
-                     | which TOOL | --version\n";
+const USAGE: &str = "usage: postern-agent run [--unlink | --key KEY] | copy [--unlink | --of CONTAINER_ID] \
+                     | serve [--stream PORT KEYS] | credentials | which TOOL | target-root CONTAINER_ID \
+                     | target-user CONTAINER_ID | --version\n";
 
 fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args_os().skip(1).collect();
@@ -18,10 +20,11 @@ fn main() -> ExitCode {
             unlink();
             postern_agent::supervise::main(None)
         }
-        ["copy"] => postern_agent::copy::main(),
+        ["copy"] => postern_agent::copy::main(None),
+        ["copy", "--of", container] => postern_agent::copy::main(Some(container)),
         ["copy", "--unlink"] => {
             unlink();
-            postern_agent::copy::main()
+            postern_agent::copy::main(None)
         }
         ["serve"] => postern_agent::serve::main(None),
         ["serve", "--stream", port, keys] => match port.parse() {
@@ -51,6 +54,8 @@ fn main() -> ExitCode {
             }
             None => ExitCode::FAILURE,
         },
+        ["target-root", id] => told(target_root::find(id).map(|root| root.display().to_string())),
+        ["target-user", id] => told(target_root::user(id).map(|(uid, gid)| format!("{uid}:{gid}"))),
         _ => usage(),
     }
 }
@@ -65,6 +70,19 @@ fn unlink() {
 fn usage() -> ExitCode {
     let _ = rustix::io::write(rustix::stdio::stderr(), USAGE.as_bytes());
     ExitCode::from(2)
+}
+
+fn told(answer: Result<String, TargetRootError>) -> ExitCode {
+    match answer {
+        Ok(answer) => {
+            say(&format!("{answer}\n"));
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            let _ = rustix::io::write(rustix::stdio::stderr(), format!("{error}\n").as_bytes());
+            ExitCode::FAILURE
+        }
+    }
 }
 
 fn say(text: &str) {

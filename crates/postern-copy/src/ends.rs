@@ -1,18 +1,15 @@
 //! The two ends of a copy, wherever they are.
 
 use crate::error::CopyError;
+use crate::pod::{News, Pod};
 use crate::streams;
 use bytes::Bytes;
-use postern_exec::ExecError;
-use postern_exec::inject::{self, Agents, Injected};
-use postern_exec::target::Place;
 use postern_exec::transport::{Incoming, Reader, Writer};
 use postern_files::link::{Arrived, Incoming as Input, Outbox};
 use postern_files::{destination, source};
-use postern_kube::Cluster;
 use postern_kube::exec::{ExecReader, ExecWriter};
+use postern_wire::Decoder;
 use postern_wire::copy::Ask;
-use postern_wire::{Decoder, FromAgent, Hello};
 use std::io::{self, Write};
 use std::time::Duration;
 use tokio::runtime::Handle;
@@ -26,14 +23,7 @@ pub enum End<'a> {
     /// Our own stdin or stdout.
     Stream(streams::Stream),
     /// A container.
-    Pod {
-        /// The cluster's door.
-        cluster: &'a Cluster,
-        /// Which container.
-        place: Place,
-        /// The agents that may be put there.
-        agents: Option<Agents>,
-    },
+    Pod(Pod<'a>),
 }
 
 impl End<'_> {
@@ -42,15 +32,7 @@ impl End<'_> {
         match self {
             Self::Local => "this machine".to_owned(),
             Self::Stream(_) => "our own stream".to_owned(),
-            Self::Pod { place: Place { namespace, pod, .. }, .. } => format!("pod {namespace}/{pod}"),
-        }
-    }
-
-    /// How it is reached, for who asks.
-    pub fn way(&self) -> Option<&'static str> {
-        match self {
-            Self::Pod { place, .. } => Some(if place.agent.is_some() { "agent" } else { "inject" }),
-            Self::Local | Self::Stream(_) => None,
+            Self::Pod(pod) => pod.name(),
         }
     }
 }
@@ -112,7 +94,7 @@ pub(crate) struct Opened {
     pub(crate) to: ToEnd,
     /// What came with the hello and belongs to the copy.
     pub(crate) decoder: Decoder,
-    thread: Option<JoinHandle<()>>,
+    pub(crate) thread: Option<JoinHandle<()>>,
 }
 
 impl Opened {
@@ -127,7 +109,11 @@ impl Opened {
 }
 
 /// Starts an end on what it is asked.
-pub(crate) async fn open(end: &End<'_>, ask: &Ask) -> Result<Opened, CopyError> {
+pub(crate) async fn open(
+    end: &End<'_>,
+    ask: &Ask,
+    notify: &mut dyn FnMut(News),
+) -> Result<Opened, CopyError> {
     match end {
         End::Local => {
             let ask = ask.clone();
@@ -146,8 +132,8 @@ pub(crate) async fn open(end: &End<'_>, ask: &Ask) -> Result<Opened, CopyError> 
             // It may be waiting in a read of our stdin.
             Ok(Opened { thread: None, ..opened })
         }
-        End::Pod { cluster, place, agents } => {
-            let reached = in_pod(cluster, place, *agents, ask).await;
+        End::Pod(pod) => {
+            let reached = pod.open(ask, notify).await;
             reached.map_err(|source| CopyError::Reach { place: end.name(), source })
         }
     }
@@ -211,84 +197,5 @@ impl Write for Sender {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
-    }
-}
-
-async fn in_pod(
-    cluster: &Cluster,
-    place: &Place,
-    agents: Option<Agents>,
-    ask: &Ask,
-) -> Result<Opened, ExecError> {
-    let injected: Option<Injected> = match (&place.agent, agents) {
-        (Some(_), _) => None,
-        (None, Some(agents)) => Some(inject::inject(cluster, place, agents).await?),
-        (None, None) => return Err(place.clone().needs_agent(&["copying"])),
-    };
-    let path = injected.as_ref().map(|agent| &agent.path).or(place.agent.as_ref());
-    let mut command = vec![path.cloned().unwrap_or_default().into_bytes(), b"copy".to_vec()];
-    command.extend(injected.is_some().then(|| b"--unlink".to_vec()));
-    let opened = greet(cluster, place, &command, ask).await;
-    if let (Some(agent), Err(error)) = (&injected, &opened)
-        && let Err(left) = inject::tidy(cluster, place, agent, error).await
-    {
-        return Err(ExecError::Inject(left.to_string()));
-    }
-    opened
-}
-
-/// How long an agent may take to say hello.
-const HELLO: Duration = Duration::from_secs(30);
-
-async fn greet(
-    cluster: &Cluster,
-    place: &Place,
-    command: &[Vec<u8>],
-    ask: &Ask,
-) -> Result<Opened, ExecError> {
-    let (mut reader, mut writer) = place.open(cluster, command, true, false).await?;
-    let mut decoder = Decoder::default();
-    let hello = async {
-        let mut said = String::new();
-        loop {
-            match decoder.next_frame() {
-                Ok(Some((kind, payload))) => return agent_says(kind, payload),
-                Ok(None) => {}
-                Err(error) => return Err(ExecError::NoAgent(error.to_string())),
-            }
-            match Reader::next(&mut reader).await {
-                Incoming::Bytes(bytes) => decoder.push(&bytes),
-                Incoming::Diagnostics(bytes) if said.len() < 2_000 => {
-                    said.push_str(&String::from_utf8_lossy(&bytes));
-                }
-                Incoming::Diagnostics(_) => {}
-                Incoming::NotStarted(why) => return Err(ExecError::Runtime(why)),
-                Incoming::Ended(why) if said.trim().is_empty() => return Err(ExecError::NoAgent(why)),
-                Incoming::Ended(why) => {
-                    return Err(ExecError::NoAgent(format!("{why}; it said: {}", said.trim())));
-                }
-            }
-        }
-    };
-    match tokio::time::timeout(HELLO, hello).await {
-        Ok(said) => said?,
-        Err(_) => return Err(ExecError::NoAgent(format!("no hello within {} s", HELLO.as_secs()))),
-    }
-    let mut frame = Vec::new();
-    ask.encode(&mut frame);
-    Writer::send(&mut writer, &frame).await.map_err(ExecError::Broke)?;
-    Ok(Opened {
-        from: FromEnd::Exec(Box::new(reader)),
-        to: ToEnd::Exec(Box::new(writer)),
-        decoder,
-        thread: None,
-    })
-}
-
-fn agent_says(kind: u8, payload: &[u8]) -> Result<(), ExecError> {
-    match FromAgent::decode(kind, payload) {
-        Ok(FromAgent::Hello(Hello { .. })) => Ok(()),
-        Ok(_) => Err(ExecError::NoAgent("what answered did not begin with a hello".to_owned())),
-        Err(error) => Err(ExecError::NoAgent(error.to_string())),
     }
 }

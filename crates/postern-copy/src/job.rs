@@ -72,9 +72,16 @@ impl Job<'_> {
     async fn once(&self, ledger: &mut Ledger<'_>, pace: &mut Pace) -> Result<(), Attempt> {
         let (send, receive) = (Ask::Send(self.send.clone()), Ask::Receive(self.receive.clone()));
         let again = ledger.tries() > 0;
-        let opening =
-            async { tokio::join!(ends::open(&self.source, &send), ends::open(&self.destination, &receive)) };
-        let (source, destination) = match opening.await {
+        let (source, destination) = {
+            let told = RefCell::new(&mut *ledger);
+            let tell = |news| told.borrow_mut().news(news);
+            let (mut of_source, mut of_destination) = (tell, tell);
+            tokio::join!(
+                ends::open(&self.source, &send, &mut of_source),
+                ends::open(&self.destination, &receive, &mut of_destination)
+            )
+        };
+        let (source, destination) = match (source, destination) {
             (Ok(source), Ok(destination)) => (source, destination),
             (source, destination) => {
                 let which = if source.is_err() { Which::Source } else { Which::Destination };
@@ -130,7 +137,7 @@ fn told(error: &CopyError) -> String {
 /// Removes what interrupted copies left at the destination; each is told to the ledger's observer.
 pub async fn clean(end: &End<'_>, receive: &ReceiveSpec, mut ledger: Ledger<'_>) -> Result<Tally, CopyError> {
     let ask = Ask::Receive(ReceiveSpec { clean: true, ..receive.clone() });
-    let mut opened = ends::open(end, &ask).await?;
+    let mut opened = ends::open(end, &ask, &mut |news| ledger.news(news)).await?;
     let ended = crate::relay::listen(&mut opened, &RefCell::new(&mut ledger)).await;
     opened.close().await;
     match ended {

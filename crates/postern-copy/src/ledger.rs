@@ -1,5 +1,6 @@
 //! The books of a copy: what there is to do, what was done, and what was not and why.
 
+use crate::pod::News;
 use postern_files::name;
 use postern_wire::copy::{Entry, Fate, Kind, Settled, UNSIZED};
 use std::collections::{HashMap, HashSet};
@@ -32,6 +33,8 @@ pub trait Observer {
     fn progress(&mut self, tally: &Tally);
     /// Something to know, such as a lost connection.
     fn notice(&mut self, text: &str);
+    /// Something to know for who asks.
+    fn detail(&mut self, text: &str);
 }
 
 /// Counts of a copy.
@@ -272,6 +275,13 @@ impl<'a> Ledger<'a> {
     /// How often a connection was made again.
     pub(crate) fn tries(&self) -> u32 {
         self.tally.retries
+    }
+
+    pub(crate) fn news(&mut self, news: News) {
+        match news {
+            News::Notice(text) => self.observer.notice(&text),
+            News::Detail(text) => self.observer.detail(&text),
+        }
     }
 
     pub(crate) fn notice(&mut self, text: &str) {

@@ -1,5 +1,6 @@
 //! Errors of a run, classed by whether the tool was reached.
 
+use crate::ephemeral::Why;
 use postern_kube::KubeError;
 use postern_wire::{Failure, FailureKind};
 use std::io;
@@ -53,6 +54,18 @@ pub enum ExecError {
     /// The agent cannot be put into the container.
     #[error("putting the agent into the container: {0}")]
     Inject(String),
+    /// No ephemeral container beside the container.
+    #[error("reaching container {container} of pod {namespace}/{pod} from an ephemeral container: {why}")]
+    Ephemeral {
+        /// The pod's namespace.
+        namespace: String,
+        /// The pod.
+        pod: String,
+        /// The container that was to be reached.
+        container: String,
+        /// Why.
+        why: Box<Why>,
+    },
     /// A local file cannot be staged.
     #[error("reading {path} to stage it")]
     LocalFile {
@@ -116,6 +129,7 @@ impl ExecError {
             | Self::NoAgent(_)
             | Self::NeedsAgent { .. }
             | Self::Inject(_)
+            | Self::Ephemeral { .. }
             | Self::LocalFile { .. }
             | Self::Local(_) => exit::NEVER_REACHED,
             Self::TimedOut { .. } | Self::Cancelled(_) => exit::CANCELLED,

@@ -143,7 +143,7 @@ pub async fn inject(
 }
 
 /// What a script died of, without the words that every [`ExecError::Inject`] begins with.
-fn reason(error: &ExecError) -> String {
+pub(crate) fn reason(error: &ExecError) -> String {
     match error {
         ExecError::Inject(why) => why.clone(),
         other => other.to_string(),
@@ -172,6 +172,7 @@ fn agent_ran(error: &ExecError) -> bool {
         | ExecError::NoAgent(_)
         | ExecError::NeedsAgent { .. }
         | ExecError::Inject(_)
+        | ExecError::Ephemeral { .. }
         | ExecError::LocalFile { .. }
         | ExecError::Local(_) => false,
     }
@@ -196,7 +197,7 @@ fn nonce() -> u128 {
 }
 
 /// Runs a small command to its end; its stdout, or an error with its stderr.
-async fn simple(
+pub(crate) async fn simple(
     cluster: &Cluster,
     place: &Place,
     command: &[&str],

@@ -5,11 +5,13 @@
 //! * [`stream`]: sessions over a port-forward to the ops pod's agent, without the runtime's exec.
 //! * [`target`]: which pod and container `exec` means.
 //! * [`inject`]: the agent into a container that has it not.
+//! * [`ephemeral`]: the agent beside a container that has nothing to run it with.
 //! * [`fanout`]: one command over many targets, so many at a time.
 //!
 //! What is the same everywhere: memory is bounded by a few chunks, both directions flow at once, output is only
 //! reported whole when it is, and an [`ExecError`] says by its exit code whether the tool was ever reached.
 
+pub mod ephemeral;
 mod error;
 pub mod fanout;
 pub mod inject;

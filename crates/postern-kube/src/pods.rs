@@ -4,9 +4,9 @@ use crate::apply::ObjectRef;
 use crate::connect::Cluster;
 use crate::error::{KubeError, Reason};
 use futures_util::TryStreamExt as _;
-use k8s_openapi::api::core::v1::{Event, Pod};
+use k8s_openapi::api::core::v1::{EphemeralContainer, Event, Pod};
 use kube::Api;
-use kube::api::{ListParams, LogParams, WatchEvent, WatchParams};
+use kube::api::{ListParams, LogParams, Patch, PatchParams, WatchEvent, WatchParams};
 use serde::de::DeserializeOwned;
 use std::fmt::Debug;
 use std::time::Duration;
@@ -115,6 +115,26 @@ pub async fn log(
         .logs(name, params)
         .await
         .map_err(|error| cluster.error(format!("reading the log of Pod {namespace}/{name}"), &error))
+}
+
+/// Adds an ephemeral container to a pod, beside those that it has. One of the same name and content is no error; one of
+/// other content is. Nobody can take it away again.
+pub async fn add_ephemeral(
+    cluster: &Cluster,
+    namespace: &str,
+    name: &str,
+    container: &EphemeralContainer,
+) -> Result<Pod, KubeError> {
+    let patch = serde_json::json!({ "spec": { "ephemeralContainers": [container] } });
+    let params =
+        PatchParams { field_manager: Some(crate::apply::FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+    // Strategic, as the list is then merged by name.
+    let added =
+        api(cluster, namespace).patch_ephemeral_containers(name, &params, &Patch::Strategic(&patch)).await;
+    added.map_err(|error| {
+        cluster
+            .error(format!("adding ephemeral container {} to Pod {namespace}/{name}", container.name), &error)
+    })
 }
 
 /// The events about one object, oldest first.

@@ -29,6 +29,7 @@ use crate::printer::Printer;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser as _};
 use postern_config::Config;
 use postern_kube::{Cluster, KubeError, Target};
+use postern_ops::names;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -44,6 +45,19 @@ impl Context {
             kubeconfig: self.global.kubeconfig.clone(),
             context: self.global.context.clone().or_else(|| self.config.context.clone()),
             impersonate: None,
+        }
+    }
+
+    /// The image with the agent: the one named on the command line, else in the config, else this release's.
+    fn image(&self, named: Option<&str>) -> String {
+        // What is named in full is taken as it is; the mirror is for the name that we choose.
+        if let Some(image) = named.or(self.config.image.as_deref()) {
+            return image.to_owned();
+        }
+        let image = names::default_image(names::IMAGE_REPOSITORY, env!("CARGO_PKG_VERSION"));
+        match &self.config.image_mirror {
+            Some(mirror) => names::mirrored(&image, mirror),
+            None => image,
         }
     }
 

@@ -1,6 +1,7 @@
 //! `postern cp` and `postern sync`.
 
 use clap::{Args, ValueEnum};
+use postern_exec::ephemeral::User;
 use postern_wire::copy::{Compression, Owner};
 use std::ffi::OsString;
 use std::num::NonZeroU16;
@@ -61,8 +62,10 @@ pub(crate) enum Via {
     Auto,
     /// The agent in the image
     Agent,
-    /// An agent that is put there by its shell, and removes itself
+    /// An agent that is put there through the container's shell, and removes itself
     Inject,
+    /// An agent in an ephemeral container beside it, which stays in the pod's record
+    Ephemeral,
 }
 
 #[derive(Debug, Args)]
@@ -79,6 +82,12 @@ pub(crate) struct How {
     /// How to reach files in a pod
     #[arg(long, value_enum, default_value_t = Via::Auto, value_name = "WAY")]
     pub(crate) via: Via,
+    /// The image with the agent, for an ephemeral container [default: that of the ops pod]
+    #[arg(long, value_name = "IMAGE")]
+    pub(crate) image: Option<String>,
+    /// Whom the container runs as, where neither the pod nor its node says
+    #[arg(long, value_name = "UID[:GID]", value_parser = User::parse)]
+    pub(crate) user: Option<User>,
     /// Leave out what matches, in gitignore's syntax; repeatable
     #[arg(long, value_name = "PATTERN", help_heading = "What")]
     pub(crate) exclude: Vec<OsString>,

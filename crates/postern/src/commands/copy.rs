@@ -4,15 +4,19 @@ mod plan;
 mod show;
 
 use super::{Context, agents};
-use crate::cli::copy::{Cp, How, Sync, Via};
+use crate::cli::copy::{Cp, How, Sync, Via as Way};
 use crate::failure::Failure;
 use crate::printer::Printer;
 use crate::signals;
 use plan::{Place, Plan, Side};
 use postern_copy::job::{self, Job};
 use postern_copy::ledger::{Ledger, Tally};
+use postern_copy::pod::{Pod, Via};
+use postern_copy::streams::Stream;
 use postern_copy::{CopyError, End};
+use postern_exec::ephemeral::User;
 use postern_kube::Cluster;
+use postern_ops::names;
 use postern_wire::copy::{Compare, Limits, ReceiveSpec, Rule, SendSpec};
 use show::{Show, Shown};
 use std::cell::RefCell;
@@ -115,20 +119,42 @@ fn receive(how: &How, mode: &Mode) -> Result<ReceiveSpec, Failure> {
     })
 }
 
-fn end<'a>(place: &Place, cluster: Option<&'a Cluster>, via: Via) -> Result<End<'a>, Failure> {
-    Ok(match (place, cluster) {
-        (Place::Local, _) => End::Local,
-        (Place::Stream, _) => End::Stream(postern_copy::streams::Stream::default()),
-        (Place::Pod(place), Some(cluster)) => {
-            let mut place = place.clone();
-            if via == Via::Inject {
-                place.agent = None;
-            }
-            let agents = (via != Via::Agent).then_some(agents::embedded as postern_exec::inject::Agents);
-            End::Pod { cluster, place, agents }
-        }
-        (Place::Pod(_), None) => return Err(Failure::usage("a pod without a cluster", None)),
-    })
+/// What every end in a pod needs.
+struct Reach<'a> {
+    cluster: Option<&'a Cluster>,
+    via: Via,
+    image: &'a str,
+    user: Option<User>,
+}
+
+impl<'a> Reach<'a> {
+    fn end(&self, place: &Place) -> Result<End<'a>, Failure> {
+        let &Self { cluster, via, image, user } = self;
+        Ok(match (place, cluster) {
+            (Place::Local, _) => End::Local,
+            (Place::Stream, _) => End::Stream(Stream::default()),
+            (Place::Pod(place), Some(cluster)) => End::Pod(Pod {
+                cluster,
+                place: place.clone(),
+                via,
+                agents: agents::embedded,
+                image,
+                agent: names::AGENT,
+                user,
+                found: RefCell::new(None),
+            }),
+            (Place::Pod(_), None) => return Err(Failure::usage("a pod without a cluster", None)),
+        })
+    }
+}
+
+fn via(how: &How) -> Via {
+    match how.via {
+        Way::Auto => Via::Auto,
+        Way::Agent => Via::Agent,
+        Way::Inject => Via::Inject,
+        Way::Ephemeral => Via::Ephemeral,
+    }
 }
 
 async fn copy(
@@ -161,13 +187,15 @@ async fn copy(
             }
         })?),
     };
+    let image = context.image(how.image.as_deref());
+    let reach = Reach { cluster: cluster.as_ref(), via: via(how), image: &image, user: how.user };
     let mut jobs = Vec::new();
     for Plan { name, source, sources, destination, target, directory } in plans {
         jobs.push((
             name,
             Job {
-                source: end(&source, cluster.as_ref(), how.via)?,
-                destination: end(&destination, cluster.as_ref(), how.via)?,
+                source: reach.end(&source)?,
+                destination: reach.end(&destination)?,
                 send: SendSpec { sources, ..send.clone() },
                 receive: ReceiveSpec { target, directory, ..receive.clone() },
                 retries: how.retries,
@@ -200,7 +228,6 @@ async fn all(
         async move {
             let Ok(_turn) = gate.acquire().await else { return };
             let mut shown = Shown { show, name: name.as_deref() };
-            shown.ways(job);
             match job.run(Ledger::new(&mut shown, manifest)).await {
                 Ok(tally) => match &mut *total.borrow_mut() {
                     Some(total) => total.add(&tally),
@@ -244,9 +271,11 @@ async fn removing(
     };
     let places = plan::places(cluster.as_ref(), &side, how).await?;
     let show = RefCell::new(Show::new(printer, places.len() > 1, how.dry_run));
+    let image = context.image(how.image.as_deref());
+    let reach = Reach { cluster: cluster.as_ref(), via: via(how), image: &image, user: how.user };
     let mut total = Tally::default();
     for (name, place, path) in places {
-        let end = end(&place, cluster.as_ref(), how.via)?;
+        let end = reach.end(&place)?;
         let mut shown = Shown { show: &show, name: name.as_deref() };
         let receive = ReceiveSpec { target: path, ..receive.clone() };
         total.add(&job::clean(&end, &receive, Ledger::new(&mut shown, None)).await?);

@@ -33,7 +33,7 @@ pub(super) async fn run(context: &Context, args: Args, printer: &mut Printer) ->
         stream,
         timeout,
         force,
-        ..defaults(context, image)
+        ..defaults(context, image.as_deref())
     };
     settings.validate()?;
     let identity =
@@ -63,17 +63,9 @@ pub(super) async fn run(context: &Context, args: Args, printer: &mut Printer) ->
 }
 
 /// What is installed without any flag but the image's.
-pub(super) fn defaults(context: &Context, image: Option<String>) -> Settings {
-    // What is named in full is taken as it is; the mirror is for the name that we choose.
-    let image = image.or_else(|| context.config.image.clone()).unwrap_or_else(|| {
-        let image = names::default_image(names::IMAGE_REPOSITORY, env!("CARGO_PKG_VERSION"));
-        match &context.config.image_mirror {
-            Some(mirror) => names::mirrored(&image, mirror),
-            None => image,
-        }
-    });
+pub(super) fn defaults(context: &Context, image: Option<&str>) -> Settings {
     Settings {
-        image,
+        image: context.image(image),
         image_pull_secret: context.config.image_pull_secret.clone(),
         access: Access::None,
         credentials: Vec::new(),

@@ -19,7 +19,7 @@ struct Report {
 
 pub(super) async fn run(context: &Context, args: Args, printer: &mut Printer) -> Result<u8, Failure> {
     let Args { check, tool, image } = args;
-    let settings = ops_install::defaults(context, image);
+    let settings = ops_install::defaults(context, image.as_deref());
     let cluster = context.cluster().await?;
     let shown = show(&cluster, &settings.image).await?;
     let checks = match check {

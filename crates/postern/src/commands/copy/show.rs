@@ -3,7 +3,6 @@
 use crate::cli::Format;
 use crate::failure::Failure;
 use crate::printer::{Printer, record};
-use postern_copy::job::Job;
 use postern_copy::ledger::{Done, Observer, Tally};
 use postern_exec::exit;
 use postern_files::name::show;
@@ -94,15 +93,6 @@ impl<'a> Show<'a> {
 }
 
 impl Shown<'_, '_> {
-    /// Says how the ends are reached, to who asks.
-    pub(super) fn ways(&self, job: &Job<'_>) {
-        for end in [&job.source, &job.destination] {
-            if let Some(way) = end.way() {
-                self.show.borrow_mut().printer.verbose(&format!("{}: by {way}", end.name()));
-            }
-        }
-    }
-
     fn prefix(&self, several: bool) -> String {
         match self.name {
             Some(name) if several => format!("{name}: "),
@@ -163,6 +153,10 @@ impl Observer for Shown<'_, '_> {
             state.last_line = Instant::now();
             state.printer.note(&text);
         }
+    }
+
+    fn detail(&mut self, text: &str) {
+        self.show.borrow_mut().printer.verbose(text);
     }
 
     fn notice(&mut self, text: &str) {

@@ -1,0 +1,145 @@
+//! What files of `/proc/PID` say, as pure functions of their text.
+
+/// Whether the text of a `/proc/PID/cgroup` puts the process into the container of this id. Runtimes name a container's
+/// cgroup by its id, alone or between a prefix and `.scope`.
+pub(super) fn names_container(cgroup: &str, id: &str) -> bool {
+    components(cgroup).any(|component| {
+        component.split_once(id).is_some_and(|(before, after)| {
+            let apart = |byte: Option<u8>| byte.is_none_or(|byte| !byte.is_ascii_alphanumeric());
+            // CRI-O's monitor of a container has its id too, and is a process of the node.
+            apart(before.bytes().last()) && apart(after.bytes().next()) && !before.ends_with("conmon-")
+        })
+    })
+}
+
+/// Whether it shows any container's id: 64 hexadecimal digits in every runtime of Kubernetes.
+pub(super) fn shows_an_id(cgroup: &str) -> bool {
+    components(cgroup).any(|component| {
+        let words = component.split(|character: char| !character.is_ascii_alphanumeric());
+        words.into_iter().any(|word| word.len() == 64 && word.bytes().all(|byte| byte.is_ascii_hexdigit()))
+    })
+}
+
+/// The parts of every path: a line is `HIERARCHY:CONTROLLERS:PATH`, and a path may have colons.
+fn components(cgroup: &str) -> impl Iterator<Item = &str> {
+    cgroup.lines().filter_map(|line| line.splitn(3, ':').nth(2)).flat_map(|path| path.split('/'))
+}
+
+/// When a process started, of its `/proc/PID/stat`: field 22, in clock ticks since boot. The second field is the
+/// program's name in parentheses, which may hold anything.
+pub(super) fn started(stat: &str) -> Option<u64> {
+    let (_, rest) = stat.rsplit_once(')')?;
+    rest.split_ascii_whitespace().nth(19)?.parse().ok()
+}
+
+/// Who a process is to the kernel's checks, of its `/proc/PID/status`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Identity {
+    /// The real, effective and saved UID.
+    pub uids: [u32; 3],
+    /// The same of its GID.
+    pub gids: [u32; 3],
+    /// The permitted capabilities, one bit each.
+    pub capabilities: u64,
+}
+
+impl Identity {
+    pub(super) fn parse(status: &str) -> Option<Self> {
+        let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        let three = |name| {
+            let mut numbers = field(name)?.split_ascii_whitespace().map_while(|number| number.parse().ok());
+            Some([numbers.next()?, numbers.next()?, numbers.next()?])
+        };
+        let capabilities = u64::from_str_radix(field("CapPrm")?.trim(), 16).ok()?;
+        Some(Self { uids: three("Uid")?, gids: three("Gid")?, capabilities })
+    }
+
+    /// What keeps this one from looking into that one, in the order in which the kernel asks.
+    pub(super) fn what_bars(&self, that: &Self) -> String {
+        let (uid, gid) = (self.uids[1], self.gids[1]);
+        if that.uids != [uid; 3] || that.gids != [gid; 3] {
+            let its = format!("{}:{}", that.uids[1], that.gids[1]);
+            return format!(
+                "the container runs as UID:GID {its} and this agent as {uid}:{gid}, which must be the same"
+            );
+        }
+        let more = that.capabilities & !self.capabilities;
+        if more != 0 {
+            return format!("the container has capabilities that this agent has not (mask {more:#x})");
+        }
+        "its process has made itself not dumpable, or a security module (AppArmor, SELinux) keeps the two apart"
+            .to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: &str = "147e0b15c89e875b723990b51f6b8f50c510b489b8e38c20fb34cc4554d9adc6";
+
+    #[test]
+    fn every_runtime_names_the_cgroup_by_the_id() {
+        let pod = "kubepods-besteffort-pod8c4085fb_601c_4e13_8499_233fa9783320.slice";
+        let seen = [
+            // cgroup v1, containerd with the cgroupfs driver, as on the testbed.
+            format!(
+                "4:memory:/kubepods/besteffort/pod8c4085fb/{ID}\n0::/kubepods/besteffort/pod8c4085fb/{ID}\n"
+            ),
+            // cgroup v2 from a private cgroup namespace beside it.
+            format!("0::/../{ID}\n"),
+            format!("0::/../../{pod}/cri-containerd-{ID}.scope\n"),
+            // With cgroups of its own below.
+            format!("0::/../crio-{ID}.scope/container/init.scope\n"),
+            format!("1:name=systemd:/system.slice/containerd.service/{pod}:cri-containerd:{ID}\n"),
+            format!("12:pids:/kubepods.slice/{pod}/docker-{ID}.scope\n"),
+        ];
+        for text in seen {
+            assert!(names_container(&text, ID) && shows_an_id(&text), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_only_looks_like_it_is_not_taken() {
+        let longer = format!("0::/../{ID}0\n0::/../a{ID}\n");
+        assert!(!names_container(&longer, ID) && !shows_an_id(&longer));
+        assert!(!names_container(&format!("0::/../crio-conmon-{ID}.scope\n"), ID));
+        // A controller's name is no path.
+        assert!(!names_container(&format!("1:{ID}:/\n"), ID));
+        for text in ["0::/\n", "", "0::/user.slice/user-0.slice/session-1.scope\n"] {
+            assert!(!names_container(text, ID) && !shows_an_id(text), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_start_is_found_behind_any_name() {
+        let rest = "S 0 14 14 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 7 0 5213377 1266667520 512 1844";
+        assert_eq!(started(&format!("14 (app) {rest}\n")), Some(5_213_377));
+        assert_eq!(started(&format!("14 (a) b (c) {rest}\n")), Some(5_213_377));
+        assert_eq!(started("14 (app) S 0\n"), None);
+        assert_eq!(started(""), None);
+    }
+
+    fn status(uid: &str, gid: &str, capabilities: &str) -> Identity {
+        Identity::parse(&format!(
+            "Name:\tapp\nUid:\t{uid}\nGid:\t{gid}\nGroups:\t0\nCapInh:\t0000000000000000\nCapPrm:\t{capabilities}\n"
+        ))
+        .unwrap()
+    }
+
+    #[test]
+    fn the_reason_is_what_the_kernel_checks_first() {
+        let none = "0000000000000000";
+        let (app, root) = ("65532\t65532\t65532\t65532", "0\t0\t0\t0");
+        let target = status(app, root, none);
+        assert_eq!(target, Identity { uids: [65_532; 3], gids: [0; 3], capabilities: 0 });
+        let words = status(app, app, none).what_bars(&target);
+        assert!(words.contains("65532:0 and this agent as 65532:65532"), "{words}");
+        let words = status(root, root, none).what_bars(&status(root, root, "00000000a80425fb"));
+        assert!(words.contains("capabilities") && words.contains("0xa80425fb"), "{words}");
+        // One that may still change back is not the same.
+        assert!(target.what_bars(&status("0\t65532\t65532\t65532", root, none)).contains("UID:GID"));
+        assert!(target.what_bars(&target).contains("not dumpable"));
+        assert_eq!(Identity::parse("Uid:\t1\n"), None);
+    }
+}

@@ -1,0 +1,190 @@
+//! An end in a pod, and the ways to get there.
+
+use crate::ends::{FromEnd, Opened, ToEnd};
+use postern_exec::ExecError;
+use postern_exec::ephemeral::{self, Reached, User, Wanted};
+use postern_exec::inject::{self, Agents};
+use postern_exec::target::Place;
+use postern_exec::transport::{Incoming, Reader, Writer};
+use postern_kube::Cluster;
+use postern_wire::copy::Ask;
+use postern_wire::{Decoder, FromAgent, Hello};
+use std::cell::RefCell;
+use std::time::Duration;
+
+/// How files in a pod are reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Via {
+    /// By the first of the others that works.
+    Auto,
+    /// By the agent in the image.
+    Agent,
+    /// By an agent that is put there through the container's shell, and removes itself.
+    Inject,
+    /// By an agent in an ephemeral container beside it.
+    Ephemeral,
+}
+
+impl Via {
+    /// As the command line has it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Agent => "agent",
+            Self::Inject => "inject",
+            Self::Ephemeral => "ephemeral",
+        }
+    }
+}
+
+/// Something to know about the way to a pod.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum News {
+    /// For everyone.
+    Notice(String),
+    /// For who asks.
+    Detail(String),
+}
+
+/// A container.
+pub struct Pod<'a> {
+    /// The cluster's door.
+    pub cluster: &'a Cluster,
+    /// Which container.
+    pub place: Place,
+    /// How it may be reached.
+    pub via: Via,
+    /// The agents that may be put there.
+    pub agents: Agents,
+    /// The image with the agent, for an ephemeral container.
+    pub image: &'a str,
+    /// The agent's path in that image.
+    pub agent: &'a str,
+    /// Whom the container runs as, where neither the pod nor its node says.
+    pub user: Option<User>,
+    /// The way that worked, for the next connection.
+    pub found: RefCell<Option<Via>>,
+}
+
+impl Pod<'_> {
+    pub(crate) fn name(&self) -> String {
+        let Place { namespace, pod, .. } = &self.place;
+        format!("pod {namespace}/{pod}")
+    }
+
+    pub(crate) async fn open(&self, ask: &Ask, notify: &mut dyn FnMut(News)) -> Result<Opened, ExecError> {
+        let known = *self.found.borrow();
+        let (way, opened) = match known.unwrap_or(self.via) {
+            Via::Agent => (Via::Agent, self.by_agent(ask).await?),
+            Via::Inject => (Via::Inject, self.by_injection(ask).await?),
+            Via::Ephemeral => (Via::Ephemeral, self.by_ephemeral(ask, notify).await?),
+            Via::Auto if self.place.agent.is_some() => (Via::Agent, self.by_agent(ask).await?),
+            Via::Auto => match self.by_injection(ask).await {
+                Ok(opened) => (Via::Inject, opened),
+                Err(error @ (ExecError::Inject(_) | ExecError::Runtime(_) | ExecError::NoAgent(_))) => {
+                    notify(News::Detail(format!("{}: not by inject ({error})", self.name())));
+                    (Via::Ephemeral, self.by_ephemeral(ask, notify).await?)
+                }
+                Err(error) => return Err(error),
+            },
+        };
+        if known.is_none() {
+            notify(News::Detail(format!("{}: reached by {}", self.name(), way.word())));
+        }
+        *self.found.borrow_mut() = Some(way);
+        Ok(opened)
+    }
+
+    async fn by_agent(&self, ask: &Ask) -> Result<Opened, ExecError> {
+        let Some(agent) = &self.place.agent else {
+            return Err(self.place.clone().needs_agent(&["--via agent"]));
+        };
+        greet(self.cluster, &self.place, &[agent.clone().into_bytes(), b"copy".to_vec()], ask).await
+    }
+
+    async fn by_injection(&self, ask: &Ask) -> Result<Opened, ExecError> {
+        let Self { cluster, place, agents, .. } = self;
+        let agent = inject::inject(cluster, place, agents).await?;
+        let command = [agent.path.clone().into_bytes(), b"copy".to_vec(), b"--unlink".to_vec()];
+        let opened = greet(cluster, place, &command, ask).await;
+        if let Err(error) = &opened
+            && let Err(left) = inject::tidy(cluster, place, &agent, error).await
+        {
+            return Err(ExecError::Inject(left.to_string()));
+        }
+        opened
+    }
+
+    async fn by_ephemeral(&self, ask: &Ask, notify: &mut dyn FnMut(News)) -> Result<Opened, ExecError> {
+        let Self { cluster, place, image, agent, user, .. } = self;
+        let wanted = Wanted { image, agent, user: *user };
+        let mut said = |text: &str| notify(News::Detail(text.to_owned()));
+        let Reached { place, container_id, created } =
+            ephemeral::reach(cluster, place, &wanted, &mut said).await?;
+        if created {
+            notify(News::Notice(format!(
+                "{}: ephemeral container {} was added; it runs, and its record stays, for the pod's life",
+                self.name(),
+                place.container
+            )));
+        }
+        let copy = [agent.as_bytes(), b"copy", b"--of", container_id.as_bytes()];
+        greet(cluster, &place, &copy.map(<[u8]>::to_vec), ask).await
+    }
+}
+
+/// How long an agent may take to say hello.
+const HELLO: Duration = Duration::from_secs(30);
+
+async fn greet(
+    cluster: &Cluster,
+    place: &Place,
+    command: &[Vec<u8>],
+    ask: &Ask,
+) -> Result<Opened, ExecError> {
+    let (mut reader, mut writer) = place.open(cluster, command, true, false).await?;
+    let mut decoder = Decoder::default();
+    let hello = async {
+        let mut said = String::new();
+        loop {
+            match decoder.next_frame() {
+                Ok(Some((kind, payload))) => return agent_says(kind, payload),
+                Ok(None) => {}
+                Err(error) => return Err(ExecError::NoAgent(error.to_string())),
+            }
+            match Reader::next(&mut reader).await {
+                Incoming::Bytes(bytes) => decoder.push(&bytes),
+                Incoming::Diagnostics(bytes) if said.len() < 2_000 => {
+                    said.push_str(&String::from_utf8_lossy(&bytes));
+                }
+                Incoming::Diagnostics(_) => {}
+                Incoming::NotStarted(why) => return Err(ExecError::Runtime(why)),
+                Incoming::Ended(why) if said.trim().is_empty() => return Err(ExecError::NoAgent(why)),
+                Incoming::Ended(why) => {
+                    return Err(ExecError::NoAgent(format!("{why}; it said: {}", said.trim())));
+                }
+            }
+        }
+    };
+    match tokio::time::timeout(HELLO, hello).await {
+        Ok(said) => said?,
+        Err(_) => return Err(ExecError::NoAgent(format!("no hello within {} s", HELLO.as_secs()))),
+    }
+    let mut frame = Vec::new();
+    ask.encode(&mut frame);
+    Writer::send(&mut writer, &frame).await.map_err(ExecError::Broke)?;
+    Ok(Opened {
+        from: FromEnd::Exec(Box::new(reader)),
+        to: ToEnd::Exec(Box::new(writer)),
+        decoder,
+        thread: None,
+    })
+}
+
+fn agent_says(kind: u8, payload: &[u8]) -> Result<(), ExecError> {
+    match FromAgent::decode(kind, payload) {
+        Ok(FromAgent::Hello(Hello { .. })) => Ok(()),
+        Ok(_) => Err(ExecError::NoAgent("what answered did not begin with a hello".to_owned())),
+        Err(error) => Err(ExecError::NoAgent(error.to_string())),
+    }
+}

@@ -1,0 +1,292 @@
+//! The agent beside a container that has neither shell nor tar: in an ephemeral container of the same pod, which sees
+//! the other's processes and, as the same user, its files below `/proc/PID/root`.
+//!
+//! An ephemeral container can neither be removed nor be started again. So one that runs is used as often as it serves,
+//! and nothing is added that is known to be in vain.
+
+mod plan;
+
+pub use plan::{Plan, Step, plan};
+
+use crate::error::ExecError;
+use crate::inject;
+use crate::target::Place;
+use plan::{State, existing, state_of, target_id};
+use postern_kube::apply::ObjectRef;
+use postern_kube::k8s_openapi::api::core::v1::Pod;
+use postern_kube::{Cluster, KubeError, Reason, pods};
+use std::time::Duration;
+
+/// How long the image may take to come and the agent to start.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long the agent may take to say whom the target runs as.
+const ANSWER: Duration = Duration::from_secs(20);
+
+/// What runs in the ephemeral container.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted<'a> {
+    /// An image with the agent.
+    pub image: &'a str,
+    /// The agent's path in it.
+    pub agent: &'a str,
+    /// The user whom the target runs as, when the caller knows it.
+    pub user: Option<User>,
+}
+
+/// A user as the kernel knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct User {
+    /// Its UID.
+    pub uid: i64,
+    /// Its GID.
+    pub gid: i64,
+}
+
+impl User {
+    /// Reads `UID` or `UID:GID`; the GID is 0 when it is not named, as Kubernetes has it.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let (uid, gid) = text.split_once(':').unwrap_or((text, "0"));
+        let number = |text: &str| text.parse::<u32>().ok().map(i64::from);
+        match (number(uid), number(gid)) {
+            (Some(uid), Some(gid)) => Ok(Self { uid, gid }),
+            _ => Err(format!("{text:?} is no UID:GID, such as 65532:0")),
+        }
+    }
+}
+
+/// An ephemeral container that runs beside the target.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reached {
+    /// The ephemeral container, with the agent's path.
+    pub place: Place,
+    /// The target container's id, without the runtime's name before it.
+    pub container_id: String,
+    /// Whether it was added now, and so stays in the pod's record.
+    pub created: bool,
+}
+
+/// Why a container cannot be reached from an ephemeral one.
+#[derive(Debug, thiserror::Error)]
+pub enum Why {
+    /// There is nothing to reach, or not as it is.
+    #[error("{0}")]
+    Target(String),
+    /// Its user is not known.
+    #[error(
+        "neither the pod nor its node says which user it runs as, and the agent beside it cannot tell: {0}; name the \
+         user as UID:GID, or set runAsUser and runAsGroup in the pod's securityContext"
+    )]
+    NoUser(String),
+    /// The API server does not take it.
+    #[error("{error}{}", because(.others))]
+    Refused {
+        /// The server's words.
+        error: KubeError,
+        /// Containers of the pod that it objects to, other than ours.
+        others: Vec<String>,
+    },
+    /// It was added and does not run.
+    #[error("ephemeral container {name} with image {image} {state}; it stays in the pod's record")]
+    NotRunning {
+        /// Its name.
+        name: String,
+        /// Its image.
+        image: String,
+        /// What became of it.
+        state: String,
+    },
+}
+
+/// What the user can do when it is not our container that is objected to.
+fn because(others: &[String]) -> String {
+    if others.is_empty() {
+        return String::new();
+    }
+    let others = others.join(", ");
+    format!(
+        "; this is about {others}, which the pod has already: an update of a pod is judged as a whole, and an ephemeral \
+         container cannot be taken away, so none can be added to this pod until it is replaced (kubernetes#118961)"
+    )
+}
+
+/// Finds or adds an ephemeral container beside `place`, and waits until it runs. `notify` is told what takes time.
+///
+/// Where neither the pod nor its node says whom the target runs as, the first one asks its processes, and there may be
+/// a second one as that user.
+///
+/// It takes `get`, `list` and `watch` on `pods`, and `patch` on `pods/ephemeralcontainers`; to ask, `get` and `create` on
+/// `pods/exec`.
+pub async fn reach(
+    cluster: &Cluster,
+    place: &Place,
+    wanted: &Wanted<'_>,
+    notify: &mut dyn FnMut(&str),
+) -> Result<Reached, ExecError> {
+    let (first, user, guessed) = ensure(cluster, place, wanted, notify).await?;
+    if !guessed {
+        return Ok(first);
+    }
+    let its = ask(cluster, &first).await.map_err(|why| failed(place, Why::NoUser(why)))?;
+    if its == user {
+        return Ok(first);
+    }
+    let User { uid, gid } = its;
+    notify(&format!(
+        "container {} runs as UID:GID {uid}:{gid}, which only its processes tell",
+        place.container
+    ));
+    let wanted = Wanted { user: Some(its), ..*wanted };
+    let (second, ..) = ensure(cluster, place, &wanted, notify).await?;
+    Ok(Reached { created: first.created || second.created, ..second })
+}
+
+/// Finds or adds one and waits until it runs. With it, whom it runs as and whether that is a guess.
+async fn ensure(
+    cluster: &Cluster,
+    place: &Place,
+    wanted: &Wanted<'_>,
+    notify: &mut dyn FnMut(&str),
+) -> Result<(Reached, User, bool), ExecError> {
+    let Place { namespace, pod: pod_name, container, agent: _ } = place;
+    let failed = |why| failed(place, why);
+    let pod = pods::get(cluster, namespace, pod_name).await?;
+    let pod = pod.ok_or_else(|| failed(Why::Target("there is no such pod".to_owned())))?;
+    let Plan { step, user, guessed } = plan(&pod, container, wanted).map_err(failed)?;
+    let (name, created) = match step {
+        Step::Use(name) => (name, false),
+        Step::Add(new) => {
+            let words = format!("adding ephemeral container {} to pod {namespace}/{pod_name}", new.name);
+            notify(&format!("{words}, image {}; it stays until the pod is gone", wanted.image));
+            pods::add_ephemeral(cluster, namespace, pod_name, &new)
+                .await
+                .map_err(|error| refused(place, &pod, &new.name, error))?;
+            (new.name, true)
+        }
+    };
+    let container_id = running(cluster, place, &name, wanted.image, notify).await?;
+    let agent = Some(wanted.agent.to_owned());
+    let place = Place { namespace: namespace.clone(), pod: pod_name.clone(), container: name, agent };
+    Ok((Reached { place, container_id, created }, user, guessed))
+}
+
+/// Asks the agent whom the target runs as; any user may know.
+async fn ask(cluster: &Cluster, reached: &Reached) -> Result<User, String> {
+    let Reached { place, container_id, created: _ } = reached;
+    let agent = place.agent.as_deref().unwrap_or_default();
+    let command = [agent, "target-user", container_id];
+    let answer = inject::simple(cluster, place, &command, None, ANSWER).await;
+    let answer = answer.map_err(|error| inject::reason(&error))?;
+    User::parse(String::from_utf8_lossy(&answer).trim_end())
+}
+
+fn failed(place: &Place, why: Why) -> ExecError {
+    let Place { namespace, pod, container, agent: _ } = place.clone();
+    ExecError::Ephemeral { namespace, pod, container, why: Box::new(why) }
+}
+
+/// Sorts a refusal: one that is about what is in the pod already will come again, whatever is added.
+fn refused(place: &Place, pod: &Pod, ours: &str, error: KubeError) -> ExecError {
+    match &error.reason {
+        Reason::Refused { message, .. } => {
+            let others = blamed(message, pod, ours);
+            failed(place, Why::Refused { error, others })
+        }
+        _ => error.into(),
+    }
+}
+
+/// The pod's containers that a refusal names: by name in quotes, as Pod Security admission does, or by their index, as
+/// validation does.
+fn blamed(message: &str, pod: &Pod, ours: &str) -> Vec<String> {
+    // Before that it names the pod, which is often called as its container is.
+    let message = message.split_once(" is ").map_or(message, |(_, rest)| rest);
+    // There the target's name comes up in what is wrong with ours.
+    if message.contains("targetContainerName") {
+        return Vec::new();
+    }
+    let others = existing(pod).filter(|(kind, index, name)| {
+        let named = message.contains(&format!("\"{name}\"")) || message.contains(&format!("{kind}[{index}]"));
+        named && *name != ours
+    });
+    others.map(|(_, _, name)| format!("container {name}")).collect()
+}
+
+/// Waits until it runs; the target's id then.
+async fn running(
+    cluster: &Cluster,
+    place: &Place,
+    name: &str,
+    image: &str,
+    notify: &mut dyn FnMut(&str),
+) -> Result<String, ExecError> {
+    let Place { namespace, pod, container, agent: _ } = place;
+    let not_running = |state: String| {
+        failed(place, Why::NotRunning { name: name.to_owned(), image: image.to_owned(), state })
+    };
+    let mut last: Option<String> = None;
+    let of = ObjectRef::of::<Pod>(Some(namespace), pod);
+    let seen = |pod: Option<&Pod>| {
+        let Some(pod) = pod else {
+            return Some(Err(failed(place, Why::Target("the pod is gone".to_owned()))));
+        };
+        match state_of(pod, name) {
+            State::Running => Some(target_id(pod, container).map_err(|why| failed(place, why))),
+            State::Stuck(how) | State::Ended(how) => Some(Err(not_running(how))),
+            State::Waiting(why) => {
+                if let Some(why) = why
+                    && last.as_ref() != Some(&why)
+                {
+                    notify(&format!("ephemeral container {name} {why}"));
+                    last = Some(why);
+                }
+                None
+            }
+        }
+    };
+    match pods::until(cluster, &pods::api(cluster, namespace), &of, PATIENCE, seen).await {
+        Ok(result) => result,
+        Err(KubeError { reason: Reason::NoAnswer(seconds), .. }) if seconds == PATIENCE.as_secs() => {
+            let last = last.unwrap_or_else(|| "has no state that its node reports".to_owned());
+            Err(not_running(format!("does not run after {seconds} s: it {last}")))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_user_is_a_uid_and_a_gid_of_0_unless_named() {
+        assert_eq!(User::parse("65532"), Ok(User { uid: 65_532, gid: 0 }));
+        assert_eq!(User::parse("1000:2000"), Ok(User { uid: 1000, gid: 2000 }));
+        for wrong in ["", "app", "1000:", ":0", "-1:0", "1:2:3"] {
+            assert!(User::parse(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_of_what_is_there_already_says_so() {
+        let pod: Pod = serde_json::from_str(
+            r#"{"metadata":{"name":"p","namespace":"n"},"spec":{"containers":[{"name":"app"}],
+            "ephemeralContainers":[{"name":"loose"}]}}"#,
+        )
+        .unwrap();
+        let of = |message: &str| blamed(message, &pod, "postern-app-1");
+        // As the API server of 1.36 words it.
+        let old = r#"pods "app" is forbidden: violates PodSecurity "restricted:latest": allowPrivilegeEscalation != false
+            (container "loose" must set securityContext.allowPrivilegeEscalation=false)"#;
+        assert_eq!(of(old), ["container loose"]);
+        assert_eq!(of("spec.ephemeralContainers[0].resources: Forbidden"), ["container loose"]);
+        let main = r#"seccompProfile (pod or containers "app", "loose" must set …)"#;
+        assert_eq!(of(main), ["container app", "container loose"]);
+        // What is about ours is not about theirs.
+        let ours = r#"violates PodSecurity "restricted:latest": runAsUser=0 (container "postern-app-1" must not set …)"#;
+        assert!(of(ours).is_empty());
+        assert!(of(r#"spec.ephemeralContainers[1].targetContainerName: Not found: "app""#).is_empty());
+        let words = because(&of(old));
+        assert!(words.contains("container loose") && words.contains("kubernetes#118961"), "{words}");
+    }
+}
