@@ -105,6 +105,7 @@ part "What is needed" "Built from this checkout. Second times take seconds."
 slowly "Compiling the developer commands (first time: about a minute)" cargo build --quiet --package xtask
 slowly "Building postern and its agent (first time: about 5 minutes on two cores)" cargo xtask dist
 PATH=$root/target/$(uname -m)-unknown-linux-gnu/release:$PATH
+[ -n "$context" ] || PATH=$PATH:$root/target/testbed/bin # kubectl, where there is none
 export PATH
 if [ -z "$context" ]; then
     slowly "Bringing up a real Kubernetes in a network namespace of its own (first time: 5 to 10 minutes)" \
@@ -175,7 +176,17 @@ try 0 "postern run -- sh -c 'printf %s \"\$IBMCLOUD_API_KEY\" | wc -c'" "^ *${#s
 part "6. Who ran what" "The agent's audit lines; never a secret in them."
 try 0 "postern ops logs" 'wc -c' "!$second"
 
-part "7. Uninstall" "First a preview, then, confirmed, all of it."
+if [ -z "$context" ]; then
+    part "7. Copy" "In and out of pods, verified; this one has neither shell nor tar."
+    try 0 "kubectl run postern-demo -n default --image scratch-static:1 --restart Never" 'created'
+    try 0 "kubectl wait -n default --for=condition=Ready pod/postern-demo --timeout=60s" 'condition met'
+    try 0 "postern cp values.yaml default/postern-demo:/tmp/" '1 file copied and verified'
+    try 0 "postern cp default/postern-demo:/tmp/values.yaml copy.yaml" '1 file copied and verified'
+    try 0 "cat copy.yaml" '^region: eu-de'
+    try 0 "kubectl delete pod postern-demo -n default --wait=false" 'deleted'
+fi
+
+part "8. Uninstall" "First a preview, then, confirmed, all of it."
 try 0 "postern ops uninstall" 'Would delete' 'Pod'
 try 0 "postern ops uninstall --confirm" 'deleted Pod'
 try 0 "postern ops uninstall" 'Nothing of the ops pod'

@@ -67,6 +67,26 @@ fn the_ops_pods_chapter_does_what_it_says() {
 }
 
 #[test]
+fn the_copy_chapter_does_what_it_says() {
+    if !enabled() || !testbed() {
+        return;
+    }
+    let blocks = chapter("copy.md");
+    let examples: Vec<_> = blocks.iter().flat_map(|block| block.lines()).collect();
+    assert!(examples.len() >= 20, "{examples:?}");
+    let gone = ["delete", "namespace", "copy-book", "--ignore-not-found", "--timeout=60s"];
+    e2e::kubectl(&gone).ok();
+    let reader = Reader::new();
+    let script = format!("cd \"$HOME\"; {}", examples.join("\n"));
+    let seen = reader.pastes(&script).ok();
+    assert!(
+        seen.stdout.contains("from a pipe") && seen.stderr.contains("reached by ephemeral"),
+        "{}",
+        seen.stderr
+    );
+}
+
+#[test]
 fn the_identity_chapter_leads_from_nothing_to_a_cron_job() {
     if !enabled() || !testbed() || Servers::up().is_none() {
         return;

@@ -34,7 +34,7 @@ pub(crate) fn has_agent() -> bool {
 /// Builds the agent for this machine's architecture, without any dependency on the image it lands in.
 pub(crate) fn agent() -> Result<PathBuf> {
     let profile = ["--profile", "agent", "-p", "postern-agent"];
-    sh::run_shown(&mut cargo(&profile)).context("build postern-agent")?;
+    sh::run_shown(cargo(&profile).env("CFLAGS", C_FLAGS)).context("build postern-agent")?;
     Ok(agent_path(&host()))
 }
 
@@ -67,6 +67,11 @@ pub(crate) fn postern() -> Result<PathBuf> {
 /// Static; and small, as the agent travels: relocations in their compact form (`DT_RELR`), and no tables for unwinding,
 /// which a program that aborts on panic never reads.
 pub(crate) const FLAGS: &str = "-Ctarget-feature=+crt-static -Clink-arg=-Wl,-z,pack-relative-relocs -Clink-arg=-Wl,--no-eh-frame-hdr -Cforce-unwind-tables=no";
+
+/// The same for what of it is C: zstd without the levels that no pod has time for (those above 12 become the highest
+/// that is left).
+const C_FLAGS: &str = "-DZSTD_EXCLUDE_BTLAZY2_BLOCK_COMPRESSOR -DZSTD_EXCLUDE_BTOPT_BLOCK_COMPRESSOR \
+                       -DZSTD_EXCLUDE_BTULTRA_BLOCK_COMPRESSOR -fno-asynchronous-unwind-tables";
 
 /// An agent that `cargo xtask cross` built; none where the sources are no longer those it was built from.
 fn current(agent: PathBuf) -> Result<Option<PathBuf>> {

@@ -40,6 +40,12 @@ enum Soak {
         #[arg(long, default_value_t = 3)]
         rotations: u32,
     },
+    /// The proofs of copying in full: 10,000 entries each way, 1 GiB over 200 cuts, copies of 5,500 small files
+    Copy {
+        /// How many copies of small files
+        #[arg(long, default_value_t = 1000)]
+        count: u32,
+    },
     /// The connection cut at random points: never exit 0 with partial output, never an orphan
     Cut {
         /// How many cuts
@@ -52,6 +58,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     match args.command {
         Soak::Exec { count, ref transport } => exec(count, transport),
         Soak::Cut { count } => cut(count),
+        Soak::Copy { count } => proof("copy", "proof_", "POSTERN_SOAK_COPIES", count),
         Soak::Identity { rotations } => identity(rotations),
     }
 }

@@ -11,6 +11,10 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 const PATIENCE: Duration = Duration::from_millis(CLIENT_SILENCE_MS);
+
+/// How long the request may take: the client reaches the other end of the copy first.
+const REQUEST: Duration = Duration::from_secs(120);
+
 const HEARTBEAT: Duration = Duration::from_millis(HEARTBEAT_MS);
 
 /// Serves one client. Exits 0 when the copy came to an end that it was told, 1 when the client was lost.
@@ -36,7 +40,7 @@ fn serve(of: Option<&str>) -> Result<(), LinkError> {
         if let Some((kind, payload)) = decoder.next_frame()? {
             break Ask::decode(kind, payload)?;
         }
-        match input.read(&mut decoder, Some(PATIENCE)) {
+        match input.read(&mut decoder, Some(REQUEST)) {
             Ok(Arrived::Bytes) => {}
             Ok(Arrived::Quiet | Arrived::Ended) => return Err(LinkError::Lost("no request".to_owned())),
             Err(error) => return Err(LinkError::Lost(error.to_string())),

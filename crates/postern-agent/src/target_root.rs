@@ -51,8 +51,8 @@ pub enum TargetRootError {
     },
     /// The kernel does not let us look into it.
     #[error(
-        "opening /proc/{pid}/root, the file system of container {id}: permission denied, as {}; other ways: --via tar \
-         or --via shell if the container has these, a sidecar, or a volume that both mount",
+        "opening /proc/{pid}/root, the file system of container {id}: permission denied, as {}; other ways: an \
+         image with the agent or a shell, a sidecar, or a volume that both mount",
         .why
     )]
     Denied {

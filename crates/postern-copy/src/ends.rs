@@ -97,10 +97,26 @@ pub(crate) struct Opened {
     pub(crate) thread: Option<JoinHandle<()>>,
 }
 
+/// How long a goodbye may take where nobody takes it.
+const GOODBYE: Duration = Duration::from_secs(2);
+
 impl Opened {
+    /// Tells an agent what is asked of it; a thread of ours knows.
+    pub(crate) async fn ask(&mut self, ask: &Ask) -> Result<(), String> {
+        match &self.to {
+            ToEnd::Thread(_) => Ok(()),
+            ToEnd::Exec(_) => {
+                let mut frame = Vec::new();
+                ask.encode(&mut frame);
+                self.to.send(&frame).await
+            }
+        }
+    }
+
     /// Ends the conversation, and waits for what is of this process.
     pub(crate) async fn close(mut self) {
-        self.to.close().await;
+        // Behind a network that is gone it would wait for what was sent before.
+        let _ = tokio::time::timeout(GOODBYE, self.to.close()).await;
         drop(self.from);
         if let Some(thread) = self.thread {
             let _ = thread.await; // a panic there was told by the stream that ended
@@ -133,7 +149,7 @@ pub(crate) async fn open(
             Ok(Opened { thread: None, ..opened })
         }
         End::Pod(pod) => {
-            let reached = pod.open(ask, notify).await;
+            let reached = pod.open(notify).await;
             reached.map_err(|source| CopyError::Reach { place: end.name(), source })
         }
     }

@@ -70,7 +70,8 @@ impl Job<'_> {
     }
 
     async fn once(&self, ledger: &mut Ledger<'_>, pace: &mut Pace) -> Result<(), Attempt> {
-        let (send, receive) = (Ask::Send(self.send.clone()), Ask::Receive(self.receive.clone()));
+        let receive = ReceiveSpec { named: ledger.named(), ..self.receive.clone() };
+        let (send, receive) = (Ask::Send(self.send.clone()), Ask::Receive(receive));
         let again = ledger.tries() > 0;
         let (source, destination) = {
             let told = RefCell::new(&mut *ledger);
@@ -100,6 +101,13 @@ impl Job<'_> {
                 });
             }
         };
+        // Only now: an end that waits for the other would take the silence for our end.
+        let (mut source, mut destination) = (source, destination);
+        for (which, opened, ask) in
+            [(Which::Source, &mut source, &send), (Which::Destination, &mut destination, &receive)]
+        {
+            opened.ask(ask).await.map_err(|why| Attempt::Lost(which, why))?;
+        }
         self.joined(source, destination, ledger, pace).await
     }
 
@@ -138,6 +146,8 @@ fn told(error: &CopyError) -> String {
 pub async fn clean(end: &End<'_>, receive: &ReceiveSpec, mut ledger: Ledger<'_>) -> Result<Tally, CopyError> {
     let ask = Ask::Receive(ReceiveSpec { clean: true, ..receive.clone() });
     let mut opened = ends::open(end, &ask, &mut |news| ledger.news(news)).await?;
+    let lost = |message| CopyError::Lost { place: end.name(), message, retries: 0 };
+    opened.ask(&ask).await.map_err(lost)?;
     let ended = crate::relay::listen(&mut opened, &RefCell::new(&mut ledger)).await;
     opened.close().await;
     match ended {

@@ -146,6 +146,8 @@ pub struct Ledger<'a> {
     /// a lost connection.
     verified: HashSet<u64>,
     hasher: std::hash::RandomState,
+    /// The destination gives what was asked for a name of its own, rather than take it into a directory.
+    named: bool,
     manifest: Option<BufWriter<File>>,
     broken: Option<std::io::Error>,
 }
@@ -160,6 +162,7 @@ impl<'a> Ledger<'a> {
             open: HashMap::new(),
             verified: HashSet::new(),
             hasher: std::hash::RandomState::new(),
+            named: false,
             manifest: manifest.map(BufWriter::new),
             broken: None,
         }
@@ -213,6 +216,15 @@ impl<'a> Ledger<'a> {
     /// The source has told everything.
     pub(crate) fn complete(&mut self) {
         self.tally.complete = true;
+    }
+
+    pub(crate) fn placed(&mut self, named: bool) {
+        self.named = named;
+    }
+
+    /// Whether an earlier connection gave what was asked for a name of its own.
+    pub(crate) fn named(&self) -> bool {
+        self.named
     }
 
     pub(crate) fn content(&mut self, bytes: u64) {

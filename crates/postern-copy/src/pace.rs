@@ -20,6 +20,12 @@ impl Pace {
         Self { rate: rate.filter(|rate| *rate > 0), until: Instant::now() }
     }
 
+    /// Bytes that may be taken at once.
+    pub(crate) fn piece(&self) -> usize {
+        let half = self.rate.map_or(usize::MAX, |rate| usize::try_from(rate / 2).unwrap_or(usize::MAX));
+        half.max(512)
+    }
+
     /// Waits until so many bytes may go.
     pub(crate) async fn take(&mut self, bytes: usize) {
         let Some(rate) = self.rate else { return };

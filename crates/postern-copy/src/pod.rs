@@ -5,9 +5,8 @@ use postern_exec::ExecError;
 use postern_exec::ephemeral::{self, Reached, User, Wanted};
 use postern_exec::inject::{self, Agents};
 use postern_exec::target::Place;
-use postern_exec::transport::{Incoming, Reader, Writer};
+use postern_exec::transport::{Incoming, Reader};
 use postern_kube::Cluster;
-use postern_wire::copy::Ask;
 use postern_wire::{Decoder, FromAgent, Hello};
 use std::cell::RefCell;
 use std::time::Duration;
@@ -72,18 +71,18 @@ impl Pod<'_> {
         format!("pod {namespace}/{pod}")
     }
 
-    pub(crate) async fn open(&self, ask: &Ask, notify: &mut dyn FnMut(News)) -> Result<Opened, ExecError> {
+    pub(crate) async fn open(&self, notify: &mut dyn FnMut(News)) -> Result<Opened, ExecError> {
         let known = *self.found.borrow();
         let (way, opened) = match known.unwrap_or(self.via) {
-            Via::Agent => (Via::Agent, self.by_agent(ask).await?),
-            Via::Inject => (Via::Inject, self.by_injection(ask).await?),
-            Via::Ephemeral => (Via::Ephemeral, self.by_ephemeral(ask, notify).await?),
-            Via::Auto if self.place.agent.is_some() => (Via::Agent, self.by_agent(ask).await?),
-            Via::Auto => match self.by_injection(ask).await {
+            Via::Agent => (Via::Agent, self.by_agent().await?),
+            Via::Inject => (Via::Inject, self.by_injection().await?),
+            Via::Ephemeral => (Via::Ephemeral, self.by_ephemeral(notify).await?),
+            Via::Auto if self.place.agent.is_some() => (Via::Agent, self.by_agent().await?),
+            Via::Auto => match self.by_injection().await {
                 Ok(opened) => (Via::Inject, opened),
                 Err(error @ (ExecError::Inject(_) | ExecError::Runtime(_) | ExecError::NoAgent(_))) => {
                     notify(News::Detail(format!("{}: not by inject ({error})", self.name())));
-                    (Via::Ephemeral, self.by_ephemeral(ask, notify).await?)
+                    (Via::Ephemeral, self.by_ephemeral(notify).await?)
                 }
                 Err(error) => return Err(error),
             },
@@ -95,18 +94,18 @@ impl Pod<'_> {
         Ok(opened)
     }
 
-    async fn by_agent(&self, ask: &Ask) -> Result<Opened, ExecError> {
+    async fn by_agent(&self) -> Result<Opened, ExecError> {
         let Some(agent) = &self.place.agent else {
             return Err(self.place.clone().needs_agent(&["--via agent"]));
         };
-        greet(self.cluster, &self.place, &[agent.clone().into_bytes(), b"copy".to_vec()], ask).await
+        greet(self.cluster, &self.place, &[agent.clone().into_bytes(), b"copy".to_vec()]).await
     }
 
-    async fn by_injection(&self, ask: &Ask) -> Result<Opened, ExecError> {
+    async fn by_injection(&self) -> Result<Opened, ExecError> {
         let Self { cluster, place, agents, .. } = self;
         let agent = inject::inject(cluster, place, agents).await?;
         let command = [agent.path.clone().into_bytes(), b"copy".to_vec(), b"--unlink".to_vec()];
-        let opened = greet(cluster, place, &command, ask).await;
+        let opened = greet(cluster, place, &command).await;
         if let Err(error) = &opened
             && let Err(left) = inject::tidy(cluster, place, &agent, error).await
         {
@@ -115,7 +114,7 @@ impl Pod<'_> {
         opened
     }
 
-    async fn by_ephemeral(&self, ask: &Ask, notify: &mut dyn FnMut(News)) -> Result<Opened, ExecError> {
+    async fn by_ephemeral(&self, notify: &mut dyn FnMut(News)) -> Result<Opened, ExecError> {
         let Self { cluster, place, image, agent, user, .. } = self;
         let wanted = Wanted { image, agent, user: *user };
         let mut said = |text: &str| notify(News::Detail(text.to_owned()));
@@ -129,20 +128,15 @@ impl Pod<'_> {
             )));
         }
         let copy = [agent.as_bytes(), b"copy", b"--of", container_id.as_bytes()];
-        greet(cluster, &place, &copy.map(<[u8]>::to_vec), ask).await
+        greet(cluster, &place, &copy.map(<[u8]>::to_vec)).await
     }
 }
 
 /// How long an agent may take to say hello.
 const HELLO: Duration = Duration::from_secs(30);
 
-async fn greet(
-    cluster: &Cluster,
-    place: &Place,
-    command: &[Vec<u8>],
-    ask: &Ask,
-) -> Result<Opened, ExecError> {
-    let (mut reader, mut writer) = place.open(cluster, command, true, false).await?;
+async fn greet(cluster: &Cluster, place: &Place, command: &[Vec<u8>]) -> Result<Opened, ExecError> {
+    let (mut reader, writer) = place.open(cluster, command, true, false).await?;
     let mut decoder = Decoder::default();
     let hello = async {
         let mut said = String::new();
@@ -170,9 +164,6 @@ async fn greet(
         Ok(said) => said?,
         Err(_) => return Err(ExecError::NoAgent(format!("no hello within {} s", HELLO.as_secs()))),
     }
-    let mut frame = Vec::new();
-    ask.encode(&mut frame);
-    Writer::send(&mut writer, &frame).await.map_err(ExecError::Broke)?;
     Ok(Opened {
         from: FromEnd::Exec(Box::new(reader)),
         to: ToEnd::Exec(Box::new(writer)),

@@ -113,7 +113,7 @@ async fn forward(
 ) -> Broke {
     let mut out = Vec::with_capacity(256 * 1024);
     let (mut beat, mut heard, mut diagnostics) = (ticks(PROGRESS), Instant::now(), String::new());
-    let mut quiet_since = Instant::now();
+    let (mut quiet_since, mut shown) = (Instant::now(), Instant::now());
     loop {
         match take_from_source(decoder, &mut out, ledger) {
             Ok(()) => {}
@@ -121,13 +121,21 @@ async fn forward(
             Err(lost) => return lost,
         }
         if !out.is_empty() {
-            pace.take(out.len()).await;
-            ledger.borrow_mut().sent(out.len());
-            if let Err(why) = to.send(&out).await {
-                return Broke::Lost(Which::Destination, why);
+            // In pieces that take no longer than a heartbeat.
+            for piece in out.chunks(pace.piece()) {
+                pace.take(piece.len()).await;
+                ledger.borrow_mut().sent(piece.len());
+                if let Err(why) = to.send(piece).await {
+                    return Broke::Lost(Which::Destination, why);
+                }
             }
             out.clear();
             quiet_since = Instant::now();
+            // Where there is always more to send, no tick is ever waited for.
+            if shown.elapsed() >= PROGRESS {
+                shown = quiet_since;
+                ledger.borrow_mut().progress();
+            }
         }
         match hear(from, decoder, &mut heard, &mut beat, &mut diagnostics).await {
             Ok(true) => {}
@@ -228,10 +236,9 @@ fn take_from_destination(
             FromDestination::Deleted(path) => ledger.deleted(path),
             FromDestination::Finished => return Ok(true),
             FromDestination::Fatal(message) => return Err(Broke::Fatal(Which::Destination, message)),
-            FromDestination::Placed { .. }
-            | FromDestination::Want(_)
-            | FromDestination::Chunks(_)
-            | FromDestination::Heartbeat => {}
+            FromDestination::NotDeleted { path, message } => ledger.fault(path, message),
+            FromDestination::Placed { directory: _, name } => ledger.placed(name.is_some()),
+            FromDestination::Want(_) | FromDestination::Chunks(_) | FromDestination::Heartbeat => {}
         }
     }
     Ok(false)

@@ -161,6 +161,11 @@ fn receive(stream: &Stream, mut input: Channel, out: &Outbox) -> Result<(), Ende
                 FromSource::FileFault { id, message } => {
                     settle(out, Settled { id, fate: Fate::Failed, hash: [0; 32], note: message })?;
                 }
+                // Nothing but what cannot be copied.
+                FromSource::End if entries == 0 => {
+                    out.put(|buffer| FromDestination::Finished.encode(buffer))?;
+                    return Ok(out.flush()?);
+                }
                 FromSource::Reuse { .. } => return Err(Ended::Link),
                 FromSource::From { .. }
                 | FromSource::Fault { .. }

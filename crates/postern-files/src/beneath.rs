@@ -59,6 +59,9 @@ impl Root {
             }
         }
         let (parent, name) = name::split(path);
+        if name == b"." || name == b".." {
+            return Err(Errno::XDEV);
+        }
         let parent = self.walk(parent)?;
         openat(&parent, name, flags, mode)
     }
@@ -67,6 +70,9 @@ impl Root {
         let flags = LOOK | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mut at = openat(&self.directory, c".", flags, Mode::empty())?;
         for component in path.split(|&byte| byte == b'/').filter(|component| !component.is_empty()) {
+            if component == b"." || component == b".." {
+                return Err(Errno::XDEV); // as openat2(2) says of what leads out
+            }
             at = openat(&at, component, flags, Mode::empty())?;
         }
         Ok(at)

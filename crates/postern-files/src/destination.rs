@@ -54,6 +54,8 @@ struct Destination<'a> {
     seen: Seen,
     /// Paths that are asked for and not in place yet: one that comes twice would be written by two.
     busy: HashSet<Vec<u8>>,
+    /// Files that were not written, though asked for: no other name of them is made.
+    bad: HashSet<Vec<u8>>,
     unpacker: Unpacker,
     entries: u64,
     bytes: u64,
@@ -130,6 +132,7 @@ impl<'a> Destination<'a> {
             later: Later::default(),
             seen: Seen::default(),
             busy: HashSet::new(),
+            bad: HashSet::new(),
             unpacker: Unpacker::new(),
             entries: 0,
             bytes: 0,
@@ -248,7 +251,10 @@ impl<'a> Destination<'a> {
         }
         self.seen.add(&entry.path);
         match &entry.kind {
-            Kind::File(_) => self.decide(entry, path),
+            Kind::File(_) => {
+                self.bad.insert(path.clone()); // until it is written
+                self.decide(entry, path)
+            }
             Kind::Directory => self.directory(&entry, path),
             Kind::Symlink(_) | Kind::HardLink(_) | Kind::Fifo | Kind::Device { .. } => {
                 self.postpone(entry, path)
@@ -273,7 +279,13 @@ impl<'a> Destination<'a> {
     }
 
     fn directory_end(&mut self, path: &[u8]) -> Result<(), Trouble> {
+        if name::check(path, self.spec.limits.depth).is_err() {
+            return Err(LinkError::Protocol("the end of a directory that is none below").into());
+        }
         let (Some(placed), true) = (&mut self.placed, self.spec.delete) else { return Ok(()) };
+        if placed.missing {
+            return Ok(()); // only planned: what stands for it is another's
+        }
         let inner = name::inner(path, placed.contents).to_vec();
         let below = placed.path(path);
         let rules = &self.rules;
@@ -285,8 +297,9 @@ impl<'a> Destination<'a> {
             match removed {
                 Ok(()) => self.out.put(|buffer| FromDestination::Deleted(&path).encode(buffer))?,
                 Err(error) => {
-                    let shown = name::show(&path).into_owned();
-                    return Err(Trouble::Fatal(format!("removing {shown}: {error}")));
+                    let message = trouble::explain("removing it", error);
+                    self.out
+                        .put(|buffer| FromDestination::NotDeleted { path: &path, message }.encode(buffer))?;
                 }
             }
         }
@@ -301,7 +314,7 @@ impl<'a> Destination<'a> {
     fn finish(&mut self) -> Result<(), LinkError> {
         self.commit()?;
         if let Some(placed) = &mut self.placed {
-            for settled in self.later.apply(self.spec, placed) {
+            for settled in self.later.apply(self.spec, placed, &self.bad) {
                 self.out.put(|buffer| FromDestination::Settled(settled).encode(buffer))?;
             }
         }

@@ -73,7 +73,10 @@ fn listen(
                     continue;
                 }
                 FromDestination::Chunks(_) => return Err(LinkError::Protocol("too many chunks")),
-                FromDestination::Placed { .. } | FromDestination::Deleted(_) | FromDestination::Heartbeat => {
+                FromDestination::Placed { .. }
+                | FromDestination::Deleted(_)
+                | FromDestination::NotDeleted { .. }
+                | FromDestination::Heartbeat => {
                     continue;
                 }
             };

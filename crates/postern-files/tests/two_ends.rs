@@ -39,6 +39,7 @@ fn receiving(target: &Path) -> ReceiveSpec {
         root: None,
         target: bytes(target),
         directory: false,
+        named: false,
         parents: false,
         compare: Compare::Verify,
         delta: false,
@@ -490,6 +491,7 @@ fn what_a_source_must_not_say_ends_the_copy_and_leaves_nothing() {
         ("an offset of its own", vec![good(0), from(0, 3)]),
         ("a file in a file", vec![good(0), entry(1, b"g", Kind::File(1)), from(0, 0), from(1, 0)]),
         ("the end of another", vec![good(0), from(0, 0), FromSource::FileEnd { id: 9, hash: [0; 32] }]),
+        ("a directory outside", vec![good(0), FromSource::DirectoryEnd(b"../..")]),
         ("a bomb", vec![good(0), from(0, 0), FromSource::Packed { length: u32::MAX, bytes: b"xx" }]),
     ];
     for (what, frames) in cases {
@@ -520,6 +522,49 @@ fn what_a_source_must_not_say_ends_the_copy_and_leaves_nothing() {
         );
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "{what}");
     }
+}
+
+#[test]
+fn a_directory_that_is_cut_off_keeps_its_new_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let (from, to) = (folder.path().join("from"), folder.path().join("to"));
+    fs::create_dir(&from).unwrap();
+    for number in 0..200 {
+        fs::write(from.join(format!("f{number}")), random(20_000, number)).unwrap();
+    }
+    let spec = sending(std::slice::from_ref(&from));
+    assert!(!copy_cut(&spec, &receiving(&to), 2_000_000).finished && to.is_dir());
+    // As the client asks once it knows that the first connection made it.
+    let second = copy(&spec, &ReceiveSpec { named: true, ..receiving(&to) });
+    assert!(second.finished && second.count(Fate::Same) > 20, "{}", second.count(Fate::Same));
+    assert!(!to.join("from").exists());
+    assert_eq!(fs::read_dir(&to).unwrap().count(), 200);
+}
+
+#[test]
+fn links_stay_inside_of_a_destination_with_a_name_of_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let from = folder.path().join("from");
+    fs::create_dir_all(from.join("deep")).unwrap();
+    fs::write(folder.path().join("secret"), "x").unwrap();
+    symlink("../secret", from.join("out")).unwrap();
+    symlink("../in", from.join("deep/in")).unwrap();
+    let report = copy(&sending(std::slice::from_ref(&from)), &receiving(&folder.path().join("to")));
+    assert_eq!((report.fate("from/out"), report.fate("from/deep/in")), (Fate::Refused, Fate::Made));
+}
+
+#[test]
+fn another_name_of_a_file_that_failed_is_not_made() {
+    let folder = tempfile::tempdir().unwrap();
+    let to = folder.path().join("to");
+    fs::create_dir(&to).unwrap();
+    fs::write(to.join("a"), "old").unwrap();
+    let fault = FromSource::FileFault { id: 0, message: "it changed while it was copied".to_owned() };
+    let link = entry(1, b"b", Kind::HardLink(b"a".to_vec()));
+    let frames = [FromSource::Begin(2), entry(0, b"a", Kind::File(3)), link, fault, FromSource::End];
+    let report = hostile(&receiving(&to), &frames);
+    assert_eq!((report.fate("a"), report.fate("b")), (Fate::Failed, Fate::Failed));
+    assert!(!to.join("b").exists());
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: figures, never a verdict on a build.
 
 mod agent;
+mod copy;
 mod fanout;
 mod identity;
 mod measure;
@@ -49,6 +50,15 @@ enum Bench {
         #[arg(long)]
         no_write: bool,
     },
+    /// `postern cp` and `sync` against `kubectl cp`, and against `kubectl exec … cat`; writes the same
+    Copy {
+        /// How many pairs of runs
+        #[arg(long, default_value_t = 11)]
+        runs: usize,
+        /// Print only
+        #[arg(long)]
+        no_write: bool,
+    },
     /// `postern exec` over many targets against loops of `kubectl exec`, and runs by stream; writes the same
     Fanout {
         /// How many pairs of runs
@@ -63,6 +73,7 @@ enum Bench {
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     match args.command {
         Bench::Exec { runs, no_write } => exec(runs, !no_write)?,
+        Bench::Copy { runs, no_write } => copy::bench(runs, !no_write)?,
         Bench::Identity { runs, no_write } => identity::bench(runs, !no_write)?,
         Bench::Fanout { runs, no_write } => fanout::bench(runs, !no_write)?,
     }

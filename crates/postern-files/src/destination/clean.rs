@@ -11,7 +11,7 @@ use rustix::io::Errno;
 /// Removes unfinished files at the destination and below it, and says each.
 pub(super) fn clean(spec: &ReceiveSpec, out: &Outbox) -> Result<(), LinkError> {
     let said = match places(spec) {
-        Ok((mut root, directories)) => below(spec, &mut root, directories, out)?,
+        Ok((mut root, only)) => below(spec, &mut root, only.as_deref(), out)?,
         Err(error) => Some((spec.target.clone(), error)),
     };
     match said {
@@ -24,19 +24,20 @@ pub(super) fn clean(spec: &ReceiveSpec, out: &Outbox) -> Result<(), LinkError> {
     out.flush()
 }
 
-/// The directory that is the destination, or the one that holds it.
-fn places(spec: &ReceiveSpec) -> Result<(Root, bool), Errno> {
+/// The directory that is the destination, or the one that holds it and what the destination's unfinished file is called.
+fn places(spec: &ReceiveSpec) -> Result<(Root, Option<Vec<u8>>), Errno> {
     let base = Base::new(spec.root.as_deref())?;
     let found = base.look(&spec.target, true).and_then(rustix::fs::fstat);
     if found.is_ok_and(|found| stat::file_type(&found) == FileType::Directory) {
-        return Ok((Root::new(base.open(&spec.target, OFlags::RDONLY | OFlags::DIRECTORY)?), true));
+        return Ok((Root::new(base.open(&spec.target, OFlags::RDONLY | OFlags::DIRECTORY)?), None));
     }
-    resolve::holder(&base, &spec.target).map(|(directory, _)| (Root::new(directory), false))
+    let (directory, last) = resolve::holder(&base, &spec.target)?;
+    Ok((Root::new(directory), Some(name::partial(&last))))
 }
 
 type Said = Option<(Vec<u8>, Errno)>;
 
-fn below(spec: &ReceiveSpec, root: &mut Root, deep: bool, out: &Outbox) -> Result<Said, LinkError> {
+fn below(spec: &ReceiveSpec, root: &mut Root, only: Option<&[u8]>, out: &Outbox) -> Result<Said, LinkError> {
     let mut waiting = vec![Vec::new()];
     while let Some(path) = waiting.pop() {
         let opened = root.open(&path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty());
@@ -47,9 +48,13 @@ fn below(spec: &ReceiveSpec, root: &mut Root, deep: bool, out: &Outbox) -> Resul
         for entry in entries.flatten() {
             let last = entry.file_name().to_bytes();
             let at = name::join(&path, last);
-            if entry.file_type() == FileType::Directory && deep && last != b"." && last != b".." {
+            if entry.file_type() == FileType::Directory && only.is_none() && last != b"." && last != b".." {
                 waiting.push(at);
-            } else if name::is_partial(last) && entry.file_type() != FileType::Directory {
+            } else if name::is_partial(last)
+                && only.is_none_or(|only| only == last)
+                && entry.file_type() != FileType::Directory
+                && !busy(root, &at)
+            {
                 let removed = match spec.dry_run {
                     true => Ok(()),
                     false => root.parent(&at).and_then(|(directory, last)| {
@@ -64,4 +69,13 @@ fn below(spec: &ReceiveSpec, root: &mut Root, deep: bool, out: &Outbox) -> Resul
         }
     }
     Ok(None)
+}
+
+/// Whether a copy is writing it at this moment.
+fn busy(root: &mut Root, path: &[u8]) -> bool {
+    let opened = root.open(path, OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty());
+    opened.is_ok_and(|file| {
+        rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive)
+            == Err(Errno::WOULDBLOCK)
+    })
 }

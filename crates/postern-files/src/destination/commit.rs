@@ -2,6 +2,7 @@
 
 use super::Destination;
 use super::trouble::explain;
+use crate::beneath::Root;
 use crate::link::LinkError;
 use crate::{name, stat};
 use postern_wire::copy::{Entry, Fate, FromDestination, Owner, ReceiveSpec, Settled};
@@ -66,12 +67,15 @@ impl Destination<'_> {
             if !synced && !own {
                 settled.fate = Fate::Failed;
                 "the disk does not take it".clone_into(&mut settled.note);
-            } else if let Err(error) = name_it(&mut placed.root, &path, self.spec.inplace) {
+            } else if let Err(error) = name_it(&mut placed.root, &path, &lock, self.spec.inplace) {
                 settled.fate = Fate::Failed;
                 settled.note = explain("putting it in its place", error);
             }
             drop(lock);
             self.busy.remove(&path);
+            if settled.fate == Fate::Written {
+                self.bad.remove(&path);
+            }
             self.out.put(|buffer| FromDestination::Settled(settled).encode(buffer))?;
         }
         Ok(())
@@ -92,33 +96,49 @@ fn flush(directory: rustix::fd::BorrowedFd<'_>) -> bool {
     true
 }
 
-fn name_it(root: &mut crate::beneath::Root, path: &[u8], inplace: bool) -> Result<(), Errno> {
+/// Whether the unfinished file of this path is the one that we hold.
+fn is_ours(root: &mut Root, path: &[u8], file: &File) -> Result<(), Errno> {
+    let own = rustix::fs::fstat(file)?;
+    let (directory, last) = root.parent(path)?;
+    let there = rustix::fs::statat(directory, name::partial(last).as_slice(), AtFlags::SYMLINK_NOFOLLOW)?;
+    if (own.st_dev, own.st_ino) == (there.st_dev, there.st_ino) { Ok(()) } else { Err(Errno::STALE) }
+}
+
+fn name_it(root: &mut Root, path: &[u8], file: &File, inplace: bool) -> Result<(), Errno> {
+    is_ours(root, path, file)?;
     let (directory, last) = root.parent(path)?;
     let unfinished = name::partial(last);
     let named = rustix::fs::renameat(directory, unfinished.as_slice(), directory, last);
     match named {
         Err(Errno::BUSY | Errno::XDEV) if inplace => {
-            let from = File::from(root.open(&join_partial(path), OFlags::RDONLY, Mode::empty())?);
-            let into = root.open(path, OFlags::WRONLY | OFlags::TRUNC | OFlags::NONBLOCK, Mode::empty())?;
-            let mut into = File::from(into);
-            let copied = std::io::copy(&mut &from, &mut into).and_then(|_| into.sync_all());
-            copied.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
-            remove_partial(root, path)
+            into_itself(root, path, file)?;
+            remove_partial(root, path, file)
         }
         Err(error) => {
-            remove_partial(root, path)?; // whole, and of no use
+            remove_partial(root, path, file)?; // whole, and of no use
             Err(error)
         }
         Ok(()) => Ok(()),
     }
 }
 
-fn join_partial(path: &[u8]) -> Vec<u8> {
-    let (directory, last) = name::split(path);
-    name::join(directory, &name::partial(last))
+/// Writes what is complete into the file that cannot be replaced.
+fn into_itself(root: &mut Root, path: &[u8], from: &File) -> Result<(), Errno> {
+    use std::io::{Seek as _, SeekFrom};
+    let into = root.open(path, OFlags::WRONLY | OFlags::TRUNC | OFlags::NONBLOCK, Mode::empty())?;
+    let (mut from, mut into) = (from, File::from(into));
+    let copied = from
+        .seek(SeekFrom::Start(0))
+        .and_then(|_| std::io::copy(&mut from, &mut into))
+        .and_then(|_| into.sync_all())
+        .and_then(|()| from.metadata()?.modified())
+        .and_then(|changed| into.set_modified(changed));
+    copied.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
 }
 
-fn remove_partial(root: &mut crate::beneath::Root, path: &[u8]) -> Result<(), Errno> {
+/// Removes the unfinished file that we hold, and no other.
+pub(super) fn remove_partial(root: &mut Root, path: &[u8], file: &File) -> Result<(), Errno> {
+    is_ours(root, path, file)?;
     let (directory, last) = root.parent(path)?;
     rustix::fs::unlinkat(directory, name::partial(last).as_slice(), AtFlags::empty())
 }
@@ -144,7 +164,7 @@ pub(super) fn dress(spec: &ReceiveSpec, entry: &Entry, old: Option<&Stat>, file:
             notes.push(format!("its owner could not be set: {error}"));
         }
     }
-    let bits = old.map_or_else(|| mode(spec, entry.stamp.mode), |old| stat::stamp(old).mode);
+    let bits = mode(spec, old.map_or(entry.stamp.mode, |old| stat::stamp(old).mode));
     if let Err(error) = stat::permit(file, bits) {
         notes.push(format!("its mode could not be set: {error}"));
     }

@@ -7,7 +7,7 @@ use super::writing::{Into, Open, Writing, hash_up_to};
 use super::{Destination, Wanted};
 use crate::chunks::{Cutter, name as chunk_name};
 use crate::link::LinkError;
-use crate::{name, stat};
+use crate::stat;
 use postern_wire::copy::{Compare, Entry, Fate, FromDestination, Kind, Settled, Stamp, UNSIZED, Want};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
@@ -43,6 +43,9 @@ impl Destination<'_> {
                 }
             }
             if let Some((fate, note)) = self.left_alone(&entry, size, there) {
+                if fate != Fate::Skipped {
+                    self.bad.remove(&path);
+                }
                 return self.settle(entry.id, fate, note);
             }
         }
@@ -75,7 +78,12 @@ impl Destination<'_> {
                 Err(error) => return self.settle(entry.id, Fate::Failed, unfinished_trouble(error)),
             }
         }
-        if self.spec.delta && found.is_none() && (DELTA_FROM..UNSIZED).contains(&size) && there.is_some() {
+        if self.spec.delta
+            && !self.spec.inplace
+            && found.is_none()
+            && (DELTA_FROM..UNSIZED).contains(&size)
+            && there.is_some()
+        {
             want.chunks = self.chunks(&path, size)?;
         }
         self.out.put(|buffer| FromDestination::Want(want).encode(buffer))?;
@@ -86,7 +94,7 @@ impl Destination<'_> {
 
     /// What has the place now, if anything.
     pub(super) fn look(&mut self, path: &[u8]) -> Result<Option<Stat>, Errno> {
-        let Some(placed) = &mut self.placed else { return Ok(None) };
+        let Some(placed) = self.placed.as_mut().filter(|placed| !placed.missing) else { return Ok(None) };
         let found = placed
             .root
             .parent(path)
@@ -198,7 +206,7 @@ impl Destination<'_> {
                 done = Some((partial.good, partial.hasher));
                 match cut {
                     Ok(()) => Into::Beside(Open::new(partial.file, None)),
-                    Err(error) => Into::Failed { why: explain("taking it up", error), kept: true },
+                    Err(error) => Into::Failed { why: explain("taking it up", error), remove: None },
                 }
             }
             _ => self.open(&path, size),
@@ -208,7 +216,7 @@ impl Destination<'_> {
     }
 
     fn open(&mut self, path: &[u8], size: u64) -> Into {
-        let failed = |why| Into::Failed { why, kept: true };
+        let failed = |why| Into::Failed { why, remove: None };
         let old = if self.spec.delta { self.read(path) } else { None };
         let Some(placed) = &mut self.placed else { return failed("it has no place".to_owned()) };
         let begun = partial::begin(&mut placed.root, path).and_then(|file| {
@@ -222,9 +230,15 @@ impl Destination<'_> {
         match begun {
             Ok(file) => Into::Beside(Open::new(file, old)),
             Err(Errno::ACCESS | Errno::PERM | Errno::ROFS | Errno::BUSY) if self.spec.inplace => {
-                let flags = OFlags::WRONLY | OFlags::TRUNC | OFlags::NONBLOCK;
+                let flags = OFlags::WRONLY | OFlags::NONBLOCK;
                 match placed.root.open(path, flags, Mode::empty()) {
-                    Ok(file) => Into::Itself(Open::new(File::from(file), None)),
+                    Ok(file) if locked(&file) => {
+                        failed("another copy is writing it at this moment".to_owned())
+                    }
+                    Ok(file) => match rustix::fs::ftruncate(&file, 0) {
+                        Ok(()) => Into::Itself(Open::new(File::from(file), None)),
+                        Err(error) => failed(explain("emptying it", error)),
+                    },
                     Err(error) => failed(explain("opening it", error)),
                 }
             }
@@ -240,28 +254,28 @@ impl Destination<'_> {
         let (whole, size) = (writing.whole(), writing.length());
         let Writing { entry, path, into, .. } = writing;
         let (note, fate) = match into {
-            Into::Failed { why, kept } => {
-                if !kept {
-                    self.forget(&path);
-                }
+            Into::Failed { why, remove } => {
+                self.forget(&path, remove);
                 (why, Fate::Failed)
             }
             // The source compared the hashes.
             Into::Same if whole.is_some() => {
                 let note = self.touch(&path, &entry);
                 self.busy.remove(&path);
+                self.bad.remove(&path);
                 return self.answer(Settled { id, fate: Fate::Same, hash, note });
             }
-            Into::Beside(open) | Into::Itself(open) if whole != Some(hash) => {
-                drop(open);
-                self.forget(&path);
-                ("what arrived is not what was sent: its hash differs".to_owned(), Fate::Failed)
+            Into::Beside(open) if whole != Some(hash) => {
+                self.forget(&path, Some(open.close()));
+                (DIFFERS.to_owned(), Fate::Failed)
             }
+            Into::Itself(_) if whole != Some(hash) => (DIFFERS.to_owned(), Fate::Failed),
             Into::Same => ("it is shorter here than it was".to_owned(), Fate::Failed),
             Into::Beside(open) => return self.ready(&entry, path, open, size, hash),
-            Into::Itself(open) => match open.file.sync_all() {
+            Into::Itself(open) => match finish_itself(&open.file, size, &entry) {
                 Ok(()) => {
                     self.busy.remove(&path);
+                    self.bad.remove(&path);
                     return self.answer(Settled { id, fate: Fate::Written, hash, note: String::new() });
                 }
                 Err(error) => (format!("writing it: {error}"), Fate::Failed),
@@ -309,9 +323,13 @@ impl Destination<'_> {
     pub(super) fn fault(&mut self, id: u32, message: String) -> Result<(), Trouble> {
         let path = match self.writing.take() {
             Some(writing) if writing.entry.id == id => {
-                let path = writing.path.clone();
-                drop(writing);
-                self.forget(&path);
+                let Writing { path, into, .. } = writing;
+                let remove = match into {
+                    Into::Beside(open) => Some(open.close()),
+                    Into::Failed { why: _, remove } => remove,
+                    Into::Same | Into::Itself(_) => None,
+                };
+                self.forget(&path, remove);
                 path
             }
             Some(_) => return Err(LinkError::Protocol("a fault of another file").into()),
@@ -324,15 +342,28 @@ impl Destination<'_> {
         self.settle(id, Fate::Failed, message)
     }
 
-    /// Removes an unfinished file that is of no use.
-    fn forget(&mut self, path: &[u8]) {
-        if let Some(placed) = &mut self.placed
-            && let Ok((directory, last)) = placed.root.parent(path)
-        {
-            let _ = rustix::fs::unlinkat(directory, name::partial(last).as_slice(), AtFlags::empty()); // it may not exist
+    /// Removes an unfinished file of ours that is of no use, while it is locked.
+    fn forget(&mut self, path: &[u8], file: Option<File>) {
+        if let (Some(placed), Some(file)) = (&mut self.placed, file) {
+            let _ = super::commit::remove_partial(&mut placed.root, path, &file); // it may be gone
         }
     }
 }
+
+/// Whether someone else holds the lock that a copy takes.
+fn locked(file: &rustix::fd::OwnedFd) -> bool {
+    let lock = rustix::fs::flock(file, rustix::fs::FlockOperation::NonBlockingLockExclusive);
+    lock == Err(Errno::WOULDBLOCK)
+}
+
+/// Ends what was written into the file itself: a hole at its end, its time, and the disk.
+fn finish_itself(file: &File, size: u64, entry: &Entry) -> Result<(), Errno> {
+    rustix::fs::ftruncate(file, size)?;
+    rustix::fs::fsync(file)?;
+    rustix::fs::futimens(file, &stat::times(entry.stamp))
+}
+
+const DIFFERS: &str = "what arrived is not what was sent: its hash differs";
 
 fn unfinished_trouble(error: Errno) -> String {
     match error {

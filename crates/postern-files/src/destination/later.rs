@@ -10,6 +10,7 @@ use crate::{inside, name, stat};
 use postern_wire::copy::{Entry, Fate, Kind, ReceiveSpec, Settled, Stamp};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
+use std::collections::HashSet;
 
 #[derive(Debug, Default)]
 pub(super) struct Later {
@@ -28,6 +29,7 @@ struct Made {
 impl Destination<'_> {
     /// A directory: made at once, as files go into it.
     pub(super) fn directory(&mut self, entry: &Entry, path: Vec<u8>) -> Result<(), Trouble> {
+        let found = self.look(&path).ok().flatten();
         let there = match self.look(&path) {
             _ if path.is_empty() => Ok(true),
             Ok(Some(there)) if stat::file_type(&there) == FileType::Directory => Ok(true),
@@ -45,17 +47,29 @@ impl Destination<'_> {
         }
         let bits = mode(self.spec, entry.stamp.mode);
         let Some(placed) = &mut self.placed else { return Ok(()) };
-        if !there {
-            // We have to be able to write into it meanwhile.
-            let open = stat::permissions((bits & 0o777) | 0o700);
-            let made =
-                placed.root.parent(&path).and_then(|(parent, last)| rustix::fs::mkdirat(parent, last, open));
-            if let Err(error) = made {
-                return self.settle(entry.id, Fate::Failed, explain("making the directory", error));
+        // We have to be able to write into it meanwhile.
+        let meanwhile = (bits & 0o777) | 0o700;
+        let there = there || {
+            let permissions = stat::permissions(meanwhile);
+            let made = placed
+                .root
+                .parent(&path)
+                .and_then(|(parent, last)| rustix::fs::mkdirat(parent, last, permissions));
+            match made {
+                Ok(()) => false,
+                Err(Errno::EXIST) => true, // another copy was quicker
+                Err(error) => {
+                    return self.settle(entry.id, Fate::Failed, explain("making the directory", error));
+                }
             }
+        };
+        if !there
+            && let Ok(opened) = placed.root.open(&path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())
+        {
+            let _ = stat::permit(opened, meanwhile); // whatever the umask; it is said at the end what could not be set
         }
         let mut note = String::new();
-        if !there || self.spec.preserve {
+        if (!there || self.spec.preserve) && !path.is_empty() {
             let owned = placed
                 .root
                 .parent(&path)
@@ -70,15 +84,27 @@ impl Destination<'_> {
         {
             note = format!("its extended attributes could not be set: {error}");
         }
-        let mode = (!there || self.spec.preserve).then_some(bits);
+        // One that has the mode of meanwhile is most likely ours, of a copy that was killed.
+        let mode = match &found {
+            Some(found) if !self.spec.preserve && stat::stamp(found).mode & 0o777 != meanwhile => None,
+            _ => Some(bits),
+        };
         self.later.directories.push(Made { path, mode, stamp: entry.stamp });
         self.settle(entry.id, Fate::Made, note)
+    }
+
+    /// Below what the user named: the destination itself may be one name among others in its directory.
+    fn own<'p>(&self, path: &'p [u8]) -> &'p [u8] {
+        match &self.placed {
+            Some(Placed { rename: Some(_), .. }) => name::inner(path, false),
+            _ => path,
+        }
     }
 
     /// A link or special file: checked now, made at the end.
     pub(super) fn postpone(&mut self, entry: Box<Entry>, path: Vec<u8>) -> Result<(), Trouble> {
         let refused = match &entry.kind {
-            Kind::Symlink(target) if !self.spec.unsafe_links && !inside::stays(&path, target) => {
+            Kind::Symlink(target) if !self.spec.unsafe_links && !inside::stays(self.own(&path), target) => {
                 Some(format!(
                     "a symlink to {}, which is outside of what is copied; --unsafe-links makes it all the same",
                     name::show(target)
@@ -105,7 +131,14 @@ impl Destination<'_> {
 
 impl Later {
     /// Makes what was left for the end, and says what became of it.
-    pub(super) fn apply(&mut self, spec: &ReceiveSpec, placed: &mut Placed) -> Vec<Settled> {
+    ///
+    /// Other names of files in `bad` are not made: those were not written.
+    pub(super) fn apply(
+        &mut self,
+        spec: &ReceiveSpec,
+        placed: &mut Placed,
+        bad: &HashSet<Vec<u8>>,
+    ) -> Vec<Settled> {
         let Self { entries, directories } = std::mem::take(self);
         let mut settled = Vec::with_capacity(entries.len());
         for (entry, path) in entries {
@@ -113,7 +146,12 @@ impl Later {
                 Kind::Symlink(target) => symlink(&mut placed.root, &path, target),
                 Kind::HardLink(to) => {
                     let to = placed.path(to);
-                    hard_link(&mut placed.root, &path, &to)
+                    // What has that name is not what the source has.
+                    if bad.contains(&to) {
+                        Err(Errno::STALE)
+                    } else {
+                        hard_link(&mut placed.root, &path, &to)
+                    }
                 }
                 Kind::Fifo | Kind::Device { .. } => special(spec, &mut placed.root, &path, &entry),
                 Kind::File(_) | Kind::Directory => Ok(()),
@@ -130,7 +168,10 @@ impl Later {
             if let Ok(opened) = opened {
                 let _ = rustix::fs::futimens(&opened, &stat::times(stamp)); // a directory of someone else's keeps its own
                 if let Some(mode) = mode {
-                    let _ = stat::permit(&opened, mode);
+                    // A directory that files inherit their group from stays one.
+                    let inherits =
+                        rustix::fs::fstat(&opened).map_or(0, |found| stat::stamp(&found).mode & 0o2000);
+                    let _ = stat::permit(&opened, mode | inherits);
                 }
             }
         }

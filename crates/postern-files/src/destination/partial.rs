@@ -105,10 +105,21 @@ fn open(root: &mut Root, path: &[u8], more: OFlags) -> Result<File, Errno> {
 }
 
 fn try_open(root: &mut Root, path: &[u8], more: OFlags) -> Result<File, Errno> {
-    let file = root.open(path, OFlags::RDWR | OFlags::NONBLOCK | more, Mode::from_raw_mode(0o600))?;
+    let flags = OFlags::RDWR | OFlags::NONBLOCK;
+    let private = Mode::from_raw_mode(0o600);
+    // What we create is ours, whoever the file system says owns it.
+    let created = match more.contains(OFlags::CREATE) {
+        true => match root.open(path, flags | OFlags::CREATE | OFlags::EXCL, private) {
+            Err(Errno::EXIST) => None,
+            other => Some(other?),
+        },
+        false => None,
+    };
+    let ours = created.is_some();
+    let file = created.map_or_else(|| root.open(path, flags, private), Ok)?;
     let found = rustix::fs::fstat(&file)?;
     let regular = stat::file_type(&found) == rustix::fs::FileType::RegularFile;
-    if !regular || found.st_nlink > 1 || found.st_uid != rustix::process::geteuid().as_raw() {
+    if !regular || found.st_nlink > 1 || !ours && found.st_uid != rustix::process::geteuid().as_raw() {
         return Err(Errno::EXIST);
     }
     match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {

@@ -17,6 +17,8 @@ pub(super) struct Placed {
     pub(super) contents: bool,
     /// The root's path, for people.
     pub(super) shown: Vec<u8>,
+    /// In a dry run: it would have to be made, and another directory stands for it.
+    pub(super) missing: bool,
 }
 
 impl Placed {
@@ -41,10 +43,13 @@ pub(super) fn place(spec: &ReceiveSpec, tops: u32, first: &Entry) -> Result<Plac
     let contents = first.path.is_empty();
     let into_directory = spec.directory || tops > 1 || contents;
     let slash = target.ends_with(b"/");
+    if spec.named {
+        return named(&base, target);
+    }
     match base.look(target, true).and_then(rustix::fs::fstat) {
         Ok(found) if stat::file_type(&found) == FileType::Directory => {
             let root = directory(&base, target).map_err(|error| fatal(&format!("opening {shown}"), error))?;
-            Ok(Placed { root, rename: None, contents, shown: target.to_vec() })
+            Ok(Placed { root, rename: None, contents, shown: target.to_vec(), missing: false })
         }
         Ok(_) if into_directory || slash => Err(Trouble::Fatal(format!(
             "{shown} is no directory, and only a directory can hold what is copied"
@@ -52,8 +57,10 @@ pub(super) fn place(spec: &ReceiveSpec, tops: u32, first: &Entry) -> Result<Plac
         Ok(_) if first.kind == Kind::Directory => {
             Err(Trouble::Fatal(format!("{shown} is no directory: a directory cannot take its place")))
         }
-        Err(Errno::NOENT) if into_directory && (spec.parents || contents) => made(&base, spec, target)
-            .map(|root| Placed { root, rename: None, contents, shown: target.to_vec() }),
+        Err(Errno::NOENT) if into_directory && (spec.parents || contents) => {
+            let root = made(&base, spec, target)?;
+            Ok(Placed { root, rename: None, contents, shown: target.to_vec(), missing: spec.dry_run })
+        }
         Err(Errno::NOENT) if into_directory => {
             Err(Trouble::Fatal(format!("there is no directory {shown} to copy into; make it first")))
         }
@@ -75,7 +82,13 @@ fn named(base: &Base, target: &[u8]) -> Result<Placed, Trouble> {
                 b"" => b".".to_vec(),
                 parent => parent.to_vec(),
             };
-            Ok(Placed { root: Root::new(directory), rename: Some(name), contents: false, shown })
+            Ok(Placed {
+                root: Root::new(directory),
+                rename: Some(name),
+                contents: false,
+                shown,
+                missing: false,
+            })
         }
         Err(Errno::NOENT) => Err(Trouble::Fatal(format!(
             "there is no directory {} to copy into; make it first",

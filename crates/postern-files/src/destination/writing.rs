@@ -33,8 +33,8 @@ pub(super) enum Into {
     Failed {
         /// Why, for people.
         why: String,
-        /// What there is of it stays to be taken up.
-        kept: bool,
+        /// What there is of it, to be removed; without it, it stays to be taken up.
+        remove: Option<File>,
     },
 }
 
@@ -84,7 +84,11 @@ impl Writing {
     }
 
     fn fail(&mut self, why: String) {
-        self.into = Into::Failed { why, kept: false };
+        let remove = match std::mem::replace(&mut self.into, Into::Same) {
+            Into::Beside(open) => Some(open.close()),
+            Into::Same | Into::Itself(_) | Into::Failed { .. } => None,
+        };
+        self.into = Into::Failed { why, remove };
     }
 
     fn room(&mut self, length: u64) -> bool {
@@ -165,8 +169,10 @@ impl Writing {
     }
 
     fn fail_and_keep(&mut self, why: String) {
-        let kept = self.note().is_some();
-        let into = std::mem::replace(&mut self.into, Into::Failed { why, kept });
+        if self.note().is_none() {
+            return self.fail(why);
+        }
+        let into = std::mem::replace(&mut self.into, Into::Failed { why, remove: None });
         self.note_down(into);
     }
 

@@ -259,7 +259,7 @@ fn block(packer: &mut Packer, out: &Outbox, bytes: &[u8]) -> Result<(), LinkErro
 
 /// Hashes what a hole reads as.
 pub(crate) fn zeroes(hasher: &mut blake3::Hasher, mut count: u64) {
-    static ZEROES: [u8; 64 * 1024] = [0; 64 * 1024];
+    static ZEROES: [u8; 4 * 1024] = [0; 4 * 1024];
     while count > 0 {
         let piece = usize::try_from(count).unwrap_or(ZEROES.len()).min(ZEROES.len());
         hasher.update(&ZEROES[..piece]);

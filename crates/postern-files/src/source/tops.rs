@@ -14,6 +14,8 @@ pub(super) struct Top {
     pub(super) typed: Vec<u8>,
     /// What it is called in the destination; empty where its content was asked for.
     pub(super) name: Vec<u8>,
+    /// It was found by a wildcard: where it cannot be copied, the others still can.
+    pub(super) matched: bool,
 }
 
 /// Everything that the paths mean, in their order; an error for people when one means nothing.
@@ -22,7 +24,7 @@ pub(super) fn expand(base: &Base, spec: &SendSpec) -> Result<Vec<Top>, String> {
     for source in &spec.sources {
         let literal = || base.look(source, false).is_ok();
         if !spec.glob || !is_glob(source) || literal() {
-            tops.push(Top { typed: source.clone(), name: called(source) });
+            tops.push(Top { typed: source.clone(), name: called(source), matched: false });
             continue;
         }
         let glob = Glob::parse(source).map_err(|error| error.to_string())?;
@@ -37,7 +39,7 @@ pub(super) fn expand(base: &Base, spec: &SendSpec) -> Result<Vec<Top>, String> {
         }
         found.sort();
         found.dedup();
-        tops.extend(found.into_iter().map(|typed| Top { name: called(&typed), typed }));
+        tops.extend(found.into_iter().map(|typed| Top { name: called(&typed), typed, matched: true }));
     }
     let mut names: Vec<&[u8]> = tops.iter().map(|top| top.name.as_slice()).collect();
     names.sort_unstable();

@@ -122,6 +122,7 @@ impl Walk {
                     let path = if tree.contents { Vec::new() } else { top.name };
                     self.tell(Found { tree: Arc::new(tree), below, path, stat, above: Vec::new() })
                 }
+                Err(error) if top.matched => Step::Fault(top.name, error.to_string()),
                 // What a person named and is not there ends the copy, rather than a part of it.
                 Err(error) => Step::Fatal(format!("{}: {error}", name::show(&top.typed))),
             };
@@ -161,8 +162,11 @@ impl Walk {
                 continue;
             }
             let (tree, above) = (Arc::clone(tree), listing.place.above.clone());
+            let step = self.tell(Found { tree, below, path, stat, above });
+            // What is there and cannot be told must not be taken for gone.
+            listing.faulty |= matches!(step, Step::Fault(..));
             self.listing = Some(listing);
-            return Some(self.tell(Found { tree, below, path, stat, above }));
+            return Some(step);
         }
     }
 

@@ -28,6 +28,7 @@ mod kind {
     pub(super) const FINISHED: u8 = 181;
     pub(super) const DESTINATION_FATAL: u8 = 182;
     pub(super) const DESTINATION_HEARTBEAT: u8 = 183;
+    pub(super) const NOT_DELETED: u8 = 184;
 }
 
 /// What an entry is.
@@ -217,6 +218,13 @@ pub enum FromDestination<'a> {
     Settled(Settled),
     /// Something that the source has not was removed.
     Deleted(&'a [u8]),
+    /// Something that the source has not could not be removed.
+    NotDeleted {
+        /// Its path.
+        path: &'a [u8],
+        /// Why.
+        message: String,
+    },
     /// Everything is answered and in place.
     Finished,
     /// Nothing can be copied at all.
@@ -315,6 +323,10 @@ impl FromDestination<'_> {
                 put_bytes(out, note.as_bytes());
             }),
             Self::Deleted(path) => put_frame(out, kind::DELETED, |out| put_bytes(out, path)),
+            Self::NotDeleted { path, message } => put_frame(out, kind::NOT_DELETED, |out| {
+                put_bytes(out, path);
+                put_bytes(out, message.as_bytes());
+            }),
             Self::Finished => put_frame(out, kind::FINISHED, |_| ()),
             Self::Fatal(message) => {
                 put_frame(out, kind::DESTINATION_FATAL, |out| put_bytes(out, message.as_bytes()));
@@ -348,6 +360,7 @@ impl<'a> FromDestination<'a> {
                 note: fields.text("note")?,
             }),
             kind::DELETED => Self::Deleted(fields.slice()?),
+            kind::NOT_DELETED => Self::NotDeleted { path: fields.slice()?, message: fields.text("message")? },
             kind::FINISHED => Self::Finished,
             kind::DESTINATION_FATAL => Self::Fatal(fields.text("message")?),
             kind::DESTINATION_HEARTBEAT => Self::Heartbeat,

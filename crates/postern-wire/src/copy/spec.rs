@@ -97,6 +97,8 @@ pub struct ReceiveSpec {
     pub target: Vec<u8>,
     /// The destination is a directory, or becomes one; otherwise that is found out as `cp -r` does.
     pub directory: bool,
+    /// The target is the thing itself, even where it is a directory by now: an earlier connection of the same copy made it.
+    pub named: bool,
     /// Directories missing on the way to the destination are made.
     pub parents: bool,
     /// When nothing has to be sent.
@@ -202,6 +204,7 @@ fn put_receive(out: &mut Vec<u8>, spec: &ReceiveSpec) {
         root,
         target,
         directory,
+        named,
         parents,
         compare,
         delta,
@@ -225,9 +228,20 @@ fn put_receive(out: &mut Vec<u8>, spec: &ReceiveSpec) {
         Compare::Times => 1,
         Compare::Hash => 2,
     });
-    for flag in
-        [directory, parents, delta, update, delete, dry_run, inplace, preserve, unsafe_links, specials, clean]
-    {
+    for flag in [
+        directory,
+        named,
+        parents,
+        delta,
+        update,
+        delete,
+        dry_run,
+        inplace,
+        preserve,
+        unsafe_links,
+        specials,
+        clean,
+    ] {
         out.push(u8::from(*flag));
     }
     for id in [user, group] {
@@ -308,6 +322,7 @@ fn get_receive(mut fields: Fields<'_>) -> Result<ReceiveSpec, WireError> {
             _ => return Err(fields.invalid("comparison")),
         },
         directory: fields.flag("directory")?,
+        named: fields.flag("named")?,
         parents: fields.flag("parents")?,
         delta: fields.flag("delta")?,
         update: fields.flag("update")?,
@@ -359,6 +374,7 @@ mod tests {
             root: None,
             target: b"/data".to_vec(),
             directory: true,
+            named: false,
             parents: false,
             compare: Compare::Hash,
             delta: true,

@@ -44,6 +44,7 @@ fn from_destination() -> Vec<FromDestination<'static>> {
         FromDestination::Chunks(&[1; 40]),
         FromDestination::Settled(Settled { id: 1, fate: Fate::Refused, hash: [0; 32], note: "x".to_owned() }),
         FromDestination::Deleted(b"gone"),
+        FromDestination::NotDeleted { path: b"kept", message: "busy".to_owned() },
         FromDestination::Finished,
         FromDestination::Fatal("no".to_owned()),
         FromDestination::Heartbeat,

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 
 #[derive(Debug, Args)]
 #[command(
+    override_usage = "postern cp [OPTIONS] <SRC>... <DST>\n       postern cp --clean [OPTIONS] <PATH>",
     after_help = "Examples:\n  postern cp ./site web-0:/srv/               a directory into a directory\n  \
 postern cp ./site/. web-0:/srv              what it holds, into it\n  postern cp 'web-0:/var/log/*.log' logs/     \
 every match, found in the pod\n  postern cp db/pg-0:/dump.sql - | gzip > dump.gz   one file to stdout\n  \

@@ -4,6 +4,7 @@ mod plan;
 mod show;
 
 use super::{Context, agents};
+use crate::cli::Format;
 use crate::cli::copy::{Cp, How, Sync, Via as Way};
 use crate::failure::Failure;
 use crate::printer::Printer;
@@ -102,6 +103,7 @@ fn receive(how: &How, mode: &Mode) -> Result<ReceiveSpec, Failure> {
         root: None,
         target: Vec::new(),
         directory: false,
+        named: false,
         parents: sync,
         compare,
         delta: sync,
@@ -167,12 +169,16 @@ async fn copy(
 ) -> Result<u8, Failure> {
     let (from, to) = (Side::parse(sources)?, Side::parse(std::slice::from_ref(destination))?);
     plan::check(&from, &to, how)?;
+    if matches!(to, Side::Stream) && (printer.format() != Format::Text || how.dry_run) {
+        let why = "stdout takes the file's content, and neither -o json, -o yaml nor --dry-run besides";
+        return Err(Failure::usage(why, None));
+    }
     let (send, receive) = (send(how, mode, Vec::new())?, receive(how, mode)?);
     let cluster = match from.in_pods() || to.in_pods() {
         true => Some(context.cluster().await?),
         false => None,
     };
-    let plans = plan::plans(cluster.as_ref(), from, to, how).await?;
+    let plans = plan::plans(cluster.as_ref(), &from, &to, how).await?;
     let manifest = match &how.manifest {
         None => None,
         Some(_) if plans.len() > 1 => {

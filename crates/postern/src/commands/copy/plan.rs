@@ -131,20 +131,27 @@ pub(super) async fn places(
 /// The copies that two sides come to.
 pub(super) async fn plans(
     cluster: Option<&Cluster>,
-    from: Side,
-    to: Side,
+    from: &Side,
+    to: &Side,
     how: &How,
 ) -> Result<Vec<Plan>, Failure> {
-    let targets = places(cluster, &to, how).await?;
+    let targets = places(cluster, to, how).await?;
     // Several paths of one place are one copy.
-    let mut sources: Vec<(Option<String>, Place, Vec<Vec<u8>>)> = Vec::new();
-    for (name, place, path) in places(cluster, &from, how).await? {
+    let mut sources: Vec<Origin> = Vec::new();
+    for (name, place, path) in places(cluster, from, how).await? {
         match sources.iter_mut().find(|(_, known, _)| same(known, &place)) {
             Some((_, _, paths)) => paths.push(path),
             None => sources.push((name, place, vec![path])),
         }
     }
     let several = sources.len() > 1;
+    if several {
+        apart(&sources)?;
+    }
+    let streams = matches!(from, Side::Stream) || matches!(to, Side::Stream);
+    if streams && sources.len() * targets.len() > 1 {
+        return Err(Failure::usage("stdin and stdout are for one pod at a time", None));
+    }
     let mut plans = Vec::new();
     for (from_name, source, paths) in &sources {
         for (to_name, destination, target) in &targets {
@@ -165,6 +172,31 @@ pub(super) async fn plans(
         }
     }
     Ok(plans)
+}
+
+/// A place that things come from: the pod's name where labels picked it, the place, and the paths there.
+type Origin = (Option<String>, Place, Vec<Vec<u8>>);
+
+/// Several places write to one directory: what they send has to differ in name.
+fn apart(sources: &[Origin]) -> Result<(), Failure> {
+    let mut names = std::collections::BTreeSet::new();
+    let paths = sources.iter().filter(|(name, _, _)| name.is_none()).flat_map(|(_, _, paths)| paths);
+    for path in paths {
+        let shown = postern_files::name::show(path);
+        if postern_files::pattern::is_glob(path) {
+            let why = format!("{shown}: a wildcard in one of several pods may match what another one sends");
+            return Err(Failure::usage(
+                why,
+                Some("copy from one pod after the other, into directories of their own".to_owned()),
+            ));
+        }
+        let trimmed = path.strip_suffix(b"/").unwrap_or(path);
+        if !names.insert(postern_files::name::split(trimmed).1.to_vec()) {
+            let why = format!("{shown}: another source has the same name, and one would replace the other");
+            return Err(Failure::usage(why, Some("copy them into directories of their own".to_owned())));
+        }
+    }
+    Ok(())
 }
 
 fn same(one: &Place, other: &Place) -> bool {

@@ -250,10 +250,7 @@ fn summary(total: &Tally, dry_run: bool) -> String {
     } = total;
     let mut parts = Vec::new();
     if dry_run {
-        parts.push(format!(
-            "{} would be written",
-            counted(*planned, "entr").replace("entrs", "entries").replace("1 entr ", "1 entry ")
-        ));
+        parts.push(format!("{planned} would be written"));
     } else {
         parts.push(format!("{} copied and verified", counted(*written, "file")));
     }
