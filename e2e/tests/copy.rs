@@ -15,12 +15,13 @@ use std::time::{Duration, SystemTime};
 const NAMESPACE: &str = "postern-e2e-copy";
 const IMAGE: &str = "ghcr.io/postern-dev/postern-ops:dev";
 
+static MADE: std::sync::Once = std::sync::Once::new();
+
 /// The pods of the tests: with tools, with little, with nothing, and with the agent.
 fn ready() -> bool {
     if !enabled() {
         return false;
     }
-    static MADE: std::sync::Once = std::sync::Once::new();
     MADE.call_once(make);
     true
 }

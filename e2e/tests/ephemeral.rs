@@ -167,7 +167,7 @@ fn what_the_kernel_does_not_allow_is_said() {
     sees_the_app(&namespace.reach("root", &WANTED).unwrap());
     let wrong = Wanted { user: Some(User { uid: 65_531, gid: 0 }), ..WANTED };
     let denied = root(&namespace.reach("root", &wrong).unwrap()).exits(1);
-    denied.says(&["UID:GID 0:0 and this agent as 65531:0", "--via tar"]);
+    denied.says(&["UID:GID 0:0 and this agent as 65531:0", "a volume that both mount"]);
     // A process that has made itself not dumpable.
     let agent = json!([{"name": "app", "image": IMAGE, "imagePullPolicy": "IfNotPresent", "command": [AGENT, "serve"],
         "securityContext": bare()}]);
