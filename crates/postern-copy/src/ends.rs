@@ -61,8 +61,9 @@ pub(crate) enum ToEnd {
     Thread(Option<mpsc::Sender<Bytes>>),
 }
 
-/// Bytes in one message to a pod, at most.
-const MESSAGE: usize = 7 * postern_wire::CHUNK;
+/// Bytes in one message to a pod, at most: with its headers it still fits what servers and runtimes copy at a time, 32 KiB
+/// by 32 KiB.
+const MESSAGE: usize = 7 * (postern_wire::CHUNK - 64);
 
 impl ToEnd {
     pub(crate) async fn send(&mut self, frames: &[u8]) -> Result<(), String> {

@@ -9,6 +9,9 @@ pub(crate) const NAME: usize = 16;
 /// One chunk in the frames that carry them: a length and a name.
 pub(crate) const RECORD: usize = 4 + NAME;
 
+/// Most chunks of one file that are told of.
+pub(crate) const MOST_RECORDS: usize = 400_000;
+
 /// Cuts content of about this size into chunks; both ends have to use the same.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Cutter {

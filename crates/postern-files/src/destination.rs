@@ -70,6 +70,9 @@ pub fn receive(
     out: &Outbox,
     patience: Option<Duration>,
 ) -> Result<(), LinkError> {
+    if spec.root.is_some() {
+        trouble::elsewhere();
+    }
     if spec.clean {
         return clean::clean(spec, out);
     }
@@ -98,21 +101,6 @@ pub fn receive(
     }
 }
 
-/// How many files may be open at once, made as many as the system lets us.
-fn may_open() -> u64 {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let limit = getrlimit(Resource::Nofile);
-    let wanted = limit.maximum.unwrap_or(u64::MAX).min(4 * commit::FILES as u64);
-    let now = limit.current.unwrap_or(u64::MAX);
-    if now >= wanted {
-        return now;
-    }
-    match setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum: limit.maximum }) {
-        Ok(()) => wanted,
-        Err(_) => now,
-    }
-}
-
 fn fatal(out: &Outbox, message: String) -> Result<(), LinkError> {
     out.put(|buffer| FromDestination::Fatal(message).encode(buffer))?;
     out.flush()
@@ -128,7 +116,7 @@ impl<'a> Destination<'a> {
             placed: None,
             wanted: VecDeque::new(),
             writing: None,
-            batch: Batch::new(may_open()),
+            batch: Batch::new(crate::may_open()),
             later: Later::default(),
             seen: Seen::default(),
             busy: HashSet::new(),
@@ -242,8 +230,8 @@ impl<'a> Destination<'a> {
             self.say_where()?;
         }
         let Some(placed) = &self.placed else { return Ok(()) };
-        if placed.contents != entry.path.is_empty() && !placed.contents && entry.path.is_empty() {
-            return Err(LinkError::Protocol("a directory's content where it is to go by its name").into());
+        if entry.path.is_empty() && !(placed.contents && entry.kind == Kind::Directory) {
+            return Err(LinkError::Protocol("something without a name").into());
         }
         let path = placed.path(&entry.path);
         if self.busy.contains(&path) {

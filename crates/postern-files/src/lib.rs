@@ -25,3 +25,21 @@ fn rules(given: &[postern_wire::copy::Rule]) -> Result<pattern::Rules, String> {
     let given = given.iter().map(|rule| (kind(rule.include), rule.pattern.as_slice()));
     pattern::Rules::parse(given).map_err(|error| error.to_string())
 }
+
+/// Files that an end may have open at once, where the system lets it.
+const OPEN: u64 = 4_096;
+
+/// How many files may be open at once, made as many as the system lets us.
+fn may_open() -> u64 {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = limit.maximum.unwrap_or(u64::MAX).min(OPEN);
+    let now = limit.current.unwrap_or(u64::MAX);
+    if now >= wanted {
+        return now;
+    }
+    match setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum: limit.maximum }) {
+        Ok(()) => wanted,
+        Err(_) => now,
+    }
+}

@@ -6,7 +6,7 @@ use std::borrow::Cow;
 const NAME_MAX: usize = 255;
 
 /// Longest path below a root, in bytes (`PATH_MAX`).
-const PATH_MAX: usize = 4_096;
+pub(crate) const PATH_MAX: usize = 4_096;
 
 /// What the names of unfinished files end with.
 const PARTIAL: &[u8] = b".postern-partial";

@@ -34,6 +34,7 @@ pub fn send(
     patience: Option<Duration>,
     lost: fn(),
 ) -> Result<(), LinkError> {
+    crate::may_open();
     let (sender, heard) = channel();
     std::thread::spawn(move || {
         if let Err(error) = listen(input, decoder, &sender, patience) {
@@ -68,7 +69,7 @@ fn listen(
                 FromDestination::Settled(settled) => Heard::Settled(settled.id),
                 FromDestination::Finished => Heard::Finished,
                 FromDestination::Fatal(_) => return Err(LinkError::Lost("it gave up".to_owned())),
-                FromDestination::Chunks(records) if chunks.len() + records.len() <= content::MOST_RECORDS => {
+                FromDestination::Chunks(records) if chunks.len() + records.len() <= content::MOST_BYTES => {
                     chunks.extend_from_slice(records);
                     continue;
                 }
@@ -104,8 +105,8 @@ fn give_up(out: &Outbox, heard: &Receiver<Heard>, message: String) -> Result<(),
 
 struct Source<'a> {
     walk: Option<Walk>,
-    /// Files that were announced and not answered.
-    open: HashMap<u32, Item>,
+    /// Files that were announced and not answered; without what it takes to read them once they were asked for.
+    open: HashMap<u32, Option<Item>>,
     content: Content,
     out: &'a Outbox,
     heard: Receiver<Heard>,
@@ -129,8 +130,9 @@ impl Source<'_> {
                 Some(Heard::Finished) => return self.out.flush(),
                 Some(Heard::Settled(id)) => drop(self.open.remove(&id)),
                 Some(Heard::Want(want, chunks)) => {
-                    let item = self.open.get(&want.id).ok_or(LinkError::Protocol("content of no entry"))?;
-                    self.content.serve(item, &want, &chunks)?;
+                    let item = self.open.get_mut(&want.id).and_then(Option::take);
+                    let item = item.ok_or(LinkError::Protocol("content of no entry, or twice of one"))?;
+                    self.content.serve(&item, &want, &chunks)?;
                 }
                 Some(Heard::Lost(error)) => return Err(error),
             }
@@ -143,7 +145,7 @@ impl Source<'_> {
         match walk.next() {
             Step::Entry(entry, item) => {
                 if let Some(item) = item {
-                    self.open.insert(entry.id, item);
+                    self.open.insert(entry.id, Some(item));
                 }
                 self.out.put(|buffer| FromSource::Entry(entry).encode(buffer))
             }

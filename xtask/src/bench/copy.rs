@@ -1,5 +1,6 @@
 //! `postern cp` and `sync` against `kubectl cp`, and against what the way there gives at most: `kubectl exec … cat`.
 
+use std::cell::Cell;
 use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::MetadataExt as _;
@@ -40,7 +41,9 @@ pub(super) fn bench(runs: usize, write: bool) -> Result<()> {
          destination is\nremoved. 256 MiB of random bytes, 256 MiB of log lines, and {SMALL} files of {EACH} bytes. The \
          raw limit is\n`kubectl exec -i … cat` into or out of a file, which verifies and syncs nothing. postern verifies \
          by BLAKE3 at both\nends and syncs to the disk; its copies are resumed and sync'ed without kubectl's having a \
-         peer for it: those are\nagainst a whole `kubectl cp`, the resumed one against postern's own whole copy."
+         peer for it: those are\nagainst a whole `kubectl cp`, the resumed one against postern's own whole copy. Runs of the peer that broke off \
+         were made\nagain ({} of them).",
+        bench.broken.get()
     );
     conclude(
         &subject,
@@ -57,6 +60,8 @@ struct Bench<'a> {
     subject: &'a Subject,
     runs: usize,
     folder: PathBuf,
+    /// Runs of the peer that broke off.
+    broken: Cell<u32>,
 }
 
 impl<'a> Bench<'a> {
@@ -64,7 +69,7 @@ impl<'a> Bench<'a> {
         sh::run(&mut subject.kubectl(&["delete", "namespace", NAMESPACE, "--ignore-not-found"]))?;
         sh::run(&mut subject.kubectl(&["create", "namespace", NAMESPACE]))?;
         let folder = paths::target().join("bench-copy");
-        let bench = Self { subject, runs, folder };
+        let bench = Self { subject, runs, folder, broken: Cell::new(0) };
         let image = "--image=debian-tools:12";
         let run = ["run", "copy", "-n", NAMESPACE, image, "--command", "--", "sleep", "infinity"];
         sh::run(&mut subject.kubectl(&run))?;
@@ -136,6 +141,18 @@ impl<'a> Bench<'a> {
         self.here(command)
     }
 
+    /// A run of the peer. One that breaks off, as `kubectl cp` does now and then, is made again.
+    fn theirs(&self, before: &impl Fn() -> Result<()>, peer: &impl Fn() -> Command) -> Result<Sample> {
+        for _ in 0..5 {
+            before()?;
+            match measure::run(&mut peer(), QUIET) {
+                Ok(sample) => return Ok(sample),
+                Err(_) => self.broken.set(self.broken.get() + 1),
+            }
+        }
+        bail!("the peer broke off five times in a row")
+    }
+
     /// Runs by turns, each after what makes its destination new.
     fn pairs(
         &self,
@@ -145,8 +162,7 @@ impl<'a> Bench<'a> {
     ) -> Result<Pairs> {
         let mut pairs = Vec::new();
         for turn in 0..=self.runs {
-            before()?;
-            let theirs = measure::run(&mut peer(), QUIET)?;
+            let theirs = self.theirs(&before, &peer)?;
             before()?;
             let ours = measure::run(&mut postern(), QUIET)?;
             if turn > 0 {
@@ -249,7 +265,7 @@ impl<'a> Bench<'a> {
         progress.step("unchanged");
         let there = format!("{POD}:/tmp/big");
         sh::run(&mut self.postern(&["sync", "random", &there]))?;
-        let round = std::cell::Cell::new(0_u8);
+        let round = Cell::new(0_u8);
         // Another block in the middle each time.
         let change = || {
             use std::os::unix::fs::FileExt as _;

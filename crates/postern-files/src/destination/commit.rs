@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use std::fs::File;
 
 /// Most files that wait for their names, where that many may be open.
-pub(super) const FILES: usize = 1_024;
+const FILES: usize = 1_024;
 
 /// Most of their bytes.
 const BYTES: u64 = 64 * 1024 * 1024;
@@ -148,6 +148,12 @@ pub(super) fn mode(spec: &ReceiveSpec, mode: u32) -> u32 {
     if spec.specials { mode & 0o7777 } else { mode & 0o1777 }
 }
 
+/// The permission bits of a new file: those of what it replaces, or what the entry may bring.
+pub(super) fn bits(spec: &ReceiveSpec, entry: &Entry, old: Option<&Stat>) -> u32 {
+    let old = old.filter(|_| !spec.preserve);
+    mode(spec, old.map_or(entry.stamp.mode, |old| stat::stamp(old).mode))
+}
+
 /// Gives a new file its owner, mode and attributes; says what it could not give.
 pub(super) fn dress(spec: &ReceiveSpec, entry: &Entry, old: Option<&Stat>, file: &File) -> String {
     let old = old.filter(|_| !spec.preserve);
@@ -164,8 +170,11 @@ pub(super) fn dress(spec: &ReceiveSpec, entry: &Entry, old: Option<&Stat>, file:
             notes.push(format!("its owner could not be set: {error}"));
         }
     }
-    let bits = mode(spec, old.map_or(entry.stamp.mode, |old| stat::stamp(old).mode));
-    if let Err(error) = stat::permit(file, bits) {
+    let bits = bits(spec, entry, old);
+    let now = rustix::fs::fstat(file).map(|now| stat::stamp(&now).mode);
+    if now != Ok(bits)
+        && let Err(error) = stat::permit(file, bits)
+    {
         notes.push(format!("its mode could not be set: {error}"));
     }
     if let Err(error) = stat::set_xattrs(file, &entry.xattrs) {

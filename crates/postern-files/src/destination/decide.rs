@@ -5,11 +5,11 @@ use super::partial::{self, EVERY, Found, NOTE};
 use super::trouble::{Trouble, explain};
 use super::writing::{Into, Open, Writing, hash_up_to};
 use super::{Destination, Wanted};
-use crate::chunks::{Cutter, name as chunk_name};
+use crate::chunks::{Cutter, MOST_RECORDS, name as chunk_name};
 use crate::link::LinkError;
 use crate::stat;
 use postern_wire::copy::{Compare, Entry, Fate, FromDestination, Kind, Settled, Stamp, UNSIZED, Want};
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
+use rustix::fs::{Access, AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 use std::fs::File;
 
@@ -52,6 +52,12 @@ impl Destination<'_> {
         if self.spec.dry_run {
             return self.settle(entry.id, Fate::Planned, String::new());
         }
+        if !self.spec.inplace
+            && let Err(error) = self.may_write(&path)
+        {
+            // Said before the content was sent for nothing.
+            return self.settle(entry.id, Fate::Failed, explain("creating a file beside it", error));
+        }
         let there = there.filter(|there| stat::file_type(there) == FileType::RegularFile);
         let mut found = None;
         let mut whole = false;
@@ -78,11 +84,13 @@ impl Destination<'_> {
                 Err(error) => return self.settle(entry.id, Fate::Failed, unfinished_trouble(error)),
             }
         }
+        // Of one that is far larger than what comes, little can be found again.
+        let alike = there.as_ref().is_some_and(|there| stat::size(there) / 16 <= size);
         if self.spec.delta
             && !self.spec.inplace
             && found.is_none()
             && (DELTA_FROM..UNSIZED).contains(&size)
-            && there.is_some()
+            && alike
         {
             want.chunks = self.chunks(&path, size)?;
         }
@@ -90,6 +98,22 @@ impl Destination<'_> {
         self.busy.insert(path.clone());
         self.wanted.push_back(Wanted { entry, path, have: want.have, whole, partial: found });
         Ok(())
+    }
+
+    /// Whether a file can be made beside this path, as far as its directory's mode and mount say.
+    fn may_write(&mut self, path: &[u8]) -> Result<(), Errno> {
+        let Some(placed) = &mut self.placed else { return Ok(()) };
+        let (directory, _) = placed.root.parent(path)?;
+        let wanted = Access::WRITE_OK | Access::EXEC_OK;
+        match rustix::fs::accessat(directory, c".", wanted, AtFlags::EACCESS) {
+            Err(error @ (Errno::ACCESS | Errno::ROFS)) => Err(error),
+            _ => Ok(()), // a kernel without faccessat2(2) says it when the file is made
+        }
+    }
+
+    /// The file that is to be replaced.
+    fn replaced(&mut self, path: &[u8]) -> Option<Stat> {
+        self.look(path).ok().flatten().filter(|old| stat::file_type(old) == FileType::RegularFile)
     }
 
     /// What has the place now, if anything.
@@ -151,7 +175,7 @@ impl Destination<'_> {
         let Some(mut file) = self.read(path) else { return Ok(false) };
         let cutter = Cutter::new(size);
         let (mut buffer, mut start, mut end) = (vec![0; cutter.most() * 4], 0, 0);
-        let mut records = Vec::with_capacity(RECORDS);
+        let (mut records, mut count) = (Vec::with_capacity(RECORDS), 0);
         let mut ended = false;
         loop {
             if end - start < cutter.most() && !ended {
@@ -172,6 +196,10 @@ impl Destination<'_> {
             records.extend(u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes());
             records.extend(chunk_name(&buffer[start..start + length]));
             start += length;
+            count += 1;
+            if count > MOST_RECORDS {
+                return Ok(false); // what was told of is not used then
+            }
             if records.len() >= RECORDS {
                 self.out.put(|buffer| FromDestination::Chunks(&records).encode(buffer))?;
                 records.clear();
@@ -209,23 +237,24 @@ impl Destination<'_> {
                     Err(error) => Into::Failed { why: explain("taking it up", error), remove: None },
                 }
             }
-            _ => self.open(&path, size),
+            _ => self.open(&path, size, &entry),
         };
         self.writing = Some(Writing::new(entry, path, size, into, done));
         Ok(())
     }
 
-    fn open(&mut self, path: &[u8], size: u64) -> Into {
+    fn open(&mut self, path: &[u8], size: u64, entry: &Entry) -> Into {
         let failed = |why| Into::Failed { why, remove: None };
+        let replaced = self.replaced(path);
+        // Nobody may read what is not there yet who may not read it then.
+        let mode = stat::permissions(super::commit::bits(self.spec, entry, replaced.as_ref()) & 0o777);
         let old = if self.spec.delta { self.read(path) } else { None };
         let Some(placed) = &mut self.placed else { return failed("it has no place".to_owned()) };
-        let begun = partial::begin(&mut placed.root, path).and_then(|file| {
-            let length = match size {
-                UNSIZED => 0,
-                size if size > EVERY => size + NOTE as u64,
-                size => size,
-            };
-            rustix::fs::ftruncate(&file, length).map(|()| file)
+        let begun = partial::begin(&mut placed.root, path, mode).and_then(|file| {
+            if size > EVERY && size != UNSIZED {
+                rustix::fs::ftruncate(&file, size + NOTE as u64)?; // room for the note
+            }
+            Ok(file)
         });
         match begun {
             Ok(file) => Into::Beside(Open::new(file, old)),
@@ -305,9 +334,13 @@ impl Destination<'_> {
         hash: [u8; 32],
     ) -> Result<(), Trouble> {
         let file = open.close();
-        let old = self.look(&path).ok().flatten().filter(|old| stat::file_type(old) == FileType::RegularFile);
+        let old = self.replaced(&path);
         let note = super::commit::dress(self.spec, entry, old.as_ref(), &file);
-        let cut = rustix::fs::ftruncate(&file, size)
+        let cut = rustix::fs::fstat(&file)
+            // Each of these calls costs more than a look, and small files are many.
+            .and_then(
+                |now| if stat::size(&now) == size { Ok(()) } else { rustix::fs::ftruncate(&file, size) },
+            )
             .and_then(|()| rustix::fs::futimens(&file, &stat::times(entry.stamp)))
             .and_then(|()| if size > EVERY { rustix::fs::fsync(&file) } else { Ok(()) });
         if let Err(error) = cut {

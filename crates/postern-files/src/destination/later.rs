@@ -7,8 +7,8 @@ use super::place::Placed;
 use super::trouble::{Trouble, explain};
 use crate::beneath::Root;
 use crate::{inside, name, stat};
-use postern_wire::copy::{Entry, Fate, Kind, ReceiveSpec, Settled, Stamp};
-use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use postern_wire::copy::{Entry, Fate, Kind, Owner, ReceiveSpec, Settled, Stamp};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 use std::collections::HashSet;
 
@@ -30,8 +30,9 @@ impl Destination<'_> {
     /// A directory: made at once, as files go into it.
     pub(super) fn directory(&mut self, entry: &Entry, path: Vec<u8>) -> Result<(), Trouble> {
         let found = self.look(&path).ok().flatten();
+        let new_root = self.placed.as_ref().is_some_and(|placed| placed.made);
         let there = match self.look(&path) {
-            _ if path.is_empty() => Ok(true),
+            _ if path.is_empty() => Ok(!new_root),
             Ok(Some(there)) if stat::file_type(&there) == FileType::Directory => Ok(true),
             Ok(Some(_)) => Err("what has its place is no directory".to_owned()),
             Ok(None) => Ok(false),
@@ -49,7 +50,9 @@ impl Destination<'_> {
         let Some(placed) = &mut self.placed else { return Ok(()) };
         // We have to be able to write into it meanwhile.
         let meanwhile = (bits & 0o777) | 0o700;
-        let there = there || {
+        let there = if there || path.is_empty() {
+            there
+        } else {
             let permissions = stat::permissions(meanwhile);
             let made = placed
                 .root
@@ -69,12 +72,11 @@ impl Destination<'_> {
             let _ = stat::permit(opened, meanwhile); // whatever the umask; it is said at the end what could not be set
         }
         let mut note = String::new();
-        if (!there || self.spec.preserve) && !path.is_empty() {
-            let owned = placed
-                .root
-                .parent(&path)
-                .and_then(|(parent, last)| stat::own(parent, last, owner(self.spec, entry, None)));
-            if let Err(error) = owned {
+        let owner = owner(self.spec, entry, None);
+        if (!there || self.spec.preserve) && owner != Owner::default() {
+            let opened = placed.root.open(&path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty());
+            let (user, group) = (owner.user.map(Uid::from_raw), owner.group.map(Gid::from_raw));
+            if let Err(error) = opened.and_then(|opened| rustix::fs::fchown(opened, user, group)) {
                 note = format!("its owner could not be set: {error}");
             }
         }
@@ -102,8 +104,10 @@ impl Destination<'_> {
     }
 
     /// A link or special file: checked now, made at the end.
-    pub(super) fn postpone(&mut self, entry: Box<Entry>, path: Vec<u8>) -> Result<(), Trouble> {
+    pub(super) fn postpone(&mut self, mut entry: Box<Entry>, path: Vec<u8>) -> Result<(), Trouble> {
+        entry.xattrs = Vec::new(); // links have none, and this waits for the end
         let refused = match &entry.kind {
+            Kind::Symlink(target) if target.len() > name::PATH_MAX => Some("a symlink to no path".to_owned()),
             Kind::Symlink(target) if !self.spec.unsafe_links && !inside::stays(self.own(&path), target) => {
                 Some(format!(
                     "a symlink to {}, which is outside of what is copied; --unsafe-links makes it all the same",

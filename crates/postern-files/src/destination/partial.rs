@@ -88,12 +88,12 @@ pub(super) enum Found {
 }
 
 /// Opens for writing what may only be a file of ours: no link of another name, and nobody else's.
-fn open(root: &mut Root, path: &[u8], more: OFlags) -> Result<File, Errno> {
+fn open(root: &mut Root, path: &[u8], create: Option<Mode>) -> Result<(File, bool), Errno> {
     let (directory, last) = name::split(path);
     let path = name::join(directory, &name::partial(last));
     let patient_until = Instant::now() + PATIENCE;
     loop {
-        match try_open(root, &path, more) {
+        match try_open(root, &path, create) {
             // The one that holds it may be of a client that is gone, and does not know yet.
             Err(Errno::TXTBSY | Errno::STALE) if Instant::now() < patient_until => {
                 std::thread::sleep(Duration::from_millis(20)); // flock(2) has no time-out to wait with
@@ -104,19 +104,18 @@ fn open(root: &mut Root, path: &[u8], more: OFlags) -> Result<File, Errno> {
     }
 }
 
-fn try_open(root: &mut Root, path: &[u8], more: OFlags) -> Result<File, Errno> {
+fn try_open(root: &mut Root, path: &[u8], create: Option<Mode>) -> Result<(File, bool), Errno> {
     let flags = OFlags::RDWR | OFlags::NONBLOCK;
-    let private = Mode::from_raw_mode(0o600);
     // What we create is ours, whoever the file system says owns it.
-    let created = match more.contains(OFlags::CREATE) {
-        true => match root.open(path, flags | OFlags::CREATE | OFlags::EXCL, private) {
+    let created = match create {
+        Some(mode) => match root.open(path, flags | OFlags::CREATE | OFlags::EXCL, mode) {
             Err(Errno::EXIST) => None,
             other => Some(other?),
         },
-        false => None,
+        None => None,
     };
     let ours = created.is_some();
-    let file = created.map_or_else(|| root.open(path, flags, private), Ok)?;
+    let file = created.map_or_else(|| root.open(path, flags, Mode::empty()), Ok)?;
     let found = rustix::fs::fstat(&file)?;
     let regular = stat::file_type(&found) == rustix::fs::FileType::RegularFile;
     if !regular || found.st_nlink > 1 || !ours && found.st_uid != rustix::process::geteuid().as_raw() {
@@ -130,23 +129,26 @@ fn try_open(root: &mut Root, path: &[u8], more: OFlags) -> Result<File, Errno> {
     // Whoever held the lock may have given the file its name meanwhile.
     let (directory, last) = root.parent(path)?;
     match rustix::fs::statat(directory, last, AtFlags::SYMLINK_NOFOLLOW) {
-        Ok(now) if (now.st_dev, now.st_ino) == (found.st_dev, found.st_ino) => Ok(File::from(file)),
+        Ok(now) if (now.st_dev, now.st_ino) == (found.st_dev, found.st_ino) => Ok((File::from(file), ours)),
         Ok(_) | Err(Errno::NOENT) => Err(Errno::STALE),
         Err(error) => Err(error),
     }
 }
 
-/// Makes an empty unfinished file, or empties the one that is there.
-pub(super) fn begin(root: &mut Root, path: &[u8]) -> Result<File, Errno> {
-    let file = open(root, path, OFlags::CREATE)?;
-    rustix::fs::ftruncate(&file, 0)?;
+/// Makes an empty unfinished file with this mode, or empties the one that is there.
+pub(super) fn begin(root: &mut Root, path: &[u8], mode: Mode) -> Result<File, Errno> {
+    let (file, new) = open(root, path, Some(mode))?;
+    if !new {
+        rustix::fs::ftruncate(&file, 0)?;
+        rustix::fs::fchmod(&file, mode)?;
+    }
     Ok(file)
 }
 
 /// Looks for an unfinished file of this size and time.
 pub(super) fn find(root: &mut Root, path: &[u8], size: u64, stamp: Stamp) -> Result<Found, Errno> {
-    let file = match open(root, path, OFlags::empty()) {
-        Ok(file) => file,
+    let file = match open(root, path, None) {
+        Ok((file, _)) => file,
         Err(Errno::NOENT) => return Ok(Found::Nothing),
         Err(error) => return Err(error),
     };

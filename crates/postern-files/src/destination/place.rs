@@ -17,6 +17,8 @@ pub(super) struct Placed {
     pub(super) contents: bool,
     /// The root's path, for people.
     pub(super) shown: Vec<u8>,
+    /// The root is new.
+    pub(super) made: bool,
     /// In a dry run: it would have to be made, and another directory stands for it.
     pub(super) missing: bool,
 }
@@ -49,7 +51,7 @@ pub(super) fn place(spec: &ReceiveSpec, tops: u32, first: &Entry) -> Result<Plac
     match base.look(target, true).and_then(rustix::fs::fstat) {
         Ok(found) if stat::file_type(&found) == FileType::Directory => {
             let root = directory(&base, target).map_err(|error| fatal(&format!("opening {shown}"), error))?;
-            Ok(Placed { root, rename: None, contents, shown: target.to_vec(), missing: false })
+            Ok(Placed { root, rename: None, contents, shown: target.to_vec(), made: false, missing: false })
         }
         Ok(_) if into_directory || slash => Err(Trouble::Fatal(format!(
             "{shown} is no directory, and only a directory can hold what is copied"
@@ -59,7 +61,8 @@ pub(super) fn place(spec: &ReceiveSpec, tops: u32, first: &Entry) -> Result<Plac
         }
         Err(Errno::NOENT) if into_directory && (spec.parents || contents) => {
             let root = made(&base, spec, target)?;
-            Ok(Placed { root, rename: None, contents, shown: target.to_vec(), missing: spec.dry_run })
+            let shown = target.to_vec();
+            Ok(Placed { root, rename: None, contents, shown, made: !spec.dry_run, missing: spec.dry_run })
         }
         Err(Errno::NOENT) if into_directory => {
             Err(Trouble::Fatal(format!("there is no directory {shown} to copy into; make it first")))
@@ -87,6 +90,7 @@ fn named(base: &Base, target: &[u8]) -> Result<Placed, Trouble> {
                 rename: Some(name),
                 contents: false,
                 shown,
+                made: false,
                 missing: false,
             })
         }

@@ -3,6 +3,7 @@
 use crate::link::LinkError;
 use rustix::io::Errno;
 use std::fmt::Write as _;
+use std::sync::OnceLock;
 
 /// What ends the whole copy, as opposed to one entry of it.
 #[derive(Debug)]
@@ -19,6 +20,14 @@ impl From<LinkError> for Trouble {
     }
 }
 
+/// Found once: it takes a look at each mount.
+static WRITABLE: OnceLock<Vec<String>> = OnceLock::new();
+
+/// The files are those of another container: what is writable here says nothing about it.
+pub(super) fn elsewhere() {
+    let _ = WRITABLE.set(Vec::new()); // it is the first thing that is done
+}
+
 /// A refusal of the system in words: the cause, and what helps.
 pub(super) fn explain(attempt: &str, error: Errno) -> String {
     let mut text = format!("{attempt}: {error}");
@@ -27,7 +36,7 @@ pub(super) fn explain(attempt: &str, error: Errno) -> String {
             let user = rustix::process::geteuid().as_raw();
             let group = rustix::process::getegid().as_raw();
             let _ = write!(text, " as uid {user}, gid {group}"); // a String takes everything
-            let writable = writable();
+            let writable = WRITABLE.get_or_init(writable);
             if !writable.is_empty() {
                 let _ = write!(text, "; writable here: {}", writable.join(", "));
             }

@@ -1,7 +1,7 @@
 //! The content of files, from where the destination has none of it.
 
 use super::tree::Tree;
-use crate::chunks::{Cutter, NAME, RECORD, name};
+use crate::chunks::{Cutter, MOST_RECORDS, NAME, RECORD, name};
 use crate::link::{LinkError, Outbox};
 use crate::pack::Packer;
 use crate::stat;
@@ -14,8 +14,8 @@ use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// Most bytes of chunk records for one file: those of 400,000 chunks.
-pub(super) const MOST_RECORDS: usize = 400_000 * RECORD;
+/// Most bytes of chunk records for one file, and for another before it that gave up.
+pub(super) const MOST_BYTES: usize = 2 * MOST_RECORDS * RECORD;
 
 /// A file that was announced.
 pub(super) struct Item {
