@@ -81,9 +81,16 @@ impl<'a> Bench<'a> {
 
     fn files(&self) -> Result<()> {
         fs::create_dir_all(self.folder.join("tree"))?;
-        let mut random = vec![0; LARGE];
-        fill(&mut random);
-        fs::write(self.folder.join("random"), &random)?;
+        // A piece at a time: what this process once held counts as its children's peak.
+        let mut piece = vec![0; SMALL * EACH / 80];
+        let mut state = 0x9e37_79b9_7f4a_7c15;
+        let mut random = std::io::BufWriter::new(fs::File::create(self.folder.join("random"))?);
+        for _ in 0..LARGE / piece.len() {
+            fill(&mut piece, &mut state);
+            random.write_all(&piece)?;
+        }
+        random.write_all(&piece[..LARGE % piece.len()])?;
+        random.flush()?;
         let line = |number: usize| {
             let (level, code) =
                 (["INFO", "WARN", "DEBUG"][number % 3], number.wrapping_mul(2_654_435_761) % 100_000);
@@ -103,12 +110,13 @@ impl<'a> Bench<'a> {
             number += 1;
         }
         text.flush()?;
-        for (number, content) in random.chunks(EACH).take(SMALL).enumerate() {
+        for number in 0..SMALL {
             let directory = self.folder.join(format!("tree/{:02}", number / 250));
             if number % 250 == 0 {
                 fs::create_dir_all(&directory)?;
             }
-            fs::write(directory.join(format!("file-{number}")), content)?;
+            fill(&mut piece[..EACH], &mut state);
+            fs::write(directory.join(format!("file-{number}")), &piece[..EACH])?;
         }
         Ok(())
     }
@@ -317,12 +325,11 @@ fn remove(path: &Path) -> Result<()> {
 }
 
 /// Bytes that do not shrink, the same on each machine.
-fn fill(bytes: &mut [u8]) {
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+fn fill(bytes: &mut [u8], state: &mut u64) {
     for eight in bytes.chunks_mut(8) {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
+        *state ^= *state << 13;
+        *state ^= *state >> 7;
+        *state ^= *state << 17;
         eight.copy_from_slice(&state.to_le_bytes()[..eight.len()]);
     }
 }
