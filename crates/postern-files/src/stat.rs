@@ -63,6 +63,12 @@ pub(crate) fn own(directory: BorrowedFd<'_>, name: &[u8], owner: Owner) -> Resul
     rustix::fs::chownat(directory, name, user, group, AtFlags::SYMLINK_NOFOLLOW)
 }
 
+/// The same for something open.
+pub(crate) fn own_open(file: impl AsFd, owner: Owner) -> Result<(), Errno> {
+    let Owner { user, group } = owner;
+    rustix::fs::fchown(file, user.map(Uid::from_raw), group.map(Gid::from_raw))
+}
+
 /// Permission bits for the calls that take them.
 pub(crate) fn permissions(mode: u32) -> Mode {
     Mode::from_raw_mode(mode & 0o7777)

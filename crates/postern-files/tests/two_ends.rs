@@ -542,6 +542,25 @@ fn a_directory_that_is_cut_off_keeps_its_new_name() {
 }
 
 #[test]
+fn a_directory_that_was_there_keeps_its_mode() {
+    let folder = tempfile::tempdir().unwrap();
+    let (from, to) = (folder.path().join("from"), folder.path().join("to"));
+    fs::create_dir_all(from.join("sub")).unwrap();
+    fs::create_dir_all(to.join("sub")).unwrap();
+    fs::set_permissions(&to, fs::Permissions::from_mode(0o1777)).unwrap();
+    fs::set_permissions(to.join("sub"), fs::Permissions::from_mode(0o1755)).unwrap();
+    let spec = SendSpec { contents: true, ..sending(std::slice::from_ref(&from)) };
+    assert!(copy(&spec, &ReceiveSpec { parents: true, ..receiving(&to) }).finished);
+    let mode = |path: &Path| path.metadata().unwrap().mode() & 0o7777;
+    assert_eq!((mode(&to), mode(&to.join("sub"))), (0o1777, 0o1755));
+    // One that the copy makes has the source's.
+    fs::set_permissions(&from, fs::Permissions::from_mode(0o750)).unwrap();
+    let new = folder.path().join("new");
+    assert!(copy(&spec, &ReceiveSpec { parents: true, ..receiving(&new) }).finished);
+    assert_eq!(mode(&new), 0o750);
+}
+
+#[test]
 fn links_stay_inside_of_a_destination_with_a_name_of_its_own() {
     let folder = tempfile::tempdir().unwrap();
     let from = folder.path().join("from");

@@ -163,12 +163,11 @@ pub(super) fn dress(spec: &ReceiveSpec, entry: &Entry, old: Option<&Stat>, file:
         user: Some(rustix::process::geteuid().as_raw()),
         group: Some(rustix::process::getegid().as_raw()),
     };
-    if owner != us && owner != Owner::default() {
-        let (user, group) =
-            (owner.user.map(rustix::fs::Uid::from_raw), owner.group.map(rustix::fs::Gid::from_raw));
-        if let Err(error) = rustix::fs::fchown(file, user, group) {
-            notes.push(format!("its owner could not be set: {error}"));
-        }
+    if owner != us
+        && owner != Owner::default()
+        && let Err(error) = stat::own_open(file, owner)
+    {
+        notes.push(format!("its owner could not be set: {error}"));
     }
     let bits = bits(spec, entry, old);
     let now = rustix::fs::fstat(file).map(|now| stat::stamp(&now).mode);

@@ -8,7 +8,7 @@ use super::trouble::{Trouble, explain};
 use crate::beneath::Root;
 use crate::{inside, name, stat};
 use postern_wire::copy::{Entry, Fate, Kind, Owner, ReceiveSpec, Settled, Stamp};
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use std::collections::HashSet;
 
@@ -29,19 +29,25 @@ struct Made {
 impl Destination<'_> {
     /// A directory: made at once, as files go into it.
     pub(super) fn directory(&mut self, entry: &Entry, path: Vec<u8>) -> Result<(), Trouble> {
-        let found = self.look(&path).ok().flatten();
+        let root = path.is_empty();
         let new_root = self.placed.as_ref().is_some_and(|placed| placed.made);
-        let there = match self.look(&path) {
-            _ if path.is_empty() => Ok(!new_root),
-            Ok(Some(there)) if stat::file_type(&there) == FileType::Directory => Ok(true),
-            Ok(Some(_)) => Err("what has its place is no directory".to_owned()),
-            Ok(None) => Ok(false),
-            Err(error) => Err(explain("looking at its place", error)),
+        let looked = match (&self.placed, root) {
+            (Some(placed), true) => rustix::fs::fstat(placed.root.as_fd()).map(Some),
+            _ => self.look(&path),
         };
-        let there = match there {
-            Ok(there) => there,
-            Err(why) => return self.settle(entry.id, Fate::Failed, why),
+        let there = match &looked {
+            _ if root => !new_root,
+            Ok(Some(there)) if stat::file_type(there) == FileType::Directory => true,
+            Ok(Some(_)) => {
+                let why = "what has its place is no directory".to_owned();
+                return self.settle(entry.id, Fate::Failed, why);
+            }
+            Ok(None) => false,
+            Err(error) => {
+                return self.settle(entry.id, Fate::Failed, explain("looking at its place", *error));
+            }
         };
+        let found = looked.ok().flatten().filter(|_| there);
         if self.spec.dry_run {
             let fate = if there { Fate::Made } else { Fate::Planned };
             return self.settle(entry.id, fate, String::new());
@@ -75,8 +81,7 @@ impl Destination<'_> {
         let owner = owner(self.spec, entry, None);
         if (!there || self.spec.preserve) && owner != Owner::default() {
             let opened = placed.root.open(&path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty());
-            let (user, group) = (owner.user.map(Uid::from_raw), owner.group.map(Gid::from_raw));
-            if let Err(error) = opened.and_then(|opened| rustix::fs::fchown(opened, user, group)) {
+            if let Err(error) = opened.and_then(|opened| stat::own_open(opened, owner)) {
                 note = format!("its owner could not be set: {error}");
             }
         }
@@ -88,7 +93,7 @@ impl Destination<'_> {
         }
         // One that has the mode of meanwhile is most likely ours, of a copy that was killed.
         let mode = match &found {
-            Some(found) if !self.spec.preserve && stat::stamp(found).mode & 0o777 != meanwhile => None,
+            Some(found) if !self.spec.preserve && stat::stamp(found).mode & 0o5777 != meanwhile => None,
             _ => Some(bits),
         };
         self.later.directories.push(Made { path, mode, stamp: entry.stamp });
