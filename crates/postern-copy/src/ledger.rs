@@ -18,7 +18,7 @@ pub struct Done {
     /// Its size, of a file.
     pub size: Option<u64>,
     /// BLAKE3 of the content that both ends have, of a file that was verified.
-    pub hash: Option<[u8; 32]>,
+    pub hash: Option<blake3::Hash>,
     /// Why, or what else there is to say.
     pub note: String,
 }
@@ -264,9 +264,9 @@ impl<'a> Ledger<'a> {
         if matches!(fate, Fate::Same | Fate::Unchanged) {
             self.content(size.unwrap_or(0));
         }
-        let hash = (verified && hash != [0; 32]).then_some(hash);
+        let hash = (verified && hash != [0; 32]).then(|| blake3::Hash::from_bytes(hash));
         if let (Some(manifest), Some(hash)) = (&mut self.manifest, hash) {
-            let line = format!("{}  {}\n", blake3::Hash::from_bytes(hash), name::show(&path));
+            let line = format!("{hash}  {}\n", name::show(&path));
             if let Err(error) = manifest.write_all(line.as_bytes()) {
                 self.broken.get_or_insert(error);
             }

@@ -19,8 +19,8 @@ mod resolve;
 pub mod source;
 mod stat;
 
-/// The rules of a request.
-fn rules(given: &[postern_wire::copy::Rule]) -> Result<pattern::Rules, String> {
+/// The rules of a request; an error for people names the pattern that is none.
+pub fn rules(given: &[postern_wire::copy::Rule]) -> Result<pattern::Rules, String> {
     let kind = |include| if include { pattern::Kind::Include } else { pattern::Kind::Exclude };
     let given = given.iter().map(|rule| (kind(rule.include), rule.pattern.as_slice()));
     pattern::Rules::parse(given).map_err(|error| error.to_string())

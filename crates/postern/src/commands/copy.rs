@@ -68,14 +68,7 @@ fn rules(how: &How) -> Result<Vec<Rule>, Failure> {
     let rule = |include, pattern: &std::ffi::OsString| Rule { include, pattern: pattern.as_bytes().to_vec() };
     let out = how.exclude.iter().map(|pattern| rule(false, pattern));
     let all: Vec<Rule> = out.chain(how.include.iter().map(|pattern| rule(true, pattern))).collect();
-    let kind = |include| match include {
-        true => postern_files::pattern::Kind::Include,
-        false => postern_files::pattern::Kind::Exclude,
-    };
-    postern_files::pattern::Rules::parse(
-        all.iter().map(|rule| (kind(rule.include), rule.pattern.as_slice())),
-    )
-    .map_err(|error| Failure::usage(error.to_string(), None))?;
+    postern_files::rules(&all).map_err(|why| Failure::usage(why, None))?;
     Ok(all)
 }
 

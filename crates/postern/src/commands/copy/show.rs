@@ -109,7 +109,7 @@ impl Observer for Shown<'_, '_> {
         let shown = if path.is_empty() { ".".into() } else { show(path) };
         state.event(&json!({
             "pod": self.name, "path": shown, "fate": word(*fate), "bytes": size,
-            "blake3": hash.map(|hash| blake3_hex(&hash)), "note": (!note.is_empty()).then_some(note),
+            "blake3": hash.map(|hash| hash.to_string()), "note": (!note.is_empty()).then_some(note),
         }));
         if state.printer.format() != Format::Text {
             return;
@@ -164,10 +164,6 @@ impl Observer for Shown<'_, '_> {
         let prefix = self.prefix(state.several);
         state.printer.warn(&format!("{prefix}{text}"));
     }
-}
-
-fn blake3_hex(hash: &[u8; 32]) -> String {
-    hash.iter().fold(String::with_capacity(64), |text, byte| text + &format!("{byte:02x}"))
 }
 
 fn word(fate: Fate) -> &'static str {
