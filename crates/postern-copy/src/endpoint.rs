@@ -1,5 +1,6 @@
 //! What the words of the command line name.
 
+use postern_s3::Location;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 
@@ -12,6 +13,8 @@ pub enum Endpoint {
     Stream,
     /// A path in a pod.
     Pod(PodPath),
+    /// An object, or those below a prefix.
+    S3(Location),
 }
 
 /// A path in a pod.
@@ -48,7 +51,7 @@ const KINDS: [&str; 18] = [
 ];
 
 impl Endpoint {
-    /// Reads `PATH`, `-`, `[NAMESPACE/][KIND/]NAME:PATH` or, where labels pick pods, `:PATH`. What begins with `/`, `./`,
+    /// Reads `PATH`, `-`, `s3://BUCKET/KEY`, `[NAMESPACE/][KIND/]NAME:PATH` or, where labels pick pods, `:PATH`. What begins with `/`, `./`,
     /// `../` or `~` is local, whatever it holds.
     pub fn parse(word: &OsStr) -> Result<Self, String> {
         let bytes = word.as_bytes();
@@ -60,7 +63,8 @@ impl Endpoint {
             return Ok(Self::Stream);
         }
         if bytes.starts_with(b"s3://") {
-            return Err(format!("{}: S3 is not served by this release", shown()));
+            let word = std::str::from_utf8(bytes).map_err(|_| format!("{}: S3 has names in UTF-8 only", shown()))?;
+            return Location::parse(word).map(Self::S3);
         }
         let local = [&b"/"[..], b"./", b"../", b"~"].iter().any(|start| bytes.starts_with(start));
         let Some(colon) = bytes.iter().position(|&byte| byte == b':').filter(|_| !local) else {
@@ -146,7 +150,9 @@ mod tests {
             assert_eq!(parse(local), Endpoint::Local(local.as_bytes().to_vec()));
         }
         assert_eq!(parse("-"), Endpoint::Stream);
-        for wrong in ["", "web:", "/:x/".trim_start_matches('/'), "a//b:x", "a/b/c/d:x", "a/b/c:x"] {
+        let object = Location { bucket: "b".to_owned(), key: "a:b/*".to_owned() };
+        assert_eq!(parse("s3://b/a:b/*"), Endpoint::S3(object));
+        for wrong in ["", "s3://", "web:", "/:x/".trim_start_matches('/'), "a//b:x", "a/b/c/d:x", "a/b/c:x"] {
             assert!(Endpoint::parse(OsStr::new(wrong)).is_err() || wrong == ":x/", "{wrong}");
         }
     }

@@ -8,6 +8,7 @@ use postern_exec::transport::{Incoming, Reader, Writer};
 use postern_files::link::{Arrived, Incoming as Input, Outbox};
 use postern_files::{destination, source};
 use postern_kube::exec::{ExecReader, ExecWriter};
+use postern_s3::Store;
 use postern_wire::Decoder;
 use postern_wire::copy::Ask;
 use std::io::{self, Write};
@@ -24,6 +25,8 @@ pub enum End<'a> {
     Stream(streams::Stream),
     /// A container.
     Pod(Pod<'a>),
+    /// A bucket.
+    S3(Store),
 }
 
 impl End<'_> {
@@ -33,6 +36,7 @@ impl End<'_> {
             Self::Local => "this machine".to_owned(),
             Self::Stream(_) => "our own stream".to_owned(),
             Self::Pod(pod) => pod.name(),
+            Self::S3(store) => store.name(),
         }
     }
 }
@@ -148,6 +152,21 @@ pub(crate) async fn open(
             let opened = on_thread(move |input, out| streams::serve(&stream, &ask, input, &out));
             // It may be waiting in a read of our stdin.
             Ok(Opened { thread: None, ..opened })
+        }
+        End::S3(store) => {
+            let (to, input) = mpsc::channel(16);
+            let (output, from) = mpsc::channel(16);
+            let store = store.clone();
+            let task = match ask.clone() {
+                Ask::Send(spec) => tokio::spawn(store.send(spec, input, output)),
+                Ask::Receive(spec) => tokio::spawn(store.receive(spec, input, output)),
+            };
+            Ok(Opened {
+                from: FromEnd::Thread(from),
+                to: ToEnd::Thread(Some(to)),
+                decoder: Decoder::default(),
+                thread: Some(task),
+            })
         }
         End::Pod(pod) => {
             let reached = pod.open(notify).await;

@@ -13,7 +13,7 @@ pub mod destination;
 mod inside;
 pub mod link;
 pub mod name;
-mod pack;
+pub mod pack;
 pub mod pattern;
 mod resolve;
 pub mod source;

@@ -16,7 +16,7 @@ const HIGHEST: i32 = 6;
 const PERIOD: u32 = 32;
 
 /// Packs blocks one by one, so that each can be unpacked without another.
-pub(crate) struct Packer {
+pub struct Packer {
     zstd: Option<zstd::bulk::Compressor<'static>>,
     level: i32,
     fixed: bool,
@@ -28,7 +28,8 @@ pub(crate) struct Packer {
 }
 
 impl Packer {
-    pub(crate) fn new(compression: Compression) -> Self {
+    /// Packs as was asked for.
+    pub fn new(compression: Compression) -> Self {
         let (level, fixed) = match compression {
             Compression::Off => (0, true),
             Compression::Auto => (1, false),
@@ -40,7 +41,7 @@ impl Packer {
     }
 
     /// The block packed, or nothing where it goes better as it is.
-    pub(crate) fn pack(&mut self, block: &[u8]) -> Option<&[u8]> {
+    pub fn pack(&mut self, block: &[u8]) -> Option<&[u8]> {
         let zstd = self.zstd.as_mut()?;
         if block.len() < 64 {
             return None;
@@ -65,7 +66,7 @@ impl Packer {
     }
 
     /// Takes into account how long the link took over what was sent.
-    pub(crate) fn sent(&mut self, took: Duration) {
+    pub fn sent(&mut self, took: Duration) {
         self.sending += took;
         if self.fixed || self.blocks < PERIOD {
             return;
@@ -87,18 +88,19 @@ impl Packer {
 }
 
 /// Unpacks blocks.
-pub(crate) struct Unpacker {
+pub struct Unpacker {
     zstd: Option<zstd::bulk::Decompressor<'static>>,
     out: Vec<u8>,
 }
 
 impl Unpacker {
-    pub(crate) fn new() -> Self {
+    /// Nothing is set up before the first block.
+    pub fn new() -> Self {
         Self { zstd: None, out: Vec::new() }
     }
 
     /// The block, which has to have exactly this length.
-    pub(crate) fn unpack(&mut self, packed: &[u8], length: u32) -> Option<&[u8]> {
+    pub fn unpack(&mut self, packed: &[u8], length: u32) -> Option<&[u8]> {
         let length = length as usize;
         if length > BLOCK {
             return None;

@@ -14,8 +14,9 @@ use std::path::PathBuf;
 postern cp ./site/. web-0:/srv              what it holds, into it\n  postern cp 'web-0:/var/log/*.log' logs/     \
 every match, found in the pod\n  postern cp db/pg-0:/dump.sql - | gzip > dump.gz   one file to stdout\n  \
 postern cp a-0:/data b-0:/data              from pod to pod\n  postern cp -l app=web ./tls.crt :/etc/tls/    to every \
-pod of those\n  postern cp -l app=web :/tmp/heap ./heap-{pod}  from every pod\n\n\
-A path is local, POD:PATH, NAMESPACE/POD:PATH, KIND/NAME:PATH, :PATH with -l, or - for stdin and stdout. Local names \
+pod of those\n  postern cp -l app=web :/tmp/heap ./heap-{pod}  from every pod\n  postern cp pg-0:/dump s3://backup/pg/           into a \
+bucket\n\n\
+A path is local, POD:PATH, NAMESPACE/POD:PATH, KIND/NAME:PATH, :PATH with -l, s3://BUCKET/KEY, or - for stdin and stdout. Local names \
 with a colon begin with ./ or /. DST is as in cp -r: a directory that is there takes the sources by their names; \
 otherwise one source gets DST's name. A directory named with /. at its end stands for what it holds.\n\n\
 Every file is verified by BLAKE3 at both ends and replaced whole. What is interrupted is taken up by running the same \
@@ -131,6 +132,15 @@ pub(crate) struct How {
     /// How often a lost connection is made again without getting on
     #[arg(long, value_name = "N", default_value = "5", help_heading = "How it travels")]
     pub(crate) retries: u32,
+    /// Another server than AWS' for s3:// paths [default: $AWS_ENDPOINT_URL_S3]
+    #[arg(long, value_name = "URL", help_heading = "S3")]
+    pub(crate) s3_endpoint: Option<String>,
+    /// The bucket's region [default: $AWS_REGION, else the profile's]
+    #[arg(long, value_name = "REGION", help_heading = "S3")]
+    pub(crate) s3_region: Option<String>,
+    /// The provider of the config that gives the keys [default: as the AWS CLI finds them]
+    #[arg(long, value_name = "PROVIDER", help_heading = "S3")]
+    pub(crate) s3_identity: Option<String>,
     /// Write the BLAKE3 of each verified file there, as b3sum does
     #[arg(long, value_name = "FILE")]
     pub(crate) manifest: Option<PathBuf>,

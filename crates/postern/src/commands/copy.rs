@@ -1,6 +1,7 @@
 //! `postern cp` and `postern sync`.
 
 mod plan;
+mod s3;
 mod show;
 
 use super::{Context, agents};
@@ -18,6 +19,7 @@ use postern_copy::{CopyError, End};
 use postern_exec::ephemeral::User;
 use postern_kube::Cluster;
 use postern_ops::names;
+use postern_s3::{Settings, Store};
 use postern_wire::copy::{Compare, Limits, ReceiveSpec, Rule, SendSpec};
 use show::{Show, Shown};
 use std::cell::RefCell;
@@ -114,8 +116,9 @@ fn receive(how: &How, mode: &Mode) -> Result<ReceiveSpec, Failure> {
     })
 }
 
-/// What every end in a pod needs.
+/// What every end in a pod or a bucket needs.
 struct Reach<'a> {
+    s3: Option<Settings>,
     cluster: Option<&'a Cluster>,
     via: Via,
     image: &'a str,
@@ -123,10 +126,13 @@ struct Reach<'a> {
 }
 
 impl<'a> Reach<'a> {
-    fn end(&self, place: &Place) -> Result<End<'a>, Failure> {
-        let &Self { cluster, via, image, user } = self;
+    async fn end(&self, place: &Place) -> Result<End<'a>, Failure> {
+        let &Self { ref s3, cluster, via, image, user } = self;
         Ok(match (place, cluster) {
             (Place::Local, _) => End::Local,
+            (Place::S3(bucket), _) => {
+                End::S3(Store::open(bucket, s3.as_ref().unwrap_or(&Settings::default())).await)
+            }
             (Place::Stream, _) => End::Stream(Stream::default()),
             (Place::Pod(place), Some(cluster)) => End::Pod(Pod {
                 cluster,
@@ -167,6 +173,7 @@ async fn copy(
         return Err(Failure::usage(why, None));
     }
     let (send, receive) = (send(how, mode, Vec::new())?, receive(how, mode)?);
+    let s3 = if from.in_s3() || to.in_s3() { Some(s3::settings(context, how)?) } else { None };
     let cluster = match from.in_pods() || to.in_pods() {
         true => Some(context.cluster().await?),
         false => None,
@@ -187,14 +194,14 @@ async fn copy(
         })?),
     };
     let image = context.image(how.image.as_deref());
-    let reach = Reach { cluster: cluster.as_ref(), via: via(how), image: &image, user: how.user };
+    let reach = Reach { s3, cluster: cluster.as_ref(), via: via(how), image: &image, user: how.user };
     let mut jobs = Vec::new();
     for Plan { name, source, sources, destination, target, directory } in plans {
         jobs.push((
             name,
             Job {
-                source: reach.end(&source)?,
-                destination: reach.end(&destination)?,
+                source: reach.end(&source).await?,
+                destination: reach.end(&destination).await?,
                 send: SendSpec { sources, ..send.clone() },
                 receive: ReceiveSpec { target, directory, ..receive.clone() },
                 retries: how.retries,
@@ -264,6 +271,7 @@ async fn removing(
     printer: &mut Printer,
 ) -> Result<u8, Failure> {
     plan::check_one(&side, how)?;
+    let s3 = if side.in_s3() { Some(s3::settings(context, how)?) } else { None };
     let cluster = match side.in_pods() {
         true => Some(context.cluster().await?),
         false => None,
@@ -271,10 +279,10 @@ async fn removing(
     let places = plan::places(cluster.as_ref(), &side, how).await?;
     let show = RefCell::new(Show::new(printer, places.len() > 1, how.dry_run));
     let image = context.image(how.image.as_deref());
-    let reach = Reach { cluster: cluster.as_ref(), via: via(how), image: &image, user: how.user };
+    let reach = Reach { s3, cluster: cluster.as_ref(), via: via(how), image: &image, user: how.user };
     let mut total = Tally::default();
     for (name, place, path) in places {
-        let end = reach.end(&place)?;
+        let end = reach.end(&place).await?;
         let mut shown = Shown { show: &show, name: name.as_deref() };
         let receive = ReceiveSpec { target: path, ..receive.clone() };
         total.add(&job::clean(&end, &receive, Ledger::new(&mut shown, None)).await?);

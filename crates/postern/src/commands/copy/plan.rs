@@ -7,6 +7,7 @@ use postern_exec::ExecError;
 use postern_exec::fanout::Job;
 use postern_exec::target::{self, Containers, Target};
 use postern_kube::Cluster;
+use postern_s3::Location;
 use std::ffi::OsString;
 
 /// What one side of a copy names.
@@ -15,6 +16,7 @@ pub(super) enum Side {
     Local(Vec<Vec<u8>>),
     Stream,
     Pods(Vec<PodPath>),
+    S3(Vec<Location>),
 }
 
 /// An end that was found.
@@ -23,6 +25,8 @@ pub(super) enum Place {
     Local,
     Stream,
     Pod(target::Place),
+    /// A bucket.
+    S3(String),
 }
 
 /// One copy.
@@ -40,27 +44,33 @@ pub(super) struct Plan {
 
 impl Side {
     pub(super) fn parse(words: &[OsString]) -> Result<Self, Failure> {
-        let (mut local, mut stream, mut pods) = (Vec::new(), 0, Vec::new());
+        let (mut local, mut stream, mut pods, mut objects) = (Vec::new(), 0, Vec::new(), Vec::new());
         for word in words {
             match Endpoint::parse(word).map_err(|why| Failure::usage(why, None))? {
                 Endpoint::Local(path) => local.push(path),
                 Endpoint::Stream => stream += 1,
                 Endpoint::Pod(path) => pods.push(path),
+                Endpoint::S3(location) => objects.push(location),
             }
         }
-        match (local.is_empty(), stream, pods.is_empty()) {
-            (false, 0, true) => Ok(Self::Local(local)),
-            (true, 1, true) => Ok(Self::Stream),
-            (true, 0, false) => Ok(Self::Pods(pods)),
+        match (local.is_empty(), stream, pods.is_empty(), objects.is_empty()) {
+            (false, 0, true, true) => Ok(Self::Local(local)),
+            (true, 1, true, true) => Ok(Self::Stream),
+            (true, 0, false, true) => Ok(Self::Pods(pods)),
+            (true, 0, true, false) => Ok(Self::S3(objects)),
             _ => Err(Failure::usage(
                 "the sources are of several kinds",
-                Some("copy local files, pods' files and stdin one after the other".to_owned()),
+                Some("copy local files, pods' files, objects and stdin one after the other".to_owned()),
             )),
         }
     }
 
     pub(super) fn in_pods(&self) -> bool {
         matches!(self, Self::Pods(_))
+    }
+
+    pub(super) fn in_s3(&self) -> bool {
+        matches!(self, Self::S3(_))
     }
 
     fn selected(&self) -> bool {
@@ -99,6 +109,12 @@ pub(super) async fn places(
     let (paths, cluster) = match (side, cluster) {
         (Side::Local(paths), _) => {
             return Ok(paths.iter().map(|path| (None, Place::Local, path.clone())).collect());
+        }
+        (Side::S3(locations), _) => {
+            let place = |Location { bucket, key }: &Location| {
+                (None, Place::S3(bucket.clone()), key.clone().into_bytes())
+            };
+            return Ok(locations.iter().map(place).collect());
         }
         (Side::Stream, _) => return Ok(vec![(None, Place::Stream, b"-".to_vec())]),
         (Side::Pods(paths), Some(cluster)) => (paths, cluster),
@@ -203,6 +219,7 @@ fn same(one: &Place, other: &Place) -> bool {
     match (one, other) {
         (Place::Local, Place::Local) | (Place::Stream, Place::Stream) => true,
         (Place::Pod(one), Place::Pod(other)) => one == other,
+        (Place::S3(one), Place::S3(other)) => one == other,
         _ => false,
     }
 }

@@ -1,0 +1,279 @@
+//! The content of objects, from where the destination has none of it.
+
+use crate::error::{Kind as Because, Trouble};
+use crate::link::{Ended, Outbox};
+use crate::source::Item;
+use crate::store::Store;
+use aws_sdk_s3::primitives::ByteStream;
+use bytes::{Bytes, BytesMut};
+use postern_files::pack::Packer;
+use postern_wire::copy::{BLOCK, Compression, FromSource, Want};
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+use tokio::task::JoinSet;
+
+/// Objects up to this size are fetched ahead, so many at a time.
+const SMALL: u64 = 1024 * 1024;
+const AHEAD: usize = 16;
+
+/// Longest target of a symbolic link.
+const LINK: u64 = 4_096;
+
+/// The first pause before an object is read on, and how often that is tried without anything having come.
+const PAUSE: Duration = Duration::from_millis(250);
+const TRIES: u32 = 5;
+
+/// Why an object's content ends early.
+enum Fault {
+    Ended(Ended),
+    Object(String),
+}
+
+impl From<Ended> for Fault {
+    fn from(ended: Ended) -> Self {
+        Self::Ended(ended)
+    }
+}
+
+impl From<Trouble> for Fault {
+    fn from(trouble: Trouble) -> Self {
+        Self::Object(trouble.message)
+    }
+}
+
+fn fault(why: &str) -> Fault {
+    Fault::Object(why.to_owned())
+}
+
+const STALE: &str = "it has changed since a copy of it was begun and interrupted; remove what that left with \
+                     `postern cp --clean DESTINATION` to copy it anew";
+const CHANGED: &str = "it changed while it was copied";
+const DIFFERS: &str = "what the bucket holds is not what was written there: its BLAKE3 differs";
+
+/// Sends content, in the order in which it was asked for.
+pub(crate) struct Content {
+    store: Store,
+    packer: Packer,
+    wanted: VecDeque<(Want, Item)>,
+    /// Small objects on their way, in the order of `wanted`: the first so many of those.
+    ahead: VecDeque<(u32, JoinSet<Result<Bytes, Trouble>>)>,
+}
+
+impl Content {
+    pub(crate) fn new(store: &Store, compression: Compression) -> Self {
+        let packer = Packer::new(compression);
+        Self { store: store.clone(), packer, wanted: VecDeque::new(), ahead: VecDeque::new() }
+    }
+
+    pub(crate) fn want(&mut self, want: Want, item: Item) {
+        self.wanted.push_back((want, item));
+    }
+
+    /// Sends what is wanted first; whether anything was. What is wrong with an object is told to the destination.
+    pub(crate) async fn serve(&mut self, out: &mut Outbox) -> Result<bool, Ended> {
+        self.fetch_ahead();
+        let Some((want, item)) = self.wanted.pop_front() else { return Ok(false) };
+        let ahead = match self.ahead.front() {
+            Some((id, _)) if *id == want.id => self.ahead.pop_front().map(|(_, task)| task),
+            _ => None,
+        };
+        let ended = match self.object(&want, &item, ahead, out).await {
+            Ok(hash) => FromSource::FileEnd { id: want.id, hash },
+            Err(Fault::Object(message)) => FromSource::FileFault { id: want.id, message },
+            Err(Fault::Ended(ended)) => return Err(ended),
+        };
+        out.put(|buffer| ended.encode(buffer)).await?;
+        Ok(true)
+    }
+
+    fn fetch_ahead(&mut self) {
+        let last = self.ahead.back().map(|(id, _)| *id);
+        let known = last.and_then(|last| self.wanted.iter().position(|(want, _)| want.id == last));
+        let from = known.map_or(0, |at| at + 1);
+        for (want, item) in self.wanted.iter().skip(from) {
+            let size = item.found.size;
+            if self.ahead.len() >= AHEAD || size > SMALL || want.have > 0 {
+                break; // only in their order
+            }
+            let mut task = JoinSet::new();
+            let (store, item) = (self.store.clone(), item.clone());
+            task.spawn(async move { Body::open(&store, &item).all().await });
+            self.ahead.push_back((want.id, task));
+        }
+    }
+
+    async fn object(
+        &mut self,
+        want: &Want,
+        item: &Item,
+        ahead: Option<JoinSet<Result<Bytes, Trouble>>>,
+        out: &mut Outbox,
+    ) -> Result<[u8; 32], Fault> {
+        let (size, known) = (item.found.size, item.found.posix.hash);
+        if want.have > size {
+            return Err(fault(STALE));
+        }
+        if want.have == size && known == Some(want.hash) {
+            out.put(|buffer| FromSource::From { id: want.id, offset: size }.encode(buffer)).await?;
+            return Ok(want.hash);
+        }
+        let store = self.store.clone();
+        let mut hasher = blake3::Hasher::new();
+        let mut body = match ahead {
+            None => Body::open(&store, item),
+            Some(mut task) => {
+                let content = task.join_next().await.ok_or_else(|| fault("it was not read"))?;
+                Body::fetched(&store, item, content.map_err(|error| fault(&error.to_string()))??)
+            }
+        };
+        let mut offset = 0;
+        if want.have > 0 {
+            while body.at < want.have {
+                let most = want.have - body.at;
+                hasher.update(&body.next(most).await?);
+            }
+            if hasher.finalize() == want.hash {
+                offset = want.have;
+            } else if want.partial {
+                return Err(fault(STALE));
+            } else {
+                hasher.reset();
+                body = Body::open(&store, item);
+            }
+        }
+        out.put(|buffer| FromSource::From { id: want.id, offset }.encode(buffer)).await?;
+        let (mut block, mut hole) = (BytesMut::with_capacity(BLOCK), 0);
+        while body.at < size || !block.is_empty() {
+            while block.len() < BLOCK && body.at < size {
+                let next = body.next((BLOCK - block.len()) as u64).await?;
+                block.extend_from_slice(&next);
+            }
+            hasher.update(&block);
+            // S3 has no holes: what is nothing but zeroes becomes one again.
+            if block.len() == BLOCK && block.iter().all(|byte| *byte == 0) {
+                hole += BLOCK as u64;
+            } else {
+                self.hole(&mut hole, out).await?;
+                self.block(&block, out).await?;
+            }
+            block.clear();
+        }
+        self.hole(&mut hole, out).await?;
+        let hash = hasher.finalize().into();
+        if known.is_some_and(|known| known != hash) {
+            return Err(fault(DIFFERS));
+        }
+        Ok(hash)
+    }
+
+    async fn hole(&mut self, length: &mut u64, out: &mut Outbox) -> Result<(), Ended> {
+        match std::mem::take(length) {
+            0 => Ok(()),
+            length => out.put(|buffer| FromSource::Hole(length).encode(buffer)).await,
+        }
+    }
+
+    async fn block(&mut self, bytes: &[u8], out: &mut Outbox) -> Result<(), Ended> {
+        let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+        let frame = match self.packer.pack(bytes) {
+            Some(smaller) => FromSource::Packed { length, bytes: smaller },
+            None => FromSource::Data(bytes),
+        };
+        let began = Instant::now();
+        out.put(|buffer| frame.encode(buffer)).await?;
+        self.packer.sent(began.elapsed());
+        Ok(())
+    }
+}
+
+/// The bytes of an object; a connection that breaks is made again, from where it broke.
+struct Body<'a> {
+    store: &'a Store,
+    item: &'a Item,
+    at: u64,
+    stream: Option<ByteStream>,
+    rest: Bytes,
+}
+
+impl<'a> Body<'a> {
+    fn open(store: &'a Store, item: &'a Item) -> Self {
+        Self { store, item, at: 0, stream: None, rest: Bytes::new() }
+    }
+
+    fn fetched(store: &'a Store, item: &'a Item, content: Bytes) -> Self {
+        Self { store, item, at: 0, stream: None, rest: content }
+    }
+
+    /// All of it.
+    async fn all(mut self) -> Result<Bytes, Trouble> {
+        let size = self.item.found.size;
+        let mut content = BytesMut::with_capacity(usize::try_from(size).unwrap_or(0));
+        while self.at < size {
+            content.extend_from_slice(&self.next(size).await?);
+        }
+        Ok(content.freeze())
+    }
+
+    /// The next bytes, at least one and at most so many; there have to be some.
+    async fn next(&mut self, most: u64) -> Result<Bytes, Trouble> {
+        let (mut tries, mut pause) = (0, PAUSE);
+        while self.rest.is_empty() {
+            let came = match &mut self.stream {
+                None => Err(None),
+                Some(stream) => match stream.try_next().await {
+                    Ok(Some(bytes)) => Ok(bytes),
+                    Ok(None) => Err(Some("the server ended early".to_owned())),
+                    Err(error) => Err(Some(error.to_string())),
+                },
+            };
+            match came {
+                Ok(bytes) => self.rest = bytes,
+                Err(None) => self.stream = Some(self.ask().await?),
+                Err(Some(why)) if tries >= TRIES => {
+                    return Err(Trouble::new(&format!("reading {}", self.store.show(&self.item.key)), &why));
+                }
+                Err(Some(_)) => {
+                    self.stream = None;
+                    tries += 1;
+                    tokio::time::sleep(pause).await;
+                    pause *= 2;
+                }
+            }
+        }
+        let count = self.rest.len().min(usize::try_from(most).unwrap_or(usize::MAX));
+        // A server that sends more than the object has is not listened to.
+        let left = usize::try_from(self.item.found.size - self.at).unwrap_or(usize::MAX);
+        let bytes = self.rest.split_to(count.min(left));
+        self.at += bytes.len() as u64;
+        Ok(bytes)
+    }
+
+    async fn ask(&self) -> Result<ByteStream, Trouble> {
+        let Self { store, item, at, stream: _, rest: _ } = self;
+        let request = store.client.get_object().bucket(&store.bucket).key(&item.key);
+        let request = request
+            .set_range((*at > 0).then(|| format!("bytes={at}-")))
+            .set_if_match(item.found.etag.clone());
+        let answer = request.send().await.map_err(|error| store.trouble("reading", &item.key, &error));
+        match answer {
+            Ok(object) => Ok(object.body),
+            Err(Trouble { kind: Because::Changed | Because::Missing, .. }) => {
+                Err(Trouble::new(&format!("reading {}", store.show(&item.key)), CHANGED))
+            }
+            Err(trouble) => Err(trouble),
+        }
+    }
+}
+
+impl Store {
+    /// What a symbolic link leads to.
+    pub(crate) async fn small(&self, key: &str, size: u64) -> Result<Vec<u8>, String> {
+        if size > LINK {
+            return Err(format!("as a symbolic link it is too long: {size} bytes"));
+        }
+        let answer = self.client.get_object().bucket(&self.bucket).key(key).send().await;
+        let object = answer.map_err(|error| self.trouble("reading", key, &error).message)?;
+        let content = object.body.collect().await.map_err(|error| error.to_string())?;
+        Ok(content.to_vec())
+    }
+}

@@ -1,0 +1,128 @@
+//! What S3's refusals mean, in words.
+
+use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+use std::error::Error;
+
+/// A request that failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Trouble {
+    /// For people: what was attempted, and why it failed.
+    pub(crate) message: String,
+    pub(crate) kind: Kind,
+}
+
+/// What there is to tell apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// No such object, or no such upload.
+    Missing,
+    /// No such bucket.
+    NoBucket,
+    /// The credentials do not allow it. Without the right to list, S3 says this of objects that are not there, too.
+    Denied,
+    /// The object is no longer the one that was meant (`If-Match`).
+    Changed,
+    /// Whatever else.
+    Other,
+}
+
+impl Trouble {
+    pub(crate) fn new(attempt: &str, why: &str) -> Self {
+        Self { message: format!("{attempt}: {why}"), kind: Kind::Other }
+    }
+
+    /// `attempt` says what the request was for, such as "looking at s3://b/k".
+    pub(crate) fn of<E>(attempt: &str, error: &SdkError<E, HttpResponse>) -> Self
+    where
+        E: ProvideErrorMetadata + Error + 'static,
+    {
+        let (kind, why) = classed(error);
+        Self { message: format!("{attempt}: {why}"), kind }
+    }
+}
+
+fn classed<E>(error: &SdkError<E, HttpResponse>) -> (Kind, String)
+where
+    E: ProvideErrorMetadata + Error + 'static,
+{
+    match error {
+        SdkError::ServiceError(answer) => {
+            let status = answer.raw().status().as_u16();
+            let (code, said) = (answer.err().code(), answer.err().message());
+            refused(status, code, said)
+        }
+        SdkError::ResponseError(_) => (Kind::Other, format!("an answer that makes no sense: {}", innermost(error))),
+        SdkError::TimeoutError(_) => (Kind::Other, "no answer in time".to_owned()),
+        SdkError::DispatchFailure(_) | SdkError::ConstructionFailure(_) => (Kind::Other, unsent(error)),
+        _ => (Kind::Other, innermost(error)),
+    }
+}
+
+fn refused(status: u16, code: Option<&str>, said: Option<&str>) -> (Kind, String) {
+    let words = match (code, said.filter(|said| !said.is_empty())) {
+        (Some(code), Some(said)) => format!("{code}: {said}"),
+        (Some(code), None) => code.to_owned(),
+        (None, _) => format!("status {status}"),
+    };
+    let (kind, help) = match (code.unwrap_or_default(), status) {
+        ("NoSuchBucket", _) => (Kind::NoBucket, "there is no such bucket"),
+        ("NoSuchKey" | "NoSuchUpload" | "NotFound", _) | (_, 404) => (Kind::Missing, "it is not there"),
+        ("PreconditionFailed", _) | (_, 412) => (Kind::Changed, "it has changed meanwhile"),
+        ("InvalidAccessKeyId", _) => (Kind::Denied, "nobody has this access key; was it deleted, or is it of another server?"),
+        ("SignatureDoesNotMatch", _) => (Kind::Denied, "the secret key is not the access key's"),
+        ("ExpiredToken" | "TokenRefreshRequired", _) => (Kind::Denied, "the session has expired; log in again"),
+        ("PermanentRedirect" | "AuthorizationHeaderMalformed" | "IllegalLocationConstraintException", _) | (_, 301) => {
+            (Kind::Other, "the bucket is in another region; name it with --s3-region or AWS_REGION")
+        }
+        ("SlowDown" | "ServiceUnavailable" | "InternalError", _) => (Kind::Other, "the server is overloaded; --jobs makes fewer requests"),
+        ("AccessDenied" | "AllAccessDisabled", _) | (_, 401 | 403) => (Kind::Denied, "the credentials do not allow it"),
+        _ => (Kind::Other, ""),
+    };
+    let why = if help.is_empty() { words } else { format!("{help} ({words})") };
+    (kind, why)
+}
+
+/// Why a request was not even sent.
+fn unsent(error: &(dyn Error + 'static)) -> String {
+    let all = DisplayErrorContext(error).to_string();
+    if all.contains("CredentialsNotLoaded") || all.contains("no providers in chain") || all.contains("CredentialsError") {
+        return format!(
+            "no credentials: set AWS_PROFILE or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or name a provider of the \
+             config with --s3-identity ({})",
+            innermost(error)
+        );
+    }
+    if all.contains("MissingRegion") || all.contains("A region must be set") {
+        return "no region: name it with --s3-region or AWS_REGION".to_owned();
+    }
+    format!("it cannot be reached: {}", innermost(error))
+}
+
+/// The last of an error's causes.
+fn innermost(error: &(dyn Error + 'static)) -> String {
+    let mut error = error;
+    while let Some(source) = error.source() {
+        error = source;
+    }
+    error.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_are_told_apart() {
+        let kind = |status, code| refused(status, code, None).0;
+        assert_eq!(kind(404, Some("NoSuchBucket")), Kind::NoBucket);
+        assert_eq!(kind(404, Some("NoSuchUpload")), Kind::Missing);
+        assert_eq!(kind(404, None), Kind::Missing);
+        assert_eq!(kind(403, None), Kind::Denied);
+        assert_eq!(kind(403, Some("SignatureDoesNotMatch")), Kind::Denied);
+        assert_eq!(kind(412, None), Kind::Changed);
+        assert_eq!(kind(500, Some("InternalError")), Kind::Other);
+        let (_, why) = refused(400, Some("EntityTooLarge"), Some("too much"));
+        assert_eq!(why, "EntityTooLarge: too much");
+    }
+}
