@@ -1,8 +1,8 @@
 //! moto, which answers as AWS does in shape, though it checks next to nothing: <https://docs.getmoto.org>.
 
 use crate::scene::Running;
-use crate::servers;
-use std::net::{TcpListener, TcpStream};
+use crate::servers::{self, free_port};
+use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -14,11 +14,6 @@ pub struct Moto {
     /// A Python that has the AWS SDK.
     pub python: PathBuf,
     _server: Running,
-}
-
-/// A port of loopback that nobody listens at.
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 impl Moto {

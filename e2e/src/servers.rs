@@ -12,6 +12,11 @@ pub fn installed(name: &str) -> Option<PathBuf> {
     None
 }
 
+/// A port of loopback that nobody listens at.
+pub fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
 /// Keycloak and Dex on the testbed's node, which trust its issuer.
 pub struct Servers {
     /// Who vouches for them.

@@ -63,7 +63,8 @@ impl Endpoint {
             return Ok(Self::Stream);
         }
         if bytes.starts_with(b"s3://") {
-            let word = std::str::from_utf8(bytes).map_err(|_| format!("{}: S3 has names in UTF-8 only", shown()))?;
+            let word =
+                std::str::from_utf8(bytes).map_err(|_| format!("{}: S3 has names in UTF-8 only", shown()))?;
             return Location::parse(word).map(Self::S3);
         }
         let local = [&b"/"[..], b"./", b"../", b"~"].iter().any(|start| bytes.starts_with(start));

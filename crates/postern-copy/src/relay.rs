@@ -13,6 +13,9 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 /// An agent says something each second.
 const SILENCE: Duration = Duration::from_secs(15);
 
+/// How long what an end said before it ended may take to come.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+
 /// Between two looks at how far it is.
 const PROGRESS: Duration = Duration::from_millis(200);
 
@@ -44,13 +47,21 @@ pub(crate) async fn relay(
     let forward = forward(from_source, source_decoder, to_destination, ledger, pace);
     let backward = backward(from_destination, destination_decoder, to_source, ledger);
     tokio::pin!(forward, backward);
+    // Why an end stopped listening is in what it says last, if anything is.
     tokio::select! {
-        ended = &mut backward => ended,
+        ended = &mut backward => match ended {
+            Err(lost @ Broke::Lost(Which::Source, _)) => {
+                match tokio::time::timeout(LAST_WORDS, forward).await {
+                    Ok(fatal @ Broke::Fatal(..)) => Err(fatal),
+                    _ => Err(lost),
+                }
+            }
+            other => other,
+        },
         broke = &mut forward => match broke {
-            // Why the destination stopped listening is in what it says; the source may just be done.
-            Broke::Lost(which, why) => {
-                match tokio::time::timeout(Duration::from_secs(5), backward).await {
-                    Ok(Err(Broke::Lost(..))) | Err(_) => Err(Broke::Lost(which, why)),
+            lost @ Broke::Lost(..) => {
+                match tokio::time::timeout(LAST_WORDS, backward).await {
+                    Ok(Err(Broke::Lost(..))) | Err(_) => Err(lost),
                     Ok(other) => other,
                 }
             }

@@ -44,7 +44,36 @@ where
     B: http_body::Body + Send + 'static,
     B::Data: Send,
 {
-    let base = web::base(address)?;
+    connect(address, web::base(address)?, certificates, versions)
+}
+
+/// The same for a server that may be spoken to without TLS wherever it is: one that the user named with `http://`, or a
+/// link-local service of the machine's, such as a cloud's metadata.
+pub fn client_in_the_clear<B>(
+    address: &str,
+    certificates: Option<Vec<Vec<u8>>>,
+    versions: Versions,
+) -> Result<Upstream<B>, WebError>
+where
+    B: http_body::Body + Send + 'static,
+    B::Data: Send,
+{
+    let base = address
+        .parse()
+        .map_err(|_| WebError::Address { address: address.to_owned(), why: "this is no URL".to_owned() })?;
+    connect(address, base, certificates, versions)
+}
+
+fn connect<B>(
+    address: &str,
+    base: http::Uri,
+    certificates: Option<Vec<Vec<u8>>>,
+    versions: Versions,
+) -> Result<Upstream<B>, WebError>
+where
+    B: http_body::Body + Send + 'static,
+    B::Data: Send,
+{
     let mut config = Config::new(base.clone());
     config.root_cert = web::trusted(&base, certificates);
     let unusable = |why: String| WebError::Address { address: address.to_owned(), why };

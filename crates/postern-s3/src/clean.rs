@@ -9,7 +9,8 @@ pub(crate) async fn clean(store: &Store, spec: &ReceiveSpec, out: &mut Outbox) -
     let target = String::from_utf8_lossy(&spec.target).into_owned();
     let trimmed = target.trim_end_matches('/');
     let ours = |key: &str| {
-        trimmed.is_empty() || key.strip_prefix(trimmed).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        trimmed.is_empty()
+            || key.strip_prefix(trimmed).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     };
     let records = store.journals.as_ref().and_then(|directory| std::fs::read_dir(directory).ok());
     for file in records.into_iter().flatten().flatten() {

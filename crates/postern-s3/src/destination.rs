@@ -1,19 +1,23 @@
 //! The end that gets the files: objects below a prefix.
 
-use crate::error::{Kind as Because, Trouble};
+mod decide;
+mod delete;
+mod writing;
+
+use crate::error::Trouble;
 use crate::journal::Record;
 use crate::link::{Ended, Inbox, Outbox};
 use crate::listing::Found;
 use crate::place::{self, Placed, place};
 use crate::posix::{Posix, Type};
 use crate::store::Store;
-use crate::upload::{Multipart, PART, prefix};
+use crate::upload::{Multipart, PART};
 use bytes::Bytes;
 use postern_files::pack::Unpacker;
 use postern_files::{name, pattern};
 use postern_wire::Decoder;
 use postern_wire::copy::{
-    Compare, Entry, Fate, FromDestination, FromSource, Kind, ReceiveSpec, Settled, Stamp, UNSIZED, WINDOW, Want,
+    Entry, Fate, FromDestination, FromSource, Kind, ReceiveSpec, Settled, Stamp, UNSIZED, WINDOW,
 };
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -202,7 +206,9 @@ impl<'a> Destination<'a> {
         self.entries += 1;
         if self.entries > self.spec.limits.entries {
             let limit = self.spec.limits.entries;
-            return Err(Ended::Fatal(format!("more than {limit} entries came; raise the limit with --max-entries")));
+            return Err(Ended::Fatal(format!(
+                "more than {limit} entries came; raise the limit with --max-entries"
+            )));
         }
         if self.wanted.len() + self.tasks.len() > 2 * WINDOW {
             return Err(Ended::Gone);
@@ -240,7 +246,9 @@ impl<'a> Destination<'a> {
                 self.busy.insert(key.clone());
                 match occupied || resumes {
                     true => self.look(entry, key, resumes),
-                    false => self.decide(Looked { entry, key, found: Ok(None), record: Ok(None) }, out).await?,
+                    false => {
+                        self.decide(Looked { entry, key, found: Ok(None), record: Ok(None) }, out).await?
+                    }
                 }
             }
             Kind::Directory => {
@@ -281,7 +289,8 @@ impl<'a> Destination<'a> {
         let Some(placed) = &self.placed else { return Ok(()) };
         let directory = self.store.show(&placed.prefix);
         let name = placed.rename.as_deref().map(str::as_bytes);
-        out.put(|buffer| FromDestination::Placed { directory: directory.as_bytes(), name }.encode(buffer)).await
+        out.put(|buffer| FromDestination::Placed { directory: directory.as_bytes(), name }.encode(buffer))
+            .await
     }
 
     /// Writes a small object of ours: a directory, or a link. One that is there as it should be is left.
@@ -302,23 +311,6 @@ impl<'a> Destination<'a> {
         });
     }
 
-    /// Looks at what is there, before it is decided what is wanted.
-    fn look(&mut self, entry: Box<Entry>, key: String, resumes: bool) {
-        let (store, requests) = (self.store.clone(), Arc::clone(&self.requests));
-        let Kind::File(size) = entry.kind else { return };
-        let stamp = entry.stamp;
-        self.tasks.spawn(async move {
-            let _turn = requests.acquire().await;
-            let found = match store.head(&key).await {
-                // Who may only write is told this of what is not there.
-                Err(Trouble { kind: Because::Denied, .. }) => Ok(None),
-                other => other,
-            };
-            let record = if resumes { store.unfinished(&key, size, stamp).await } else { Ok(None) };
-            Event::Looked(Box::new(Looked { entry, key, found, record }))
-        });
-    }
-
     async fn event(&mut self, event: Result<Event, JoinError>, out: &mut Outbox) -> Result<(), Ended> {
         match event {
             Ok(Event::Looked(looked)) => self.decide(*looked, out).await,
@@ -333,311 +325,10 @@ impl<'a> Destination<'a> {
         }
     }
 
-    /// A file: what is there, and what is wanted of it.
-    async fn decide(&mut self, looked: Looked, out: &mut Outbox) -> Result<(), Ended> {
-        let Looked { entry, key, found, record } = looked;
-        let Kind::File(size) = entry.kind else { return Ok(()) };
-        let mut want = Want { id: entry.id, have: 0, hash: [0; 32], partial: false, chunks: false };
-        let (found, record) = match (found, record) {
-            (Ok(found), Ok(record)) => (found, record),
-            (Err(Trouble { message, .. }), _) | (_, Err(message)) => return self.failed(&key, entry.id, message, out).await,
-        };
-        let mut posix = Posix { kind: Type::File, stamp: self.owned(entry.stamp), hash: None, kept: true };
-        let mut whole = false;
-        if let Some(there) = found.filter(|there| there.posix.kind == Type::File) {
-            let own = there.posix.stamp;
-            let equal = there.size == size && (own.seconds, own.nanos) == (entry.stamp.seconds, entry.stamp.nanos);
-            // A large object has no hash of ours: it was not known when its upload began.
-            let unknown = there.posix.hash.is_none() && self.spec.compare == Compare::Verify;
-            let newer = (own.seconds, own.nanos) > (entry.stamp.seconds, entry.stamp.nanos);
-            let left = match () {
-                () if equal && (entry.settled || size == 0) => Some(Fate::Same),
-                () if equal && (self.spec.compare == Compare::Times || unknown) => Some(Fate::Unchanged),
-                () if self.spec.update && newer => Some(Fate::Skipped),
-                () => None,
-            };
-            if let Some(fate) = left {
-                self.busy.remove(&key);
-                let note = if fate == Fate::Skipped { "it is newer here" } else { "" };
-                return settle(out, entry.id, fate, note.to_owned()).await;
-            }
-            if there.size == size
-                && (equal || self.spec.compare == Compare::Hash)
-                && let Some(hash) = there.posix.hash
-            {
-                (want.have, want.hash, whole) = (size, hash, true);
-            }
-            if there.posix.kept && !self.spec.preserve {
-                let Stamp { mode, user, group, .. } = own;
-                let owner = self.spec.owner;
-                posix.stamp.mode = mode;
-                posix.stamp.user = owner.user.unwrap_or(user);
-                posix.stamp.group = owner.group.unwrap_or(group);
-            }
-        }
-        if self.spec.dry_run {
-            self.busy.remove(&key);
-            return settle(out, entry.id, Fate::Planned, String::new()).await;
-        }
-        if !whole && let Some((have, hash)) = record.as_ref().and_then(prefix) {
-            (want.have, want.hash, want.partial) = (have, hash, true);
-        }
-        out.put(|buffer| FromDestination::Want(want).encode(buffer)).await?;
-        self.wanted.push_back(Wanted { entry, key, posix, have: want.have, whole, record });
-        Ok(())
-    }
-
     async fn failed(&mut self, key: &str, id: u32, why: String, out: &mut Outbox) -> Result<(), Ended> {
         self.busy.remove(key);
         self.bad.insert(key.to_owned());
         settle(out, id, Fate::Failed, why).await
-    }
-
-    /// Content of what was asked for first begins to come.
-    async fn begin(&mut self, id: u32, offset: u64) -> Result<(), Ended> {
-        let wanted = self.wanted.pop_front().filter(|wanted| wanted.entry.id == id && self.writing.is_none());
-        let Some(Wanted { entry, key, posix, have, whole, record }) = wanted else { return Err(Ended::Gone) };
-        let Kind::File(size) = entry.kind else { return Err(Ended::Gone) };
-        if offset != 0 && offset != have {
-            return Err(Ended::Gone);
-        }
-        if offset > 0 && whole {
-            self.writing = Some(Writing { id, key, into: Into::Same });
-            return Ok(());
-        }
-        let parts = match record {
-            Some(record) if offset > 0 => Ok(Some(Multipart::resume(self.store, record))),
-            other => {
-                if let Some(record) = other {
-                    Multipart::resume(self.store, record).abort().await;
-                }
-                match size > PART && size != UNSIZED {
-                    true => Multipart::begin(self.store, &key, size, &posix).await.map(Some),
-                    false => Ok(None),
-                }
-            }
-        };
-        let into = match parts {
-            Err(trouble) => Into::Failed(trouble.message),
-            Ok(parts) => {
-                let most = parts.as_ref().map_or(size.min(PART), Multipart::next_part);
-                let permit = self.permit(most).await?;
-                let buffer = Vec::with_capacity(usize::try_from(most.min(size - offset)).unwrap_or(0));
-                Into::Open(Box::new(Open { posix, size, came: offset, buffer, most, permit, parts }))
-            }
-        };
-        self.writing = Some(Writing { id, key, into });
-        Ok(())
-    }
-
-    async fn permit(&self, bytes: u64) -> Result<OwnedSemaphorePermit, Ended> {
-        let wanted = units(bytes.min(HELD)).max(1);
-        Arc::clone(&self.held).acquire_many_owned(wanted).await.map_err(|_| Ended::Gone)
-    }
-
-    async fn write(&mut self, mut bytes: &[u8]) -> Result<(), Ended> {
-        self.bytes = self.bytes.saturating_add(bytes.len() as u64);
-        if self.bytes > self.spec.limits.bytes {
-            let limit = self.spec.limits.bytes;
-            return Err(Ended::Fatal(format!("more than {limit} bytes came; raise the limit with --max-bytes")));
-        }
-        let Some(mut writing) = self.writing.take() else { return Err(Ended::Gone) };
-        if let Into::Open(open) = &mut writing.into {
-            open.came += bytes.len() as u64;
-            if open.size != UNSIZED && open.came > open.size {
-                return Err(Ended::Gone);
-            }
-            let mut why = None;
-            while !bytes.is_empty() {
-                let room = usize::try_from(open.most).unwrap_or(usize::MAX) - open.buffer.len();
-                if room == 0 {
-                    match self.hand_on(open, &writing.key).await? {
-                        Ok(()) => continue,
-                        Err(trouble) => {
-                            why = Some(trouble.message);
-                            break;
-                        }
-                    }
-                }
-                let (now, later) = bytes.split_at(room.min(bytes.len()));
-                open.buffer.extend_from_slice(now);
-                bytes = later;
-            }
-            if let Some(why) = why {
-                let failed = Into::Failed(why);
-                if let Into::Open(open) = std::mem::replace(&mut writing.into, failed)
-                    && let Some(parts) = open.parts
-                {
-                    parts.keep().await;
-                }
-            }
-        }
-        self.writing = Some(writing);
-        Ok(())
-    }
-
-    /// Sends the part that is full, and makes room for the next.
-    async fn hand_on(&self, open: &mut Open, key: &str) -> Result<Result<(), Trouble>, Ended> {
-        let mut parts = match open.parts.take() {
-            Some(parts) => parts,
-            // A stream that turned out long.
-            None => match Multipart::begin(self.store, key, open.size, &open.posix).await {
-                Ok(parts) => parts,
-                Err(trouble) => return Ok(Err(trouble)),
-            },
-        };
-        let content = Bytes::from(std::mem::take(&mut open.buffer));
-        // The old permit goes with the part: the next is waited for while that is on its way.
-        let none = Arc::clone(&self.held).acquire_many_owned(0).await.map_err(|_| Ended::Gone)?;
-        let sent = parts.push(content, std::mem::replace(&mut open.permit, none)).await;
-        open.most = parts.next_part();
-        open.parts = Some(parts);
-        if sent.is_ok() {
-            open.permit = self.permit(open.most).await?;
-            let left = if open.size == UNSIZED { open.most } else { open.size.saturating_sub(open.came) };
-            open.buffer = Vec::with_capacity(usize::try_from(open.most.min(left)).unwrap_or(0));
-        }
-        Ok(sent)
-    }
-
-    /// The source has sent all of a file.
-    async fn end(&mut self, id: u32, hash: [u8; 32], out: &mut Outbox) -> Result<(), Ended> {
-        let writing = self.writing.take().filter(|writing| writing.id == id).ok_or(Ended::Gone)?;
-        let Writing { id, key, into } = writing;
-        match into {
-            Into::Failed(why) => self.failed(&key, id, why, out).await,
-            // The source compared the hashes.
-            Into::Same => {
-                self.busy.remove(&key);
-                let done = Settled { id, fate: Fate::Same, hash, note: String::new() };
-                out.put(|buffer| FromDestination::Settled(done).encode(buffer)).await
-            }
-            Into::Open(open) => {
-                let Open { mut posix, size, came, buffer, most: _, permit, parts } = *open;
-                let store = self.store.clone();
-                let short = size != UNSIZED && came != size;
-                match parts {
-                    None if short || *blake3::hash(&buffer).as_bytes() != hash => {
-                        self.failed(&key, id, DIFFERS.to_owned(), out).await
-                    }
-                    None => {
-                        posix.hash = Some(hash);
-                        let requests = Arc::clone(&self.requests);
-                        self.tasks.spawn(async move {
-                            let _turn = requests.acquire().await;
-                            let done = store.put(&key, &posix, Bytes::from(buffer)).await;
-                            drop(permit);
-                            Event::Settled(key, settled(id, done.map(|()| (Fate::Written, hash))))
-                        });
-                        Ok(())
-                    }
-                    Some(mut parts) => {
-                        let last = match buffer.is_empty() {
-                            true => Ok(()),
-                            false => parts.push(Bytes::from(buffer), permit).await,
-                        };
-                        if short || parts.hash() != Some(hash) {
-                            parts.abort().await;
-                            return self.failed(&key, id, DIFFERS.to_owned(), out).await;
-                        }
-                        self.tasks.spawn(async move {
-                            let done = match last {
-                                Ok(()) => parts.finish().await,
-                                Err(trouble) => {
-                                    parts.keep().await;
-                                    Err(trouble)
-                                }
-                            };
-                            Event::Settled(key, settled(id, done.map(|()| (Fate::Written, hash))))
-                        });
-                        Ok(())
-                    }
-                }
-            }
-        }
-    }
-
-    /// The source cannot send a file, or no more of it.
-    async fn fault(&mut self, id: u32, message: String, out: &mut Outbox) -> Result<(), Ended> {
-        let key = match self.writing.take() {
-            Some(Writing { id: of, key, into }) if of == id => {
-                if let Into::Open(open) = into
-                    && let Some(parts) = open.parts
-                {
-                    parts.abort().await;
-                }
-                key
-            }
-            Some(_) => return Err(Ended::Gone),
-            None => match self.wanted.pop_front() {
-                Some(wanted) if wanted.entry.id == id => wanted.key,
-                _ => return Err(Ended::Gone),
-            },
-        };
-        self.failed(&key, id, message, out).await
-    }
-
-    /// All that a directory has was told of: what the bucket has besides is removed, where that was asked for.
-    async fn directory_end(&mut self, path: &[u8], out: &mut Outbox) -> Result<(), Ended> {
-        place::fits(path, self.spec.limits.depth).map_err(|_| Ended::Gone)?;
-        let Some(placed) = self.placed.as_ref().filter(|placed| self.spec.delete && placed.occupied) else {
-            return Ok(());
-        };
-        let below = match path {
-            b"" => placed.prefix.clone(),
-            path => match placed.key(path) {
-                Ok(key) => format!("{key}/"),
-                Err(_) => return Ok(()),
-            },
-        };
-        let (inner, seen) = (place::inner(path, placed.contents).to_vec(), self.seen.remove(path).unwrap_or_default());
-        let mut next = None;
-        loop {
-            let page = self.store.page(&below, true, next, None).await?;
-            let files = page.objects.into_iter().map(|object| object.key);
-            for key in files.chain(page.prefixes) {
-                let name = key.strip_prefix(&below).unwrap_or_default();
-                let (name, directory) = name.strip_suffix('/').map_or((name, false), |name| (name, true));
-                let kept = name.is_empty()
-                    || seen.contains(name.as_bytes())
-                    || self.rules.excludes(&name::join(&inner, name.as_bytes()), directory);
-                if !kept {
-                    self.remove(&key, &name::join(path, name.as_bytes()), directory, out).await?;
-                }
-            }
-            next = page.next;
-            if next.is_none() {
-                return Ok(());
-            }
-        }
-    }
-
-    /// Removes an object, or all below a prefix.
-    async fn remove(&self, key: &str, path: &[u8], directory: bool, out: &mut Outbox) -> Result<(), Ended> {
-        let removed = async {
-            if self.spec.dry_run {
-                return Ok(());
-            }
-            if !directory {
-                return self.store.delete(key).await;
-            }
-            loop {
-                // From the beginning each time: what was listed is gone then.
-                let page = self.store.page(key, false, None, None).await?;
-                for object in &page.objects {
-                    self.store.delete(&object.key).await?;
-                }
-                if page.next.is_none() {
-                    return Ok(());
-                }
-            }
-        };
-        match removed.await {
-            Ok(()) => out.put(|buffer| FromDestination::Deleted(path).encode(buffer)).await,
-            Err(Trouble { message, .. }) => {
-                out.put(|buffer| FromDestination::NotDeleted { path, message }.encode(buffer)).await
-            }
-        }
     }
 
     /// What waits for the end: other names of files.

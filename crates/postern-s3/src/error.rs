@@ -52,7 +52,9 @@ where
             let (code, said) = (answer.err().code(), answer.err().message());
             refused(status, code, said)
         }
-        SdkError::ResponseError(_) => (Kind::Other, format!("an answer that makes no sense: {}", innermost(error))),
+        SdkError::ResponseError(_) => {
+            (Kind::Other, format!("an answer that makes no sense: {}", innermost(error)))
+        }
         SdkError::TimeoutError(_) => (Kind::Other, "no answer in time".to_owned()),
         SdkError::DispatchFailure(_) | SdkError::ConstructionFailure(_) => (Kind::Other, unsent(error)),
         _ => (Kind::Other, innermost(error)),
@@ -67,16 +69,25 @@ fn refused(status: u16, code: Option<&str>, said: Option<&str>) -> (Kind, String
     };
     let (kind, help) = match (code.unwrap_or_default(), status) {
         ("NoSuchBucket", _) => (Kind::NoBucket, "there is no such bucket"),
-        ("NoSuchKey" | "NoSuchUpload" | "NotFound", _) | (_, 404) => (Kind::Missing, "it is not there"),
         ("PreconditionFailed", _) | (_, 412) => (Kind::Changed, "it has changed meanwhile"),
-        ("InvalidAccessKeyId", _) => (Kind::Denied, "nobody has this access key; was it deleted, or is it of another server?"),
+        ("InvalidAccessKeyId" | "XAdminUserNotFound", _) => {
+            (Kind::Denied, "nobody has this access key; was it deleted, or is it of another server?")
+        }
         ("SignatureDoesNotMatch", _) => (Kind::Denied, "the secret key is not the access key's"),
-        ("ExpiredToken" | "TokenRefreshRequired", _) => (Kind::Denied, "the session has expired; log in again"),
-        ("PermanentRedirect" | "AuthorizationHeaderMalformed" | "IllegalLocationConstraintException", _) | (_, 301) => {
+        ("NoSuchKey" | "NoSuchUpload" | "NotFound", _) | (_, 404) => (Kind::Missing, "it is not there"),
+        ("ExpiredToken" | "TokenRefreshRequired", _) => {
+            (Kind::Denied, "the session has expired; log in again")
+        }
+        ("PermanentRedirect" | "AuthorizationHeaderMalformed" | "IllegalLocationConstraintException", _)
+        | (_, 301) => {
             (Kind::Other, "the bucket is in another region; name it with --s3-region or AWS_REGION")
         }
-        ("SlowDown" | "ServiceUnavailable" | "InternalError", _) => (Kind::Other, "the server is overloaded; --jobs makes fewer requests"),
-        ("AccessDenied" | "AllAccessDisabled", _) | (_, 401 | 403) => (Kind::Denied, "the credentials do not allow it"),
+        ("SlowDown" | "ServiceUnavailable" | "InternalError", _) => {
+            (Kind::Other, "the server is overloaded; --jobs makes fewer requests")
+        }
+        ("AccessDenied" | "AllAccessDisabled", _) | (_, 401 | 403) => {
+            (Kind::Denied, "the credentials do not allow it")
+        }
         _ => (Kind::Other, ""),
     };
     let why = if help.is_empty() { words } else { format!("{help} ({words})") };
@@ -86,7 +97,10 @@ fn refused(status: u16, code: Option<&str>, said: Option<&str>) -> (Kind, String
 /// Why a request was not even sent.
 fn unsent(error: &(dyn Error + 'static)) -> String {
     let all = DisplayErrorContext(error).to_string();
-    if all.contains("CredentialsNotLoaded") || all.contains("no providers in chain") || all.contains("CredentialsError") {
+    if all.contains("CredentialsNotLoaded")
+        || all.contains("no providers in chain")
+        || all.contains("CredentialsError")
+    {
         return format!(
             "no credentials: set AWS_PROFILE or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or name a provider of the \
              config with --s3-identity ({})",

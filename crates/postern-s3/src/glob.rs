@@ -34,7 +34,8 @@ fn whole(steps: &[Step], names: &[&str]) -> bool {
         ([Step::Any], [name]) => visible(name),
         ([Step::Any], _) | ([], _) => false,
         ([Step::Any, rest @ ..], names) => {
-            whole(rest, names) || names.split_first().is_some_and(|(name, later)| visible(name) && whole(steps, later))
+            whole(rest, names)
+                || names.split_first().is_some_and(|(name, later)| visible(name) && whole(steps, later))
         }
         (_, []) => false,
         ([Step::Literal(literal), rest @ ..], [name, later @ ..]) => {

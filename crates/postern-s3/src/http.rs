@@ -1,8 +1,6 @@
 //! The SDK's requests by our own connections: our resolver, proxies, trust and limits, as for every other server.
 
-use aws_sdk_s3::config::{
-    HttpClient, RuntimeComponents, SharedHttpClient,
-};
+use aws_sdk_s3::config::{HttpClient, RuntimeComponents, SharedHttpClient};
 use aws_sdk_s3::primitives::SdkBody;
 use aws_smithy_runtime_api::client::http::{
     HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpConnector,
@@ -23,6 +21,8 @@ const ANSWER: Duration = Duration::from_secs(60);
 pub(crate) struct Connections {
     /// Who vouches for them, where not the platform.
     certificates: Option<Vec<Vec<u8>>>,
+    /// Origins that the user named with `http://`.
+    clear: Vec<String>,
     clients: Arc<Mutex<HashMap<String, Upstream<SdkBody>>>>,
 }
 
@@ -33,8 +33,8 @@ impl std::fmt::Debug for Connections {
 }
 
 impl Connections {
-    pub(crate) fn shared(certificates: Option<Vec<Vec<u8>>>) -> SharedHttpClient {
-        SharedHttpClient::new(Self { certificates, clients: Arc::default() })
+    pub(crate) fn shared(certificates: Option<Vec<Vec<u8>>>, clear: Vec<String>) -> SharedHttpClient {
+        SharedHttpClient::new(Self { certificates, clear, clients: Arc::default() })
     }
 
     fn client(&self, origin: String) -> Result<Upstream<SdkBody>, ConnectorError> {
@@ -43,15 +43,18 @@ impl Connections {
             return Ok(client.clone());
         }
         // HTTP/2 would put all parts on one connection, which S3 does not offer and others serve slower.
-        let client = upstream::client(&origin, self.certificates.clone(), Versions::Upgradable)
+        let connect = match self.clear.contains(&origin) || is_link_local(&origin) {
+            true => upstream::client_in_the_clear,
+            false => upstream::client,
+        };
+        let client = connect(&origin, self.certificates.clone(), Versions::Upgradable)
             .map_err(|error| ConnectorError::user(error.into()))?;
         clients.insert(origin, client.clone());
         Ok(client)
     }
 
     async fn send(self, request: HttpRequest) -> Result<HttpResponse, ConnectorError> {
-        let request =
-            request.try_into_http1x().map_err(|error| ConnectorError::user(error.into()))?;
+        let request = request.try_into_http1x().map_err(|error| ConnectorError::user(error.into()))?;
         let uri = request.uri();
         let origin = format!(
             "{}://{}",
@@ -83,4 +86,17 @@ impl HttpClient for Connections {
     ) -> SharedHttpConnector {
         SharedHttpConnector::new(self.clone())
     }
+}
+
+/// The services that a cloud gives its machines and containers keys by, which speak no TLS
+/// (<https://docs.aws.amazon.com/sdkref/latest/guide/feature-container-credentials.html>).
+fn is_link_local(origin: &str) -> bool {
+    [
+        "http://169.254.169.254",
+        "http://169.254.170.2",
+        "http://169.254.170.23",
+        "http://[fd00:ec2::254]",
+        "http://[fd00:ec2::23]",
+    ]
+    .contains(&origin)
 }

@@ -89,7 +89,8 @@ pub(crate) fn read(path: &Path) -> Result<Option<Record>, Opening> {
     };
     lock(&file)?;
     let mut lines = BufReader::new(&file).lines();
-    let Some(Ok(header)) = lines.next().map(|line| line.map(|line| serde_json::from_str::<Header>(&line))) else {
+    let Some(Ok(header)) = lines.next().map(|line| line.map(|line| serde_json::from_str::<Header>(&line)))
+    else {
         return Ok(None);
     };
     let Ok(header) = header else { return Ok(None) };

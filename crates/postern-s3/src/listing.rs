@@ -64,7 +64,10 @@ impl Store {
                 })
                 .collect(),
             prefixes: page.common_prefixes().iter().filter_map(|one| one.prefix()).map(plain).collect(),
-            next: page.next_continuation_token().filter(|_| page.is_truncated() == Some(true)).map(str::to_owned),
+            next: page
+                .next_continuation_token()
+                .filter(|_| page.is_truncated() == Some(true))
+                .map(str::to_owned),
         })
     }
 
@@ -97,7 +100,9 @@ impl Store {
 
 /// Whether a refusal is of who asks rather than of what is asked for.
 fn fatal(message: &str) -> bool {
-    ["InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken"].iter().any(|code| message.contains(code))
+    ["InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken"]
+        .iter()
+        .any(|code| message.contains(code))
 }
 
 /// As `encoding-type=url` has it: percent signs, and a plus for a space.
@@ -112,7 +117,9 @@ mod tests {
 
     #[test]
     fn keys_of_a_listing_are_decoded() {
-        for (encoded, key) in [("a%2Bb+c", "a+b c"), ("%0A%1B%5B", "\n\u{1b}["), ("%C3%A9/%25", "é/%"), ("a/b", "a/b")] {
+        for (encoded, key) in
+            [("a%2Bb+c", "a+b c"), ("%0A%1B%5B", "\n\u{1b}["), ("%C3%A9/%25", "é/%"), ("a/b", "a/b")]
+        {
             assert_eq!(decoded(encoded), key);
         }
     }

@@ -29,7 +29,9 @@ impl Location {
         }
         let named = |byte: u8| byte.is_ascii_alphanumeric() || b".-_:/".contains(&byte);
         if !bucket.bytes().all(named) || bucket.len() > 255 {
-            return Err(format!("{word}: {bucket:?} is no name of a bucket (letters, digits, dots and dashes)"));
+            return Err(format!(
+                "{word}: {bucket:?} is no name of a bucket (letters, digits, dots and dashes)"
+            ));
         }
         Ok(Self { bucket, key: key.to_owned() })
     }

@@ -39,7 +39,12 @@ impl Placed {
 }
 
 /// Finds the place for a copy whose first entry is this one.
-pub(crate) async fn place(store: &Store, spec: &ReceiveSpec, tops: u32, first: &Entry) -> Result<Placed, Ended> {
+pub(crate) async fn place(
+    store: &Store,
+    spec: &ReceiveSpec,
+    tops: u32,
+    first: &Entry,
+) -> Result<Placed, Ended> {
     let target = std::str::from_utf8(&spec.target);
     let target = target.map_err(|_| Ended::Fatal("S3 takes names in UTF-8 only".to_owned()))?;
     let contents = first.path.is_empty();
@@ -48,7 +53,8 @@ pub(crate) async fn place(store: &Store, spec: &ReceiveSpec, tops: u32, first: &
     let slash = trimmed.len() < target.len() || trimmed.is_empty();
     let below = if trimmed.is_empty() { String::new() } else { format!("{trimmed}/") };
     let named = |occupied| {
-        let (parent, last) = trimmed.rsplit_once('/').map_or((None, trimmed), |(parent, last)| (Some(parent), last));
+        let (parent, last) =
+            trimmed.rsplit_once('/').map_or((None, trimmed), |(parent, last)| (Some(parent), last));
         let prefix = parent.map(|parent| format!("{parent}/")).unwrap_or_default();
         Placed { prefix, rename: Some(last.to_owned()), contents: false, occupied }
     };

@@ -115,12 +115,20 @@ mod tests {
             let all = pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
             Posix::read(Some(&all), Some(&DateTime::from_secs(9)))
         };
-        let fsx = read(&[("file-permissions", "0100664"), ("file-mtime", "1595002920000000000ns"), ("file-owner", "500")]);
+        let fsx = read(&[
+            ("file-permissions", "0100664"),
+            ("file-mtime", "1595002920000000000ns"),
+            ("file-owner", "500"),
+        ]);
         assert_eq!((fsx.kind, fsx.stamp.mode, fsx.stamp.user), (Type::File, 0o664, 500));
         assert_eq!((fsx.stamp.seconds, fsx.stamp.nanos), (1_595_002_920, 0));
         let rclone = read(&[("mtime", "1354040105.5")]);
-        assert_eq!((rclone.stamp.seconds, rclone.stamp.nanos, rclone.kept), (1_354_040_105, 500_000_000, false));
-        let wrong = read(&[("file-permissions", "rw"), ("file-mtime", "x"), ("mtime", "-1.5"), ("blake3", "00")]);
+        assert_eq!(
+            (rclone.stamp.seconds, rclone.stamp.nanos, rclone.kept),
+            (1_354_040_105, 500_000_000, false)
+        );
+        let wrong =
+            read(&[("file-permissions", "rw"), ("file-mtime", "x"), ("mtime", "-1.5"), ("blake3", "00")]);
         assert_eq!((wrong.stamp.mode, wrong.stamp.seconds, wrong.hash), (0o644, 9, None));
     }
 }

@@ -27,7 +27,12 @@ enum Heard {
 }
 
 /// Serves one copy to its end.
-pub(crate) async fn send(store: &Store, spec: &SendSpec, input: Inbox, out: &mut Outbox) -> Result<(), Ended> {
+pub(crate) async fn send(
+    store: &Store,
+    spec: &SendSpec,
+    input: Inbox,
+    out: &mut Outbox,
+) -> Result<(), Ended> {
     let walk = walk::Walk::new(store, spec).await?;
     let (sender, heard) = mpsc::unbounded_channel();
     let (steps, walked) = mpsc::channel(64);

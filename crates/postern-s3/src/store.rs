@@ -6,10 +6,10 @@ use crate::link::{Ended, Inbox, Outbox};
 use crate::{Location, clean, destination, source};
 use aws_config::BehaviorVersion;
 use aws_config::retry::RetryConfig;
-use aws_sdk_s3::Client;
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider, future};
+use aws_sdk_s3::Client;
 use aws_sdk_s3::config::Region;
 use bytes::Bytes;
 use postern_wire::copy::{FromDestination, FromSource, ReceiveSpec, SendSpec};
@@ -77,8 +77,14 @@ impl Store {
     /// Reads the SDK's configuration. Sends nothing but what finding a region takes.
     pub async fn open(bucket: &str, settings: &Settings) -> Self {
         let Settings { endpoint, region, keys, certificates, retries, journals } = settings;
+        let named = ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"]
+            .into_iter()
+            .filter_map(|name| std::env::var(name).ok());
+        let named: Vec<String> =
+            endpoint.iter().cloned().chain(named).filter(|url| !url.is_empty()).collect();
+        let clear = named.iter().filter_map(|url| origin(url)).collect();
         let mut loader = aws_config::defaults(BehaviorVersion::latest())
-            .http_client(Connections::shared(certificates.clone()))
+            .http_client(Connections::shared(certificates.clone(), clear))
             .retry_config(RetryConfig::standard().with_max_attempts(retries.saturating_add(1)));
         if let Some(endpoint) = endpoint {
             loader = loader.endpoint_url(endpoint);
@@ -90,9 +96,9 @@ impl Store {
             loader = loader.credentials_provider(SharedCredentialsProvider::new(Asked(Arc::clone(ask))));
         }
         let shared = loader.load().await;
-        let own = endpoint.is_some()
-            || shared.endpoint_url().is_some()
-            || std::env::var_os("AWS_ENDPOINT_URL_S3").is_some();
+        // A profile's endpoint counts as well.
+        let server = named.into_iter().next().or_else(|| shared.endpoint_url().map(str::to_owned));
+        let own = server.is_some();
         let mut config = aws_sdk_s3::config::Builder::from(&shared);
         if own {
             // Few servers but AWS' have a name for each bucket.
@@ -104,11 +110,10 @@ impl Store {
             // A refusal of another region's bucket names the flag that helps.
             config = config.region(Region::new("us-east-1"));
         }
-        let server = endpoint.clone().or_else(|| shared.endpoint_url().map(str::to_owned)).unwrap_or_default();
         Self {
             client: Client::from_conf(config.build()),
             bucket: bucket.to_owned(),
-            server,
+            server: server.unwrap_or_default(),
             journals: journals.clone(),
         }
     }
@@ -158,6 +163,12 @@ impl Store {
             let _ = out.flush().await; // nobody is there any more
         }
     }
+}
+
+/// Scheme, host and port of an address.
+fn origin(url: &str) -> Option<String> {
+    let url: http::Uri = url.parse().ok()?;
+    Some(format!("{}://{}", url.scheme_str()?, url.authority()?))
 }
 
 struct Asked(AskKeys);

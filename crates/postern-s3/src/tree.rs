@@ -3,8 +3,8 @@
 
 use blake3::hazmat::{ChainingValue, HasherExt as _, Mode, merge_subtrees_non_root, merge_subtrees_root};
 
-/// Bytes under one leaf: a power of two, and half of the smallest part, so that no prefix of whole parts is one leaf.
-pub(crate) const LEAF: usize = 4 * 1024 * 1024;
+/// Bytes under one leaf: a power of two, and less than the smallest part, so that no prefix of whole parts is one leaf.
+pub(crate) const LEAF: usize = 1024 * 1024;
 
 /// The hashes of the leaves of some content: all of [`LEAF`] bytes, but for the last.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -13,8 +13,8 @@ use std::collections::BTreeMap;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinSet;
 
-/// Bytes in a part, where no more are needed; at least 5 MiB by S3's rules, and whole leaves.
-pub(crate) const PART: u64 = 2 * LEAF as u64;
+/// Bytes in a part, where no more are needed: the least that S3 takes, and whole leaves.
+pub(crate) const PART: u64 = 5 * LEAF as u64;
 
 /// Most parts of one object.
 const PARTS: u64 = 10_000;
@@ -88,9 +88,11 @@ impl Store {
         };
         let Record { header, parts, journal } = record;
         if (header.size, header.seconds, header.nanos) != (size, stamp.seconds, stamp.nanos) {
-            return Err("it has changed since a copy of it was begun and interrupted; remove what that left with \
+            return Err(
+                "it has changed since a copy of it was begun and interrupted; remove what that left with \
                         `postern cp --clean DESTINATION` to copy it anew"
-                .to_owned());
+                    .to_owned(),
+            );
         }
         let there = self.parts(key, &header.upload).await.map_err(|trouble| trouble.message)?;
         let Some(there) = there else {
@@ -121,7 +123,10 @@ impl Store {
                     all.insert(number, etag.to_owned());
                 }
             }
-            next = page.next_part_number_marker().filter(|_| page.is_truncated() == Some(true)).map(str::to_owned);
+            next = page
+                .next_part_number_marker()
+                .filter(|_| page.is_truncated() == Some(true))
+                .map(str::to_owned);
             if next.is_none() {
                 return Ok(Some(all));
             }
@@ -149,7 +154,8 @@ impl Multipart {
     pub(crate) async fn begin(store: &Store, key: &str, size: u64, posix: &Posix) -> Result<Self, Trouble> {
         let request = store.client.create_multipart_upload().bucket(&store.bucket).key(key);
         let request = request.checksum_algorithm(ChecksumAlgorithm::Sha256).set_metadata(Some(posix.write()));
-        let begun = request.send().await.map_err(|error| store.trouble("beginning the upload of", key, &error))?;
+        let begun =
+            request.send().await.map_err(|error| store.trouble("beginning the upload of", key, &error))?;
         let Some(upload) = begun.upload_id() else {
             return Err(Trouble::new("beginning an upload", "the server gave it no name"));
         };
@@ -213,7 +219,7 @@ impl Multipart {
     pub(crate) async fn push(&mut self, content: Bytes, permit: OwnedSemaphorePermit) -> Result<(), Trouble> {
         let number = self.number;
         if number as u64 > PARTS {
-            return Err(Trouble::new("writing it", "it is longer than S3 takes of a stream, about 570 GiB"));
+            return Err(Trouble::new("writing it", "it is longer than S3 takes of a stream, about 360 GiB"));
         }
         let leaves = Leaves::of(&content, self.offset);
         self.leaves.extend(&leaves);
@@ -236,14 +242,20 @@ impl Multipart {
         Ok(())
     }
 
-    fn arrived(&mut self, ended: Result<Result<Part, Trouble>, tokio::task::JoinError>) -> Result<(), Trouble> {
+    fn arrived(
+        &mut self,
+        ended: Result<Result<Part, Trouble>, tokio::task::JoinError>,
+    ) -> Result<(), Trouble> {
         let part = ended.map_err(|error| Trouble::new("writing a part", &error.to_string()))??;
         self.arrived.insert(part.number, part);
         while let Some(next) = self.arrived.get(&(self.recorded + 1)) {
             self.recorded += 1;
             // The last part may be short, and is never gone on after.
             let whole = next.leaves.len() as u64 * LEAF as u64 == part_size(next.number, self.size);
-            if whole && let Some(journal) = &mut self.journal && journal.add(next).is_err() {
+            if whole
+                && let Some(journal) = &mut self.journal
+                && journal.add(next).is_err()
+            {
                 self.journal = None; // the disk is full: there is only no going on from here
             }
         }
@@ -324,6 +336,7 @@ mod tests {
             assert!(size.div_ceil(part) <= PARTS && part % PART == 0, "{size}");
         }
         assert_eq!(part_size(1, 80 << 30), 2 * PART);
+        assert_eq!(part_size(1, 40 << 30), PART);
         assert_eq!((part_size(1, UNSIZED), part_size(1_001, UNSIZED)), (PART, 8 * PART));
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::glob;
 use crate::link::Ended;
-use crate::listing::{Found, Listed};
+use crate::listing::Listed;
 use crate::place::inner;
 use crate::posix::Type;
 use crate::source::Item;
@@ -27,13 +27,14 @@ pub(crate) enum Step {
     End,
 }
 
-/// What one word of the command line came to.
+/// What was asked for.
 enum Top {
-    Object { key: String, found: Found },
+    Object(String),
     /// All below a prefix, as a directory of this name, or as what a directory holds.
-    Prefix { prefix: String, name: String },
-    /// All that a wildcard takes; `prefix` is what precedes the first one.
-    Glob { prefix: String, glob: Glob },
+    Prefix {
+        prefix: String,
+        name: String,
+    },
 }
 
 /// Nobody is there to walk for.
@@ -44,7 +45,6 @@ type Heard = Result<(), Unheard>;
 pub(crate) struct Walk {
     store: Store,
     tops: Vec<Top>,
-    count: u32,
     rules: Rules,
     limits: Limits,
 }
@@ -52,31 +52,33 @@ pub(crate) struct Walk {
 impl Walk {
     /// Finds out what each word stands for. One that stands for nothing ends the copy before it begins.
     pub(crate) async fn new(store: &Store, spec: &SendSpec) -> Result<Self, Ended> {
-        let SendSpec { root: _, sources, glob, contents, rules, dereference: _, compression: _, limits } = spec;
+        let SendSpec { root: _, sources, glob, contents, rules, dereference: _, compression: _, limits } =
+            spec;
         let rules = postern_files::rules(rules).map_err(Ended::Fatal)?;
-        let (mut tops, mut count) = (Vec::new(), 0);
+        let mut tops = Vec::new();
         for source in sources {
             let key = std::str::from_utf8(source);
             let key = key.map_err(|_| Ended::Fatal("S3 has names in UTF-8 only".to_owned()))?;
-            let (top, many) = top(store, key, *glob, *contents).await?;
-            tops.push(top);
-            count += many;
+            // An object that really has such a name is taken by it.
+            match *glob && pattern::is_glob(source) && store.head(key).await?.is_none() {
+                true => tops.extend(matches(store, key).await?),
+                false => tops.push(top(store, key, *contents).await?),
+            }
         }
-        Ok(Self { store: store.clone(), tops, count, rules, limits: *limits })
+        Ok(Self { store: store.clone(), tops, rules, limits: *limits })
     }
 
-    /// How many things were asked for; what a wildcard takes counts up to two.
+    /// How many things were asked for.
     pub(crate) fn tops(&self) -> u32 {
-        self.count
+        u32::try_from(self.tops.len()).unwrap_or(u32::MAX)
     }
 
     /// Walks, as fast as the steps are taken.
     pub(crate) async fn run(self, steps: mpsc::Sender<Step>) {
-        let Self { store, tops, count: _, rules, limits } = self;
-        let mut tree =
-            Tree { steps, rules: &rules, limits, entries: 0, contents: false, open: Vec::new() };
+        let Self { store, tops, rules, limits } = self;
+        let mut tree = Tree { store: &store, steps, rules: &rules, limits, entries: 0, contents: false };
         for top in tops {
-            if tree.top(&store, top).await.is_err() {
+            if tree.top(top).await.is_err() {
                 return;
             }
         }
@@ -84,27 +86,14 @@ impl Walk {
     }
 }
 
-async fn top(store: &Store, key: &str, glob: bool, contents: bool) -> Result<(Top, u32), Ended> {
-    if glob && pattern::is_glob(key.as_bytes()) {
-        // An object that really has such a name is taken by it.
-        if let Some(found) = store.head(key).await.ok().flatten() {
-            return Ok((Top::Object { key: key.to_owned(), found }, 1));
-        }
-        let glob = Glob::parse(key.as_bytes()).map_err(|error| Ended::Fatal(error.to_string()))?;
-        let prefix = glob::literal(&glob);
-        let count = matches(store, &prefix, &glob).await?;
-        if count == 0 {
-            return Err(Ended::Fatal(format!("{}: no match", store.show(key))));
-        }
-        return Ok((Top::Glob { prefix, glob }, count));
-    }
+async fn top(store: &Store, key: &str, contents: bool) -> Result<Top, Ended> {
     let (whole, inside) = match key.strip_suffix("/.").or((key == ".").then_some("")) {
         Some(rest) => (rest, true),
         None => (key, contents),
     };
     let trimmed = whole.trim_end_matches('/');
-    if !trimmed.is_empty() && trimmed.len() == whole.len() && let Some(found) = store.head(trimmed).await? {
-        return Ok((Top::Object { key: trimmed.to_owned(), found }, 1));
+    if !trimmed.is_empty() && trimmed.len() == whole.len() && store.head(trimmed).await?.is_some() {
+        return Ok(Top::Object(trimmed.to_owned()));
     }
     let prefix = if trimmed.is_empty() { String::new() } else { format!("{trimmed}/") };
     let page = store.page(&prefix, false, None, Some(1)).await?;
@@ -114,42 +103,57 @@ async fn top(store: &Store, key: &str, glob: bool, contents: bool) -> Result<(To
     let name = match (inside, trimmed) {
         (true, _) => String::new(),
         (false, "") => store.bucket.clone(),
-        (false, path) => path.rsplit('/').next().unwrap_or(path).to_owned(),
+        (false, path) => last(path).to_owned(),
     };
-    Ok((Top::Prefix { prefix, name }, 1))
+    Ok(Top::Prefix { prefix, name })
 }
 
-/// How many things a wildcard takes, counted up to two.
-async fn matches(store: &Store, prefix: &str, glob: &Glob) -> Result<u32, Ended> {
-    let (mut first, mut next) = (None::<String>, None);
+fn last(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or(path)
+}
+
+/// What a wildcard takes.
+async fn matches(store: &Store, key: &str) -> Result<Vec<Top>, Ended> {
+    let glob = Glob::parse(key.as_bytes()).map_err(|error| Ended::Fatal(error.to_string()))?;
+    let prefix = glob::literal(&glob);
+    let (mut tops, mut next, mut before) = (Vec::new(), None, String::new());
     loop {
-        let page = store.page(prefix, false, next, None).await?;
-        for object in page.objects {
-            let Some(depth) = glob::takes(glob, &object.key) else { continue };
-            let taken: Vec<&str> = object.key.split('/').take(depth).collect();
-            let taken = taken.join("/");
-            match &first {
-                Some(first) if *first != taken => return Ok(2),
-                Some(_) => {}
-                None => first = Some(taken),
+        let page = store.page(&prefix, false, next, None).await?;
+        for Listed { key, size: _ } in page.objects {
+            let Some(depth) = glob::takes(&glob, &key) else { continue };
+            let taken = key.split('/').take(depth).collect::<Vec<_>>().join("/");
+            if taken == key {
+                tops.push(Top::Object(key));
+            } else if taken != before {
+                // All below it follow one another.
+                before.clone_from(&taken);
+                tops.push(Top::Prefix { prefix: format!("{taken}/"), name: last(&taken).to_owned() });
             }
         }
         next = page.next;
         if next.is_none() {
-            return Ok(u32::from(first.is_some()));
+            break;
         }
+    }
+    match tops.is_empty() {
+        true => Err(Ended::Fatal(format!("{}: no match", store.show(key)))),
+        false => Ok(tops),
     }
 }
 
-/// The tree that sorted keys are.
+/// A directory that is to be listed.
+struct Directory {
+    prefix: String,
+    path: Vec<u8>,
+}
+
 struct Tree<'a> {
+    store: &'a Store,
     steps: mpsc::Sender<Step>,
     rules: &'a Rules,
     limits: Limits,
     entries: u64,
     contents: bool,
-    /// The directories that the last object was in, outermost first.
-    open: Vec<String>,
 }
 
 impl Tree<'_> {
@@ -159,107 +163,91 @@ impl Tree<'_> {
             if self.entries > self.limits.entries {
                 let limit = self.limits.entries;
                 let why = format!("there are more than {limit} entries; raise the limit with --max-entries");
-                let _ = self.steps.send(Step::Fatal(why)).await; // nobody is there any more
-                return Err(Unheard);
+                return self.fatal(why).await;
             }
         }
         self.steps.send(step).await.map_err(|_| Unheard)
     }
 
-    async fn top(&mut self, store: &Store, top: Top) -> Heard {
-        let (prefix, name, glob) = match top {
-            Top::Object { key, found } => {
-                let name = key.rsplit('/').next().unwrap_or(&key).to_owned();
+    async fn fatal(&mut self, why: String) -> Heard {
+        let _ = self.steps.send(Step::Fatal(why)).await; // nobody is there any more
+        Err(Unheard)
+    }
+
+    async fn top(&mut self, top: Top) -> Heard {
+        match top {
+            Top::Object(key) => {
                 self.contents = false;
-                return match looked(store, key, found).await {
-                    Ok(looked) => self.object(vec![name], looked).await,
-                    Err(message) => self.say(Step::Fault { path: name.into_bytes(), message }).await,
-                };
-            }
-            Top::Prefix { prefix, name } => (prefix, name, None),
-            Top::Glob { prefix, glob } => (prefix, String::new(), Some(glob)),
-        };
-        self.contents = glob.is_none() && name.is_empty();
-        if self.contents {
-            self.say(directory(Vec::new(), None)).await?;
-        }
-        let mut next = None;
-        loop {
-            let page = match store.page(&prefix, false, next, None).await {
-                Ok(page) => page,
-                Err(trouble) => return self.say(Step::Fatal(trouble.message)).await.and(Err(Unheard)),
-            };
-            let wanted = page.objects.into_iter().filter_map(|object| {
-                let path = path(&object, &prefix, &name, glob.as_ref())?;
-                (!self.excluded(&path, object.key.ends_with('/'))).then_some((path, object))
-            });
-            let wanted: Vec<_> = wanted.collect();
-            let mut looked = futures_util::stream::iter(wanted)
-                .map(|(path, object)| async move { (path, look(store, object).await) })
-                .buffered(AT_A_TIME);
-            while let Some((path, looked)) = looked.next().await {
-                match looked {
-                    Ok(Some(looked)) => self.object(path, looked).await?,
-                    Ok(None) => {} // removed since it was listed
-                    Err(message) => {
-                        self.say(Step::Fault { path: path.join("/").into_bytes(), message }).await?;
-                    }
+                let path = last(&key).as_bytes().to_vec();
+                match look(self.store, key, path).await {
+                    (_, Ok(step)) => self.say(step).await,
+                    (path, Err(message)) => self.say(Step::Fault { path, message }).await,
                 }
             }
-            drop(looked);
+            Top::Prefix { prefix, name } => {
+                self.contents = name.is_empty();
+                let (path, directory) = enter(self.store, prefix, name.into_bytes()).await;
+                self.say(directory).await?;
+                let mut open = vec![path];
+                while let Some(directory) = open.pop() {
+                    self.directory(directory, &mut open).await?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Lists a directory: all that it has, its end, and only then what its directories have, as every source does.
+    async fn directory(&mut self, directory: Directory, open: &mut Vec<Directory>) -> Heard {
+        let store = self.store;
+        let Directory { prefix, path } = directory;
+        let (first, mut next) = (open.len(), None);
+        loop {
+            let page = match store.page(&prefix, true, next, None).await {
+                Ok(page) => page,
+                Err(trouble) => return self.fatal(trouble.message).await,
+            };
+            let keys = page.objects.into_iter().map(|object| object.key).filter(|key| *key != prefix);
+            let mut wanted = Vec::new();
+            for key in keys.chain(page.prefixes) {
+                let below = key.strip_prefix(&prefix).unwrap_or_default();
+                let (name, directory) = below.strip_suffix('/').map_or((below, false), |name| (name, true));
+                let path = name::join(&path, name.as_bytes());
+                if name.is_empty() || name.contains('/') || name::check(&path, self.limits.depth).is_err() {
+                    let message = "its key is no path of a file".to_owned();
+                    self.say(Step::Fault { path: key.into_bytes(), message }).await?;
+                } else if !self.rules.excludes(inner(&path, self.contents), directory) {
+                    wanted.push((key, path, directory));
+                }
+            }
+            let mut looked = futures_util::stream::iter(wanted)
+                .map(|(key, path, directory)| async move {
+                    match directory {
+                        true => {
+                            let (entered, step) = enter(store, key, path.clone()).await;
+                            (path, Some(entered), Ok(step))
+                        }
+                        false => {
+                            let (path, looked) = look(store, key, path).await;
+                            (path, None, looked)
+                        }
+                    }
+                })
+                .buffered(AT_A_TIME);
+            while let Some((path, entered, looked)) = looked.next().await {
+                match looked {
+                    Ok(step) => self.say(step).await?,
+                    Err(message) => self.say(Step::Fault { path, message }).await?,
+                }
+                open.extend(entered);
+            }
             next = page.next;
             if next.is_none() {
                 break;
             }
         }
-        self.close(0).await?;
-        if self.contents { self.say(Step::DirectoryEnd(Vec::new())).await } else { Ok(()) }
-    }
-
-    /// Whether rules leave a path out, or a directory that it is in.
-    fn excluded(&self, path: &[String], directory: bool) -> bool {
-        (1..=path.len()).any(|depth| {
-            let joined = path[..depth].join("/");
-            let inner = inner(joined.as_bytes(), self.contents);
-            !inner.is_empty() && self.rules.excludes(inner, directory || depth < path.len())
-        })
-    }
-
-    async fn object(&mut self, path: Vec<String>, looked: Looked) -> Heard {
-        let joined = path.join("/").into_bytes();
-        if let Err(error) = name::check(&joined, self.limits.depth) {
-            let message = format!("its key is no path of a file: {error}");
-            return self.say(Step::Fault { path: joined, message }).await;
-        }
-        let Looked { kind, item } = looked;
-        let stamp = item.found.posix.stamp;
-        if kind == Kind::Directory {
-            return self.enter(&path, Some(stamp)).await;
-        }
-        self.enter(&path[..path.len() - 1], None).await?;
-        let item = matches!(kind, Kind::File(_)).then(|| Box::new(item));
-        self.say(Step::Entry { path: joined, kind, stamp, item }).await
-    }
-
-    /// Leaves the directories that this one is not in, and enters those that it is.
-    async fn enter(&mut self, path: &[String], stamp: Option<Stamp>) -> Heard {
-        let common = self.open.iter().zip(path).take_while(|(one, other)| one == other).count();
-        self.close(common).await?;
-        for depth in common..path.len() {
-            self.open.push(path[depth].clone());
-            let own = stamp.filter(|_| depth + 1 == path.len());
-            self.say(directory(self.open.join("/").into_bytes(), own)).await?;
-        }
-        Ok(())
-    }
-
-    async fn close(&mut self, depth: usize) -> Heard {
-        while self.open.len() > depth {
-            let path = self.open.join("/").into_bytes();
-            self.open.pop();
-            self.say(Step::DirectoryEnd(path)).await?;
-        }
-        Ok(())
+        open[first..].reverse(); // the last is taken first
+        self.say(Step::DirectoryEnd(path)).await
     }
 }
 
@@ -278,46 +266,31 @@ fn directory(path: Vec<u8>, stamp: Option<Stamp>) -> Step {
     Step::Entry { path, kind: Kind::Directory, stamp, item: None }
 }
 
-/// The components of the path that an object gets; nothing where it is not asked for.
-fn path(object: &Listed, prefix: &str, name: &str, glob: Option<&Glob>) -> Option<Vec<String>> {
-    let key = object.key.strip_suffix('/').unwrap_or(&object.key);
-    let components: Vec<String> = match glob {
-        Some(glob) => {
-            let depth = glob::takes(glob, &object.key)?;
-            key.split('/').skip(depth - 1).map(str::to_owned).collect()
-        }
-        None => {
-            // The directory's own object is shorter than its prefix without the slash at its end.
-            let rest = object.key.strip_prefix(prefix)?;
-            let rest = rest.strip_suffix('/').unwrap_or(rest);
-            let below = rest.split('/').filter(|_| !rest.is_empty());
-            Some(name).filter(|name| !name.is_empty()).into_iter().chain(below).map(str::to_owned).collect()
-        }
+/// A directory, with what its own object says of it, if it has one.
+async fn enter(store: &Store, prefix: String, path: Vec<u8>) -> (Directory, Step) {
+    let own = match prefix.is_empty() {
+        true => None,
+        false => store.head(&prefix).await.ok().flatten().filter(|found| found.posix.kept),
     };
-    // A directory whose content was asked for.
-    (!components.is_empty()).then_some(components)
+    let step = directory(path.clone(), own.map(|found| found.posix.stamp));
+    (Directory { prefix, path }, step)
 }
 
-/// An object that was looked at.
-struct Looked {
-    kind: Kind,
-    item: Item,
-}
-
-async fn look(store: &Store, object: Listed) -> Result<Option<Looked>, String> {
-    match store.head(&object.key).await {
-        Ok(Some(found)) => looked(store, object.key, found).await.map(Some),
-        Ok(None) => Ok(None),
-        Err(trouble) => Err(trouble.message),
-    }
-}
-
-async fn looked(store: &Store, key: String, found: Found) -> Result<Looked, String> {
-    let kind = match found.posix.kind {
-        Type::Directory if key.ends_with('/') => Kind::Directory,
-        _ if key.ends_with('/') && found.size == 0 => Kind::Directory,
-        Type::Symlink => Kind::Symlink(store.small(&key, found.size).await?),
-        Type::File | Type::Directory => Kind::File(found.size),
+/// An object, by its metadata; the error is for people.
+async fn look(store: &Store, key: String, path: Vec<u8>) -> (Vec<u8>, Result<Step, String>) {
+    let looked = async {
+        let Some(found) = store.head(&key).await.map_err(|trouble| trouble.message)? else {
+            return Err("it was removed meanwhile".to_owned());
+        };
+        let stamp = found.posix.stamp;
+        let (kind, item) = match found.posix.kind {
+            Type::Symlink => (Kind::Symlink(store.small(&key, found.size).await?), None),
+            Type::File | Type::Directory => {
+                (Kind::File(found.size), Some(Box::new(Item { key: key.clone(), found })))
+            }
+        };
+        Ok(Step::Entry { path: path.clone(), kind, stamp, item })
     };
-    Ok(Looked { kind, item: Item { key, found } })
+    let looked = looked.await;
+    (path, looked)
 }

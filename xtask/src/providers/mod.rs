@@ -1,7 +1,7 @@
-//! `cargo xtask providers`: real identity providers for the tests, from their registries, kept outside the checkout.
+//! `cargo xtask providers`: real identity providers, and S3, for the tests, from their registries, kept outside the checkout.
 //!
-//! Keycloak comes from Maven Central and is built for its first start here, Dex is a Go program around its module, and
-//! moto (AWS's API) comes from `PyPI`. Links to them lie in `target/testbed/providers`; Keycloak and Dex are started
+//! Keycloak comes from Maven Central and is built for its first start here, Dex and versitygw (S3 over a directory) are
+//! Go programs by their modules, and moto (AWS's API) comes from `PyPI`. Links to them lie in `target/testbed/providers`; Keycloak and Dex are started
 //! beside the cluster, for pods.
 
 mod start;
@@ -94,16 +94,25 @@ fn sources(name: &str) -> PathBuf {
     paths::root().join("e2e/providers").join(name)
 }
 
-fn servers() -> Result<[Server; 3]> {
-    let mut dex = Vec::new();
-    for file in ["go.mod", "go.sum", "main.go"] {
-        dex.extend(fs::read(sources("dex").join(file)).with_context(|| format!("e2e/providers/dex/{file}"))?);
+/// What a Go program of ours is made of.
+fn module(name: &str, files: &[&str]) -> Result<Vec<u8>> {
+    let mut all = Vec::new();
+    for file in files {
+        let path = sources(name).join(file);
+        all.extend(fs::read(&path).with_context(|| path.display().to_string())?);
     }
+    Ok(all)
+}
+
+fn servers() -> Result<[Server; 4]> {
+    let dex = module("dex", &["go.mod", "go.sum", "main.go"])?;
+    let versitygw = module("versitygw", &["go.mod", "go.sum"])?;
     let keycloak = format!("{KEYCLOAK} {KEYCLOAK_SHA256} {KEYCLOAK_BUILD:?}");
     let id = |content: &[u8]| paths::digest(content)[..16].to_owned();
     Ok([
         Server { name: "keycloak", id: id(keycloak.as_bytes()), make: keycloak_in },
         Server { name: "dex", id: id(&dex), make: dex_in },
+        Server { name: "versitygw", id: id(&versitygw), make: versitygw_in },
         Server { name: "moto", id: id(MOTO.as_bytes()), make: moto_in },
     ])
 }
@@ -174,9 +183,18 @@ fn keycloak_in(dir: &Path) -> Result<()> {
 }
 
 fn dex_in(dir: &Path) -> Result<()> {
+    go_build("dex", ".", dir)
+}
+
+fn versitygw_in(dir: &Path) -> Result<()> {
+    go_build("versitygw", "github.com/versity/versitygw/cmd/versitygw", dir)
+}
+
+/// Builds a package that one of our modules pins.
+fn go_build(name: &str, package: &str, dir: &Path) -> Result<()> {
     let mut build = patient("go", 1_200);
     build.args(["build", "-mod=readonly", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o"]);
-    build.arg(dir.join("dex")).arg(".").current_dir(sources("dex"));
+    build.arg(dir.join(name)).arg(package).current_dir(sources(name));
     build.env("CGO_ENABLED", "0").env("GOWORK", "off").env_remove("GOFLAGS");
     sh::run(&mut build)
 }

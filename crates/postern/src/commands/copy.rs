@@ -173,7 +173,7 @@ async fn copy(
         return Err(Failure::usage(why, None));
     }
     let (send, receive) = (send(how, mode, Vec::new())?, receive(how, mode)?);
-    let s3 = if from.in_s3() || to.in_s3() { Some(s3::settings(context, how)?) } else { None };
+    let s3 = if from.in_s3() || to.in_s3() { Some(s3::settings(context, how, printer)?) } else { None };
     let cluster = match from.in_pods() || to.in_pods() {
         true => Some(context.cluster().await?),
         false => None,
@@ -271,7 +271,7 @@ async fn removing(
     printer: &mut Printer,
 ) -> Result<u8, Failure> {
     plan::check_one(&side, how)?;
-    let s3 = if side.in_s3() { Some(s3::settings(context, how)?) } else { None };
+    let s3 = if side.in_s3() { Some(s3::settings(context, how, printer)?) } else { None };
     let cluster = match side.in_pods() {
         true => Some(context.cluster().await?),
         false => None,

@@ -36,7 +36,10 @@ fn person(browser: Browser) -> Person {
 }
 
 /// The provider that is meant.
-pub(super) fn provider<'a>(context: &'a Context, name: Option<&'a str>) -> Result<(&'a str, &'a Provider), Failure> {
+pub(super) fn provider<'a>(
+    context: &'a Context,
+    name: Option<&'a str>,
+) -> Result<(&'a str, &'a Provider), Failure> {
     let all = &context.config.providers;
     let known = || all.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
     let example = "see `postern identity token --help`; providers stand in the config under `providers`";
@@ -86,7 +89,12 @@ fn one_or_all<'a>(
 }
 
 /// A provider's keeper.
-pub(super) fn keeper(context: &Context, name: &str, provider: &Provider, browser: Browser) -> Arc<Keeper<Exchanger>> {
+pub(super) fn keeper(
+    context: &Context,
+    name: &str,
+    provider: &Provider,
+    browser: Browser,
+) -> Arc<Keeper<Exchanger>> {
     let disk = (provider.cache() == Cache::Disk).then(Directory::of_user).flatten();
     let exchanger = exchanger(context, name, provider, browser);
     Keeper::new(name, exchanger, disk, Arc::new(SystemClock::new()), printer::listener())
