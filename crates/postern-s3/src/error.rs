@@ -83,7 +83,7 @@ fn refused(status: u16, code: Option<&str>, said: Option<&str>) -> (Kind, String
             (Kind::Other, "the bucket is in another region; name it with --s3-region or AWS_REGION")
         }
         ("SlowDown" | "ServiceUnavailable" | "InternalError", _) => {
-            (Kind::Other, "the server is overloaded; --jobs makes fewer requests")
+            (Kind::Other, "the server is overloaded; try again later")
         }
         ("AccessDenied" | "AllAccessDisabled", _) | (_, 401 | 403) => {
             (Kind::Denied, "the credentials do not allow it")
