@@ -149,11 +149,11 @@ fn an_injected_agent_that_cannot_run_is_removed_or_named() {
         exec(&list).ok().stdout.lines().filter(|line| line.contains("postern")).count()
     };
     let seen = exec(&["spoilt", "--inject", "--", "true"]).exits(127);
-    assert!(!seen.stderr.contains("warning"), "{}", seen.stderr);
+    assert!(seen.stderr.contains("what arrived is not the agent"), "{}", seen.stderr);
     assert_eq!(left(), 0, "{}", seen.stderr);
     exec(&["spoilt", "--", "sh", "-c", "printf '#!/bin/sh\\nexit 0\\n' >/fake/rm; chmod 755 /fake/rm"]).ok();
     exec(&["spoilt", "--inject", "--", "true"]).exits(127).says(&[
-        "warning: the agent's file /",
+        "the agent's file /",
         "may still be in container a of pod postern-e2e-exec/spoilt; remove it by hand",
         "is still there",
     ]);

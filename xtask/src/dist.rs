@@ -34,7 +34,10 @@ pub(crate) fn has_agent() -> bool {
 /// Builds the agent for this machine's architecture, without any dependency on the image it lands in.
 pub(crate) fn agent() -> Result<PathBuf> {
     let profile = ["--profile", "agent", "-p", "postern-agent"];
-    sh::run_shown(cargo(&profile).env("CFLAGS", C_FLAGS)).context("build postern-agent")?;
+    let flags = format!("{FLAGS} {AGENT_FLAGS}");
+    let mut build = cargo(&profile);
+    build.env(flags_variable(), flags).env("CFLAGS", C_FLAGS);
+    sh::run_shown(&mut build).context("build postern-agent")?;
     Ok(agent_path(&host()))
 }
 
@@ -65,13 +68,20 @@ pub(crate) fn postern() -> Result<PathBuf> {
 }
 
 /// Static; and small, as the agent travels: relocations in their compact form (`DT_RELR`), and no tables for unwinding,
-/// which a program that aborts on panic never reads.
-pub(crate) const FLAGS: &str = "-Ctarget-feature=+crt-static -Clink-arg=-Wl,-z,pack-relative-relocs -Clink-arg=-Wl,--no-eh-frame-hdr -Cforce-unwind-tables=no";
+/// which a program that aborts on panic never reads. What the agent has of its own goes before glibc's (its `lean`).
+pub(crate) const FLAGS: &str = "-Ctarget-feature=+crt-static -Clink-arg=-Wl,-z,pack-relative-relocs -Clink-arg=-Wl,--no-eh-frame-hdr -Clink-arg=-Wl,--allow-multiple-definition -Cforce-unwind-tables=no";
 
-/// The same for what of it is C: zstd without the levels that no pod has time for (those above 12 become the highest
-/// that is left).
-const C_FLAGS: &str = "-DZSTD_EXCLUDE_BTLAZY2_BLOCK_COMPRESSOR -DZSTD_EXCLUDE_BTOPT_BLOCK_COMPRESSOR \
-                       -DZSTD_EXCLUDE_BTULTRA_BLOCK_COMPRESSOR -fno-asynchronous-unwind-tables";
+/// Nor do what others compiled bring such tables. The path is from the workspace's root, where Cargo builds its members.
+const AGENT_FLAGS: &str = "-Clink-arg=-Wl,-T,xtask/src/agent.ld";
+
+/// The same for what of it is C: of zstd the levels that a pod has time for (those above 4 become the highest that is
+/// left), one way of each where it has several, and its errors as numbers.
+const C_FLAGS: &str = "-DZSTD_EXCLUDE_GREEDY_BLOCK_COMPRESSOR -DZSTD_EXCLUDE_LAZY_BLOCK_COMPRESSOR \
+                       -DZSTD_EXCLUDE_LAZY2_BLOCK_COMPRESSOR -DZSTD_EXCLUDE_BTLAZY2_BLOCK_COMPRESSOR \
+                       -DZSTD_EXCLUDE_BTOPT_BLOCK_COMPRESSOR -DZSTD_EXCLUDE_BTULTRA_BLOCK_COMPRESSOR \
+                       -DHUF_FORCE_DECOMPRESS_X1 -DZSTD_FORCE_DECOMPRESS_SEQUENCES_SHORT -DDYNAMIC_BMI2=0 \
+                       -DZSTD_STRIP_ERROR_STRINGS=1 -ffunction-sections -fdata-sections \
+                       -fno-asynchronous-unwind-tables";
 
 /// An agent that `cargo xtask cross` built; none where the sources are no longer those it was built from.
 fn current(agent: PathBuf) -> Result<Option<PathBuf>> {
@@ -124,11 +134,15 @@ fn collect(path: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
     Ok(())
 }
 
+/// By which Cargo is told how to compile for this machine.
+fn flags_variable() -> String {
+    format!("CARGO_TARGET_{}_RUSTFLAGS", host().to_uppercase().replace('-', "_"))
+}
+
 fn cargo(args: &[&str]) -> std::process::Command {
-    let variable = format!("CARGO_TARGET_{}_RUSTFLAGS", host().to_uppercase().replace('-', "_"));
     let mut command = test::cargo(["build", "--quiet", "--target", &host()]);
     // Cargo looks no further than RUSTFLAGS when that is set.
-    command.args(args).env(variable, FLAGS).env_remove("RUSTFLAGS");
+    command.args(args).env(flags_variable(), FLAGS).env_remove("RUSTFLAGS");
     command.env("CARGO_TARGET_DIR", paths::target());
     command
 }

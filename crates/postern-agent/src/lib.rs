@@ -10,6 +10,7 @@
 pub mod audit;
 pub mod copy;
 pub mod credentials;
+mod lean;
 mod outgoing;
 pub mod serve;
 mod stream;

@@ -7,6 +7,7 @@ use postern_exec::inject::{self, Agents};
 use postern_exec::target::Place;
 use postern_exec::transport::{Incoming, Reader};
 use postern_kube::Cluster;
+use postern_kube::exec::{ExecReader, ExecWriter};
 use postern_wire::{Decoder, FromAgent, Hello};
 use std::cell::RefCell;
 use std::time::Duration;
@@ -98,20 +99,13 @@ impl Pod<'_> {
         let Some(agent) = &self.place.agent else {
             return Err(self.place.clone().needs_agent(&["--via agent"]));
         };
-        greet(self.cluster, &self.place, &[agent.clone().into_bytes(), b"copy".to_vec()]).await
+        let command = [agent.clone().into_bytes(), b"copy".to_vec()];
+        greet(self.place.open(self.cluster, &command, true, false).await?).await
     }
 
     async fn by_injection(&self) -> Result<Opened, ExecError> {
         let Self { cluster, place, agents, .. } = self;
-        let agent = inject::inject(cluster, place, agents).await?;
-        let command = [agent.path.clone().into_bytes(), b"copy".to_vec(), b"--unlink".to_vec()];
-        let opened = greet(cluster, place, &command).await;
-        if let Err(error) = &opened
-            && let Err(left) = inject::tidy(cluster, place, &agent, error).await
-        {
-            return Err(ExecError::Inject(left.to_string()));
-        }
-        opened
+        greet(inject::start(cluster, place, *agents, &["copy", "--unlink"]).await?).await
     }
 
     async fn by_ephemeral(&self, notify: &mut dyn FnMut(News)) -> Result<Opened, ExecError> {
@@ -128,15 +122,14 @@ impl Pod<'_> {
             )));
         }
         let copy = [agent.as_bytes(), b"copy", b"--of", container_id.as_bytes()];
-        greet(cluster, &place, &copy.map(<[u8]>::to_vec)).await
+        greet(place.open(cluster, &copy.map(<[u8]>::to_vec), true, false).await?).await
     }
 }
 
 /// How long an agent may take to say hello.
 const HELLO: Duration = Duration::from_secs(30);
 
-async fn greet(cluster: &Cluster, place: &Place, command: &[Vec<u8>]) -> Result<Opened, ExecError> {
-    let (mut reader, writer) = place.open(cluster, command, true, false).await?;
+async fn greet((mut reader, writer): (ExecReader, ExecWriter)) -> Result<Opened, ExecError> {
     let mut decoder = Decoder::default();
     let hello = async {
         let mut said = String::new();

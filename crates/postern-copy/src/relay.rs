@@ -249,7 +249,10 @@ fn take_from_destination(
             FromDestination::Fatal(message) => return Err(Broke::Fatal(Which::Destination, message)),
             FromDestination::NotDeleted { path, message } => ledger.fault(path, message),
             FromDestination::Placed { directory: _, name } => ledger.placed(name.is_some()),
-            FromDestination::Want(_) | FromDestination::Chunks(_) | FromDestination::Heartbeat => {}
+            FromDestination::Want(_)
+            | FromDestination::Chunking(_)
+            | FromDestination::Chunks(_)
+            | FromDestination::Heartbeat => {}
         }
     }
     Ok(false)

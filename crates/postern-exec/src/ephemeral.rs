@@ -175,7 +175,7 @@ async fn ask(cluster: &Cluster, reached: &Reached) -> Result<User, String> {
     let Reached { place, container_id, created: _ } = reached;
     let agent = place.agent.as_deref().unwrap_or_default();
     let command = [agent, "target-user", container_id];
-    let answer = inject::simple(cluster, place, &command, None, ANSWER).await;
+    let answer = inject::simple(cluster, place, &command, ANSWER).await;
     let answer = answer.map_err(|error| inject::reason(&error))?;
     User::parse(String::from_utf8_lossy(&answer).trim_end())
 }

@@ -1,12 +1,14 @@
-//! Putting the agent into a container that has it not, through its `sh`.
+//! Putting the agent into a container that has it not, and running it there: through its `sh`, in one exec.
 //!
-//! The agent removes its own file as soon as it runs, so nothing stays. Where it did not get to run, [`tidy`] does.
+//! The script says which machine it is on, takes the agent that it is sent then, and becomes it. The agent removes its own
+//! file as soon as it runs, so nothing stays. Where it does not get to run, the script removes the file; where that may not
+//! have come to it either, another one does.
 
 use crate::error::ExecError;
 use crate::target::Place;
 use bytes::Bytes;
 use postern_kube::Cluster;
-use postern_kube::exec::{ExecEnd, ExecEvent};
+use postern_kube::exec::{ExecEnd, ExecEvent, ExecReader, ExecWriter};
 use std::time::Duration;
 
 /// How long the container may take over an answer.
@@ -15,22 +17,13 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// The same where the run has failed already and the user waits for the error.
 const TIDY_PATIENCE: Duration = Duration::from_secs(10);
 
-/// An agent that was put into a container.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Injected {
-    /// Where it is.
-    pub path: String,
-    /// Its file's name, which nothing else has.
-    name: String,
-}
-
 /// An agent's file stayed where it does not belong.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "the agent's file {file} may still be in container {container} of pod {namespace}/{pod}; remove it by hand ({})",
     reason(.source)
 )]
-pub struct Left {
+struct Left {
     file: String,
     namespace: String,
     pod: String,
@@ -57,25 +50,40 @@ macro_rules! directories {
     };
 }
 
-/// Finds a directory that can be written to and executed from, takes the agent from stdin, checks that all of it came,
-/// and prints where it is. `$1` is its name, `$2` its size. Only POSIX sh with printf, head, wc, chmod and rm.
+/// Finds a directory that can be written to and executed from, says the machine and the file, reads a size, takes that
+/// many bytes, checks what came, and becomes it. `$1` is the file's name, the rest the agent's arguments. Only POSIX sh
+/// with uname, printf, head, wc, chmod and rm.
+///
+/// What is no program must not get as far as `exec`: a shell takes what the kernel refuses for a script.
 const PUT: &str = concat!(
-    "for d in ",
+    "name=$1
+shift
+for d in ",
     directories!(),
     r#"; do
   [ -d "$d" ] && [ -w "$d" ] || continue
-  f="$d/$1"
-  printf '#!/bin/sh\nexit 0\n' >"$f" 2>/dev/null && chmod 700 "$f" && "$f" 2>/dev/null && break
+  f="$d/$name"
+  printf '#!/bin/sh\nexit 0\n' >"$f" 2>/dev/null && chmod 700 "$f" && "$f" </dev/null 2>/dev/null && break
   rm -f "$f"
   f=
 done
 [ -n "$f" ] || { echo "no directory is both writable and executable (tried /tmp /dev/shm /var/tmp /run \$HOME .)" >&2; exit 3; }
-trap 'rm -f "$f"' HUP INT TERM
-head -c "$2" >"$f" || { rm -f "$f"; exit 4; }
-[ "$(wc -c <"$f")" -eq "$2" ] || { rm -f "$f"; echo "only part of the agent arrived" >&2; exit 5; }
-printf '%s' "$f"
+trap 'rm -f "$f"' EXIT
+trap 'exit 6' HUP INT TERM
+echo "$(uname -m) $f"
+read -r size || exit 6
+head -c "$size" >"$f" || exit 4
+[ "$(wc -c <"$f")" -eq "$size" ] || { echo "only part of the agent arrived" >&2; exit 5; }
+case "$(head -c 4 "$f")" in
+*ELF) ;;
+*) echo "what arrived is not the agent" >&2; exit 5 ;;
+esac
+exec "$f" "$@"
 "#
 );
+
+/// The exit code of [`PUT`] where it has put nothing anywhere.
+const NOWHERE: i32 = 3;
 
 /// Removes the agent named `$1` from wherever it was put.
 const REMOVE: &str = concat!(
@@ -98,47 +106,149 @@ pub fn arch_of_machine(machine: &str) -> Option<Arch> {
     }
 }
 
-/// Asks the container which machine it runs on.
-async fn machine(cluster: &Cluster, place: &Place) -> Result<Arch, ExecError> {
-    let answer = simple(cluster, place, &["sh", "-c", "uname -m"], None, PATIENCE).await?;
-    let machine = String::from_utf8_lossy(&answer).into_owned();
-    arch_of_machine(&machine)
-        .ok_or_else(|| ExecError::Inject(format!("there is no agent for machine {:?}", machine.trim())))
-}
-
-/// Puts the agent there. `agent` gives the program for an architecture.
-pub async fn inject(
+/// Puts the agent there and starts it with these arguments; `agents` gives the program for an architecture. When this
+/// returns, the agent has said its first words and so has removed its file; the reader gives them out first.
+///
+/// Dropped on the way it ends the script's stdin, and the script removes what it has put there.
+pub async fn start(
     cluster: &Cluster,
     place: &Place,
-    agent: impl Fn(Arch) -> Option<&'static [u8]>,
-) -> Result<Injected, ExecError> {
-    let arch = match machine(cluster, place).await {
-        Ok(arch) => arch,
-        Err(ExecError::Runtime(why)) => {
-            return Err(ExecError::Inject(format!(
-                "container {} has no shell to put it there with ({why})",
-                place.container
-            )));
-        }
-        Err(error) => return Err(error),
-    };
-    let program = agent(arch)
-        .filter(|program| !program.is_empty())
-        .ok_or_else(|| ExecError::Inject(format!("this build of postern carries no agent for {arch:?}")))?;
+    agents: Agents,
+    arguments: &[&str],
+) -> Result<(ExecReader, ExecWriter), ExecError> {
     let name = format!(".postern-agent-{}-{:x}", std::process::id(), nonce());
-    let size = program.len().to_string();
-    let command = ["sh", "-c", PUT, "sh", &name, &size];
-    let put = simple(cluster, place, &command, Some(Bytes::from_static(program)), PATIENCE).await;
-    let put = put.and_then(|path| {
-        String::from_utf8(path).map_err(|_| ExecError::Inject("the path it answered is not UTF-8".to_owned()))
-    });
-    match put {
-        Ok(path) => Ok(Injected { path, name }),
-        // All of it may have come, and only the answer was lost.
-        Err(error) => match remove(cluster, place, &name, &name).await {
-            Ok(()) => Err(error),
-            Err(left) => Err(ExecError::Inject(format!("{}; {left}", reason(&error)))),
-        },
+    let command = [&["sh", "-c", PUT, "sh", &name], arguments].concat();
+    let (mut reader, mut writer) = open(cluster, place, &command, true).await?;
+    let mut file = name.clone();
+    let putting = put(&mut reader, &mut writer, agents, &mut file);
+    let error = match tokio::time::timeout(PATIENCE, putting).await {
+        Ok(Ok(())) => return Ok((reader, writer)),
+        Ok(Err(Ended::Code(code, said))) if code == NOWHERE => return Err(exited(code, &said)),
+        Ok(Err(Ended::Failed(why))) if file == name => {
+            let container = &place.container;
+            let why = format!("container {container} has no shell to put it there with ({why})");
+            return Err(ExecError::Inject(why));
+        }
+        Ok(Err(ended)) => ended.into(),
+        Err(_) => late(PATIENCE),
+    };
+    // The script ends without its stdin, and may be the one that removes it.
+    writer.close().await;
+    drop(reader);
+    match remove(cluster, place, &name, &file).await {
+        Ok(()) => Err(error),
+        Err(left) => Err(ExecError::Inject(format!("{}; {left}", reason(&error)))),
+    }
+}
+
+/// Talks to the script until the agent has said something. `file` becomes the path that it is put to.
+async fn put(
+    reader: &mut ExecReader,
+    writer: &mut ExecWriter,
+    agents: Agents,
+    file: &mut String,
+) -> Result<(), Ended> {
+    let mut said = Said::default();
+    let line = loop {
+        said.hear_or_end(reader).await?;
+        if let Some(line) = said.out.strip_suffix(b"\n") {
+            break String::from_utf8(line.to_vec()).map_err(|_| odd("the path it answered is not UTF-8"))?;
+        }
+    };
+    let (machine, path) = line.split_once(' ').unwrap_or((&line, ""));
+    path.clone_into(file);
+    let arch =
+        arch_of_machine(machine).ok_or_else(|| odd(&format!("there is no agent for machine {machine:?}")))?;
+    let program = agents(arch)
+        .filter(|program| !program.is_empty())
+        .ok_or_else(|| odd(&format!("this build of postern carries no agent for {arch:?}")))?;
+    let sending = async {
+        // Why it takes no more is in what it says.
+        let _ = writer.stdin(format!("{}\n", program.len()).as_bytes()).await;
+        for chunk in program.chunks(postern_wire::CHUNK) {
+            if writer.stdin(chunk).await.is_err() {
+                break;
+            }
+        }
+        std::future::pending::<()>().await;
+    };
+    said.out.clear();
+    let hearing = async {
+        while said.out.is_empty() {
+            said.hear_or_end(reader).await?;
+        }
+        Ok(())
+    };
+    tokio::select! {
+        heard = hearing => heard?,
+        () = sending => {}
+    }
+    reader.unread(Bytes::from(said.out));
+    Ok(())
+}
+
+/// How a script ended that was not to.
+enum Ended {
+    /// With this code, having said so.
+    Code(i32, Vec<u8>),
+    /// It was not started, or the runtime lost it.
+    Failed(String),
+    /// The stream broke, or what came on it makes no sense.
+    Odd(String),
+}
+
+fn odd(why: &str) -> Ended {
+    Ended::Odd(why.to_owned())
+}
+
+impl From<Ended> for ExecError {
+    fn from(ended: Ended) -> Self {
+        match ended {
+            Ended::Code(code, said) => exited(code, &said),
+            Ended::Failed(why) => Self::Runtime(why),
+            Ended::Odd(why) => Self::Inject(why),
+        }
+    }
+}
+
+fn exited(code: i32, said: &[u8]) -> ExecError {
+    ExecError::Inject(format!("{} (exit code {code})", String::from_utf8_lossy(said).trim()))
+}
+
+fn late(limit: Duration) -> ExecError {
+    ExecError::Inject(format!("no answer within {} s", limit.as_secs()))
+}
+
+/// Bytes of what a script says that are kept: no answer is ever long, and one that talks on is not listened to.
+const KEPT: usize = 8_192;
+
+/// What a script said.
+#[derive(Default)]
+struct Said {
+    out: Vec<u8>,
+    err: Vec<u8>,
+}
+
+impl Said {
+    /// Takes what comes next; the exit code at the end.
+    async fn hear(&mut self, reader: &mut ExecReader) -> Result<Option<i32>, Ended> {
+        match reader.next().await {
+            Ok(Some(ExecEvent::Stdout(data))) if self.out.len() < KEPT => self.out.extend_from_slice(&data),
+            Ok(Some(ExecEvent::Stderr(data))) if self.err.len() < KEPT => self.err.extend_from_slice(&data),
+            Ok(Some(ExecEvent::End(ExecEnd::Exited(code)))) => return Ok(Some(code)),
+            Ok(Some(ExecEvent::End(ExecEnd::Failed(why)))) => return Err(Ended::Failed(why)),
+            Ok(Some(_)) => {}
+            Ok(None) => return Err(odd("the stream was closed without a status")),
+            Err(error) => return Err(Ended::Odd(error.to_string())),
+        }
+        Ok(None)
+    }
+
+    async fn hear_or_end(&mut self, reader: &mut ExecReader) -> Result<(), Ended> {
+        match self.hear(reader).await? {
+            Some(code) => Err(Ended::Code(code, std::mem::take(&mut self.err))),
+            None => Ok(()),
+        }
     }
 }
 
@@ -150,42 +260,8 @@ pub(crate) fn reason(error: &ExecError) -> String {
     }
 }
 
-/// Removes the agent's file where `error` leaves open whether the agent came to do it itself.
-pub async fn tidy(cluster: &Cluster, place: &Place, agent: &Injected, error: &ExecError) -> Result<(), Left> {
-    let Injected { path, name } = agent;
-    if agent_ran(error) { Ok(()) } else { remove(cluster, place, name, path).await }
-}
-
-/// Whether only an agent that ran, and so has removed its file, can have led to this error.
-fn agent_ran(error: &ExecError) -> bool {
-    match error {
-        ExecError::NotStarted(_)
-        | ExecError::Broke(_)
-        | ExecError::Corrupt { .. }
-        | ExecError::TimedOut { .. }
-        | ExecError::Cancelled(_)
-        | ExecError::Hold { .. }
-        | ExecError::Output(_) => true,
-        ExecError::Kube(_)
-        | ExecError::Target(_)
-        | ExecError::Runtime(_)
-        | ExecError::NoAgent(_)
-        | ExecError::NeedsAgent { .. }
-        | ExecError::Inject(_)
-        | ExecError::Ephemeral { .. }
-        | ExecError::LocalFile { .. }
-        | ExecError::Local(_) => false,
-    }
-}
-
-/// Removes the file of an agent that was not started.
-pub async fn discard(cluster: &Cluster, place: &Place, agent: &Injected) -> Result<(), Left> {
-    let Injected { path, name } = agent;
-    remove(cluster, place, name, path).await
-}
-
 async fn remove(cluster: &Cluster, place: &Place, name: &str, file: &str) -> Result<(), Left> {
-    let removed = simple(cluster, place, &["sh", "-c", REMOVE, "sh", name], None, TIDY_PATIENCE).await;
+    let removed = simple(cluster, place, &["sh", "-c", REMOVE, "sh", name], TIDY_PATIENCE).await;
     removed.map(|_| ()).map_err(|error| {
         let Place { namespace, pod, container, agent: _ } = place.clone();
         Left { file: file.to_owned(), namespace, pod, container, source: Box::new(error) }
@@ -196,51 +272,38 @@ fn nonce() -> u128 {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_nanos()
 }
 
+async fn open(
+    cluster: &Cluster,
+    place: &Place,
+    command: &[&str],
+    stdin: bool,
+) -> Result<(ExecReader, ExecWriter), ExecError> {
+    let command: Vec<Vec<u8>> = command.iter().map(|argument| argument.as_bytes().to_vec()).collect();
+    place.open(cluster, &command, stdin, false).await
+}
+
 /// Runs a small command to its end; its stdout, or an error with its stderr.
 pub(crate) async fn simple(
     cluster: &Cluster,
     place: &Place,
     command: &[&str],
-    stdin: Option<Bytes>,
     limit: Duration,
 ) -> Result<Vec<u8>, ExecError> {
-    let command: Vec<Vec<u8>> = command.iter().map(|argument| argument.as_bytes().to_vec()).collect();
-    let (mut reader, mut writer) = place.open(cluster, &command, stdin.is_some(), false).await?;
-    let sending = async {
-        if let Some(data) = stdin {
-            for chunk in data.chunks(postern_wire::CHUNK) {
-                if writer.stdin(chunk).await.is_err() {
-                    break;
-                }
-            }
-        }
-        std::future::pending::<()>().await;
-    };
-    let receiving = async {
-        let (mut out, mut err) = (Vec::new(), Vec::new());
+    // Its writer is kept: without one the exec would end.
+    let (mut reader, _writer) = open(cluster, place, command, false).await?;
+    let mut said = Said::default();
+    let ending = async {
         loop {
-            match reader.next().await {
-                // Neither answer is ever long; a container that talks on is not listened to.
-                Ok(Some(ExecEvent::Stdout(data))) if out.len() < 8_192 => out.extend_from_slice(&data),
-                Ok(Some(ExecEvent::Stderr(data))) if err.len() < 8_192 => err.extend_from_slice(&data),
-                Ok(Some(ExecEvent::End(ExecEnd::Exited(0)))) => return Ok(out),
-                Ok(Some(ExecEvent::End(ExecEnd::Exited(code)))) => {
-                    let said = String::from_utf8_lossy(&err).trim().to_owned();
-                    return Err(ExecError::Inject(format!("{said} (exit code {code})")));
-                }
-                Ok(Some(ExecEvent::End(ExecEnd::Failed(why)))) => return Err(ExecError::Runtime(why)),
-                Ok(Some(_)) => {}
-                Ok(None) => {
-                    return Err(ExecError::Inject("the stream was closed without a status".to_owned()));
-                }
-                Err(error) => return Err(ExecError::Inject(error.to_string())),
+            if let Some(code) = said.hear(&mut reader).await? {
+                return Ok::<_, Ended>(code);
             }
         }
     };
-    tokio::select! {
-        result = receiving => result,
-        () = sending => Err(ExecError::Inject("sending never ended".to_owned())),
-        () = tokio::time::sleep(limit) => Err(ExecError::Inject(format!("no answer within {} s", limit.as_secs()))),
+    match tokio::time::timeout(limit, ending).await {
+        Ok(Ok(0)) => Ok(said.out),
+        Ok(Ok(code)) => Err(exited(code, &said.err)),
+        Ok(Err(ended)) => Err(ended.into()),
+        Err(_) => Err(late(limit)),
     }
 }
 
@@ -248,42 +311,86 @@ pub(crate) async fn simple(
 mod tests {
     use super::*;
     use std::io::Write as _;
-    use std::process::{Command, Stdio};
+    use std::process::{Command, Output, Stdio};
 
-    /// A script as the container's shell would run it.
-    fn sh(script: &str, arguments: &[&str], stdin: &[u8]) -> (bool, String) {
-        let mut shell = Command::new("sh")
-            .args(["-c", script, "sh"])
-            .args(arguments)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        shell.stdin.take().unwrap().write_all(stdin).unwrap();
-        let output = shell.wait_with_output().unwrap();
-        (output.status.success(), String::from_utf8(output.stdout).unwrap())
+    /// A script as each of the shells that are here would run it.
+    fn each_shell(script: &str, arguments: &[&str], stdin: &[u8], seen: impl Fn(Output)) {
+        let shells: [&[&str]; 4] = [&["sh"], &["dash"], &["bash", "--posix"], &["busybox", "ash"]];
+        for shell in shells {
+            let mut command = Command::new(shell[0]);
+            command.args(&shell[1..]).args(["-c", script, "sh"]).args(arguments);
+            let spawned = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+            let mut child = match spawned {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound && shell != ["sh"] => continue,
+                spawned => spawned.unwrap(),
+            };
+            // One that does not listen to the end is one of the cases.
+            let _ = child.stdin.take().unwrap().write_all(stdin);
+            seen(child.wait_with_output().unwrap());
+        }
+    }
+
+    fn name(test: &str) -> String {
+        format!(".postern-agent-test-{test}-{}", std::process::id())
+    }
+
+    /// The file that the script said it would use.
+    fn file(output: &Output) -> std::path::PathBuf {
+        let line = String::from_utf8(output.stdout.clone()).unwrap();
+        let (machine, path) = line.lines().next().unwrap().split_once(' ').unwrap();
+        assert!(arch_of_machine(machine).is_some(), "{line:?}");
+        path.into()
+    }
+
+    #[test]
+    fn the_script_becomes_what_it_is_sent() {
+        // A program that says its arguments and its stdin.
+        let program = std::fs::read("/bin/sh").unwrap();
+        let script = "echo \"$@\"; cat; kill -0 $$";
+        let name = name("runs");
+        let stdin = [format!("{}\n", program.len()).as_bytes(), &program].concat();
+        each_shell(PUT, &[&name, "-c", script, "x", "a b", "c"], &stdin, |output| {
+            let said = String::from_utf8(output.stdout.clone()).unwrap();
+            assert!(output.status.success() && said.ends_with("\na b c\n"), "{output:?}");
+            std::fs::remove_file(file(&output)).unwrap(); // as the agent does itself
+        });
+    }
+
+    #[test]
+    fn what_does_not_get_to_run_leaves_nothing() {
+        let name = name("fails");
+        let cases: [(&[u8], i32, &str); 5] = [
+            (b"", 6, ""),
+            (b"9\n\x7fELFagen", 5, "only part of the agent arrived"),
+            (b"9\n\x7fELFagent", 126, ""), // the kernel does not take it
+            (b"9\necho oh no", 5, "what arrived is not the agent"),
+            (b"x\n", 4, ""),
+        ];
+        for (stdin, code, said) in cases {
+            each_shell(PUT, &[&name], stdin, |output| {
+                let error = String::from_utf8_lossy(&output.stderr).into_owned();
+                assert!(error.contains(said), "{stdin:?}: {output:?}");
+                assert!(!output.status.success(), "{output:?}");
+                if code != 126 {
+                    assert_eq!(output.status.code(), Some(code), "{output:?}");
+                    assert!(!file(&output).exists(), "{stdin:?}");
+                }
+                let _ = std::fs::remove_file(file(&output));
+            });
+        }
     }
 
     #[test]
     fn what_one_script_puts_the_other_removes() {
-        let name = format!(".postern-agent-test-{}", std::process::id());
-        let (ok, path) = sh(PUT, &[&name, "5"], b"agent and more");
-        assert!(ok && path.ends_with(&name), "{path:?}");
-        assert_eq!(std::fs::read(&path).unwrap(), b"agent");
-        assert_eq!(sh(REMOVE, &[&name], b""), (true, String::new()));
-        assert!(!std::path::Path::new(&path).exists());
+        let name = name("removed");
+        let path = std::path::Path::new("/tmp").join(&name);
+        std::fs::write(&path, "").unwrap();
         // Again: nothing to remove is no failure.
-        assert_eq!(sh(REMOVE, &[&name], b""), (true, String::new()));
-        // Less than was announced leaves nothing.
-        assert_eq!(sh(PUT, &[&name, "5"], b"agen"), (false, String::new()));
-        assert!(!std::path::Path::new(&path).exists());
-    }
-
-    #[test]
-    fn a_file_is_removed_unless_its_agent_has_spoken() {
-        assert!(agent_ran(&ExecError::Broke(String::new())));
-        for error in [ExecError::Runtime(String::new()), ExecError::NoAgent(String::new())] {
-            assert!(!agent_ran(&error), "{error:?}");
+        for _ in 0..2 {
+            each_shell(REMOVE, &[&name], b"", |output| {
+                assert!(output.status.success() && output.stdout.is_empty(), "{output:?}");
+                assert!(!path.exists());
+            });
         }
     }
 }

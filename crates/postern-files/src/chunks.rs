@@ -42,23 +42,46 @@ impl Cutter {
         Self { least: average / 4, most: average * 4, mask: !0 << (64 - bits) }
     }
 
-    /// Longest chunk; a cut is certain in that many bytes.
-    pub(crate) fn most(self) -> usize {
-        self.most
-    }
-
-    /// Length of the first chunk of `bytes`, which hold all that is left or at least [`Self::most`].
-    pub(crate) fn cut(self, bytes: &[u8]) -> usize {
+    /// Length of the first chunk of `bytes`, which hold all that is left or at least as much as the longest chunk.
+    fn cut(self, bytes: &[u8]) -> usize {
         let gear = gear();
         let end = bytes.len().min(self.most);
+        let begin = self.least.min(end);
         let mut hash = 0_u64;
-        for (at, byte) in bytes.iter().enumerate().take(end).skip(self.least) {
+        for (at, byte) in bytes[begin..end].iter().enumerate() {
             hash = (hash << 1).wrapping_add(gear[usize::from(*byte)]);
             if hash & self.mask == 0 {
-                return at + 1;
+                return begin + at + 1;
             }
         }
         end
+    }
+
+    /// Gives each chunk of what `read` fills buffers with, until it says 0.
+    pub(crate) fn each<E>(
+        self,
+        mut read: impl FnMut(&mut [u8]) -> Result<usize, E>,
+        mut chunk: impl FnMut(&[u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let (mut buffer, mut start, mut end) = (vec![0; self.most * 4], 0, 0);
+        let mut ended = false;
+        loop {
+            if end - start < self.most && !ended {
+                buffer.copy_within(start..end, 0);
+                (start, end) = (0, end - start);
+                while end < buffer.len() && !ended {
+                    let got = read(&mut buffer[end..])?;
+                    end += got;
+                    ended = got == 0;
+                }
+            }
+            if start == end {
+                return Ok(());
+            }
+            let length = self.cut(&buffer[start..end]);
+            chunk(&buffer[start..start + length])?;
+            start += length;
+        }
     }
 }
 
@@ -95,7 +118,7 @@ mod tests {
         let changed = new.iter().filter(|name| !old.contains(name)).count();
         assert!(changed <= 2, "{changed} of {}", new.len());
         // Without a place to cut, the longest.
-        assert!(all(cutter, &vec![0; 1024 * 1024]).len() >= 1024 * 1024 / cutter.most());
+        assert!(all(cutter, &vec![0; 1024 * 1024]).len() >= 1024 * 1024 / cutter.most);
         assert_eq!(Cutter::new(0).cut(b"abc"), 3);
     }
 }

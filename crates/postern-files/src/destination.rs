@@ -13,12 +13,13 @@ mod writing;
 use crate::link::{Arrived, Incoming, LinkError, Outbox};
 use crate::pack::Unpacker;
 use crate::{name, pattern};
-use commit::Batch;
+use commit::{Batch, Committer};
 use delete::Seen;
 use later::Later;
 use place::Placed;
 use postern_wire::Decoder;
 use postern_wire::copy::{Entry, Fate, FromDestination, FromSource, Kind, ReceiveSpec, Settled, WINDOW};
+use rustix::fs::Stat;
 use std::collections::{HashSet, VecDeque};
 use std::time::Duration;
 use trouble::Trouble;
@@ -38,6 +39,8 @@ struct Wanted {
     /// Those are the file's own, under its own name.
     whole: bool,
     partial: Option<Box<partial::Partial>>,
+    /// The file that it replaces.
+    replaces: Option<Box<Stat>>,
 }
 
 struct Destination<'a> {
@@ -50,12 +53,15 @@ struct Destination<'a> {
     wanted: VecDeque<Wanted>,
     writing: Option<Writing>,
     batch: Batch,
+    committer: Option<Committer>,
     later: Later,
     seen: Seen,
     /// Paths that are asked for and not in place yet: one that comes twice would be written by two.
     busy: HashSet<Vec<u8>>,
     /// Files that were not written, though asked for: no other name of them is made.
     bad: HashSet<Vec<u8>>,
+    /// The directory that was last found to take new files.
+    writable: Option<Vec<u8>>,
     unpacker: Unpacker,
     entries: u64,
     bytes: u64,
@@ -117,10 +123,12 @@ impl<'a> Destination<'a> {
             wanted: VecDeque::new(),
             writing: None,
             batch: Batch::new(crate::may_open()),
+            committer: None,
             later: Later::default(),
             seen: Seen::default(),
             busy: HashSet::new(),
             bad: HashSet::new(),
+            writable: None,
             unpacker: Unpacker::new(),
             entries: 0,
             bytes: 0,
@@ -136,6 +144,7 @@ impl<'a> Destination<'a> {
         patience: Option<Duration>,
     ) -> Result<(), LinkError> {
         let broken = |error: std::io::Error| LinkError::Lost(error.to_string());
+        self.reap();
         let mut arrived = input.read(decoder, Some(Duration::ZERO)).map_err(broken)?;
         if arrived == Arrived::Quiet {
             self.out.flush()?;
@@ -300,7 +309,7 @@ impl<'a> Destination<'a> {
     }
 
     fn finish(&mut self) -> Result<(), LinkError> {
-        self.commit()?;
+        self.commit_all()?;
         if let Some(placed) = &mut self.placed {
             for settled in self.later.apply(self.spec, placed, &self.bad) {
                 self.out.put(|buffer| FromDestination::Settled(settled).encode(buffer))?;
@@ -319,6 +328,6 @@ impl<'a> Destination<'a> {
         if let Some(writing) = self.writing.take() {
             writing.keep();
         }
-        let _ = self.commit(); // nobody is there to be told
+        let _ = self.commit_all(); // nobody is there to be told
     }
 }

@@ -32,7 +32,7 @@ impl Packer {
     pub fn new(compression: Compression) -> Self {
         let (level, fixed) = match compression {
             Compression::Off => (0, true),
-            Compression::Auto => (1, false),
+            Compression::Auto => (2, false),
             Compression::Level(level) => (i32::from(level), true),
         };
         let zstd = if level == 0 { None } else { zstd::bulk::Compressor::new(level).ok() };

@@ -1,6 +1,7 @@
 //! The end that has the files: walks what was asked for, and sends the content that the destination wants.
 
 mod content;
+mod delta;
 mod tops;
 mod tree;
 mod walk;
@@ -18,6 +19,7 @@ use walk::{Step, Walk};
 
 /// What the destination said, as far as it concerns the source.
 enum Heard {
+    Chunking(u32),
     Want(Want, Vec<u8>),
     Settled(u32),
     Finished,
@@ -66,6 +68,7 @@ fn listen(
         while let Some((kind, payload)) = decoder.next_frame()? {
             let next = match FromDestination::decode(kind, payload)? {
                 FromDestination::Want(want) => Heard::Want(want, std::mem::take(&mut chunks)),
+                FromDestination::Chunking(id) => Heard::Chunking(id),
                 FromDestination::Settled(settled) => Heard::Settled(settled.id),
                 FromDestination::Finished => Heard::Finished,
                 FromDestination::Fatal(_) => return Err(LinkError::Lost("it gave up".to_owned())),
@@ -99,7 +102,7 @@ fn listen(
 fn give_up(out: &Outbox, heard: &Receiver<Heard>, message: String) -> Result<(), LinkError> {
     out.put(|buffer| FromSource::Fatal(message).encode(buffer))?;
     out.flush()?;
-    while let Ok(Heard::Want(..) | Heard::Settled(_)) = heard.recv() {}
+    while let Ok(Heard::Chunking(_) | Heard::Want(..) | Heard::Settled(_)) = heard.recv() {}
     Ok(())
 }
 
@@ -129,6 +132,11 @@ impl Source<'_> {
                 None => self.announce()?,
                 Some(Heard::Finished) => return self.out.flush(),
                 Some(Heard::Settled(id)) => drop(self.open.remove(&id)),
+                Some(Heard::Chunking(id)) => {
+                    if let Some(Some(item)) = self.open.get(&id) {
+                        self.content.prepare(id, item);
+                    }
+                }
                 Some(Heard::Want(want, chunks)) => {
                     let item = self.open.get_mut(&want.id).and_then(Option::take);
                     let item = item.ok_or(LinkError::Protocol("content of no entry, or twice of one"))?;

@@ -68,7 +68,10 @@ type Socket = WebSocketStream<TokioIo<hyper::upgrade::Upgraded>>;
 
 /// The reading half.
 #[derive(Debug)]
-pub struct ExecReader(futures_util::stream::SplitStream<Socket>);
+pub struct ExecReader {
+    stream: futures_util::stream::SplitStream<Socket>,
+    unread: Option<Bytes>,
+}
 
 /// The writing half.
 #[derive(Debug)]
@@ -89,7 +92,7 @@ pub async fn open(
     let connection = cluster.client.connect(http).await.map_err(|error| cluster.error(attempt(), &error))?;
     let half_close = connection.supports_stream_close();
     let (sink, stream) = connection.into_stream().split();
-    Ok((ExecReader(stream), ExecWriter { sink, half_close }))
+    Ok((ExecReader { stream, unread: None }, ExecWriter { sink, half_close }))
 }
 
 fn path(request: &ExecRequest<'_>) -> String {
@@ -115,8 +118,11 @@ fn path(request: &ExecRequest<'_>) -> String {
 impl ExecReader {
     /// The next event; `None` when the stream was closed.
     pub async fn next(&mut self) -> Result<Option<ExecEvent>, StreamBroke> {
+        if let Some(bytes) = self.unread.take() {
+            return Ok(Some(ExecEvent::Stdout(bytes)));
+        }
         loop {
-            let message = match self.0.next().await {
+            let message = match self.stream.next().await {
                 None | Some(Err(tungstenite::Error::ConnectionClosed)) => return Ok(None),
                 Some(Err(error)) => return Err(StreamBroke(chain(&error))),
                 Some(Ok(message)) => message,
@@ -132,6 +138,11 @@ impl ExecReader {
                 Message::Ping(_) | Message::Text(_) | Message::Frame(_) => {}
             }
         }
+    }
+
+    /// Gives back bytes of stdout: they come first next time.
+    pub fn unread(&mut self, bytes: Bytes) {
+        self.unread = Some(bytes);
     }
 }
 

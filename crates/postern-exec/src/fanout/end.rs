@@ -9,19 +9,17 @@ use std::time::Duration;
 pub struct Ran {
     /// How the command ended, or why it did not.
     pub result: Result<Ended, ExecError>,
-    /// Something that whoever started it should know.
-    pub warning: Option<String>,
 }
 
 impl Ran {
     pub(super) fn cancelled() -> Self {
-        Self { result: Err(ExecError::Cancelled("")), warning: None }
+        Self { result: Err(ExecError::Cancelled("")) }
     }
 }
 
 impl From<Result<Ended, ExecError>> for Ran {
     fn from(result: Result<Ended, ExecError>) -> Self {
-        Self { result, warning: None }
+        Self { result }
     }
 }
 
@@ -53,7 +51,7 @@ pub enum Class {
 
 impl End {
     pub(super) fn never_started() -> Self {
-        let ran = Ran { result: Err(ExecError::Cancelled(" before it was started")), warning: None };
+        let ran = Ran { result: Err(ExecError::Cancelled(" before it was started")) };
         Self { ran, stdout_bytes: 0, stderr_bytes: 0, duration: Duration::ZERO }
     }
 

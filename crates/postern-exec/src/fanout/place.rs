@@ -8,7 +8,6 @@ use crate::plain;
 use crate::session::{self, Ended, Run};
 use crate::target::Place;
 use postern_kube::Cluster;
-use postern_kube::exec::{ExecReader, ExecWriter};
 use postern_wire::Request;
 use std::future::Future;
 use std::time::Duration;
@@ -37,17 +36,24 @@ pub async fn run(
     mut control: mpsc::Receiver<Control>,
 ) -> Ran {
     let How { request, inject, needs_agent, timeout } = how;
-    if let Some(path) = &place.agent {
-        let command = [path.clone().into_bytes(), b"run".to_vec()];
-        let result =
-            match unless_stopped(place.open(cluster, &command, true, false), *timeout, &mut control).await {
-                Ok(halves) => supervised(halves, request, streams, control).await,
-                Err(error) => Err(error),
-            };
-        return result.into();
-    }
-    if let Some(agents) = inject {
-        return injected(cluster, &place, *agents, how, streams, control).await;
+    let supervised = match (&place.agent, inject) {
+        (Some(path), _) => {
+            let command = [path.clone().into_bytes(), b"run".to_vec()];
+            Some(unless_stopped(place.open(cluster, &command, true, false), *timeout, &mut control).await)
+        }
+        (None, Some(agents)) => {
+            let starting = inject::start(cluster, &place, *agents, &["run", "--unlink"]);
+            Some(unless_stopped(starting, *timeout, &mut control).await)
+        }
+        (None, None) => None,
+    };
+    if let Some(opened) = supervised {
+        let ran = async {
+            let (reader, writer) = opened?;
+            let run = Run { request: request.clone(), files: Vec::new() };
+            session::run(reader, writer, run, streams, control).await.map(|report| report.outcome)
+        };
+        return ran.await.into();
     }
     if !needs_agent.is_empty() {
         return Ran::from(Err(place.needs_agent(needs_agent)));
@@ -68,45 +74,6 @@ pub async fn run(
         Ok(Ended::Exited(code))
     };
     ran.await.into()
-}
-
-async fn injected(
-    cluster: &Cluster,
-    place: &Place,
-    agents: Agents,
-    how: &How,
-    streams: Streams,
-    mut control: mpsc::Receiver<Control>,
-) -> Ran {
-    let agent = match inject::inject(cluster, place, agents).await {
-        Ok(agent) => agent,
-        Err(error) => return Ran::from(Err(error)),
-    };
-    let command = [agent.path.clone().into_bytes(), b"run".to_vec(), b"--unlink".to_vec()];
-    let opened = unless_stopped(place.open(cluster, &command, true, false), how.timeout, &mut control).await;
-    let (result, left) = match opened {
-        Ok(halves) => {
-            let result = supervised(halves, &how.request, streams, control).await;
-            let left = match &result {
-                Ok(_) => Ok(()),
-                Err(error) => inject::tidy(cluster, place, &agent, error).await,
-            };
-            (result, left)
-        }
-        // Whatever the error: an agent that we did not hear may not have run.
-        Err(error) => (Err(error), inject::discard(cluster, place, &agent).await),
-    };
-    Ran { result, warning: left.err().map(|left| left.to_string()) }
-}
-
-async fn supervised(
-    (reader, writer): (ExecReader, ExecWriter),
-    request: &Request,
-    streams: Streams,
-    control: mpsc::Receiver<Control>,
-) -> Result<Ended, ExecError> {
-    let run = Run { request: request.clone(), files: Vec::new() };
-    session::run(reader, writer, run, streams, control).await.map(|report| report.outcome)
 }
 
 /// What `opening` gives, unless all is stopped, or its time is over, before it does.

@@ -148,9 +148,6 @@ impl Both {
 /// What a target's end has to say that its own output does not.
 fn remarks(end: &End) -> String {
     let mut text = String::new();
-    if let Some(warning) = &end.ran.warning {
-        text.push_str(&format!("warning: {warning}\n"));
-    }
     if let Some(error) = end.error().filter(|_| end.class() != Class::Cancelled) {
         text.push_str(&format!("error: {error}\n"));
     }

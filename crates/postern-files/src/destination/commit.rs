@@ -3,12 +3,14 @@
 use super::Destination;
 use super::trouble::explain;
 use crate::beneath::Root;
-use crate::link::LinkError;
+use crate::link::{LinkError, Outbox};
 use crate::{name, stat};
 use postern_wire::copy::{Entry, Fate, FromDestination, Owner, ReceiveSpec, Settled};
 use rustix::fs::{AtFlags, Mode, OFlags, Stat};
 use rustix::io::Errno;
 use std::fs::File;
+use std::sync::mpsc::{Receiver, SendError, SyncSender, channel, sync_channel};
+use std::thread::JoinHandle;
 
 /// Most files that wait for their names, where that many may be open.
 const FILES: usize = 1_024;
@@ -25,6 +27,8 @@ pub(super) struct Ready {
     pub(super) synced: bool,
     /// Open, and so locked: nobody else may begin to write it before it has its name.
     pub(super) lock: File,
+    /// As it was found there.
+    pub(super) stat: Stat,
 }
 
 #[derive(Debug)]
@@ -35,15 +39,20 @@ pub(super) struct Batch {
 }
 
 impl Batch {
-    /// For a process that may have so many files open.
+    /// For a process that may have so many files open; two batches are at a time.
     pub(super) fn new(open: u64) -> Self {
-        let most = usize::try_from(open / 2).unwrap_or(FILES).clamp(1, FILES);
+        let most = usize::try_from(open / 3).unwrap_or(FILES).clamp(1, FILES);
         Self { ready: Vec::new(), bytes: 0, most }
     }
 
     pub(super) fn push(&mut self, ready: Ready, bytes: u64) {
         self.ready.push(ready);
         self.bytes += bytes;
+    }
+
+    fn take(&mut self) -> Vec<Ready> {
+        self.bytes = 0;
+        std::mem::take(&mut self.ready)
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -55,30 +64,120 @@ impl Batch {
     }
 }
 
-impl Destination<'_> {
-    /// Gives every finished file its name, and answers for it.
-    pub(super) fn commit(&mut self) -> Result<(), LinkError> {
-        self.batch.bytes = 0;
-        let ready = std::mem::take(&mut self.batch.ready);
-        let Some(placed) = &mut self.placed else { return Ok(()) };
+/// Where finished files go.
+struct Place {
+    root: Root,
+    inplace: bool,
+    out: Outbox,
+}
+
+/// What became of a file that had waited for its name.
+struct Done {
+    path: Vec<u8>,
+    written: bool,
+}
+
+impl Place {
+    fn commit(&mut self, ready: Vec<Ready>, mut done: impl FnMut(Done)) -> Result<(), LinkError> {
         // One flush of the file system costs less than one for each file.
-        let synced = ready.iter().all(|one| one.synced) || flush(placed.root.as_fd());
-        for Ready { path, mut settled, synced: own, lock } in ready {
+        let synced = ready.iter().all(|one| one.synced) || flush(self.root.as_fd());
+        for Ready { path, mut settled, synced: own, lock, stat } in ready {
             if !synced && !own {
                 settled.fate = Fate::Failed;
                 "the disk does not take it".clone_into(&mut settled.note);
-            } else if let Err(error) = name_it(&mut placed.root, &path, &lock, self.spec.inplace) {
+            } else if let Err(error) = name_it(&mut self.root, &path, &lock, &stat, self.inplace) {
                 settled.fate = Fate::Failed;
                 settled.note = explain("putting it in its place", error);
             }
             drop(lock);
-            self.busy.remove(&path);
-            if settled.fate == Fate::Written {
-                self.bad.remove(&path);
-            }
+            done(Done { path, written: settled.fate == Fate::Written });
             self.out.put(|buffer| FromDestination::Settled(settled).encode(buffer))?;
         }
         Ok(())
+    }
+}
+
+/// Gives files their names on a thread of its own, as the disk takes its time and the next ones come meanwhile.
+pub(super) struct Committer {
+    sender: SyncSender<Vec<Ready>>,
+    done: Receiver<Done>,
+    thread: JoinHandle<Result<(), LinkError>>,
+}
+
+impl Committer {
+    fn start(mut place: Place) -> Option<Self> {
+        // Without room, so that no more than one batch is under way while the next is collected.
+        let (sender, batches) = sync_channel::<Vec<Ready>>(0);
+        let (tell, done) = channel();
+        let thread = std::thread::Builder::new().spawn(move || {
+            while let Ok(batch) = batches.recv() {
+                let tell = |done| drop(tell.send(done)); // who is gone needs no telling
+                place.commit(batch, tell)?;
+                place.out.flush()?;
+            }
+            Ok(())
+        });
+        thread.ok().map(|thread| Self { sender, done, thread })
+    }
+}
+
+impl Destination<'_> {
+    fn place(&self) -> Option<Place> {
+        let root = Root::new(self.placed.as_ref()?.root.as_fd().try_clone_to_owned().ok()?);
+        Some(Place { root, inplace: self.spec.inplace, out: self.out.clone() })
+    }
+
+    /// Gives every finished file its name, and answers for it.
+    pub(super) fn commit(&mut self) -> Result<(), LinkError> {
+        let ready = self.batch.take();
+        self.commit_here(ready)
+    }
+
+    fn commit_here(&mut self, ready: Vec<Ready>) -> Result<(), LinkError> {
+        if ready.is_empty() {
+            return Ok(());
+        }
+        let mut place =
+            self.place().ok_or_else(|| LinkError::Lost("no more files can be opened".to_owned()))?;
+        place.commit(ready, |done| self.committed(done))
+    }
+
+    /// The same for a full batch, beside what comes next.
+    pub(super) fn commit_beside(&mut self) -> Result<(), LinkError> {
+        if self.committer.is_none() {
+            self.committer = self.place().and_then(Committer::start);
+        }
+        let ready = self.batch.take();
+        match &self.committer {
+            Some(committer) => match committer.sender.send(ready) {
+                Ok(()) => Ok(()),
+                Err(SendError(_)) => self.commit_all(), // it says why
+            },
+            None => self.commit_here(ready),
+        }
+    }
+
+    /// The same for everything, with what is still under way.
+    pub(super) fn commit_all(&mut self) -> Result<(), LinkError> {
+        let own = self.commit();
+        let Some(Committer { sender, done, thread }) = self.committer.take() else { return own };
+        drop(sender);
+        let other = thread.join().unwrap_or_else(|_| Err(LinkError::Lost("a thread ended early".to_owned())));
+        done.iter().for_each(|done| self.committed(done));
+        own.and(other)
+    }
+
+    /// Takes note of what was put into place meanwhile.
+    pub(super) fn reap(&mut self) {
+        let done: Vec<Done> = self.committer.iter().flat_map(|committer| committer.done.try_iter()).collect();
+        done.into_iter().for_each(|done| self.committed(done));
+    }
+
+    fn committed(&mut self, Done { path, written }: Done) {
+        self.busy.remove(&path);
+        if written {
+            self.bad.remove(&path);
+        }
     }
 }
 
@@ -97,15 +196,14 @@ fn flush(directory: rustix::fd::BorrowedFd<'_>) -> bool {
 }
 
 /// Whether the unfinished file of this path is the one that we hold.
-fn is_ours(root: &mut Root, path: &[u8], file: &File) -> Result<(), Errno> {
-    let own = rustix::fs::fstat(file)?;
+fn is_ours(root: &mut Root, path: &[u8], own: &Stat) -> Result<(), Errno> {
     let (directory, last) = root.parent(path)?;
     let there = rustix::fs::statat(directory, name::partial(last).as_slice(), AtFlags::SYMLINK_NOFOLLOW)?;
     if (own.st_dev, own.st_ino) == (there.st_dev, there.st_ino) { Ok(()) } else { Err(Errno::STALE) }
 }
 
-fn name_it(root: &mut Root, path: &[u8], file: &File, inplace: bool) -> Result<(), Errno> {
-    is_ours(root, path, file)?;
+fn name_it(root: &mut Root, path: &[u8], file: &File, own: &Stat, inplace: bool) -> Result<(), Errno> {
+    is_ours(root, path, own)?;
     let (directory, last) = root.parent(path)?;
     let unfinished = name::partial(last);
     let named = rustix::fs::renameat(directory, unfinished.as_slice(), directory, last);
@@ -138,7 +236,7 @@ fn into_itself(root: &mut Root, path: &[u8], from: &File) -> Result<(), Errno> {
 
 /// Removes the unfinished file that we hold, and no other.
 pub(super) fn remove_partial(root: &mut Root, path: &[u8], file: &File) -> Result<(), Errno> {
-    is_ours(root, path, file)?;
+    is_ours(root, path, &rustix::fs::fstat(file)?)?;
     let (directory, last) = root.parent(path)?;
     rustix::fs::unlinkat(directory, name::partial(last).as_slice(), AtFlags::empty())
 }
@@ -154,24 +252,29 @@ pub(super) fn bits(spec: &ReceiveSpec, entry: &Entry, old: Option<&Stat>) -> u32
     mode(spec, old.map_or(entry.stamp.mode, |old| stat::stamp(old).mode))
 }
 
-/// Gives a new file its owner, mode and attributes; says what it could not give.
-pub(super) fn dress(spec: &ReceiveSpec, entry: &Entry, old: Option<&Stat>, file: &File) -> String {
+/// Gives a new file, which is `now` like this, its owner, mode and attributes; says what it could not give.
+pub(super) fn dress(
+    spec: &ReceiveSpec,
+    entry: &Entry,
+    old: Option<&Stat>,
+    file: &File,
+    now: &Stat,
+) -> String {
     let old = old.filter(|_| !spec.preserve);
     let owner = owner(spec, entry, old);
     let mut notes = Vec::new();
-    let us = Owner {
+    let us = || Owner {
         user: Some(rustix::process::geteuid().as_raw()),
         group: Some(rustix::process::getegid().as_raw()),
     };
-    if owner != us
-        && owner != Owner::default()
+    if owner != Owner::default()
+        && owner != us()
         && let Err(error) = stat::own_open(file, owner)
     {
         notes.push(format!("its owner could not be set: {error}"));
     }
     let bits = bits(spec, entry, old);
-    let now = rustix::fs::fstat(file).map(|now| stat::stamp(&now).mode);
-    if now != Ok(bits)
+    if stat::stamp(now).mode != bits
         && let Err(error) = stat::permit(file, bits)
     {
         notes.push(format!("its mode could not be set: {error}"));

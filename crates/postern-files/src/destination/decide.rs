@@ -12,12 +12,26 @@ use postern_wire::copy::{Compare, Entry, Fate, FromDestination, Kind, Settled, S
 use rustix::fs::{Access, AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 use std::fs::File;
+use std::io::Read as _;
 
 /// Files below this size are sent whole: what could be found again is not worth the question.
 const DELTA_FROM: u64 = 256 * 1024;
 
 /// Bytes of chunk records in one frame.
 const RECORDS: usize = 32 * 1024;
+
+/// Why chunks are not told to the end.
+enum Untold {
+    /// They cannot be read, or are too many.
+    Useless,
+    Link(LinkError),
+}
+
+impl From<LinkError> for Untold {
+    fn from(error: LinkError) -> Self {
+        Self::Link(error)
+    }
+}
 
 impl Destination<'_> {
     /// A file: what is there, and what is wanted of it.
@@ -92,28 +106,32 @@ impl Destination<'_> {
             && (DELTA_FROM..UNSIZED).contains(&size)
             && alike
         {
-            want.chunks = self.chunks(&path, size)?;
+            want.chunks = self.chunks(entry.id, &path, size)?;
         }
         self.out.put(|buffer| FromDestination::Want(want).encode(buffer))?;
         self.busy.insert(path.clone());
-        self.wanted.push_back(Wanted { entry, path, have: want.have, whole, partial: found });
+        let replaces = there.map(Box::new);
+        self.wanted.push_back(Wanted { entry, path, have: want.have, whole, partial: found, replaces });
         Ok(())
     }
 
     /// Whether a file can be made beside this path, as far as its directory's mode and mount say.
     fn may_write(&mut self, path: &[u8]) -> Result<(), Errno> {
         let Some(placed) = &mut self.placed else { return Ok(()) };
+        let parent = crate::name::split(path).0;
+        if self.writable.as_deref() == Some(parent) {
+            return Ok(());
+        }
         let (directory, _) = placed.root.parent(path)?;
         let wanted = Access::WRITE_OK | Access::EXEC_OK;
         match rustix::fs::accessat(directory, c".", wanted, AtFlags::EACCESS) {
             Err(error @ (Errno::ACCESS | Errno::ROFS)) => Err(error),
-            _ => Ok(()), // a kernel without faccessat2(2) says it when the file is made
+            // A kernel without faccessat2(2) says it when the file is made.
+            _ => {
+                self.writable = Some(parent.to_vec());
+                Ok(())
+            }
         }
-    }
-
-    /// The file that is to be replaced.
-    fn replaced(&mut self, path: &[u8]) -> Option<Stat> {
-        self.look(path).ok().flatten().filter(|old| stat::file_type(old) == FileType::RegularFile)
     }
 
     /// What has the place now, if anything.
@@ -170,40 +188,31 @@ impl Destination<'_> {
     }
 
     /// Tells the chunks of what has the place now.
-    fn chunks(&mut self, path: &[u8], size: u64) -> Result<bool, Trouble> {
-        use std::io::Read as _;
+    fn chunks(&mut self, id: u32, path: &[u8], size: u64) -> Result<bool, Trouble> {
         let Some(mut file) = self.read(path) else { return Ok(false) };
-        let cutter = Cutter::new(size);
-        let (mut buffer, mut start, mut end) = (vec![0; cutter.most() * 4], 0, 0);
+        self.out.put(|buffer| FromDestination::Chunking(id).encode(buffer))?;
+        self.out.flush()?;
         let (mut records, mut count) = (Vec::with_capacity(RECORDS), 0);
-        let mut ended = false;
-        loop {
-            if end - start < cutter.most() && !ended {
-                buffer.copy_within(start..end, 0);
-                (start, end) = (0, end - start);
-                while end < buffer.len() && !ended {
-                    match file.read(&mut buffer[end..]) {
-                        Ok(0) => ended = true,
-                        Ok(got) => end += got,
-                        Err(_) => return Ok(false),
-                    }
+        let told = Cutter::new(size).each(
+            |buffer| file.read(buffer).map_err(|_| Untold::Useless),
+            |chunk| {
+                records.extend(u32::try_from(chunk.len()).unwrap_or(u32::MAX).to_be_bytes());
+                records.extend(chunk_name(chunk));
+                count += 1;
+                if count > MOST_RECORDS {
+                    return Err(Untold::Useless);
                 }
-            }
-            if start == end {
-                break;
-            }
-            let length = cutter.cut(&buffer[start..end]);
-            records.extend(u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes());
-            records.extend(chunk_name(&buffer[start..start + length]));
-            start += length;
-            count += 1;
-            if count > MOST_RECORDS {
-                return Ok(false); // what was told of is not used then
-            }
-            if records.len() >= RECORDS {
-                self.out.put(|buffer| FromDestination::Chunks(&records).encode(buffer))?;
-                records.clear();
-            }
+                if records.len() >= RECORDS {
+                    self.out.put(|buffer| FromDestination::Chunks(&records).encode(buffer))?;
+                    records.clear();
+                }
+                Ok(())
+            },
+        );
+        match told {
+            Ok(()) => {}
+            Err(Untold::Useless) => return Ok(false), // what was told of is not used then
+            Err(Untold::Link(error)) => return Err(error.into()),
         }
         self.out.put(|buffer| FromDestination::Chunks(&records).encode(buffer))?;
         Ok(true)
@@ -215,7 +224,7 @@ impl Destination<'_> {
             return Err(LinkError::Protocol("a file in the middle of another").into());
         }
         let wanted = self.wanted.pop_front().filter(|wanted| wanted.entry.id == id);
-        let Some(Wanted { entry, path, have, whole, partial }) = wanted else {
+        let Some(Wanted { entry, path, have, whole, partial, replaces }) = wanted else {
             return Err(LinkError::Protocol("content that was not asked for next").into());
         };
         let Kind::File(size) = entry.kind else { return Ok(()) };
@@ -237,17 +246,16 @@ impl Destination<'_> {
                     Err(error) => Into::Failed { why: explain("taking it up", error), remove: None },
                 }
             }
-            _ => self.open(&path, size, &entry),
+            _ => self.open(&path, size, &entry, replaces.as_deref()),
         };
-        self.writing = Some(Writing::new(entry, path, size, into, done));
+        self.writing = Some(Writing::new(entry, path, size, into, replaces, done));
         Ok(())
     }
 
-    fn open(&mut self, path: &[u8], size: u64, entry: &Entry) -> Into {
+    fn open(&mut self, path: &[u8], size: u64, entry: &Entry, replaces: Option<&Stat>) -> Into {
         let failed = |why| Into::Failed { why, remove: None };
-        let replaced = self.replaced(path);
         // Nobody may read what is not there yet who may not read it then.
-        let mode = stat::permissions(super::commit::bits(self.spec, entry, replaced.as_ref()) & 0o777);
+        let mode = stat::permissions(super::commit::bits(self.spec, entry, replaces) & 0o777);
         let old = if self.spec.delta { self.read(path) } else { None };
         let Some(placed) = &mut self.placed else { return failed("it has no place".to_owned()) };
         let begun = partial::begin(&mut placed.root, path, mode).and_then(|file| {
@@ -281,7 +289,7 @@ impl Destination<'_> {
         let writing = self.writing.take().filter(|writing| writing.entry.id == id);
         let Some(writing) = writing else { return Err(LinkError::Protocol("the end of no file").into()) };
         let (whole, size) = (writing.whole(), writing.length());
-        let Writing { entry, path, into, .. } = writing;
+        let Writing { entry, path, into, replaces, .. } = writing;
         let (note, fate) = match into {
             Into::Failed { why, remove } => {
                 self.forget(&path, remove);
@@ -300,7 +308,7 @@ impl Destination<'_> {
             }
             Into::Itself(_) if whole != Some(hash) => (DIFFERS.to_owned(), Fate::Failed),
             Into::Same => ("it is shorter here than it was".to_owned(), Fate::Failed),
-            Into::Beside(open) => return self.ready(&entry, path, open, size, hash),
+            Into::Beside(open) => return self.ready(&entry, path, open, replaces.as_deref(), (size, hash)),
             Into::Itself(open) => match finish_itself(&open.file, size, &entry) {
                 Ok(()) => {
                     self.busy.remove(&path);
@@ -330,26 +338,32 @@ impl Destination<'_> {
         entry: &Entry,
         path: Vec<u8>,
         open: Open,
-        size: u64,
-        hash: [u8; 32],
+        replaces: Option<&Stat>,
+        (size, hash): (u64, [u8; 32]),
     ) -> Result<(), Trouble> {
         let file = open.close();
-        let old = self.replaced(&path);
-        let note = super::commit::dress(self.spec, entry, old.as_ref(), &file);
-        let cut = rustix::fs::fstat(&file)
-            // Each of these calls costs more than a look, and small files are many.
-            .and_then(
-                |now| if stat::size(&now) == size { Ok(()) } else { rustix::fs::ftruncate(&file, size) },
-            )
-            .and_then(|()| rustix::fs::futimens(&file, &stat::times(entry.stamp)))
-            .and_then(|()| if size > EVERY { rustix::fs::fsync(&file) } else { Ok(()) });
-        if let Err(error) = cut {
-            self.busy.remove(&path);
-            return self.settle(entry.id, Fate::Failed, explain("finishing it", error));
-        }
+        // Small files are many: one look serves all that need not be done.
+        let finished = rustix::fs::fstat(&file).and_then(|now| {
+            let note = super::commit::dress(self.spec, entry, replaces, &file, &now);
+            if stat::size(&now) != size {
+                rustix::fs::ftruncate(&file, size)?;
+            }
+            rustix::fs::futimens(&file, &stat::times(entry.stamp))?;
+            if size > EVERY {
+                rustix::fs::fsync(&file)?;
+            }
+            Ok((now, note))
+        });
+        let (now, note) = match finished {
+            Ok(finished) => finished,
+            Err(error) => {
+                self.busy.remove(&path);
+                return self.settle(entry.id, Fate::Failed, explain("finishing it", error));
+            }
+        };
         let settled = Settled { id: entry.id, fate: Fate::Written, hash, note };
-        self.batch.push(Ready { path, settled, synced: size > EVERY, lock: file }, size);
-        if self.batch.is_full() { Ok(self.commit()?) } else { Ok(()) }
+        self.batch.push(Ready { path, settled, synced: size > EVERY, lock: file, stat: now }, size);
+        if self.batch.is_full() { Ok(self.commit_beside()?) } else { Ok(()) }
     }
 
     /// The source cannot send a file, or no more of it.

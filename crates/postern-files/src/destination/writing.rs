@@ -4,6 +4,7 @@ use super::partial::{EVERY, NOTE, Note};
 use super::trouble::explain;
 use crate::source::zeroes;
 use postern_wire::copy::{Entry, UNSIZED};
+use rustix::fs::Stat;
 use rustix::io::Errno;
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
@@ -16,6 +17,8 @@ pub(super) struct Writing {
     /// Below the root.
     pub(super) path: Vec<u8>,
     pub(super) into: Into,
+    /// The file that it replaces.
+    pub(super) replaces: Option<Box<Stat>>,
     size: u64,
     offset: u64,
     hasher: blake3::Hasher,
@@ -67,10 +70,11 @@ impl Writing {
         path: Vec<u8>,
         size: u64,
         into: Into,
+        replaces: Option<Box<Stat>>,
         done: Option<(u64, blake3::Hasher)>,
     ) -> Self {
         let (offset, hasher) = done.unwrap_or_default();
-        Self { entry, path, into, size, offset, hasher }
+        Self { entry, path, into, replaces, size, offset, hasher }
     }
 
     /// The hash of the content, when all of it came.

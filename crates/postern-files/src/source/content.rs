@@ -1,14 +1,14 @@
 //! The content of files, from where the destination has none of it.
 
+use super::delta::{self, Reuse, Sketch};
 use super::tree::Tree;
-use crate::chunks::{Cutter, MOST_RECORDS, NAME, RECORD, name};
+use crate::chunks::{MOST_RECORDS, RECORD};
 use crate::link::{LinkError, Outbox};
 use crate::pack::Packer;
 use crate::stat;
 use postern_wire::copy::{BLOCK, Compression, FromSource, Want};
 use rustix::fs::{FileType, OFlags, SeekFrom, Stat};
 use rustix::io::Errno;
-use std::collections::HashMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
@@ -25,9 +25,9 @@ pub(super) struct Item {
 }
 
 /// Why a file's content ends early; for people.
-struct Fault(String);
+pub(super) struct Fault(String);
 
-enum Trouble {
+pub(super) enum Trouble {
     Link(LinkError),
     File(Fault),
 }
@@ -59,11 +59,13 @@ pub(super) struct Content {
     packer: Packer,
     out: Outbox,
     buffer: Vec<u8>,
+    /// What was cut already, and for which entry.
+    sketch: Option<(u32, Sketch)>,
 }
 
 impl Content {
     pub(super) fn new(compression: Compression, out: Outbox) -> Self {
-        Self { packer: Packer::new(compression), out, buffer: vec![0; BLOCK] }
+        Self { packer: Packer::new(compression), out, buffer: vec![0; BLOCK], sketch: None }
     }
 
     /// Sends what is wanted of a file; whatever is wrong with the file is told to the destination.
@@ -98,7 +100,7 @@ impl Content {
         }
         self.out.put(|buffer| FromSource::From { id: want.id, offset }.encode(buffer))?;
         match want.chunks && offset == 0 {
-            true => self.changes(&file, size, chunks, &mut hasher)?,
+            true => self.changes(want.id, &file, &stat, chunks, &mut hasher)?,
             false => self.rest(&file, &stat, offset, &mut hasher)?,
         }
         unchanged(&item.stat, &rustix::fs::fstat(&file)?)?;
@@ -134,13 +136,8 @@ impl Content {
                 self.out.put(|buffer| FromSource::Hole(data - at).encode(buffer))?;
                 at = data;
             }
-            while at < end {
-                let wanted = usize::try_from(end - at).unwrap_or(BLOCK).min(BLOCK);
-                let got = read(file, &mut self.buffer[..wanted], at)?;
-                hasher.update(&self.buffer[..got]);
-                block(&mut self.packer, &self.out, &self.buffer[..got])?;
-                at += got as u64;
-            }
+            self.data(file, at, end, Some(hasher))?;
+            at = end;
         }
         Ok(())
     }
@@ -148,85 +145,67 @@ impl Content {
     /// The whole file, by reference where the destination has the bytes.
     fn changes(
         &mut self,
+        id: u32,
         file: &File,
-        size: u64,
+        stat: &Stat,
         chunks: &[u8],
         hasher: &mut blake3::Hasher,
     ) -> Result<(), Trouble> {
-        let known = known(chunks);
-        let cutter = Cutter::new(size);
-        let (mut buffer, mut start, mut end) = (vec![0; cutter.most() * 4], 0, 0);
-        let (mut read_to, mut reuse) = (0, Reuse::default());
-        loop {
-            if end - start < cutter.most() {
-                buffer.copy_within(start..end, 0);
-                (start, end) = (0, end - start);
-                while end < buffer.len() && read_to < size {
-                    let wanted =
-                        usize::try_from(size - read_to).unwrap_or(usize::MAX).min(buffer.len() - end);
-                    let got = read(file, &mut buffer[end..end + wanted], read_to)?;
-                    end += got;
-                    read_to += got as u64;
-                }
-            }
-            if start == end {
-                return Ok(reuse.flush(&self.out)?);
-            }
-            let length = cutter.cut(&buffer[start..end]);
-            let chunk = &buffer[start..start + length];
-            hasher.update(chunk);
-            match known.get(&name(chunk)) {
-                Some(&offset) => reuse.add(offset, length as u64, &self.out)?,
+        let ready = self.sketch.take().filter(|(own, _)| *own == id);
+        let sketch = match ready {
+            Some((_, sketch)) => Some(sketch),
+            None => Sketch::of(file, stat::size(stat))?,
+        };
+        let Some(sketch) = sketch else { return self.rest(file, stat, 0, hasher) };
+        let known = delta::known(chunks);
+        let (mut at, mut reuse) = (0, Reuse::default());
+        for (name, length) in &sketch.chunks {
+            let end = at + u64::from(*length);
+            match known.get(name) {
+                Some(&offset) => reuse.add(offset, u64::from(*length), &self.out)?,
                 None => {
                     reuse.flush(&self.out)?;
-                    for piece in chunk.chunks(BLOCK) {
-                        block(&mut self.packer, &self.out, piece)?;
-                    }
+                    self.data(file, at, end, None)?;
                 }
             }
-            start += length;
+            at = end;
         }
-    }
-}
-
-/// A run of bytes that the destination has, so far.
-#[derive(Default)]
-struct Reuse {
-    offset: u64,
-    length: u64,
-}
-
-impl Reuse {
-    fn add(&mut self, offset: u64, length: u64, out: &Outbox) -> Result<(), LinkError> {
-        if self.length > 0 && self.offset + self.length == offset {
-            self.length += length;
-            return Ok(());
-        }
-        self.flush(out)?;
-        *self = Self { offset, length };
+        reuse.flush(&self.out)?;
+        *hasher = sketch.hasher;
         Ok(())
     }
 
-    fn flush(&mut self, out: &Outbox) -> Result<(), LinkError> {
-        let Self { offset, length } = std::mem::take(self);
-        if length == 0 {
-            return Ok(());
-        }
-        out.put(|buffer| FromSource::Reuse { offset, length }.encode(buffer))
+    /// Cuts a file into chunks while the destination does so with what it has; what goes wrong is told when its content
+    /// is asked for.
+    pub(super) fn prepare(&mut self, id: u32, item: &Item) {
+        let sketched = item.tree.read(&item.below, OFlags::empty()).map_err(Trouble::from).and_then(|file| {
+            let file = File::from(file);
+            let stat = rustix::fs::fstat(&file)?;
+            unchanged(&item.stat, &stat)?;
+            Sketch::of(&file, stat::size(&stat))
+        });
+        self.sketch = sketched.ok().flatten().map(|sketch| (id, sketch));
     }
-}
 
-/// Where each chunk that the destination has begins there.
-fn known(mut records: &[u8]) -> HashMap<[u8; NAME], u64> {
-    let mut known = HashMap::with_capacity(records.len() / RECORD);
-    let mut offset = 0_u64;
-    while let Some((length, rest)) = records.split_first_chunk::<4>() {
-        let Some((name, rest)) = rest.split_first_chunk::<NAME>() else { break };
-        known.entry(*name).or_insert(offset);
-        offset = offset.saturating_add(u32::from_be_bytes(*length).into());
-        records = rest;
+    /// Bytes of the file, from `at` to `end`.
+    fn data(
+        &mut self,
+        file: &File,
+        mut at: u64,
+        end: u64,
+        mut hasher: Option<&mut blake3::Hasher>,
+    ) -> Result<(), Trouble> {
+        while at < end {
+            let wanted = usize::try_from(end - at).unwrap_or(BLOCK).min(BLOCK);
+            let got = read(file, &mut self.buffer[..wanted], at)?;
+            if let Some(hasher) = &mut hasher {
+                hasher.update(&self.buffer[..got]);
+            }
+            block(&mut self.packer, &self.out, &self.buffer[..got])?;
+            at += got as u64;
+        }
+        Ok(())
     }
-    known
 }
 
 const STALE: &str = "it has changed since a copy of it was begun and interrupted; remove what that left with \
@@ -267,7 +246,7 @@ pub(crate) fn zeroes(hasher: &mut blake3::Hasher, mut count: u64) {
     }
 }
 
-fn read(file: &File, buffer: &mut [u8], at: u64) -> Result<usize, Trouble> {
+pub(super) fn read(file: &File, buffer: &mut [u8], at: u64) -> Result<usize, Trouble> {
     loop {
         match file.read_at(buffer, at) {
             Ok(0) => return Err(fault(CHANGED)), // shorter than it was

@@ -29,6 +29,7 @@ mod kind {
     pub(super) const DESTINATION_FATAL: u8 = 182;
     pub(super) const DESTINATION_HEARTBEAT: u8 = 183;
     pub(super) const NOT_DELETED: u8 = 184;
+    pub(super) const CHUNKING: u8 = 185;
 }
 
 /// What an entry is.
@@ -212,6 +213,8 @@ pub enum FromDestination<'a> {
     },
     /// Content is asked for.
     Want(Want),
+    /// What is there for this entry is being cut into chunks: the source does well to do the same meanwhile.
+    Chunking(u32),
     /// Chunks of the content that is there, in order: for each a length (`u32`) and 16 bytes of its BLAKE3.
     Chunks(&'a [u8]),
     /// What became of an entry.
@@ -315,6 +318,7 @@ impl FromDestination<'_> {
                 out.extend(hash);
                 out.extend([u8::from(*partial), u8::from(*chunks)]);
             }),
+            Self::Chunking(id) => put_frame(out, kind::CHUNKING, |out| out.extend(id.to_be_bytes())),
             Self::Chunks(records) => put_frame(out, kind::CHUNKS, |out| out.extend_from_slice(records)),
             Self::Settled(Settled { id, fate, hash, note }) => put_frame(out, kind::SETTLED, |out| {
                 out.extend(id.to_be_bytes());
@@ -346,6 +350,7 @@ impl<'a> FromDestination<'a> {
                 let (directory, named, name) = (fields.slice()?, fields.flag("name")?, fields.slice()?);
                 Self::Placed { directory, name: named.then_some(name) }
             }
+            kind::CHUNKING => Self::Chunking(fields.u32()?),
             kind::WANT => Self::Want(Want {
                 id: fields.u32()?,
                 have: fields.u64()?,

@@ -41,6 +41,7 @@ fn from_destination() -> Vec<FromDestination<'static>> {
         FromDestination::Placed { directory: b"/d", name: Some(b"n") },
         FromDestination::Placed { directory: b"/d", name: None },
         FromDestination::Want(Want { id: 1, have: 2, hash: [3; 32], partial: true, chunks: false }),
+        FromDestination::Chunking(7),
         FromDestination::Chunks(&[1; 40]),
         FromDestination::Settled(Settled { id: 1, fate: Fate::Refused, hash: [0; 32], note: "x".to_owned() }),
         FromDestination::Deleted(b"gone"),

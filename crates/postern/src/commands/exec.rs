@@ -14,7 +14,6 @@ use postern_exec::target::{self, Containers, Place, Target};
 use postern_exec::{Control, ExecError, inject, plain};
 use postern_kube::Cluster;
 use postern_kube::exec::{ExecReader, ExecWriter};
-use postern_ops::install::Reporter as _;
 use postern_wire::Request;
 use std::time::Duration;
 
@@ -105,25 +104,14 @@ async fn through_agent(
     stdin: bool,
     printer: &mut Printer,
 ) -> Result<u8, ExecError> {
-    let injected = match &place.agent {
-        Some(_) => None,
-        None => Some(inject::inject(cluster, place, agents::embedded).await?),
-    };
-    let path = injected.as_ref().map(|agent| &agent.path).or(place.agent.as_ref());
-    let mut command = vec![path.cloned().unwrap_or_default().into_bytes(), b"run".to_vec()];
-    command.extend(injected.is_some().then(|| b"--unlink".to_vec()));
-    let ran = match place.open(cluster, &command, true, false).await {
-        Ok((reader, writer)) => {
-            supervised(reader, writer, Run { request, files: Vec::new() }, stdin, printer).await
+    let (reader, writer) = match &place.agent {
+        Some(agent) => {
+            let command = [agent.clone().into_bytes(), b"run".to_vec()];
+            place.open(cluster, &command, true, false).await?
         }
-        Err(error) => Err(error),
+        None => inject::start(cluster, place, agents::embedded, &["run", "--unlink"]).await?,
     };
-    if let (Some(agent), Err(error)) = (&injected, &ran)
-        && let Err(left) = inject::tidy(cluster, place, agent, error).await
-    {
-        printer.warn(&left.to_string());
-    }
-    ran
+    supervised(reader, writer, Run { request, files: Vec::new() }, stdin, printer).await
 }
 
 async fn in_plain(

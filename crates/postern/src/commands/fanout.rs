@@ -87,8 +87,6 @@ struct Record {
     truncated: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<RecordError>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    warning: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -124,7 +122,6 @@ impl Record {
             stderr_base64,
             truncated,
             error,
-            warning: end.ran.warning.clone(),
         }
     }
 }
