@@ -20,6 +20,7 @@ pub mod provider;
 pub mod proxy;
 pub mod scene;
 pub mod servers;
+pub mod tree;
 
 use serde_json::Value;
 use std::io::Write as _;

@@ -48,6 +48,8 @@ pub struct Tally {
     pub complete: bool,
     /// Files written and verified.
     pub written: u64,
+    /// Files written as asked without being verified.
+    pub unverified: u64,
     /// Files that were there already, by their hash.
     pub same: u64,
     /// Files that were there already, by size and time.
@@ -87,6 +89,7 @@ impl Tally {
             bytes,
             complete,
             written,
+            unverified,
             same,
             unchanged,
             made,
@@ -104,6 +107,7 @@ impl Tally {
             (&mut self.files, files),
             (&mut self.bytes, bytes),
             (&mut self.written, written),
+            (&mut self.unverified, unverified),
             (&mut self.same, same),
             (&mut self.unchanged, unchanged),
             (&mut self.made, made),
@@ -175,6 +179,7 @@ impl<'a> Ledger<'a> {
         for count in [
             &mut tally.files,
             &mut tally.bytes,
+            &mut tally.unverified,
             &mut tally.unchanged,
             &mut tally.made,
             &mut tally.skipped,
@@ -247,6 +252,7 @@ impl<'a> Ledger<'a> {
         };
         let count = match fate {
             Fate::Written | Fate::Same if seen => return true, // told before the connection was lost
+            Fate::Written if hash == [0; 32] => &mut self.tally.unverified,
             Fate::Written => &mut self.tally.written,
             Fate::Same => &mut self.tally.same,
             Fate::Unchanged => &mut self.tally.unchanged,
@@ -257,7 +263,8 @@ impl<'a> Ledger<'a> {
             Fate::Planned => &mut self.tally.planned,
         };
         *count += 1;
-        let verified = matches!(fate, Fate::Written | Fate::Same);
+        // Without a hash it was written and not compared.
+        let verified = fate == Fate::Same || fate == Fate::Written && hash != [0; 32];
         if verified {
             self.verified.insert(key);
         }
@@ -307,7 +314,7 @@ impl<'a> Ledger<'a> {
 
     /// What says whether something moved: a copy that gets on is worth another try.
     pub(crate) fn moved(&self) -> (u64, u64) {
-        (self.tally.content, self.tally.written + self.tally.same)
+        (self.tally.content, self.tally.written + self.tally.unverified + self.tally.same)
     }
 
     /// Closes the books.

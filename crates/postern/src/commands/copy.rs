@@ -120,11 +120,12 @@ struct Reach<'a> {
     via: Via,
     image: &'a str,
     user: Option<User>,
+    verify: bool,
 }
 
 impl<'a> Reach<'a> {
     fn end(&self, place: &Place) -> Result<End<'a>, Failure> {
-        let &Self { cluster, via, image, user } = self;
+        let &Self { cluster, via, image, user, verify } = self;
         Ok(match (place, cluster) {
             (Place::Local, _) => End::Local,
             (Place::Stream, _) => End::Stream(Stream::default()),
@@ -136,6 +137,7 @@ impl<'a> Reach<'a> {
                 image,
                 agent: names::AGENT,
                 user,
+                verify,
                 found: RefCell::new(None),
             }),
             (Place::Pod(_), None) => return Err(Failure::usage("a pod without a cluster", None)),
@@ -143,11 +145,17 @@ impl<'a> Reach<'a> {
     }
 }
 
+fn reach<'a>(cluster: Option<&'a Cluster>, how: &How, image: &'a str) -> Reach<'a> {
+    Reach { cluster, via: via(how), image, user: how.user, verify: !how.no_verify }
+}
+
 fn via(how: &How) -> Via {
     match how.via {
         Way::Auto => Via::Auto,
         Way::Agent => Via::Agent,
         Way::Inject => Via::Inject,
+        Way::Tar => Via::Tar,
+        Way::Shell => Via::Shell,
         Way::Ephemeral => Via::Ephemeral,
     }
 }
@@ -187,7 +195,7 @@ async fn copy(
         })?),
     };
     let image = context.image(how.image.as_deref());
-    let reach = Reach { cluster: cluster.as_ref(), via: via(how), image: &image, user: how.user };
+    let reach = reach(cluster.as_ref(), how, &image);
     let mut jobs = Vec::new();
     for Plan { name, source, sources, destination, target, directory } in plans {
         jobs.push((
@@ -271,7 +279,7 @@ async fn removing(
     let places = plan::places(cluster.as_ref(), &side, how).await?;
     let show = RefCell::new(Show::new(printer, places.len() > 1, how.dry_run));
     let image = context.image(how.image.as_deref());
-    let reach = Reach { cluster: cluster.as_ref(), via: via(how), image: &image, user: how.user };
+    let reach = reach(cluster.as_ref(), how, &image);
     let mut total = Tally::default();
     for (name, place, path) in places {
         let end = reach.end(&place)?;
