@@ -1,8 +1,9 @@
 //! `cp` and `sync` where no agent can run: by the container's own tar and shell.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "these are tests")]
 
+use e2e::proxy::Cutter;
 use e2e::tree::{random, seen, torture};
-use e2e::{Outcome, apply, enabled, eventually, kubectl, postern, with_stdin};
+use e2e::{Outcome, apply, enabled, eventually, kubeconfig_by_way_of, kubectl, postern, server, with_stdin};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fs;
@@ -48,7 +49,8 @@ fn make() {
     tools["spec"]["initContainers"] = init;
     // What can be written there is /dev/shm, from where nothing is executed.
     let mut sealed = sleeping("busybox:1.35");
-    sealed["securityContext"] = json!({"readOnlyRootFilesystem": true, "runAsUser": 1000, "runAsNonRoot": true});
+    sealed["securityContext"] =
+        json!({"readOnlyRootFilesystem": true, "runAsUser": 1000, "runAsNonRoot": true});
     let items = json!([
         tools,
         pod("little", sleeping("busybox:1.35"), json!([])),
@@ -169,12 +171,13 @@ fn what_is_not_verified_is_not_called_so() {
         let there = format!("little:/tmp/unverified-{way}");
         let text = cp(here, way, &["--no-verify", "file", &there]).ok();
         text.says(&["1 file copied and not verified"]);
-        let done = cp(here, way, &["--no-verify", "-o", "json", &there, "back"]).ok();
-        assert_eq!(summary(&done)["written"], 1, "{}", done.stdout);
-        let done = cp(here, way, &["--no-verify", "-o", "json", "file", &there]).ok();
-        let first: Value = serde_json::from_str(done.stdout.lines().next().unwrap()).unwrap();
-        assert_eq!((&first["fate"], &first["blake3"], &first["note"]), (&json!("written"), &Value::Null, &json!("not verified")));
-        assert_eq!(summary(&done)["unverified"], 1);
+        for (from, to) in [(there.as_str(), format!("back-{way}")), ("file", format!("{there}-2"))] {
+            let done = cp(here, way, &["--no-verify", "-o", "json", from, &to]).ok();
+            let first: Value = serde_json::from_str(done.stdout.lines().next().unwrap()).unwrap();
+            let told = (&first["fate"], &first["blake3"], &first["note"]);
+            assert_eq!(told, (&json!("written"), &Value::Null, &json!("not verified")), "{from}");
+            assert_eq!((&summary(&done)["unverified"], &summary(&done)["written"]), (&json!(1), &json!(0)));
+        }
     }
 }
 
@@ -199,8 +202,41 @@ fn what_cannot_be_written_is_told_with_its_cause_and_spares_the_rest() {
         cp(here, way, &["--inplace", "app.conf", "tools:/etc/app.conf"]).ok();
         assert_eq!(in_pod("tools", &["cat", "/etc/app.conf"]).ok().stdout, "new\n");
         in_pod("tools", &["sh", "-c", "echo old > /etc/app.conf; rm -f /etc/.app*; rm -rf /small/*"]).ok();
-        cp(here, way, &["set", "tools:/nowhere/set"]).exits(1).says(&["there is no directory /nowhere to copy into"]);
+        cp(here, way, &["set", "tools:/nowhere/set"])
+            .exits(1)
+            .says(&["there is no directory /nowhere to copy into"]);
         cp(here, way, &["tools:/tmp/none", "."]).exits(1).says(&["/tmp/none: No such file or directory"]);
+    }
+}
+
+#[test]
+fn cut_connections_are_made_again_and_nothing_is_lost() {
+    if !ready() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    let size: usize = 48 << 20;
+    let content = random(size, 6);
+    fs::write(here.join("big"), &content).unwrap();
+    for (pod, way) in [("tools", "tar"), ("little", "shell")] {
+        for (from, to) in
+            [("big".to_owned(), format!("{pod}:/tmp/cut")), (format!("{pod}:/tmp/cut"), format!("cut-{way}"))]
+        {
+            let proxy = Cutter::start(&server(), 3, |number| 11_000_000 + number % 7 * 1_300_000);
+            let config = kubeconfig_by_way_of(&proxy.server);
+            let mut command = postern();
+            command.current_dir(here).env("KUBECONFIG", config.path());
+            let args = ["cp", "-n", NAMESPACE, "--via", way, "-o", "json", &from, &to];
+            let outcome = Outcome::of(command.args(args)).ok();
+            assert!(proxy.cuts() >= 2, "{}", proxy.cuts());
+            let numbers = summary(&outcome);
+            assert_eq!(numbers["written"], 1, "{numbers}");
+            // What had come from there is not read again.
+            let sent = usize::try_from(numbers["sentBytes"].as_u64().unwrap()).unwrap();
+            assert!(from == "big" || sent < size + size / 10 + 8 * 1024 * 1024, "{sent}: {}", outcome.stderr);
+        }
+        assert!(fs::read(here.join(format!("cut-{way}"))).unwrap() == content);
     }
 }
 
@@ -250,7 +286,8 @@ fn streams_wildcards_and_sync_are_as_with_an_agent() {
     let folder = tempfile::tempdir().unwrap();
     let here = folder.path();
     for (pod, way) in [("tools", "tar"), ("little", "shell")] {
-        let script = "mkdir -p /tmp/w/d && cd /tmp/w && echo 1 > a.log; echo 2 > b.log; echo 3 > d/c.log; echo 4 > x";
+        let script =
+            "mkdir -p /tmp/w/d && cd /tmp/w && echo 1 > a.log; echo 2 > b.log; echo 3 > d/c.log; echo 4 > x";
         in_pod(pod, &["sh", "-c", script]).ok();
         let at = |path: &str| format!("{pod}:{path}");
         fs::create_dir(here.join(way)).unwrap();
@@ -260,8 +297,12 @@ fn streams_wildcards_and_sync_are_as_with_an_agent() {
         names.sort();
         assert_eq!(names, ["b.log", "c.log"]);
         cp(here, way, &[&at("/tmp/w/*.none"), "."]).exits(1).says(&["nothing matches /tmp/w/*.none"]);
-        cp(here, way, &["--exclude", "*.log", "--include", "b.log", &at("/tmp/w"), &format!("{way}/some")]).ok();
-        assert!(here.join(format!("{way}/some/b.log")).exists() && !here.join(format!("{way}/some/a.log")).exists());
+        cp(here, way, &["--exclude", "*.log", "--include", "b.log", &at("/tmp/w"), &format!("{way}/some")])
+            .ok();
+        assert!(
+            here.join(format!("{way}/some/b.log")).exists()
+                && !here.join(format!("{way}/some/a.log")).exists()
+        );
         let mut up = postern();
         up.args(["cp", "-n", NAMESPACE, "--via", way, "-", &at("/tmp/piped")]);
         with_stdin(&mut up, &random(3_000_000, 3)).ok();
@@ -284,7 +325,11 @@ fn streams_wildcards_and_sync_are_as_with_an_agent() {
             assert!(planned.stdout.lines().any(|own| own == line), "{line}: {}", planned.stdout);
         }
         let done = summary(&sync(here, way, &[&["-o", "json"], &args[..]].concat()).ok());
-        assert_eq!((&done["written"], &done["deleted"], &done["unchanged"]), (&json!(1), &json!(2), &json!(1)), "{done}");
+        assert_eq!(
+            (&done["written"], &done["deleted"], &done["unchanged"]),
+            (&json!(1), &json!(2), &json!(1)),
+            "{done}"
+        );
         let files = in_pod(pod, &["sh", "-c", "cd /tmp/deep/site && find . -type f | sort"]).ok().stdout;
         assert_eq!(files, "./big\n./kept.tmp\n./sub/new\n");
         let again = summary(&sync(here, way, &["-o", "json", "--checksum", &from, &to]).ok());
@@ -314,7 +359,13 @@ b'",
             let into = format!("into-{pod}-{way}");
             fs::create_dir(here.join(&into)).unwrap();
             let outcome = cp(here, way, &[&format!("{pod}:/tmp/evil"), &into]).exits(1);
-            outcome.says(&["evil/abs: refused", "evil/up: refused", "evil/sly: refused", "evil/dir: refused", "evil/fifo: refused"]);
+            outcome.says(&[
+                "evil/abs: refused",
+                "evil/up: refused",
+                "evil/sly: refused",
+                "evil/dir: refused",
+                "evil/fifo: refused",
+            ]);
             assert_eq!(fs::read_to_string(&victim).unwrap(), "mine");
             let ok = here.join(&into).join("evil/ok").symlink_metadata().unwrap();
             assert_eq!(ok.mode() & 0o7777, 0o755, "no setuid bit unless asked for");
@@ -324,7 +375,9 @@ b'",
             fs::create_dir_all(planted.join("evil")).unwrap();
             symlink(here, planted.join("evil/d")).unwrap();
             symlink(&victim, planted.join("evil/ok")).unwrap();
-            cp(here, way, &[&format!("{pod}:/tmp/evil"), planted.to_str().unwrap()]).exits(1).says(&["evil/d: failed"]);
+            cp(here, way, &[&format!("{pod}:/tmp/evil"), planted.to_str().unwrap()])
+                .exits(1)
+                .says(&["evil/d: failed"]);
             assert_eq!(fs::read_to_string(&victim).unwrap(), "mine");
             assert_eq!(fs::read_to_string(planted.join("evil/ok")).unwrap(), "ok\n");
         }
@@ -333,7 +386,8 @@ b'",
     fs::create_dir_all(here.join("tree/d")).unwrap();
     fs::write(here.join("tree/d/file"), "x").unwrap();
     for way in ["tar", "shell"] {
-        let script = "rm -rf /tmp/planted /tmp/out; mkdir -p /tmp/planted /tmp/out; ln -s /tmp/out /tmp/planted/d";
+        let script =
+            "rm -rf /tmp/planted /tmp/out; mkdir -p /tmp/planted /tmp/out; ln -s /tmp/out /tmp/planted/d";
         in_pod("little", &["sh", "-c", script]).ok();
         let outcome = cp(here, way, &["tree/.", "little:/tmp/planted"]).exits(1);
         outcome.says(&["d: failed", "is no directory"]);

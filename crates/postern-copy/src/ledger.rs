@@ -152,6 +152,8 @@ pub struct Ledger<'a> {
     hasher: std::hash::RandomState,
     /// The destination gives what was asked for a name of its own, rather than take it into a directory.
     named: bool,
+    /// The source does not say whether what it sends is what it has.
+    doubted: bool,
     manifest: Option<BufWriter<File>>,
     broken: Option<std::io::Error>,
 }
@@ -167,6 +169,7 @@ impl<'a> Ledger<'a> {
             verified: HashSet::new(),
             hasher: std::hash::RandomState::new(),
             named: false,
+            doubted: false,
             manifest: manifest.map(BufWriter::new),
             broken: None,
         }
@@ -232,6 +235,11 @@ impl<'a> Ledger<'a> {
         self.named
     }
 
+    /// What comes from the source is not verified there, whatever the destination says.
+    pub(crate) fn doubt(&mut self, doubted: bool) {
+        self.doubted = doubted;
+    }
+
     pub(crate) fn content(&mut self, bytes: u64) {
         self.tally.content = self.tally.content.saturating_add(bytes);
     }
@@ -242,7 +250,13 @@ impl<'a> Ledger<'a> {
 
     /// The destination answers; false when nothing with this number was told.
     pub(crate) fn settled(&mut self, settled: Settled) -> bool {
-        let Settled { id, fate, hash, note } = settled;
+        let Settled { id, fate, mut hash, mut note } = settled;
+        if self.doubted && fate == Fate::Written {
+            hash = [0; 32];
+            if note.is_empty() {
+                "not verified".clone_into(&mut note);
+            }
+        }
         let Some(Open { path, kind }) = self.open.remove(&id) else { return false };
         let key = self.key(&path);
         let seen = self.verified.contains(&key);

@@ -10,12 +10,15 @@ pub mod archive;
 mod destination;
 mod exec;
 pub mod listing;
+mod memory;
 mod session;
 mod source;
 mod sum;
 #[cfg(test)]
 mod tests;
 mod words;
+
+pub use memory::Memory;
 
 use crate::ends::{FromEnd, Opened, ToEnd};
 use bytes::Bytes;
@@ -92,6 +95,7 @@ pub(crate) async fn open(
     place: &Place,
     tar: Option<bool>,
     verify: bool,
+    memory: &Memory,
     ask: &Ask,
 ) -> Result<(bool, Opened), ExecError> {
     let (to, from) = exec::open(cluster, place).await?;
@@ -102,18 +106,24 @@ pub(crate) async fn open(
     };
     let way = Way { tar: tar.unwrap_or(session.tools.tar), verify };
     check(&session.tools, way, ask).map_err(ExecError::Target)?;
-    Ok((way.tar, start(session, way, ask.clone())))
+    Ok((way.tar, start(session, way, memory.clone(), ask.clone())))
 }
 
 /// What the container has to have; refused before anything is changed.
 fn check(tools: &Tools, way: Way, ask: &Ask) -> Result<(), String> {
     let sending = matches!(ask, Ask::Send(_));
     let needed = |tool: &&String| {
-        !sending || tool.starts_with("dd") || tool.starts_with("stat") || ["find", "readlink"].contains(&tool.as_str())
+        !sending
+            || tool.starts_with("dd")
+            || tool.starts_with("stat")
+            || ["find", "readlink"].contains(&tool.as_str())
     };
     let missing: Vec<&str> = tools.missing.iter().filter(needed).map(String::as_str).collect();
     if !missing.is_empty() {
-        return Err(format!("the container has no {}, which the ways tar and shell take", missing.join(", ")));
+        return Err(format!(
+            "the container has no {}, which the ways tar and shell take",
+            missing.join(", ")
+        ));
     }
     if way.tar && !tools.tar {
         return Err("the container has no tar; --via shell does without".to_owned());
@@ -121,13 +131,13 @@ fn check(tools: &Tools, way: Way, ask: &Ask) -> Result<(), String> {
     Ok(())
 }
 
-fn start(session: Session, way: Way, ask: Ask) -> Opened {
+fn start(session: Session, way: Way, memory: Memory, ask: Ask) -> Opened {
     let (to, input) = mpsc::channel(16);
     let (sender, from) = mpsc::channel(16);
     let task = tokio::spawn(async move {
         let gone = sender.clone();
         tokio::select! {
-            () = serve(session, way, &ask, input, sender) => {}
+            () = serve(session, way, memory, &ask, input, sender) => {}
             () = gone.closed() => {}
         }
     });
@@ -142,6 +152,7 @@ fn start(session: Session, way: Way, ask: Ask) -> Opened {
 async fn serve(
     session: Session,
     way: Way,
+    memory: Memory,
     ask: &Ask,
     input: mpsc::Receiver<Bytes>,
     sender: mpsc::Sender<Result<Bytes, String>>,
@@ -149,7 +160,7 @@ async fn serve(
     let end = sender.clone();
     let out = Out { sender, buffer: Vec::new() };
     let served = match ask {
-        Ask::Send(spec) => source::send(spec, way, session, input, out).await,
+        Ask::Send(spec) => source::send(spec, way, memory, session, input, out).await,
         Ask::Receive(spec) => destination::receive(spec, way, session, input, out).await,
     };
     let last = match served {

@@ -71,11 +71,18 @@ pub struct Pod<'a> {
     pub user: Option<User>,
     /// What the container's own tools wrote and read is compared by hash; an agent does so always.
     pub verify: bool,
+    /// What was read by its own tools before a connection was lost.
+    pub memory: plain::Memory,
     /// The way that worked, for the next connection.
     pub found: RefCell<Option<Via>>,
 }
 
 impl Pod<'_> {
+    /// Whether nothing says that what comes from there is what is there.
+    pub(crate) fn is_unverified(&self) -> bool {
+        !self.verify && matches!(*self.found.borrow(), Some(Via::Tar | Via::Shell))
+    }
+
     pub(crate) fn name(&self) -> String {
         let Place { namespace, pod, .. } = &self.place;
         format!("pod {namespace}/{pod}")
@@ -124,8 +131,8 @@ impl Pod<'_> {
 
     /// By tar, by the shell alone, or by whichever the container has.
     async fn by_tools(&self, tar: Option<bool>, ask: &Ask) -> Result<(Via, Opened), ExecError> {
-        let Self { cluster, place, verify, .. } = self;
-        let (tar, opened) = plain::open(cluster, place, tar, *verify, ask).await?;
+        let Self { cluster, place, verify, memory, .. } = self;
+        let (tar, opened) = plain::open(cluster, place, tar, *verify, memory, ask).await?;
         Ok((if tar { Via::Tar } else { Via::Shell }, opened))
     }
 

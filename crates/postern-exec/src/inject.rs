@@ -69,7 +69,7 @@ const PUT: &str = concat!(
   rm -f "$f"
   f=
 done
-[ -n "$f" ] || { echo "no directory is both writable and executable (tried /tmp /dev/shm /var/tmp /run \$HOME .)" >&2; exit 3; }
+[ -n "$f" ] || { head -c "$2" >/dev/null; echo "no directory is both writable and executable (tried /tmp /dev/shm /var/tmp /run \$HOME .)" >&2; exit 3; }
 trap 'rm -f "$f"' HUP INT TERM
 head -c "$2" >"$f" || { rm -f "$f"; exit 4; }
 [ "$(wc -c <"$f")" -eq "$2" ] || { rm -f "$f"; echo "only part of the agent arrived" >&2; exit 5; }

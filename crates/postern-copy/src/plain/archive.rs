@@ -215,7 +215,10 @@ fn number(field: &[u8]) -> Result<u64, Flaw> {
     }
     let text = field.split(|byte| *byte == 0).next().unwrap_or_default().trim_ascii();
     let digits = text.iter().map(|byte| (b'0'..=b'7').contains(byte).then(|| u64::from(byte - b'0')));
-    digits.into_iter().try_fold(0_u64, |sum, digit| sum.checked_mul(8)?.checked_add(digit?)).ok_or(Flaw::Number)
+    digits
+        .into_iter()
+        .try_fold(0_u64, |sum, digit| sum.checked_mul(8)?.checked_add(digit?))
+        .ok_or(Flaw::Number)
 }
 
 /// Adds a file to an archive.
@@ -330,7 +333,10 @@ mod tests {
         assert!(child.wait().unwrap().success());
         let meta = std::fs::metadata(folder.path().join("a")).unwrap();
         use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
-        assert_eq!((meta.mtime(), meta.mtime_nsec(), meta.permissions().mode() & 0o777), (1_000_000_000, 5, 0o640));
+        assert_eq!(
+            (meta.mtime(), meta.mtime_nsec(), meta.permissions().mode() & 0o777),
+            (1_000_000_000, 5, 0o640)
+        );
         assert_eq!(std::fs::read(folder.path().join("n".repeat(255))).unwrap(), [7; 1_024]);
         for format in ["gnu", "posix", "ustar"] {
             let name = if format == "ustar" { "n".repeat(90) } else { "n".repeat(255) };
@@ -374,7 +380,8 @@ mod tests {
         };
         assert_eq!(with(&huge), Err(Flaw::Long));
         // An endless file is told of by its size, and handed on as it comes.
-        let endless = |bad: &mut Vec<u8>| bad[124..136].copy_from_slice(&[0x80, 0, 0, 0, 0x7f, 0, 0, 0, 0, 0, 0, 0]);
+        let endless =
+            |bad: &mut Vec<u8>| bad[124..136].copy_from_slice(&[0x80, 0, 0, 0, 0x7f, 0, 0, 0, 0, 0, 0, 0]);
         let parts = with(&endless).unwrap();
         assert_eq!(parts[0], Part::File { name: b"./a".to_vec(), size: 0x7f00_0000_0000_0000 });
         let mut behind = good.clone();
@@ -386,7 +393,15 @@ mod tests {
             fill(&mut bad, text);
             all(&bad, 512)
         };
-        for odd in [&b"5 a"[..], b"999 a=b\n", b"0 a=b\n", b"x", b"6 a=bc", b"18446744073709551616 a=b\n", b"6 ab\n\n"] {
+        for odd in [
+            &b"5 a"[..],
+            b"999 a=b\n",
+            b"0 a=b\n",
+            b"x",
+            b"6 a=bc",
+            b"18446744073709551616 a=b\n",
+            b"6 ab\n\n",
+        ] {
             assert_eq!(pax(odd), Err(Flaw::Extended), "{odd:?}");
         }
         assert_eq!(pax(b"22 GNU.sparse.major=1\n"), Err(Flaw::Sparse));

@@ -10,7 +10,8 @@ mod writing;
 
 use super::listing::Stat;
 use super::session::{Lost, Session};
-use super::source::walk::list;
+use super::source::walk::{list, look};
+use super::words::cause;
 use super::{Out, Trouble, Way};
 use bytes::Bytes;
 use decide::Wanted;
@@ -356,7 +357,15 @@ impl Destination<'_> {
             let found = match found {
                 Ok(found) => found,
                 Err(why) if why == "No such file or directory" => Vec::new(), // only planned
-                Err(why) => return Ok(Err(format!("looking at its place: {why}"))),
+                // A directory may be entered and not listed.
+                Err(why) => {
+                    let real = self.real(path);
+                    return Ok(match look(&mut self.session, &real, false).await? {
+                        Ok(stat) => Ok(Some(stat)),
+                        Err(said) if cause(&said) == "No such file or directory" => Ok(None),
+                        Err(_) => Err(format!("looking at its place: {why}")),
+                    });
+                }
             };
             self.known = Some((parent.to_vec(), found.into_iter().collect()));
         }

@@ -67,7 +67,9 @@ async fn read(mut reader: ExecReader, answers: mpsc::Sender<Heard>) {
             }
             Ok(Ok(Some(ExecEvent::Stderr(bytes)))) if said.len() < MOST => said.extend_from_slice(&bytes),
             Ok(Ok(Some(ExecEvent::Stderr(_) | ExecEvent::Alive))) => {}
-            Ok(Ok(Some(ExecEvent::End(ExecEnd::Exited(code))))) => break format!("its shell ended with code {code}"),
+            Ok(Ok(Some(ExecEvent::End(ExecEnd::Exited(code))))) => {
+                break format!("its shell ended with code {code}");
+            }
             Ok(Ok(Some(ExecEvent::End(ExecEnd::Failed(why))))) => break why,
             Ok(Ok(None)) => break "the stream was closed".to_owned(),
             Ok(Err(error)) => break error.to_string(),

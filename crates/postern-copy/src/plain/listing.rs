@@ -4,7 +4,7 @@ use postern_wire::copy::{Kind, Stamp};
 
 /// One entry, as `server.sh` has it printed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Stat {
+pub struct Stat {
     mode: u32,
     pub(crate) size: u64,
     pub(crate) stamp: Stamp,
@@ -36,7 +36,8 @@ impl Stat {
         let size = left.next()?.parse().ok()?;
         let (user, group) = (left.next()?.parse().ok()?, left.next()?.parse().ok()?);
         let seconds = left.next()?.parse().ok()?;
-        let nanos = left.nth(1).and_then(|time| time.split_once('.')).map_or(Some(0), |(_, part)| nanos(part))?;
+        let nanos =
+            left.nth(1).and_then(|time| time.split_once('.')).map_or(Some(0), |(_, part)| nanos(part))?;
         let mut right = right.split_ascii_whitespace();
         let (device, inode) = right.next()?.split_once(':')?;
         let (links, blocks) = (right.next()?.parse().ok()?, right.next()?.parse().ok()?);
@@ -86,7 +87,7 @@ fn nanos(part: &str) -> Option<u32> {
 
 /// The entries of a directory: each between the mark and a slash with a newline, which is at no name's end. Nothing
 /// where it cannot be read.
-pub(crate) fn entries(text: &[u8], mark: &str) -> Option<Vec<(Vec<u8>, Stat)>> {
+pub fn entries(text: &[u8], mark: &str) -> Option<Vec<(Vec<u8>, Stat)>> {
     let begin = [mark.as_bytes(), b" "].concat();
     let end = [b"/\n", begin.as_slice()].concat();
     if text.is_empty() {

@@ -105,7 +105,8 @@ impl Session {
         sum: Option<&str>,
     ) -> Result<Self, ExecError> {
         let nothing = Tools { sum: None, tar: false, user: None, group: None, missing: Vec::new() };
-        let mark = mark().ok_or_else(|| ExecError::Runtime("this machine gives no random numbers".to_owned()))?;
+        let mark =
+            mark().ok_or_else(|| ExecError::Runtime("this machine gives no random numbers".to_owned()))?;
         let (queue, buffer) = (Vec::new(), BytesMut::new());
         let mut session = Self { to, from, queue, buffer, mark, tools: nothing };
         let mut line = Vec::new();
@@ -114,9 +115,8 @@ impl Session {
         line.extend_from_slice(hello.as_bytes());
         session.say(&line);
         let answer = session.line().await.map_err(|Lost(why)| ExecError::Runtime(why))?;
-        session.tools = Tools::parse(&answer).ok_or_else(|| {
-            ExecError::Runtime(format!("its shell answered oddly: {}", cause(&answer)))
-        })?;
+        session.tools = Tools::parse(&answer)
+            .ok_or_else(|| ExecError::Runtime(format!("its shell answered oddly: {}", cause(&answer))))?;
         Ok(session)
     }
 

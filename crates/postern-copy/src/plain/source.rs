@@ -6,7 +6,7 @@ mod tops;
 pub(in crate::plain) mod walk;
 
 use super::session::{Lost, Session};
-use super::{Out, Trouble, Way};
+use super::{Memory, Out, Trouble, Way};
 use bytes::Bytes;
 use content::{Content, Wanted};
 use postern_wire::Decoder;
@@ -57,6 +57,7 @@ async fn listen(mut input: Receiver<Bytes>, heard: UnboundedSender<Result<Heard,
 pub(super) async fn send(
     spec: &SendSpec,
     way: Way,
+    memory: Memory,
     mut session: Session,
     input: Receiver<Bytes>,
     mut out: Out,
@@ -70,7 +71,7 @@ pub(super) async fn send(
         out.put(|buffer| FromSource::Fault { path: &path, message }.encode(buffer));
     }
     let walk = Walk::new(spec, tops)?;
-    let content = Content::new(way);
+    let content = Content::new(way, memory);
     Source { walk: Some(walk), session, content, out, heard, open: HashMap::new(), wanted: VecDeque::new() }
         .run()
         .await

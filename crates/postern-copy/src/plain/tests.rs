@@ -1,7 +1,7 @@
 //! Both directions against the shells of this machine, with the same client between as in a cluster.
 
 use super::session::{LOOP, Session};
-use super::{Way, start};
+use super::{Memory, Way, start};
 use crate::ends::{self, End, Opened};
 use crate::ledger::{Done, Ledger, Observer, Tally};
 use crate::pace::Pace;
@@ -41,6 +41,9 @@ struct Far {
     first: &'static str,
     /// Bytes that went there.
     sent: Arc<AtomicU64>,
+    /// Bytes that came from there.
+    came: Arc<AtomicU64>,
+    memory: Memory,
 }
 
 const SHELL: Way = Way { tar: false, verify: true };
@@ -49,7 +52,15 @@ const TAR: Way = Way { tar: true, verify: true };
 impl Far {
     fn new(shell: &[String], way: Way) -> Self {
         let sum = if way.verify { None } else { Some("-") };
-        Self { shell: shell.to_vec(), way, sum, first: "", sent: Arc::default() }
+        Self {
+            shell: shell.to_vec(),
+            way,
+            sum,
+            first: "",
+            sent: Arc::default(),
+            came: Arc::default(),
+            memory: Memory::default(),
+        }
     }
 
     /// By what `sh` is here.
@@ -64,7 +75,7 @@ impl Far {
         let (mut stdin, mut stdout) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
         let (to, mut requests) = mpsc::channel::<Bytes>(4);
         let (answers, from) = mpsc::channel(16);
-        let sent = Arc::clone(&self.sent);
+        let (sent, came) = (Arc::clone(&self.sent), Arc::clone(&self.came));
         tokio::spawn(async move {
             while let Some(bytes) = requests.recv().await {
                 sent.fetch_add(bytes.len() as u64, Ordering::Relaxed);
@@ -77,7 +88,9 @@ impl Far {
             let _child = child;
             loop {
                 let mut buffer = bytes::BytesMut::with_capacity(32 * 1024);
-                match stdout.read_buf(&mut buffer).await {
+                let read = stdout.read_buf(&mut buffer).await;
+                came.fetch_add(buffer.len() as u64, Ordering::Relaxed);
+                match read {
                     Ok(1..) if answers.send(Ok(buffer.freeze())).await.is_ok() => {}
                     _ => break,
                 }
@@ -87,7 +100,7 @@ impl Far {
         let mut session = Session::greet(to, from, self.sum).await.unwrap();
         assert_eq!(session.tools.missing, Vec::<String>::new());
         session.say(self.first.as_bytes());
-        start(session, self.way, ask.clone())
+        start(session, self.way, self.memory.clone(), ask.clone())
     }
 }
 
@@ -161,7 +174,8 @@ impl Observer for Seen {
 
 impl Seen {
     fn fate(&self, path: &str) -> (Fate, &str) {
-        let done = self.done.get(path.as_bytes()).unwrap_or_else(|| panic!("{path} in {:?}", self.done.keys()));
+        let done =
+            self.done.get(path.as_bytes()).unwrap_or_else(|| panic!("{path} in {:?}", self.done.keys()));
         (done.fate, &done.note)
     }
 }
@@ -279,7 +293,8 @@ fn a_tree_of_every_kind_goes_round_by_every_shell() {
             let (tally, seen) =
                 copy(&Side::Here, &far(), &send(&[&at("tree")]), &receive(&at("up"))).unwrap();
             assert!(tally.is_whole() && tally.unverified == 0, "{:?}", seen.done);
-            let (tally, seen) = copy(&far(), &Side::Here, &send(&[&at("up")]), &receive(&at("back"))).unwrap();
+            let (tally, seen) =
+                copy(&far(), &Side::Here, &send(&[&at("up")]), &receive(&at("back"))).unwrap();
             assert!(tally.is_whole(), "{:?}", seen.done);
             // busybox sets whole seconds.
             let nanos = shell.len() == 1;
@@ -342,7 +357,11 @@ fn what_breaks_on_its_way_gets_no_name() {
     for (way, first, says) in [
         (SHELL, "put() { dd bs=$1 count=1 iflag=fullblock >/dev/null 2>&1; }\n", "hash differs"),
         (SHELL, "sum() { h=0; }\n", "hash differs"),
-        (TAR, "tar() { cat >/dev/null; echo tar: No space left on device >&2; return 1; }\n", "No space left"),
+        (
+            TAR,
+            "tar() { cat >/dev/null; echo tar: No space left on device >&2; return 1; }\n",
+            "No space left",
+        ),
         (TAR, "mv() { echo mv: Read-only file system >&2; return 1; }\n", "Read-only file system as uid"),
     ] {
         let folder = tempfile::tempdir().unwrap();
@@ -408,6 +427,32 @@ fn what_an_earlier_copy_left_is_taken_up_and_not_sent_again() {
 }
 
 #[test]
+fn what_was_read_before_a_cut_is_not_read_again() {
+    const MIB: u64 = 1024 * 1024;
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let content = random(30_000_000);
+    fs::write(at("big"), &content).unwrap();
+    let cut = Far { first: "get() { dd bs=65536 count=300 2>/dev/null <\"$a\"; exit; }\n", ..Far::by(SHELL) };
+    let (asked, into) = (send(&[&at("big")]), receive(&at("here")));
+    let lost = copy(&Side::There(cut.clone()), &Side::Here, &asked, &into).err().unwrap();
+    assert_eq!(lost, "lost: the shell ended");
+    assert!(!at("here").exists() && left(folder.path()).len() == 1);
+    let again = Far { first: "", came: Arc::default(), ..cut.clone() };
+    let (tally, _) = copy(&Side::There(again.clone()), &Side::Here, &asked, &into).unwrap();
+    let came = again.came.load(Ordering::Relaxed);
+    assert!(tally.written == 1 && came < 30_000_000 - 18 * MIB, "{came}");
+    assert!(fs::read(at("here")).unwrap() == content);
+    // Another client knows nothing of it, and reads all of it.
+    fs::remove_file(at("here")).unwrap();
+    copy(&Side::There(cut), &Side::Here, &asked, &into).err().unwrap();
+    let fresh = Far::by(SHELL);
+    copy(&Side::There(fresh.clone()), &Side::Here, &asked, &into).unwrap();
+    assert!(fresh.came.load(Ordering::Relaxed) > 30_000_000);
+    assert!(fs::read(at("here")).unwrap() == content);
+}
+
+#[test]
 fn nothing_is_written_through_a_symlink_in_the_destination() {
     for way in [SHELL, TAR] {
         let folder = tempfile::tempdir().unwrap();
@@ -441,8 +486,10 @@ fn a_container_that_lies_about_names_writes_nothing_outside() {
     fs::create_dir(at("into")).unwrap();
     let record = "printf '%s %s|%s/\\n' $N '81a4 1 0 0 0 1970-01-01 00:00:00.0 +0000|1:2 1 8 0 0'";
     let lie: &'static str = Box::leak(
-        format!("list() {{ {record} 'x/..'; {record} 'x/.'; {record} 'x/'; {record} 'x/ok'; e=; end ok; }}\n")
-            .into_boxed_str(),
+        format!(
+            "list() {{ {record} 'x/..'; {record} 'x/.'; {record} 'x/'; {record} 'x/ok'; e=; end ok; }}\n"
+        )
+        .into_boxed_str(),
     );
     for way in [SHELL, TAR] {
         let far = Side::There(Far { first: lie, ..Far::by(way) });

@@ -98,7 +98,9 @@ mod tests {
         let all: Vec<u8> = (1..=255).collect();
         for shell in super::super::tests::shells() {
             let shell: Vec<&str> = shell.iter().map(String::as_str).collect();
-            for value in [&all[..], b"-rf", b"a'b", b"a\n\n", b"$(x) `y` \"z\" \\", b" a ", b"%s%b", b"\xff\x81\x88"] {
+            for value in
+                [&all[..], b"-rf", b"a'b", b"a\n\n", b"$(x) `y` \"z\" \\", b" a ", b"%s%b", b"\xff\x81\x88"]
+            {
                 assert_eq!(through(&shell, value), value, "{shell:?}");
             }
         }
@@ -108,7 +110,10 @@ mod tests {
     fn a_tools_words_come_down_to_their_cause() {
         let said = b"dd: error writing 'standard output': No space left on device 0+1 records in";
         assert_eq!(cause(said), "No space left on device");
-        assert_eq!(cause(b"mkdir: can't create directory 'Is a directory': Permission denied"), "Permission denied");
+        assert_eq!(
+            cause(b"mkdir: can't create directory 'Is a directory': Permission denied"),
+            "Permission denied"
+        );
         assert_eq!(cause(b"odd\x1b[2J"), "odd\\u{1b}[2J");
         assert_eq!(cause(b""), "it failed without a word");
     }

@@ -12,6 +12,7 @@ use crate::signals;
 use plan::{Place, Plan, Side};
 use postern_copy::job::{self, Job};
 use postern_copy::ledger::{Ledger, Tally};
+use postern_copy::plain::Memory;
 use postern_copy::pod::{Pod, Via};
 use postern_copy::streams::Stream;
 use postern_copy::{CopyError, End};
@@ -138,6 +139,7 @@ impl<'a> Reach<'a> {
                 agent: names::AGENT,
                 user,
                 verify,
+                memory: Memory::default(),
                 found: RefCell::new(None),
             }),
             (Place::Pod(_), None) => return Err(Failure::usage("a pod without a cluster", None)),

@@ -104,9 +104,7 @@ impl Destination<'_> {
     /// The shell's answer to the question for hashes: now the content is asked for.
     pub(super) fn want(&mut self, mut wanted: Wanted, answer: Result<Bytes, Bytes>) {
         let sums: Vec<String> = match answer {
-            Ok(said) => {
-                String::from_utf8_lossy(&said).split_ascii_whitespace().map(str::to_owned).collect()
-            }
+            Ok(said) => String::from_utf8_lossy(&said).split_ascii_whitespace().map(str::to_owned).collect(),
             Err(_) => Vec::new(), // what cannot be read is replaced
         };
         wanted.there = match wanted.there {

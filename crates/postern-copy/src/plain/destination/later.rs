@@ -173,14 +173,13 @@ impl Destination<'_> {
             let gone = name::join(&below, &last);
             match self.remove(&gone).await? {
                 Ok(()) => self.out.put(|buffer| FromDestination::Deleted(&gone).encode(buffer)),
-                Err(message) => self
-                    .out
-                    .put(|buffer| FromDestination::NotDeleted { path: &gone, message }.encode(buffer)),
+                Err(message) => {
+                    self.out.put(|buffer| FromDestination::NotDeleted { path: &gone, message }.encode(buffer))
+                }
             }
         }
         Ok(())
     }
-
 
     async fn remove(&mut self, path: &[u8]) -> Result<Result<(), String>, Trouble> {
         if self.spec.dry_run {
@@ -216,7 +215,8 @@ impl Destination<'_> {
         }
         while let Some(path) = waiting.pop() {
             let directory = name::join(&target, &path);
-            let found = list(&mut self.session, &directory).await?.map_err(|why| failed(cause(why.as_bytes())))?;
+            let found =
+                list(&mut self.session, &directory).await?.map_err(|why| failed(cause(why.as_bytes())))?;
             for (last, stat) in found {
                 let at = name::join(&path, &last);
                 if stat.kind() == Type::Directory {

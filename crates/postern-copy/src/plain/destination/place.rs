@@ -110,9 +110,9 @@ fn trimmed(mut path: &[u8]) -> &[u8] {
 async fn named(session: &mut Session, target: &[u8]) -> Result<Placed, Trouble> {
     let mut path = trimmed(target).to_vec();
     if look(session, &path, false).await?.is_ok_and(|found| found.kind() == Type::Symlink) {
-        path = link(session, &path, "-nf").await?.map_err(|why| {
-            Trouble::Fatal(format!("following the symlink {}: {why}", name::show(target)))
-        })?;
+        path = link(session, &path, "-nf")
+            .await?
+            .map_err(|why| Trouble::Fatal(format!("following the symlink {}: {why}", name::show(target))))?;
     }
     let (parent, last) = name::split(&path);
     if last.is_empty() || last == b"." || last == b".." {

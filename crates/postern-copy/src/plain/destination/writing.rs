@@ -210,7 +210,8 @@ impl Destination<'_> {
         let Some(mut writing) = self.writing.take() else {
             return Err(Lost("content that nobody asked for".to_owned()).into());
         };
-        if writing.size != UNSIZED && writing.length.saturating_add(length) > writing.size {
+        // Of a stream, nobody knows holes.
+        if writing.size == UNSIZED || writing.length.saturating_add(length) > writing.size {
             return Err(Lost("more content than was announced".to_owned()).into());
         }
         if matches!(writing.state, State::Put(_)) {
@@ -293,7 +294,8 @@ impl Destination<'_> {
     fn was_there(&mut self, writing: &Writing, hash: [u8; 32]) {
         let Writing { entry, path, old, .. } = writing;
         let stamp = entry.stamp;
-        if old.as_ref().is_none_or(|old| (old.stamp.seconds, old.stamp.nanos) != (stamp.seconds, stamp.nanos)) {
+        if old.as_ref().is_none_or(|old| (old.stamp.seconds, old.stamp.nanos) != (stamp.seconds, stamp.nanos))
+        {
             let mut line = Vec::new();
             assign_path(&mut line, 'a', &self.real(path));
             line.extend_from_slice(format!("attr - {} -\n", time(entry)).as_bytes());

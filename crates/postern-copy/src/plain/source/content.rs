@@ -2,10 +2,11 @@
 
 use super::walk::Item;
 use crate::plain::listing::Stat;
+use crate::plain::memory::Mark;
 use crate::plain::session::{Lost, Piece, Session, yes};
 use crate::plain::sum::{Sum, Tool};
 use crate::plain::words::{assign_path, cause};
-use crate::plain::{Out, Trouble, Way};
+use crate::plain::{Memory, Out, Trouble, Way};
 use postern_wire::copy::{BLOCK, FromSource, Want};
 use std::collections::VecDeque;
 
@@ -23,6 +24,7 @@ pub(super) struct Wanted {
 
 pub(super) struct Content {
     pub(super) way: Way,
+    memory: Memory,
 }
 
 /// What is done with content as it comes.
@@ -103,8 +105,8 @@ pub(super) fn about(item: &Item, said: &[u8]) -> Result<String, String> {
 type Read = Result<blake3::Hash, String>;
 
 impl Content {
-    pub(super) fn new(way: Way) -> Self {
-        Self { way }
+    pub(super) fn new(way: Way, memory: Memory) -> Self {
+        Self { way, memory }
     }
 
     /// Sends what is wanted next.
@@ -140,7 +142,13 @@ impl Content {
         Ok(())
     }
 
-    async fn file(&self, session: &mut Session, want: &Want, item: &Item, out: &mut Out) -> Result<Read, Trouble> {
+    async fn file(
+        &self,
+        session: &mut Session,
+        want: &Want,
+        item: &Item,
+        out: &mut Out,
+    ) -> Result<Read, Trouble> {
         let Want { id, have, hash, .. } = *want;
         let size = item.stat.size;
         let same = have == size && have > 0;
@@ -170,10 +178,14 @@ impl Content {
                 return Ok(read);
             }
         }
-        begin(out, 0);
+        let mark = match want.partial {
+            true => self.memory.find(&item.real, &item.stat, have, hash),
+            false => None,
+        };
+        begin(out, mark.as_ref().map_or(0, |mark| mark.offset));
         let block = Block::of(item);
         let mut sink = Sink::Send(out, block);
-        let read = self.read(session, item, u64::MAX, &mut sink).await?;
+        let read = self.read_from(session, item, mark, u64::MAX, &mut sink).await?;
         if let Sink::Send(out, mut block) = sink {
             block.end(out).await?;
         }
@@ -188,26 +200,57 @@ impl Content {
     }
 
     /// Reads at most so many bytes; a tool that hashes as we do needs none.
-    async fn read(&self, session: &mut Session, item: &Item, most: u64, sink: &mut Sink<'_>) -> Result<Read, Lost> {
+    async fn read(
+        &self,
+        session: &mut Session,
+        item: &Item,
+        most: u64,
+        sink: &mut Sink<'_>,
+    ) -> Result<Read, Lost> {
+        self.read_from(session, item, None, most, sink).await
+    }
+
+    /// The same from a place on that was reached before.
+    async fn read_from(
+        &self,
+        session: &mut Session,
+        item: &Item,
+        mark: Option<Mark>,
+        most: u64,
+        sink: &mut Sink<'_>,
+    ) -> Result<Read, Lost> {
         let size = item.stat.size;
         let wanted = size.min(most);
         let mut line = Vec::new();
         assign_path(&mut line, 'a', &item.real);
-        line.extend_from_slice(format!("get 0 {}\n", wanted.div_ceil(UNIT)).as_bytes());
+        let sum = session.tools.sum.filter(|_| self.way.verify && wanted == size).map(Tool::start);
+        let remembers = matches!(sink, Sink::Send(..)) && size > HELD;
+        if remembers && mark.is_none() {
+            self.memory.begin(&item.real, &item.stat);
+        }
+        let Mark { offset: mut count, mut hasher, mut sum } =
+            mark.unwrap_or_else(|| Mark { offset: 0, hasher: blake3::Hasher::new(), sum });
+        let skipped = count / UNIT;
+        line.extend_from_slice(format!("get {skipped} {}\n", wanted.div_ceil(UNIT) - skipped).as_bytes());
         session.say(&line);
-        let (mut count, mut hasher) = (0, blake3::Hasher::new());
-        let mut sum = session.tools.sum.filter(|_| self.way.verify && wanted == size).map(Tool::start);
         let end = loop {
             match session.piece().await? {
-                Piece::Bytes(bytes) => {
-                    count += bytes.len() as u64;
-                    // More than there was to be: it is told of below, and nobody has to hold it.
-                    if count <= wanted {
-                        hasher.update(&bytes);
+                // More than there was to be is told of below, and nobody has to hold it.
+                Piece::Bytes(bytes) if count + bytes.len() as u64 > wanted => count = u64::MAX / 2,
+                Piece::Bytes(mut bytes) => {
+                    while !bytes.is_empty() {
+                        // As the frames are cut, and so what the destination may have.
+                        let room = BLOCK - usize::try_from(count % BLOCK as u64).unwrap_or(0);
+                        let part = bytes.split_to(bytes.len().min(room));
+                        hasher.update(&part);
                         if let Some(sum) = &mut sum {
-                            sum.add(&bytes);
+                            sum.add(&part);
                         }
-                        sink.take(&bytes).await?;
+                        sink.take(&part).await?;
+                        count += part.len() as u64;
+                        if remembers && count % BLOCK as u64 == 0 {
+                            self.memory.add(Mark { offset: count, hasher: hasher.clone(), sum: sum.clone() });
+                        }
                     }
                 }
                 Piece::End(end) => break end,
@@ -231,9 +274,7 @@ impl Content {
             return Ok(theirs.map_err(|_| "its hash there cannot be read".to_owned()));
         }
         match sum.map(Sum::end) {
-            Some(ours) if ours != theirs => {
-                Ok(Err(DIFFERS.to_owned()))
-            }
+            Some(ours) if ours != theirs => Ok(Err(DIFFERS.to_owned())),
             _ => Ok(Ok(hasher.finalize())),
         }
     }

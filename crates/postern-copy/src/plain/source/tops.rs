@@ -164,7 +164,9 @@ mod tests {
 
     #[test]
     fn a_source_is_called_by_its_last_name() {
-        for (typed, name) in [(&b"/a/b"[..], &b"b"[..]), (b"a/b//", b"b"), (b"a/.", b""), (b"..", b""), (b"/", b"")] {
+        for (typed, name) in
+            [(&b"/a/b"[..], &b"b"[..]), (b"a/b//", b"b"), (b"a/.", b""), (b"..", b""), (b"/", b"")]
+        {
             assert_eq!(called(typed), name);
         }
     }

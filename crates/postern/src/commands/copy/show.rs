@@ -214,7 +214,19 @@ fn ratio(total: &Tally) -> f64 {
     reason = "an estimate"
 )]
 fn progress(tally: &Tally) -> String {
-    let Tally { files, bytes: all, complete, written, unverified, same, unchanged, content, took, failed, .. } = tally;
+    let Tally {
+        files,
+        bytes: all,
+        complete,
+        written,
+        unverified,
+        same,
+        unchanged,
+        content,
+        took,
+        failed,
+        ..
+    } = tally;
     let done = written + unverified + same + unchanged + failed;
     let rate = *content as f64 / took.as_secs_f64().max(0.001);
     let more = if *complete { "" } else { "+" };
