@@ -4,8 +4,10 @@
 //! its way stands in a queue.
 
 mod decide;
+mod dress;
 mod later;
 mod place;
+mod small;
 mod writing;
 
 use super::listing::Stat;
@@ -55,7 +57,7 @@ struct Destination<'a> {
     pending: VecDeque<Pending>,
     wanted: VecDeque<Wanted>,
     writing: Option<Writing>,
-    batch: writing::Batch,
+    batch: small::Batch,
     /// What an archive could not be unpacked for.
     unpacked: Option<Bytes>,
     /// The directory that was listed last.
@@ -95,7 +97,7 @@ pub(super) async fn receive(
         pending: VecDeque::new(),
         wanted: VecDeque::new(),
         writing: None,
-        batch: writing::Batch::default(),
+        batch: small::Batch::default(),
         unpacked: None,
         known: None,
         entered: HashMap::new(),

@@ -4,6 +4,7 @@ use super::sum::Tool;
 use super::words::cause;
 use bytes::{Bytes, BytesMut};
 use postern_exec::ExecError;
+use postern_files::name::show;
 use tokio::sync::mpsc;
 
 /// The loop that takes requests; the functions in them come by the first.
@@ -50,7 +51,10 @@ impl Tools {
             tar: tar == "tar",
             user: user.parse().ok(),
             group: group.parse().ok(),
-            missing: missing.split_ascii_whitespace().map(str::to_owned).collect(),
+            missing: missing
+                .split_ascii_whitespace()
+                .map(|tool| show(tool.as_bytes()).into_owned())
+                .collect(),
         })
     }
 

@@ -1,6 +1,6 @@
 //! Directories, what is done once all files are in place, and what is removed.
 
-use super::writing::time;
+use super::dress::time;
 use super::{Destination, Pending};
 use crate::plain::Trouble;
 use crate::plain::listing::Type;

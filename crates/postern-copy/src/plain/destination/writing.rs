@@ -1,22 +1,15 @@
 //! Content on its way into the container.
 
 use super::decide::{LARGE, There, Wanted};
+use super::dress::time;
 use super::{Destination, Pending};
 use crate::plain::Trouble;
-use crate::plain::archive;
 use crate::plain::listing::Stat;
 use crate::plain::session::{Lost, Piece, Tools};
 use crate::plain::sum::Sum;
 use crate::plain::words::assign_path;
 use postern_files::name;
-use postern_wire::copy::{Entry, Fate, Kind, Owner, Settled, UNSIZED};
-
-/// Files up to this size go in archives.
-const SMALL: u64 = 1024 * 1024;
-
-/// Bytes and files in one archive, at most.
-const ARCHIVE: usize = 2 * 1024 * 1024;
-const FILES: usize = 256;
+use postern_wire::copy::{Entry, Fate, Kind, Settled, UNSIZED};
 
 /// Bytes that one `put` takes.
 const PIECE: usize = 256 * 1024;
@@ -26,9 +19,9 @@ const BLOCK: usize = 8 * 1024 * 1024;
 
 /// A file whose content comes.
 pub(super) struct Writing {
-    entry: Box<Entry>,
-    path: Vec<u8>,
-    old: Option<Stat>,
+    pub(super) entry: Box<Entry>,
+    pub(super) path: Vec<u8>,
+    pub(super) old: Option<Stat>,
     size: u64,
     length: u64,
     hasher: blake3::Hasher,
@@ -43,20 +36,6 @@ enum State {
     Gather(Vec<u8>),
     /// It is written.
     Put(Vec<u8>),
-}
-
-/// Small files that wait to be sent in an archive.
-#[derive(Default)]
-pub(super) struct Batch {
-    archive: Vec<u8>,
-    files: Vec<Small>,
-}
-
-struct Small {
-    id: u32,
-    path: Vec<u8>,
-    sum: String,
-    settled: Settled,
 }
 
 /// What a file could not be written for.
@@ -99,16 +78,6 @@ impl Destination<'_> {
         Ok(())
     }
 
-    fn goes_in_archive(&self, entry: &Entry, size: u64) -> bool {
-        let needs_owner = self.spec.preserve || self.spec.owner != Owner::default();
-        self.way.tar
-            && size <= SMALL
-            && !needs_owner
-            && !self.spec.inplace
-            && entry.stamp.seconds >= 0
-            && (self.session.tools.sum.is_some() || !self.way.verify)
-    }
-
     /// Names the file that the shell writes now, and says the first about it.
     fn open(&mut self, writing: &Writing, how: &str) {
         self.unpack();
@@ -119,7 +88,7 @@ impl Destination<'_> {
     }
 
     /// `p` and `q` for a file: what is written, and what it becomes.
-    fn names(&self, path: &[u8]) -> Vec<u8> {
+    pub(super) fn names(&self, path: &[u8]) -> Vec<u8> {
         let mut line = Vec::new();
         let (parent, last) = name::split(path);
         assign_path(&mut line, 'p', &self.real(&name::join(parent, &name::partial(last))));
@@ -353,95 +322,8 @@ impl Destination<'_> {
         }
         self.busy.remove(&writing.path);
     }
-
-    /// Mode, time and owner, as `dress` takes them.
-    pub(super) fn dress(&self, entry: &Entry, old: Option<&Stat>) -> (String, String, String) {
-        let old = old.filter(|_| !self.spec.preserve);
-        let bits = self.bits(old.map_or(entry.stamp.mode, |old| old.stamp.mode));
-        (format!("{bits:o}"), time(entry), self.owner(entry, old))
-    }
-
-    /// The bits that an entry may bring.
-    pub(super) fn bits(&self, mode: u32) -> u32 {
-        if self.spec.specials { mode & 0o7777 } else { mode & 0o1777 }
-    }
-
-    /// Who is to own an entry; nobody in particular where it is us.
-    pub(super) fn owner(&self, entry: &Entry, old: Option<&Stat>) -> String {
-        let Owner { user, group } = self.spec.owner;
-        let (other_user, other_group) = match old {
-            Some(old) => (Some(old.stamp.user), Some(old.stamp.group)),
-            None if self.spec.preserve => (Some(entry.stamp.user), Some(entry.stamp.group)),
-            None => (None, None),
-        };
-        let (user, group) = (user.or(other_user), group.or(other_group));
-        let tools = &self.session.tools;
-        match (user, group) {
-            (None, None) => "-".to_owned(),
-            (user, group) if old.is_some() && (user, group) == (tools.user, tools.group) => "-".to_owned(),
-            (user, group) => {
-                let text = |id: Option<u32>| id.map(|id| id.to_string()).unwrap_or_default();
-                let group = if group.is_some() { format!(":{}", text(group)) } else { String::new() };
-                format!("{}{group}", text(user))
-            }
-        }
-    }
-
-    /// Puts a small file into the archive that is being collected.
-    fn add(&mut self, writing: &Writing, content: &[u8], sum: String, settled: Settled) {
-        let (parent, last) = name::split(&writing.path);
-        let beside = name::join(parent, &name::partial(last));
-        let old = writing.old.as_ref().filter(|_| !self.spec.preserve);
-        let mode = self.bits(old.map_or(writing.entry.stamp.mode, |old| old.stamp.mode));
-        archive::put(&mut self.batch.archive, &beside, mode, writing.entry.stamp, content);
-        let (id, path) = (writing.entry.id, writing.path.clone());
-        self.batch.files.push(Small { id, path, sum, settled });
-        if self.batch.archive.len() >= ARCHIVE || self.batch.files.len() >= FILES {
-            self.unpack();
-        }
-    }
-
-    /// Sends the archive, and has what is in it checked and put into place.
-    pub(super) fn unpack(&mut self) {
-        if self.batch.files.is_empty() {
-            return;
-        }
-        let Batch { mut archive, files } = std::mem::take(&mut self.batch);
-        archive::end(&mut archive);
-        // Named first, so that they go when the connection does.
-        self.session.say(b"set --\n");
-        for Small { path, .. } in &files {
-            let mut line = self.names(path);
-            line.extend_from_slice(b"set -- \"$@\" \"$p\"\n");
-            self.session.say(&line);
-        }
-        let mut line = Vec::new();
-        let root = self.real(b"");
-        assign_path(&mut line, 'a', &root);
-        line.extend_from_slice(format!("unpack {}\n", archive.len() / 512).as_bytes());
-        self.session.say(&line);
-        self.session.say(&archive);
-        self.pending.push_back(Pending::Unpack);
-        for Small { id, path, sum, settled } in files {
-            let mut line = self.names(&path);
-            line.extend_from_slice(format!("x=;w=;i=;fin {sum} - - - tar -\n").as_bytes());
-            self.session.say(&line);
-            self.pending.push_back(Pending::File { id, path, settled });
-        }
-        self.session.say(b"set --\n");
-    }
 }
 
 fn large(size: u64) -> u8 {
     u8::from(size > LARGE && size != UNSIZED)
-}
-
-/// The time of an entry for `touch -d @…`.
-pub(super) fn time(entry: &Entry) -> String {
-    let stamp = entry.stamp;
-    match stamp.nanos {
-        // Before 1970 the part counts the other way, and not every tool agrees.
-        nanos if nanos > 0 && stamp.seconds >= 0 => format!("{}.{nanos:09}", stamp.seconds),
-        _ => stamp.seconds.to_string(),
-    }
 }
