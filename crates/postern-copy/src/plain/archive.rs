@@ -221,6 +221,11 @@ fn number(field: &[u8]) -> Result<u64, Flaw> {
         .ok_or(Flaw::Number)
 }
 
+/// A name that every tool prints as it is, so that it is one line.
+pub(crate) fn is_plain(name: &[u8]) -> bool {
+    !name.iter().any(|byte| byte.is_ascii_control() || *byte == b'\\')
+}
+
 /// Adds a file to an archive.
 pub(crate) fn put(archive: &mut Vec<u8>, path: &[u8], mode: u32, stamp: Stamp, content: &[u8]) {
     let name = [b"./", path].concat();

@@ -63,11 +63,17 @@ pack() {
   printf '\n/%s ok %s\n' "$N" $c
 }
 
-# The hash of a, and what it is.
-about() {
-  sum "$a"
-  e="${h:--} $(stat -L -c "$F" -- "$a" 2>/dev/null)"
-  printf 'ok %s\n' "$e"
+# The hashes of many files, whose names have no newline in them, and what they are: a line for each.
+abouts() {
+  e=
+  [ "$S" = - ] || $S "$@" 2>/dev/null
+  stat -L -c "$F" -- "$@" 2>/dev/null
+  end ok
+}
+# Hashes of many, for fin to take one by one.
+hashes() {
+  H=
+  [ "$S" = - ] || H=$($S "$@" 2>/dev/null | while read -r h n; do printf '%s ' "$h"; done)
 }
 
 # A new file p, which becomes q, in place of what an earlier copy left.
@@ -109,11 +115,17 @@ dress() {
 # Ends p, which gets the name q when its hash is the one given.
 fin() {
   o=
-  [ -n "$x" ] || [ "$1" = - ] || { sum "$p"; [ "$h" = "$1" ] || x='what arrived is not what was sent: its hash differs'; }
+  [ -n "$x" ] || [ "$1" = - ] || { compared $5 $1; [ "$h" = "$1" ] || x='what arrived is not what was sent: its hash differs'; }
   [ -n "$x" ] || [ "$5" = tar ] || dress $2 $3 $4
   [ -n "$x" ] || [ -n "$i" ] || place "$1" "$6"
   [ -z "$x" ] || [ -n "$i" ] || rm -f "$p"
   if [ -n "$x" ]; then e=$x; no; else set -- $w; printf 'ok %s\n' "$*"; fi
+}
+# One of the hashes of many; where that is another, its own.
+compared() {
+  h=
+  [ "$1" != tar ] || { h=${H%% *} H=${H#* }; }
+  [ "$h" = "$2" ] || sum "$p"
 }
 place() {
   if [ -d "$q" ] && [ ! -L "$q" ]; then x='a directory has its place'; return; fi

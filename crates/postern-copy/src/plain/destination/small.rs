@@ -36,6 +36,7 @@ impl Destination<'_> {
             && !needs_owner
             && !self.spec.inplace
             && entry.stamp.seconds >= 0
+            && archive::is_plain(&entry.path)
             && (self.session.tools.sum.is_some() || !self.way.verify)
     }
 
@@ -73,6 +74,7 @@ impl Destination<'_> {
         line.extend_from_slice(format!("unpack {}\n", archive.len() / 512).as_bytes());
         self.session.say(&line);
         self.session.say(&archive);
+        self.session.say(b"hashes \"$@\"\n");
         self.pending.push_back(Pending::Unpack);
         for Small { id, path, sum, settled } in files {
             let mut line = self.names(&path);

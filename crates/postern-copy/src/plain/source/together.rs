@@ -1,7 +1,7 @@
 //! Small files, many at a time, in an archive that the container's tar makes.
 
 use super::content::{Block, CHANGED, Content, DIFFERS, Wanted, about};
-use crate::plain::archive::{Part, Reader};
+use crate::plain::archive::{Part, Reader, is_plain};
 use crate::plain::session::{Lost, Piece, Session, yes};
 use crate::plain::words::{assign_path, cause};
 use crate::plain::{Out, Trouble};
@@ -19,7 +19,7 @@ const FILES: usize = 256;
 
 impl Wanted {
     pub(super) fn is_small(&self) -> bool {
-        self.item.stat.size <= SMALL
+        self.item.stat.size <= SMALL && is_plain(&self.item.real)
     }
 }
 
@@ -46,28 +46,19 @@ impl Content {
             assign_path(&mut line, 'a', &item.real);
             line.extend_from_slice(b"set -- \"$@\" \"$a\"\n");
         }
-        line.extend_from_slice(b"pack \"$@\";set --\n");
+        line.extend_from_slice(b"pack \"$@\"\n");
         session.say(&line);
         let contents = archived(session, &batch).await?;
-        for Wanted { item, .. } in &batch {
-            let mut line = Vec::new();
-            assign_path(&mut line, 'a', &item.real);
-            line.extend_from_slice(b"about\n");
-            session.say(&line);
-        }
-        let mut said = Vec::with_capacity(batch.len());
-        for _ in &batch {
-            said.push(session.answer().await?);
-        }
+        let said = abouts(session, batch.len()).await?;
         for ((Wanted { want, item }, content), said) in batch.into_iter().zip(contents).zip(said) {
             let unread = self.way.verify && session.tools.sum.is_none();
-            let Some(content) = content.filter(|_| !unread) else {
+            let (Some(content), Some(said)) = (content.filter(|_| !unread), said) else {
                 // What tar did not give, such as a file that is a link by now, is read by itself.
                 self.one(session, &want, &item, out).await?;
                 continue;
             };
             let id = want.id;
-            let theirs = said.map_err(|why| cause(&why)).and_then(|said| about(&item, &said));
+            let theirs = about(&item, &said);
             let ours = session.tools.sum.map(|tool| tool.of(&content));
             let flaw = match theirs {
                 Err(why) => Some(why),
@@ -92,6 +83,23 @@ impl Content {
         }
         Ok(())
     }
+}
+
+/// What the container says of the files; nothing where some are gone, as it is not known which.
+async fn abouts(session: &mut Session, count: usize) -> Result<Vec<Option<Vec<u8>>>, Trouble> {
+    session.say(b"abouts \"$@\";set --\n");
+    let said = session.whole().await?.unwrap_or_default();
+    let lines: Vec<&[u8]> = said.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).collect();
+    let (hashes, stats) = match session.tools.sum {
+        Some(_) if lines.len() == 2 * count => lines.split_at(count),
+        None if lines.len() == count => (&lines[..0], &lines[..]),
+        _ => return Ok(vec![None; count]),
+    };
+    let one = |(at, stat): (usize, &&[u8])| {
+        let hash = hashes.get(at).and_then(|line| line.split(|byte| *byte == b' ').next()).unwrap_or(b"-");
+        Some([hash, b" ", stat].concat())
+    };
+    Ok(stats.iter().enumerate().map(one).collect())
 }
 
 /// Reads the archive: the content of each file that it has whole, as it was announced.
