@@ -279,5 +279,5 @@ fn mark() -> Option<String> {
     use ring::rand::{SecureRandom as _, SystemRandom};
     let mut bytes = [0; 16];
     SystemRandom::new().fill(&mut bytes).ok()?;
-    Some(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+    Some(super::sum::hex(&bytes))
 }

@@ -59,12 +59,16 @@ impl Sum {
     /// In hexadecimal, as the tool prints it.
     pub(crate) fn end(self) -> String {
         match self {
-            Self::Ring(context) => {
-                context.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
-            }
+            Self::Ring(context) => hex(context.finish().as_ref()),
             Self::Blake3(hasher) => hasher.finalize().to_hex().to_string(),
         }
     }
+}
+
+/// Bytes in hexadecimal.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+    digits.map(|digit| char::from_digit(digit.into(), 16).unwrap_or('0')).collect()
 }
 
 #[cfg(test)]

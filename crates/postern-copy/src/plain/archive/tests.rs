@@ -1,4 +1,5 @@
 use super::*;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 
 fn all(bytes: &[u8], piece: usize) -> Result<Vec<Part>, Flaw> {
     let (mut reader, mut parts) = (Reader::default(), Vec::<Part>::new());
@@ -56,7 +57,6 @@ fn tar_reads_and_writes_what_we_do() {
     std::io::Write::write_all(&mut child.stdin.take().unwrap(), &archive()).unwrap();
     assert!(child.wait().unwrap().success());
     let meta = std::fs::metadata(folder.path().join("a")).unwrap();
-    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
     assert_eq!(
         (meta.mtime(), meta.mtime_nsec(), meta.permissions().mode() & 0o777),
         (1_000_000_000, 5, 0o640)

@@ -108,10 +108,8 @@ async fn follow(session: &mut Session, glob: &Glob) -> Result<Vec<Vec<u8>>, Trou
                         continue;
                     }
                     let enters = match stat.kind() {
-                        _ if last => true,
-                        Type::Directory => true,
-                        Type::Symlink => is_directory(session, &path).await?,
-                        Type::File | Type::Other => false,
+                        Type::Symlink if !last => is_directory(session, &path).await?,
+                        kind => last || kind == Type::Directory,
                     };
                     if enters {
                         waiting.push((path, taken + 1, depth));

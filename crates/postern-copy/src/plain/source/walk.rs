@@ -79,10 +79,8 @@ impl Walk {
                 // What is there and cannot be told must not be taken for gone.
                 faulty |= matches!(step, Some(Step::Fault(..)));
                 self.listed = Some((place, rest, faulty));
-                match step {
-                    Some(step) => return Ok(step),
-                    None => continue,
-                }
+                let Some(step) = step else { continue };
+                return Ok(step);
             }
             if let Some(place) = self.waiting.pop() {
                 match list(session, &place.real).await? {
