@@ -21,6 +21,7 @@ pub mod proxy;
 pub mod s3;
 pub mod scene;
 pub mod servers;
+pub mod tree;
 
 use serde_json::Value;
 use std::io::Write as _;

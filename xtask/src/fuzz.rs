@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 
 use crate::{paths, say, sh, tools};
 
-const TARGETS: [&str; 6] = ["frames", "redactor", "config", "stream", "identity", "copy"];
+const TARGETS: [&str; 7] = ["frames", "redactor", "config", "stream", "identity", "copy", "plain"];
 
 /// `cargo xtask fuzz [SECONDS]`
 #[derive(clap::Args)]

@@ -45,6 +45,7 @@ impl End<'_> {
 pub(crate) enum FromEnd {
     Exec(Box<ExecReader>),
     Thread(mpsc::Receiver<Bytes>),
+    Plain(mpsc::Receiver<Result<Bytes, String>>),
 }
 
 impl FromEnd {
@@ -53,6 +54,11 @@ impl FromEnd {
             Self::Exec(reader) => Reader::next(&mut **reader).await,
             Self::Thread(receiver) => match receiver.recv().await {
                 Some(bytes) => Incoming::Bytes(bytes),
+                None => Incoming::Ended("it ended".to_owned()),
+            },
+            Self::Plain(receiver) => match receiver.recv().await {
+                Some(Ok(bytes)) => Incoming::Bytes(bytes),
+                Some(Err(why)) => Incoming::Ended(why),
                 None => Incoming::Ended("it ended".to_owned()),
             },
         }
@@ -169,7 +175,7 @@ pub(crate) async fn open(
             })
         }
         End::Pod(pod) => {
-            let reached = pod.open(notify).await;
+            let reached = pod.open(ask, notify).await;
             reached.map_err(|source| CopyError::Reach { place: end.name(), source })
         }
     }

@@ -101,6 +101,9 @@ impl Job<'_> {
                 });
             }
         };
+        if let End::Pod(pod) = &self.source {
+            ledger.doubt(pod.is_unverified());
+        }
         // Only now: an end that waits for the other would take the silence for our end.
         let (mut source, mut destination) = (source, destination);
         for (which, opened, ask) in

@@ -48,6 +48,8 @@ pub struct Tally {
     pub complete: bool,
     /// Files written and verified.
     pub written: u64,
+    /// Files written as asked without being verified.
+    pub unverified: u64,
     /// Files that were there already, by their hash.
     pub same: u64,
     /// Files that were there already, by size and time.
@@ -87,6 +89,7 @@ impl Tally {
             bytes,
             complete,
             written,
+            unverified,
             same,
             unchanged,
             made,
@@ -104,6 +107,7 @@ impl Tally {
             (&mut self.files, files),
             (&mut self.bytes, bytes),
             (&mut self.written, written),
+            (&mut self.unverified, unverified),
             (&mut self.same, same),
             (&mut self.unchanged, unchanged),
             (&mut self.made, made),
@@ -148,6 +152,8 @@ pub struct Ledger<'a> {
     hasher: std::hash::RandomState,
     /// The destination gives what was asked for a name of its own, rather than take it into a directory.
     named: bool,
+    /// The source does not say whether what it sends is what it has.
+    doubted: bool,
     manifest: Option<BufWriter<File>>,
     broken: Option<std::io::Error>,
 }
@@ -163,6 +169,7 @@ impl<'a> Ledger<'a> {
             verified: HashSet::new(),
             hasher: std::hash::RandomState::new(),
             named: false,
+            doubted: false,
             manifest: manifest.map(BufWriter::new),
             broken: None,
         }
@@ -175,6 +182,7 @@ impl<'a> Ledger<'a> {
         for count in [
             &mut tally.files,
             &mut tally.bytes,
+            &mut tally.unverified,
             &mut tally.unchanged,
             &mut tally.made,
             &mut tally.skipped,
@@ -227,6 +235,11 @@ impl<'a> Ledger<'a> {
         self.named
     }
 
+    /// What comes from the source is not verified there, whatever the destination says.
+    pub(crate) fn doubt(&mut self, doubted: bool) {
+        self.doubted = doubted;
+    }
+
     pub(crate) fn content(&mut self, bytes: u64) {
         self.tally.content = self.tally.content.saturating_add(bytes);
     }
@@ -237,7 +250,13 @@ impl<'a> Ledger<'a> {
 
     /// The destination answers; false when nothing with this number was told.
     pub(crate) fn settled(&mut self, settled: Settled) -> bool {
-        let Settled { id, fate, hash, note } = settled;
+        let Settled { id, fate, mut hash, mut note } = settled;
+        if self.doubted && fate == Fate::Written {
+            hash = [0; 32];
+            if note.is_empty() {
+                "not verified".clone_into(&mut note);
+            }
+        }
         let Some(Open { path, kind }) = self.open.remove(&id) else { return false };
         let key = self.key(&path);
         let seen = self.verified.contains(&key);
@@ -247,6 +266,7 @@ impl<'a> Ledger<'a> {
         };
         let count = match fate {
             Fate::Written | Fate::Same if seen => return true, // told before the connection was lost
+            Fate::Written if hash == [0; 32] => &mut self.tally.unverified,
             Fate::Written => &mut self.tally.written,
             Fate::Same => &mut self.tally.same,
             Fate::Unchanged => &mut self.tally.unchanged,
@@ -257,7 +277,8 @@ impl<'a> Ledger<'a> {
             Fate::Planned => &mut self.tally.planned,
         };
         *count += 1;
-        let verified = matches!(fate, Fate::Written | Fate::Same);
+        // Without a hash it was written and not compared.
+        let verified = fate == Fate::Same || fate == Fate::Written && hash != [0; 32];
         if verified {
             self.verified.insert(key);
         }
@@ -307,7 +328,7 @@ impl<'a> Ledger<'a> {
 
     /// What says whether something moved: a copy that gets on is worth another try.
     pub(crate) fn moved(&self) -> (u64, u64) {
-        (self.tally.content, self.tally.written + self.tally.same)
+        (self.tally.content, self.tally.written + self.tally.unverified + self.tally.same)
     }
 
     /// Closes the books.

@@ -13,6 +13,7 @@ mod error;
 pub mod job;
 pub mod ledger;
 mod pace;
+pub mod plain;
 pub mod pod;
 mod relay;
 pub mod streams;

@@ -1,6 +1,7 @@
 //! An end in a pod, and the ways to get there.
 
 use crate::ends::{FromEnd, Opened, ToEnd};
+use crate::plain;
 use postern_exec::ExecError;
 use postern_exec::ephemeral::{self, Reached, User, Wanted};
 use postern_exec::inject::{self, Agents};
@@ -8,6 +9,7 @@ use postern_exec::target::Place;
 use postern_exec::transport::{Incoming, Reader};
 use postern_kube::Cluster;
 use postern_kube::exec::{ExecReader, ExecWriter};
+use postern_wire::copy::Ask;
 use postern_wire::{Decoder, FromAgent, Hello};
 use std::cell::RefCell;
 use std::time::Duration;
@@ -21,6 +23,10 @@ pub enum Via {
     Agent,
     /// By an agent that is put there through the container's shell, and removes itself.
     Inject,
+    /// By the container's shell, and its tar for small files.
+    Tar,
+    /// By the container's shell alone.
+    Shell,
     /// By an agent in an ephemeral container beside it.
     Ephemeral,
 }
@@ -32,6 +38,8 @@ impl Via {
             Self::Auto => "auto",
             Self::Agent => "agent",
             Self::Inject => "inject",
+            Self::Tar => "tar",
+            Self::Shell => "shell",
             Self::Ephemeral => "ephemeral",
         }
     }
@@ -62,28 +70,39 @@ pub struct Pod<'a> {
     pub agent: &'a str,
     /// Whom the container runs as, where neither the pod nor its node says.
     pub user: Option<User>,
+    /// What the container's own tools wrote and read is compared by hash; an agent does so always.
+    pub verify: bool,
+    /// What was read by its own tools before a connection was lost.
+    pub memory: plain::Memory,
     /// The way that worked, for the next connection.
     pub found: RefCell<Option<Via>>,
 }
 
 impl Pod<'_> {
+    /// Whether nothing says that what comes from there is what is there.
+    pub(crate) fn is_unverified(&self) -> bool {
+        !self.verify && matches!(*self.found.borrow(), Some(Via::Tar | Via::Shell))
+    }
+
     pub(crate) fn name(&self) -> String {
         let Place { namespace, pod, .. } = &self.place;
         format!("pod {namespace}/{pod}")
     }
 
-    pub(crate) async fn open(&self, notify: &mut dyn FnMut(News)) -> Result<Opened, ExecError> {
+    pub(crate) async fn open(&self, ask: &Ask, notify: &mut dyn FnMut(News)) -> Result<Opened, ExecError> {
         let known = *self.found.borrow();
         let (way, opened) = match known.unwrap_or(self.via) {
             Via::Agent => (Via::Agent, self.by_agent().await?),
             Via::Inject => (Via::Inject, self.by_injection().await?),
+            Via::Tar => self.by_tools(Some(true), ask).await?,
+            Via::Shell => self.by_tools(Some(false), ask).await?,
             Via::Ephemeral => (Via::Ephemeral, self.by_ephemeral(notify).await?),
             Via::Auto if self.place.agent.is_some() => (Via::Agent, self.by_agent().await?),
             Via::Auto => match self.by_injection().await {
                 Ok(opened) => (Via::Inject, opened),
                 Err(error @ (ExecError::Inject(_) | ExecError::Runtime(_) | ExecError::NoAgent(_))) => {
                     notify(News::Detail(format!("{}: not by inject ({error})", self.name())));
-                    (Via::Ephemeral, self.by_ephemeral(notify).await?)
+                    self.without_injection(ask, notify).await?
                 }
                 Err(error) => return Err(error),
             },
@@ -93,6 +112,29 @@ impl Pod<'_> {
         }
         *self.found.borrow_mut() = Some(way);
         Ok(opened)
+    }
+
+    /// By what is left where no agent can be put into the container.
+    async fn without_injection(
+        &self,
+        ask: &Ask,
+        notify: &mut dyn FnMut(News),
+    ) -> Result<(Via, Opened), ExecError> {
+        match self.by_tools(None, ask).await {
+            // No shell, or one without the tools.
+            Err(error @ (ExecError::Runtime(_) | ExecError::Target(_))) => {
+                notify(News::Detail(format!("{}: not by tar or shell ({error})", self.name())));
+                Ok((Via::Ephemeral, self.by_ephemeral(notify).await?))
+            }
+            other => other,
+        }
+    }
+
+    /// By tar, by the shell alone, or by whichever the container has.
+    async fn by_tools(&self, tar: Option<bool>, ask: &Ask) -> Result<(Via, Opened), ExecError> {
+        let Self { cluster, place, verify, memory, .. } = self;
+        let (tar, opened) = plain::open(cluster, place, tar, *verify, memory, ask).await?;
+        Ok((if tar { Via::Tar } else { Via::Shell }, opened))
     }
 
     async fn by_agent(&self) -> Result<Opened, ExecError> {

@@ -10,7 +10,7 @@
 mod beneath;
 mod chunks;
 pub mod destination;
-mod inside;
+pub mod inside;
 pub mod link;
 pub mod name;
 pub mod pack;

@@ -68,7 +68,7 @@ pub fn join(directory: &[u8], name: &[u8]) -> Vec<u8> {
 }
 
 /// The path that rules are about: below what is copied, whatever that is called.
-pub(crate) fn inner(path: &[u8], contents: bool) -> &[u8] {
+pub fn inner(path: &[u8], contents: bool) -> &[u8] {
     if contents {
         return path;
     }

@@ -66,6 +66,10 @@ pub(crate) enum Via {
     Agent,
     /// An agent that is put there through the container's shell, and removes itself
     Inject,
+    /// The container's own tar, with its shell
+    Tar,
+    /// The container's own shell and small tools
+    Shell,
     /// An agent in an ephemeral container beside it, which stays in the pod's record
     Ephemeral,
 }
@@ -117,6 +121,9 @@ pub(crate) struct How {
     /// Make symlinks that lead out of what is copied
     #[arg(long, help_heading = "How it is written")]
     pub(crate) unsafe_links: bool,
+    /// By tar or shell, do without comparing hashes; what is written is reported as not verified
+    #[arg(long, help_heading = "How it is written")]
+    pub(crate) no_verify: bool,
     /// Make devices and fifos, and keep setuid and setgid bits
     #[arg(long, help_heading = "How it is written")]
     pub(crate) specials: bool,

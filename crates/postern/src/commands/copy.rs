@@ -13,6 +13,7 @@ use crate::signals;
 use plan::{Place, Plan, Side};
 use postern_copy::job::{self, Job};
 use postern_copy::ledger::{Ledger, Tally};
+use postern_copy::plain::Memory;
 use postern_copy::pod::{Pod, Via};
 use postern_copy::streams::Stream;
 use postern_copy::{CopyError, End};
@@ -123,11 +124,12 @@ struct Reach<'a> {
     via: Via,
     image: &'a str,
     user: Option<User>,
+    verify: bool,
 }
 
 impl<'a> Reach<'a> {
     async fn end(&self, place: &Place) -> Result<End<'a>, Failure> {
-        let &Self { ref s3, cluster, via, image, user } = self;
+        let &Self { ref s3, cluster, via, image, user, verify } = self;
         Ok(match (place, cluster) {
             (Place::Local, _) => End::Local,
             (Place::S3(bucket), _) => {
@@ -142,6 +144,8 @@ impl<'a> Reach<'a> {
                 image,
                 agent: names::AGENT,
                 user,
+                verify,
+                memory: Memory::default(),
                 found: RefCell::new(None),
             }),
             (Place::Pod(_), None) => return Err(Failure::usage("a pod without a cluster", None)),
@@ -149,11 +153,17 @@ impl<'a> Reach<'a> {
     }
 }
 
+fn reach<'a>(s3: Option<Settings>, cluster: Option<&'a Cluster>, how: &How, image: &'a str) -> Reach<'a> {
+    Reach { s3, cluster, via: via(how), image, user: how.user, verify: !how.no_verify }
+}
+
 fn via(how: &How) -> Via {
     match how.via {
         Way::Auto => Via::Auto,
         Way::Agent => Via::Agent,
         Way::Inject => Via::Inject,
+        Way::Tar => Via::Tar,
+        Way::Shell => Via::Shell,
         Way::Ephemeral => Via::Ephemeral,
     }
 }
@@ -194,7 +204,7 @@ async fn copy(
         })?),
     };
     let image = context.image(how.image.as_deref());
-    let reach = Reach { s3, cluster: cluster.as_ref(), via: via(how), image: &image, user: how.user };
+    let reach = reach(s3, cluster.as_ref(), how, &image);
     let mut jobs = Vec::new();
     for Plan { name, source, sources, destination, target, directory } in plans {
         jobs.push((
@@ -279,7 +289,7 @@ async fn removing(
     let places = plan::places(cluster.as_ref(), &side, how).await?;
     let show = RefCell::new(Show::new(printer, places.len() > 1, how.dry_run));
     let image = context.image(how.image.as_deref());
-    let reach = Reach { s3, cluster: cluster.as_ref(), via: via(how), image: &image, user: how.user };
+    let reach = reach(s3, cluster.as_ref(), how, &image);
     let mut total = Tally::default();
     for (name, place, path) in places {
         let end = reach.end(&place).await?;

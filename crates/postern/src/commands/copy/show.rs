@@ -119,6 +119,10 @@ impl Observer for Shown<'_, '_> {
                 state.problem(&format!("{prefix}{shown}: {} ({note})", word(*fate)));
             }
             Fate::Planned => state.printer.line(&format!("{prefix}would write {shown}")),
+            // The summary says it of all of them.
+            Fate::Written if hash.is_none() => {
+                state.printer.verbose(&format!("{prefix}written {shown} ({note})"));
+            }
             _ if !note.is_empty() && *fate != Fate::Skipped => {
                 state.printer.warn(&format!("{prefix}{shown}: {note}"));
             }
@@ -210,8 +214,20 @@ fn ratio(total: &Tally) -> f64 {
     reason = "an estimate"
 )]
 fn progress(tally: &Tally) -> String {
-    let Tally { files, bytes: all, complete, written, same, unchanged, content, took, failed, .. } = tally;
-    let done = written + same + unchanged + failed;
+    let Tally {
+        files,
+        bytes: all,
+        complete,
+        written,
+        unverified,
+        same,
+        unchanged,
+        content,
+        took,
+        failed,
+        ..
+    } = tally;
+    let done = written + unverified + same + unchanged + failed;
     let rate = *content as f64 / took.as_secs_f64().max(0.001);
     let more = if *complete { "" } else { "+" };
     let left = all.saturating_sub(*content);
@@ -230,6 +246,7 @@ fn progress(tally: &Tally) -> String {
 fn summary(total: &Tally, dry_run: bool) -> String {
     let Tally {
         written,
+        unverified,
         same,
         unchanged,
         made,
@@ -247,6 +264,11 @@ fn summary(total: &Tally, dry_run: bool) -> String {
     let mut parts = Vec::new();
     if dry_run {
         parts.push(format!("{planned} would be written"));
+    } else if *unverified > 0 {
+        parts.push(format!("{} copied and not verified", counted(*unverified, "file")));
+        if *written > 0 {
+            parts.push(format!("{} and verified", counted(*written, "file")));
+        }
     } else {
         parts.push(format!("{} copied and verified", counted(*written, "file")));
     }
@@ -279,6 +301,7 @@ fn numbers(total: &Tally, dry_run: bool) -> serde_json::Value {
         bytes,
         complete: _,
         written,
+        unverified,
         same,
         unchanged,
         made,
@@ -293,7 +316,7 @@ fn numbers(total: &Tally, dry_run: bool) -> serde_json::Value {
         took,
     } = total;
     json!({
-        "files": files, "bytes": bytes, "written": written, "same": same, "unchanged": unchanged, "made": made,
+        "files": files, "bytes": bytes, "written": written, "unverified": unverified, "same": same, "unchanged": unchanged, "made": made,
         "skipped": skipped, "refused": refused, "failed": failed, "planned": planned, "deleted": deleted,
         "contentBytes": content, "sentBytes": sent, "retries": retries, "seconds": took.as_secs_f64(), "dryRun": dry_run,
     })

@@ -1,0 +1,234 @@
+//! Directories, what is done once all files are in place, and what is removed.
+
+use super::dress::time;
+use super::{Destination, Pending};
+use crate::plain::Trouble;
+use crate::plain::listing::Type;
+use crate::plain::source::walk::{list, look};
+use crate::plain::words::{assign, assign_path, cause};
+use postern_files::{inside, name};
+use postern_wire::copy::{Entry, Fate, FromDestination, Kind};
+
+/// Longest target of a symlink.
+const PATH_MAX: usize = 4_096;
+
+/// A directory to be given its time, and its mode where it is new.
+pub(super) struct Directory {
+    path: Vec<u8>,
+    mode: String,
+    time: String,
+    owner: String,
+}
+
+impl Destination<'_> {
+    /// A directory: made at once, as files go into it.
+    pub(super) async fn directory(&mut self, entry: &Entry, path: Vec<u8>) -> Result<(), Trouble> {
+        let id = entry.id;
+        let made = self.placed.as_ref().is_some_and(|placed| placed.made);
+        let missing = self.placed.as_ref().is_some_and(|placed| placed.missing);
+        let there = if path.is_empty() {
+            !made && !missing
+        } else {
+            match self.look(&path).await? {
+                Ok(None) => false,
+                Ok(Some(found)) if found.kind() == Type::Directory => true,
+                Ok(Some(_)) => {
+                    self.settle(id, Fate::Failed, "what has its place is no directory".to_owned());
+                    return Ok(());
+                }
+                Err(why) => {
+                    self.settle(id, Fate::Failed, why);
+                    return Ok(());
+                }
+            }
+        };
+        self.entered.insert(path.clone(), !there);
+        if self.spec.dry_run {
+            self.settle(id, if there { Fate::Made } else { Fate::Planned }, String::new());
+            return Ok(());
+        }
+        let (mode, owner) = match there && !self.spec.preserve {
+            true => ("-".to_owned(), "-".to_owned()),
+            false => (format!("{:o}", self.bits(entry.stamp.mode)), self.owner(entry, None)),
+        };
+        self.directories.push(Directory { path: path.clone(), mode, time: time(entry), owner });
+        if there || path.is_empty() {
+            self.settle(id, Fate::Made, String::new());
+            return Ok(());
+        }
+        let mut line = Vec::new();
+        assign_path(&mut line, 'a', &self.real(&path));
+        line.extend_from_slice(b"make\n");
+        self.session.say(&line);
+        self.pending.push_back(Pending::Directory { id });
+        Ok(())
+    }
+
+    /// A link or special file: checked now, made at the end.
+    pub(super) fn postpone(&mut self, entry: Box<Entry>, path: Vec<u8>) {
+        let renamed = self.placed.as_ref().is_some_and(|placed| placed.rename.is_some());
+        let own = if renamed { name::inner(&path, false) } else { &path };
+        let refused = match &entry.kind {
+            Kind::Symlink(target) if target.len() > PATH_MAX || target.is_empty() => {
+                Some("a symlink to no path".to_owned())
+            }
+            Kind::Symlink(target) if !self.spec.unsafe_links && !inside::stays(own, target) => Some(format!(
+                "a symlink to {}, which is outside of what is copied; --unsafe-links makes it all the same",
+                name::show(target)
+            )),
+            Kind::HardLink(to) if to.is_empty() || name::check(to, self.spec.limits.depth).is_err() => {
+                Some("a hard link out of what is copied".to_owned())
+            }
+            Kind::Fifo | Kind::Device { .. } if !self.spec.specials => {
+                Some("a device or fifo; --specials makes it all the same".to_owned())
+            }
+            _ => None,
+        };
+        match refused {
+            Some(why) => self.settle(entry.id, Fate::Refused, why),
+            None if self.spec.dry_run => self.settle(entry.id, Fate::Planned, String::new()),
+            None => self.links.push((entry, path)),
+        }
+    }
+
+    /// Makes what was left for the end.
+    pub(super) async fn links(&mut self) -> Result<(), Trouble> {
+        for (entry, path) in std::mem::take(&mut self.links) {
+            let (parent, last) = name::split(&path);
+            if !parent.is_empty() && !self.entered.contains_key(parent) {
+                self.settle(entry.id, Fate::Failed, "its directory is not there".to_owned());
+                continue;
+            }
+            let mut line = Vec::new();
+            assign_path(&mut line, 'a', &self.real(&name::join(parent, &name::partial(last))));
+            assign_path(&mut line, 'b', &self.real(&path));
+            let (time, owner) = (time(&entry), self.owner(&entry, None));
+            let words = match &entry.kind {
+                Kind::Symlink(target) => {
+                    assign(&mut line, 'c', target);
+                    format!("symlink {time} {owner}\n")
+                }
+                Kind::HardLink(to) => {
+                    let to = self.placed.as_ref().map_or_else(|| to.clone(), |placed| placed.path(to));
+                    // What has that name is not what the source has.
+                    if self.bad.contains(&to) || !self.below_ours(&to) {
+                        let why = "the file whose other name it is was not written".to_owned();
+                        self.settle(entry.id, Fate::Failed, why);
+                        continue;
+                    }
+                    assign_path(&mut line, 'c', &self.real(&to));
+                    "other\n".to_owned()
+                }
+                Kind::Fifo => format!("special {:o} {time} {owner} p\n", self.bits(entry.stamp.mode)),
+                Kind::Device { block, major, minor } => {
+                    let (bits, kind) = (self.bits(entry.stamp.mode), if *block { 'b' } else { 'c' });
+                    format!("special {bits:o} {time} {owner} {kind} {major} {minor}\n")
+                }
+                Kind::File(_) | Kind::Directory => continue,
+            };
+            line.extend_from_slice(words.as_bytes());
+            self.session.say(&line);
+            self.pending.push_back(Pending::Other { id: entry.id });
+            self.session.say_much().await?;
+        }
+        for Directory { path, mode, time, owner } in std::mem::take(&mut self.directories).into_iter().rev() {
+            let mut line = Vec::new();
+            assign_path(&mut line, 'a', &self.real(&path));
+            line.extend_from_slice(format!("attr {mode} {time} {owner}\n").as_bytes());
+            self.session.say(&line);
+            self.pending.push_back(Pending::Attributes);
+            self.session.say_much().await?;
+        }
+        Ok(())
+    }
+
+    fn below_ours(&self, path: &[u8]) -> bool {
+        let parent = name::split(path).0;
+        parent.is_empty() || self.entered.contains_key(parent)
+    }
+
+    /// All that is directly in a directory has come: with `delete`, what else is there goes.
+    pub(super) async fn directory_end(&mut self, path: &[u8]) -> Result<(), Trouble> {
+        if name::check(path, self.spec.limits.depth).is_err() {
+            return Err(Trouble::Lost("the end of a directory that is none below".to_owned()));
+        }
+        let seen = std::mem::take(&mut self.seen);
+        let (Some(placed), true) = (&self.placed, self.spec.delete) else { return Ok(()) };
+        let (below, contents) = (placed.path(path), placed.contents);
+        let entered = self.entered.get(&below).copied();
+        if placed.missing || entered != Some(false) {
+            return Ok(()); // it is not there, or nothing else can be in it
+        }
+        self.answers(0).await?;
+        let real = self.real(&below);
+        let Ok(found) = list(&mut self.session, &real).await? else { return Ok(()) };
+        let inner = name::inner(path, contents).to_vec();
+        for (last, stat) in found {
+            let directory = stat.kind() == Type::Directory;
+            let kept = name::is_partial(&last) || self.rules.excludes(&name::join(&inner, &last), directory);
+            if kept || seen.contains(&name::join(path, &last)) {
+                continue;
+            }
+            self.known = None;
+            let gone = name::join(&below, &last);
+            match self.remove(&gone).await? {
+                Ok(()) => self.out.put(|buffer| FromDestination::Deleted(&gone).encode(buffer)),
+                Err(message) => {
+                    self.out.put(|buffer| FromDestination::NotDeleted { path: &gone, message }.encode(buffer))
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn remove(&mut self, path: &[u8]) -> Result<Result<(), String>, Trouble> {
+        if self.spec.dry_run {
+            return Ok(Ok(()));
+        }
+        let mut line = Vec::new();
+        assign_path(&mut line, 'a', &self.real(path));
+        line.extend_from_slice(b"remove\n");
+        let answer = self.session.ask(&line).await?;
+        Ok(answer.map(|_| ()).map_err(|why| self.session.tools.explain("removing it", &why)))
+    }
+
+    /// Removes unfinished files at the destination and below it, and says each.
+    pub(super) async fn clean(mut self) -> Result<(), Trouble> {
+        let target = self.spec.target.clone();
+        let shown = name::show(&target).into_owned();
+        let failed = |why: String| Trouble::Fatal(format!("looking below {shown}: {why}"));
+        let mut waiting = Vec::new();
+        match look(&mut self.session, &target, true).await? {
+            Ok(found) if found.kind() == Type::Directory => waiting.push(Vec::new()),
+            _ => {
+                let (parent, last) = name::split(&target);
+                let unfinished = name::partial(last);
+                let beside = match parent {
+                    b"" if target.starts_with(b"/") => name::join(b"/", &unfinished),
+                    parent => name::join(parent, &unfinished),
+                };
+                if look(&mut self.session, &beside, false).await?.is_ok() {
+                    self.remove(&beside).await?.map_err(&failed)?;
+                    self.out.put(|buffer| FromDestination::Deleted(&unfinished).encode(buffer));
+                }
+            }
+        }
+        while let Some(path) = waiting.pop() {
+            let directory = name::join(&target, &path);
+            let found =
+                list(&mut self.session, &directory).await?.map_err(|why| failed(cause(why.as_bytes())))?;
+            for (last, stat) in found {
+                let at = name::join(&path, &last);
+                if stat.kind() == Type::Directory {
+                    waiting.push(at);
+                } else if name::is_partial(&last) {
+                    self.remove(&name::join(&target, &at)).await?.map_err(&failed)?;
+                    self.out.put(|buffer| FromDestination::Deleted(&at).encode(buffer));
+                }
+            }
+            self.out.much().await?;
+        }
+        self.out.put(|buffer| FromDestination::Finished.encode(buffer));
+        Ok(self.out.flush().await?)
+    }
+}

@@ -1,0 +1,87 @@
+//! Small files on their way in an archive, many at a time.
+
+use super::writing::Writing;
+use super::{Destination, Pending};
+use crate::plain::archive;
+use crate::plain::words::assign_path;
+use postern_files::name;
+use postern_wire::copy::{Entry, Owner, Settled};
+
+/// Files up to this size go in archives.
+const SMALL: u64 = 1024 * 1024;
+
+/// Bytes and files in one archive, at most.
+const ARCHIVE: usize = 2 * 1024 * 1024;
+const FILES: usize = 256;
+
+/// Small files that wait to be sent in an archive.
+#[derive(Default)]
+pub(super) struct Batch {
+    archive: Vec<u8>,
+    files: Vec<Small>,
+}
+
+struct Small {
+    id: u32,
+    path: Vec<u8>,
+    sum: String,
+    settled: Settled,
+}
+
+impl Destination<'_> {
+    pub(super) fn goes_in_archive(&self, entry: &Entry, size: u64) -> bool {
+        let needs_owner = self.spec.preserve || self.spec.owner != Owner::default();
+        self.way.tar
+            && size <= SMALL
+            && !needs_owner
+            && !self.spec.inplace
+            && entry.stamp.seconds >= 0
+            && archive::is_plain(&entry.path)
+            && (self.session.tools.sum.is_some() || !self.way.verify)
+    }
+
+    /// Puts a small file into the archive that is being collected.
+    pub(super) fn add(&mut self, writing: &Writing, content: &[u8], sum: String, settled: Settled) {
+        let (parent, last) = name::split(&writing.path);
+        let beside = name::join(parent, &name::partial(last));
+        let old = writing.old.as_ref().filter(|_| !self.spec.preserve);
+        let mode = self.bits(old.map_or(writing.entry.stamp.mode, |old| old.stamp.mode));
+        archive::put(&mut self.batch.archive, &beside, mode, writing.entry.stamp, content);
+        let (id, path) = (writing.entry.id, writing.path.clone());
+        self.batch.files.push(Small { id, path, sum, settled });
+        if self.batch.archive.len() >= ARCHIVE || self.batch.files.len() >= FILES {
+            self.unpack();
+        }
+    }
+
+    /// Sends the archive, and has what is in it checked and put into place.
+    pub(super) fn unpack(&mut self) {
+        if self.batch.files.is_empty() {
+            return;
+        }
+        let Batch { mut archive, files } = std::mem::take(&mut self.batch);
+        archive::end(&mut archive);
+        // Named first, so that they go when the connection does.
+        self.session.say(b"set --\n");
+        for Small { path, .. } in &files {
+            let mut line = self.names(path);
+            line.extend_from_slice(b"set -- \"$@\" \"$p\"\n");
+            self.session.say(&line);
+        }
+        let mut line = Vec::new();
+        let root = self.real(b"");
+        assign_path(&mut line, 'a', &root);
+        line.extend_from_slice(format!("unpack {}\n", archive.len() / 512).as_bytes());
+        self.session.say(&line);
+        self.session.say(&archive);
+        self.session.say(b"hashes \"$@\"\n");
+        self.pending.push_back(Pending::Unpack);
+        for Small { id, path, sum, settled } in files {
+            let mut line = self.names(&path);
+            line.extend_from_slice(format!("x=;w=;i=;fin {sum} - - - tar -\n").as_bytes());
+            self.session.say(&line);
+            self.pending.push_back(Pending::File { id, path, settled });
+        }
+        self.session.say(b"set --\n");
+    }
+}

@@ -1,0 +1,329 @@
+//! Content on its way into the container.
+
+use super::decide::{LARGE, There, Wanted};
+use super::dress::time;
+use super::{Destination, Pending};
+use crate::plain::Trouble;
+use crate::plain::listing::Stat;
+use crate::plain::session::{Lost, Piece, Tools};
+use crate::plain::sum::Sum;
+use crate::plain::words::assign_path;
+use postern_files::name;
+use postern_wire::copy::{Entry, Fate, Kind, Settled, UNSIZED};
+
+/// Bytes that one `put` takes.
+const PIECE: usize = 256 * 1024;
+
+/// Bytes in one of the blocks that `sums` hashes.
+const BLOCK: usize = 8 * 1024 * 1024;
+
+/// A file whose content comes.
+pub(super) struct Writing {
+    pub(super) entry: Box<Entry>,
+    pub(super) path: Vec<u8>,
+    pub(super) old: Option<Stat>,
+    size: u64,
+    length: u64,
+    hasher: blake3::Hasher,
+    sum: Option<Sum>,
+    state: State,
+}
+
+enum State {
+    /// What comes is compared with what is there, block by block.
+    Compare { theirs: Vec<String>, whole: bool, same: usize, block: Vec<u8> },
+    /// It is held until all of it is here.
+    Gather(Vec<u8>),
+    /// It is written.
+    Put(Vec<u8>),
+}
+
+/// What a file could not be written for.
+pub(super) fn trouble(tools: &Tools, why: &[u8]) -> String {
+    tools.explain("writing it", why)
+}
+
+const DIFFERS: &str = "what arrived is not what was sent: its hash differs";
+
+impl Destination<'_> {
+    /// Whether the shell is in the middle of a file.
+    pub(super) fn is_writing(&self) -> bool {
+        self.writing.as_ref().is_some_and(|writing| matches!(writing.state, State::Put(_)))
+    }
+
+    /// Content of what was asked for first begins to come.
+    pub(super) fn begin(&mut self, id: u32, offset: u64) -> Result<(), Trouble> {
+        let wanted = self.wanted.pop_front().filter(|wanted| wanted.entry.id == id);
+        let (Some(wanted), None, 0) = (wanted, &self.writing, offset) else {
+            return Err(Lost("content that was not asked for next".to_owned()).into());
+        };
+        let Wanted { entry, path, old, there } = wanted;
+        let Kind::File(size) = entry.kind else { return Ok(()) };
+        let sum = self.session.tools.sum;
+        let compare = |theirs, whole| State::Compare { theirs, whole, same: 0, block: Vec::new() };
+        let state = match there {
+            There::Whole(theirs) => compare(theirs, true),
+            There::Partial(theirs) => compare(theirs, false),
+            There::Nothing if self.goes_in_archive(&entry, size) => State::Gather(Vec::new()),
+            There::Nothing => State::Put(Vec::new()),
+        };
+        let begins = matches!(state, State::Put(_));
+        let sum = sum.map(|tool| tool.start());
+        let writing =
+            Writing { entry, path, old, size, length: 0, hasher: blake3::Hasher::new(), sum, state };
+        if begins {
+            self.open(&writing, &format!("new {}", large(size)));
+        }
+        self.writing = Some(writing);
+        Ok(())
+    }
+
+    /// Names the file that the shell writes now, and says the first about it.
+    fn open(&mut self, writing: &Writing, how: &str) {
+        self.unpack();
+        let mut line = self.names(&writing.path);
+        line.extend_from_slice(how.as_bytes());
+        line.extend_from_slice(if self.spec.inplace { b" inplace\n" } else { b"\n" });
+        self.session.say(&line);
+    }
+
+    /// `p` and `q` for a file: what is written, and what it becomes.
+    pub(super) fn names(&self, path: &[u8]) -> Vec<u8> {
+        let mut line = Vec::new();
+        let (parent, last) = name::split(path);
+        assign_path(&mut line, 'p', &self.real(&name::join(parent, &name::partial(last))));
+        assign_path(&mut line, 'q', &self.real(path));
+        line
+    }
+
+    pub(super) async fn data(&mut self, bytes: &[u8]) -> Result<(), Trouble> {
+        let Some(mut writing) = self.writing.take() else {
+            return Err(Lost("content that nobody asked for".to_owned()).into());
+        };
+        if writing.size != UNSIZED && writing.length.saturating_add(bytes.len() as u64) > writing.size {
+            return Err(Lost("more content than was announced".to_owned()).into());
+        }
+        writing.length += bytes.len() as u64;
+        writing.hasher.update(bytes);
+        if let Some(sum) = &mut writing.sum {
+            sum.add(bytes);
+        }
+        self.push(&mut writing, bytes).await?;
+        self.writing = Some(writing);
+        Ok(())
+    }
+
+    async fn push(&mut self, writing: &mut Writing, mut bytes: &[u8]) -> Result<(), Trouble> {
+        while !bytes.is_empty() {
+            match &mut writing.state {
+                State::Gather(held) => {
+                    held.extend_from_slice(bytes);
+                    return Ok(());
+                }
+                State::Put(held) => {
+                    let (now, later) = bytes.split_at(bytes.len().min(PIECE - held.len()));
+                    held.extend_from_slice(now);
+                    bytes = later;
+                    if held.len() == PIECE {
+                        self.put(writing).await?;
+                    }
+                }
+                State::Compare { block, .. } => {
+                    let (now, later) = bytes.split_at(bytes.len().min(BLOCK - block.len()));
+                    block.extend_from_slice(now);
+                    bytes = later;
+                    if block.len() == BLOCK {
+                        self.compare(writing).await?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends what is held of a file that is written.
+    async fn put(&mut self, writing: &mut Writing) -> Result<(), Trouble> {
+        let State::Put(held) = &mut writing.state else { return Ok(()) };
+        if !held.is_empty() {
+            self.session.say(format!("put {}\n", held.len()).as_bytes());
+            self.session.say(held);
+            held.clear();
+        }
+        Ok(self.session.say_much().await?)
+    }
+
+    /// Compares a block; the first that differs, and all behind it, is written.
+    async fn compare(&mut self, writing: &mut Writing) -> Result<(), Trouble> {
+        let State::Compare { theirs, whole, same, block } = &mut writing.state else { return Ok(()) };
+        let ours = self.session.tools.sum.map(|tool| tool.of(block));
+        if ours.is_some() && ours.as_ref() == theirs.get(*same) {
+            *same += 1;
+            block.clear();
+            return Ok(());
+        }
+        let (whole, same, block) = (*whole, *same, std::mem::take(block));
+        writing.state = State::Put(Vec::new());
+        let bytes = same as u64 * BLOCK as u64;
+        let how = match (whole, same) {
+            (_, 0) => format!("new {}", large(writing.size)),
+            (true, _) => format!("prefix {same} {}", large(writing.size)),
+            (false, _) => format!("resume {bytes}"),
+        };
+        self.open(writing, &how);
+        Box::pin(self.push(writing, &block)).await
+    }
+
+    /// Zeroes that need no room.
+    pub(super) async fn hole(&mut self, length: u64) -> Result<(), Trouble> {
+        const ZEROES: &[u8] = &[0; 64 * 1024];
+        let Some(mut writing) = self.writing.take() else {
+            return Err(Lost("content that nobody asked for".to_owned()).into());
+        };
+        // Of a stream, nobody knows holes.
+        if writing.size == UNSIZED || writing.length.saturating_add(length) > writing.size {
+            return Err(Lost("more content than was announced".to_owned()).into());
+        }
+        if matches!(writing.state, State::Put(_)) {
+            self.put(&mut writing).await?;
+        }
+        let mut left = length;
+        while left > 0 {
+            let zeroes = &ZEROES[..usize::try_from(left).unwrap_or(ZEROES.len()).min(ZEROES.len())];
+            left -= zeroes.len() as u64;
+            writing.length += zeroes.len() as u64;
+            writing.hasher.update(zeroes);
+            if let Some(sum) = &mut writing.sum {
+                sum.add(zeroes);
+            }
+            // What is compared, or held, is no different from other content.
+            if !matches!(writing.state, State::Put(_)) {
+                self.push(&mut writing, zeroes).await?;
+                if let State::Put(_) = &writing.state {
+                    self.put(&mut writing).await?;
+                }
+            }
+        }
+        if let State::Put(_) = &writing.state {
+            self.session.say(format!("hole {}\n", writing.length).as_bytes());
+        }
+        self.writing = Some(writing);
+        Ok(())
+    }
+
+    /// The source has sent all of a file.
+    pub(super) async fn end(&mut self, id: u32, hash: [u8; 32]) -> Result<(), Trouble> {
+        let writing = self.writing.take().filter(|writing| writing.entry.id == id);
+        let Some(mut writing) = writing else { return Err(Lost("the end of no file".to_owned()).into()) };
+        let whole = writing.size == UNSIZED || writing.length == writing.size;
+        if *writing.hasher.finalize().as_bytes() != hash || !whole {
+            self.forget(&writing);
+            self.settle(id, Fate::Failed, DIFFERS.to_owned());
+            return Ok(());
+        }
+        if let State::Compare { block, .. } = &writing.state
+            && !block.is_empty()
+        {
+            self.compare(&mut writing).await?;
+        }
+        if let State::Compare { whole, .. } = &writing.state {
+            if *whole {
+                self.was_there(&writing, hash);
+                return Ok(());
+            }
+            // What an earlier copy left is all of it.
+            self.open(&writing, &format!("resume {}", writing.length));
+            writing.state = State::Put(Vec::new());
+        }
+        self.put(&mut writing).await?;
+        let verified = self.way.verify;
+        let note = match (verified, writing.entry.xattrs.is_empty()) {
+            (true, true) => "",
+            (true, false) => "its extended attributes are not kept this way",
+            (false, _) => "not verified",
+        };
+        let hash = if verified { hash } else { [0; 32] };
+        let settled = Settled { id, fate: Fate::Written, hash, note: note.to_owned() };
+        let sum = writing.sum.take().map_or("-".to_owned(), Sum::end);
+        if let State::Gather(content) = &writing.state {
+            self.add(&writing, content, sum, settled);
+            return Ok(());
+        }
+        let unread = verified && self.session.tools.sum.is_none();
+        if unread {
+            self.read_back(&writing).await?;
+        }
+        let (mode, time, owner) = self.dress(&writing.entry, writing.old.as_ref());
+        let inplace = if self.spec.inplace && !unread { "inplace" } else { "-" };
+        self.session.say(format!("fin {sum} {mode} {time} {owner} - {inplace}\n").as_bytes());
+        self.pending.push_back(Pending::File { id, path: writing.path, settled });
+        Ok(())
+    }
+
+    /// All of the content is in its place already.
+    fn was_there(&mut self, writing: &Writing, hash: [u8; 32]) {
+        let Writing { entry, path, old, .. } = writing;
+        let stamp = entry.stamp;
+        if old.as_ref().is_none_or(|old| (old.stamp.seconds, old.stamp.nanos) != (stamp.seconds, stamp.nanos))
+        {
+            let mut line = Vec::new();
+            assign_path(&mut line, 'a', &self.real(path));
+            line.extend_from_slice(format!("attr - {} -\n", time(entry)).as_bytes());
+            self.session.say(&line);
+            self.pending.push_back(Pending::Attributes);
+        }
+        self.busy.remove(path);
+        self.bad.remove(path);
+        self.answer(Settled { id: entry.id, fate: Fate::Same, hash, note: String::new() });
+    }
+
+    /// Where nothing hashes, what was written is read again.
+    async fn read_back(&mut self, writing: &Writing) -> Result<(), Trouble> {
+        self.answers(0).await?;
+        let blocks = writing.length.div_ceil(64 * 1024);
+        self.session.say(format!("a=$p;get 0 {blocks}\n").as_bytes());
+        let mut hasher = blake3::Hasher::new();
+        loop {
+            match self.session.piece().await? {
+                Piece::Bytes(bytes) => {
+                    hasher.update(&bytes);
+                }
+                Piece::End(_) => break,
+            }
+        }
+        if hasher.finalize() != writing.hasher.finalize() {
+            let line = format!("x=${{x:-'{DIFFERS}'}}\n");
+            self.session.say(line.as_bytes());
+        }
+        Ok(())
+    }
+
+    /// The source cannot send a file, or no more of it.
+    pub(super) fn fault(&mut self, id: u32, message: String) -> Result<(), Trouble> {
+        let path = match self.writing.take() {
+            Some(writing) if writing.entry.id == id => {
+                self.forget(&writing);
+                writing.path
+            }
+            Some(_) => return Err(Lost("a fault of another file".to_owned()).into()),
+            None => match self.wanted.pop_front() {
+                Some(wanted) if wanted.entry.id == id => wanted.path,
+                _ => return Err(Lost("a fault of no file".to_owned()).into()),
+            },
+        };
+        self.busy.remove(&path);
+        self.settle(id, Fate::Failed, message);
+        Ok(())
+    }
+
+    /// Removes an unfinished file that is of no use.
+    fn forget(&mut self, writing: &Writing) {
+        if matches!(writing.state, State::Put(_)) {
+            self.session.say(b"drop\n");
+        }
+        self.busy.remove(&writing.path);
+    }
+}
+
+fn large(size: u64) -> u8 {
+    u8::from(size > LARGE && size != UNSIZED)
+}

@@ -1,0 +1,82 @@
+//! What was read of a large file before a connection was lost.
+//!
+//! Going on takes the hash of what the destination has, and nothing in the container hashes as we do. So the hash is
+//! remembered as it was at each place where the destination may have stopped.
+
+use super::listing::Stat;
+use super::sum::Sum;
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Places that are remembered: more than what can be on its way to the destination.
+const MOST: usize = 512;
+
+/// The hashes of a file up to a place in it.
+#[derive(Clone)]
+pub(crate) struct Mark {
+    pub(crate) offset: u64,
+    pub(crate) hasher: blake3::Hasher,
+    pub(crate) sum: Option<Sum>,
+}
+
+struct Reading {
+    real: Vec<u8>,
+    stat: Stat,
+    marks: VecDeque<Mark>,
+}
+
+/// Of the file that was read last; clones share it.
+#[derive(Clone, Default)]
+pub struct Memory(Arc<Mutex<Option<Reading>>>);
+
+impl Memory {
+    /// A file is read from its beginning.
+    pub(crate) fn begin(&self, real: &[u8], stat: &Stat) {
+        let reading = Reading { real: real.to_vec(), stat: stat.clone(), marks: VecDeque::new() };
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(reading);
+    }
+
+    pub(crate) fn add(&self, mark: Mark) {
+        let mut reading = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(Reading { marks, .. }) = &mut *reading {
+            marks.push_back(mark);
+            if marks.len() > MOST {
+                marks.pop_front();
+            }
+        }
+    }
+
+    /// Where reading can go on, when the file is the same and so is what the destination has of it.
+    pub(crate) fn find(&self, real: &[u8], stat: &Stat, have: u64, hash: [u8; 32]) -> Option<Mark> {
+        let reading = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Reading { marks, .. } =
+            reading.as_ref().filter(|reading| reading.real == real && reading.stat.is_still(stat))?;
+        let mark = marks.iter().find(|mark| mark.offset == have)?;
+        (*mark.hasher.finalize().as_bytes() == hash).then(|| mark.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reading_goes_on_where_both_agree_and_nowhere_else() {
+        let stat = Stat::parse(b"81a4 5 0 0 7 1970-01-01 00:00:07.5 +0000|1:2 1 8 0 0").unwrap();
+        let other = Stat::parse(b"81a4 5 0 0 8 1970-01-01 00:00:08.5 +0000|1:2 1 8 0 0").unwrap();
+        let memory = Memory::default();
+        memory.begin(b"/a", &stat);
+        for offset in 1..=MOST as u64 + 1 {
+            let hasher = blake3::Hasher::new_derive_key(&offset.to_string());
+            memory.add(Mark { offset, hasher, sum: None });
+        }
+        let hash = |offset: u64| *blake3::Hasher::new_derive_key(&offset.to_string()).finalize().as_bytes();
+        assert_eq!(memory.find(b"/a", &stat, 7, hash(7)).map(|mark| mark.offset), Some(7));
+        assert!(memory.find(b"/a", &stat, 1, hash(1)).is_none(), "it is forgotten");
+        assert!(memory.find(b"/a", &stat, 7, hash(8)).is_none(), "they have something else");
+        assert!(
+            memory.find(b"/b", &stat, 7, hash(7)).is_none()
+                && memory.find(b"/a", &other, 7, hash(7)).is_none()
+        );
+    }
+}

@@ -1,0 +1,181 @@
+# What runs in the container: functions that the client calls a line at a time, with names in $a and $b. They are spread
+# over nothing but POSIX sh and what busybox and coreutils share. Nothing of this is ever written to a file.
+LC_ALL=C TZ=UTC0
+export LC_ALL TZ
+set -f
+u=$(umask)
+umask 077
+exec 3>&1
+F='%f %s %u %g %Y %y|%d:%i %h %b %t %T'
+x= w= o= i=
+has() { command -v "$1" >/dev/null 2>&1; }
+no() { set -- $e; printf 'no %s\n' "$*"; }
+end() { set -- "$1" $e; printf '\n/%s %s\n' "$N" "$*"; }
+
+# The first line: what hashes, whether there is tar, who we are, and what is missing.
+hello() {
+  N=$1 S=- n= t=
+  for c in sha256sum b3sum sha512sum sha1sum; do has $c && { S=$c; break; }; done
+  [ "$2" = "" ] || S=$2
+  for c in dd stat find readlink mkdir mv rm chmod touch ln cat; do has $c || n="$n $c"; done
+  [ -n "$n" ] || [ "$(printf abcd | { dd bs=2 count=1 iflag=fullblock >/dev/null 2>&1; cat; })" = cd ] || n=" dd(iflag=fullblock)"
+  stat -c %f / >/dev/null 2>&1 || n="$n stat(-c)"
+  has tar && t=tar || t=-
+  case $(mv --help 2>&1) in *-T*) M=-fT ;; *) M=-f ;; esac
+  printf 'hello %s %s %s %s|%s\n' "$S" $t "$(id -u 2>/dev/null || echo '?')" "$(id -g 2>/dev/null || echo '?')" "$n"
+}
+
+# What a is: itself, or what it leads to.
+look() { e=$(stat $1 -c "$F" -- "$a" 2>&1) && printf 'ok %s\n' "$e" || no; }
+# What the directory a holds.
+list() {
+  e=
+  if find "$a" -mindepth 1 -maxdepth 1 -exec stat -c "$N $F|%n/" -- {} + 2>/dev/null; then
+    end ok
+  else
+    e=$(find "$a" -mindepth 1 -maxdepth 1 -exec stat -c %n -- {} + 2>&1 >/dev/null)
+    end no
+  fi
+}
+# Where the symlink a points; where it leads in the end.
+link() { e=; readlink $1 "$a" 2>/dev/null && end ok || { e='reading the symlink'; end no; }; }
+# Hashes of a, by blocks of 8 MiB.
+sums() {
+  E=$($S </dev/null)
+  e=$(while h=$(dd bs=1048576 count=8 iflag=fullblock 2>/dev/null | $S) && [ "$h" != "$E" ]; do printf '%s ' "${h%% *}"; done <"$a" 2>&1)
+  printf 'ok %s\n' "$e"
+}
+# The hash of a file, or nothing where none is asked for.
+sum() { [ "$S" = - ] && h=- || { h=$({ $S <"$1"; } 2>/dev/null); h=${h%% *}; }; }
+# The content of a from a block of 64 KiB on, so many of them; then its hash and what it is.
+get() {
+  if e=$(dd bs=65536 skip=$1 count=$2 2>&1 >&3 <"$a"); then
+    sum "$a"
+    e="${h:--} $(stat -L -c "$F" -- "$a" 2>/dev/null)"
+    end ok
+  else
+    end no
+  fi
+}
+# The small files that were named, in an archive; then, for each, its hash and what it is.
+pack() {
+  if e=$(tar -cf - -- "$@" 2>&1 >&3); then c=0; else c=$?; fi
+  printf '\n/%s ok %s\n' "$N" $c
+}
+
+# The hashes of many files, whose names have no newline in them, and what they are: a line for each.
+abouts() {
+  e=
+  [ "$S" = - ] || $S "$@" 2>/dev/null
+  stat -L -c "$F" -- "$@" 2>/dev/null
+  end ok
+}
+# Hashes of many, for fin to take one by one.
+hashes() {
+  H=
+  [ "$S" = - ] || H=$($S "$@" 2>/dev/null | while read -r h n; do printf '%s ' "$h"; done)
+}
+
+# A new file p, which becomes q, in place of what an earlier copy left.
+new() {
+  x= w= o=1 i= k=$1
+  [ ! -e "$p" ] && [ ! -L "$p" ] || e=$(rm -f "$p" 2>&1) || { x=$e o=; return; }
+  e=$( { set -C && : >"$p"; } 2>&1 ) && return
+  if [ "$2" = inplace ]; then
+    p=$q i=1
+    e=$( { : >"$p"; } 2>&1 ) && return
+  fi
+  x=${e:-it cannot be created} o=
+}
+# Goes on with p from this length on; or with the first blocks of 8 MiB that q has.
+resume() {
+  x= w= o=1 i= k=1
+  e=$(dd if=/dev/null of="$p" bs=1 seek=$1 2>&1) || x=$e
+}
+prefix() {
+  new "$2" "$3"
+  [ -n "$x" ] || [ -z "$i" ] || x='it cannot be created beside the one that is there'
+  [ -n "$x" ] || e=$(dd bs=8388608 count=$1 2>&1 <"$q" >>"$p") || x=$e
+}
+put() {
+  if [ -n "$x" ]; then
+    dd bs=$1 count=1 iflag=fullblock >/dev/null 2>&1
+  else
+    e=$(dd bs=$1 count=1 iflag=fullblock 2>&1 >>"$p") || x=$e
+  fi
+}
+hole() { [ -n "$x" ] || e=$(dd if=/dev/null of="$p" bs=1 seek=$1 2>&1) || x=$e; }
+# Mode, owner and time of p.
+dress() {
+  w=
+  [ "$3" = - ] || e=$(chown -h $3 "$p" 2>&1) || w="its owner could not be set: $e"
+  [ "$1" = - ] || e=$(chmod $1 "$p" 2>&1) || w="its mode could not be set: $e"
+  [ "$2" = - ] || touch $4 -c -d @$2 "$p" 2>/dev/null || e=$(touch $4 -c -d @${2%.*} "$p" 2>&1) || w="its time could not be set: $e"
+}
+# Ends p, which gets the name q when its hash is the one given.
+fin() {
+  o=
+  [ -n "$x" ] || [ "$1" = - ] || { compared $5 $1; [ "$h" = "$1" ] || x='what arrived is not what was sent: its hash differs'; }
+  [ -n "$x" ] || [ "$5" = tar ] || dress $2 $3 $4
+  [ -n "$x" ] || [ -n "$i" ] || place "$1" "$6"
+  [ -z "$x" ] || [ -n "$i" ] || rm -f "$p"
+  if [ -n "$x" ]; then e=$x; no; else set -- $w; printf 'ok %s\n' "$*"; fi
+}
+# One of the hashes of many; where that is another, its own.
+compared() {
+  h=
+  [ "$1" != tar ] || { h=${H%% *} H=${H#* }; }
+  [ "$h" = "$2" ] || sum "$p"
+}
+place() {
+  if [ -d "$q" ] && [ ! -L "$q" ]; then x='a directory has its place'; return; fi
+  e=$(mv $M "$p" "$q" 2>&1) && return
+  x=$e
+  [ "$2" = inplace ] || return
+  x=$( { cat "$p" >"$q"; } 2>&1 ) || { x=${x:-it cannot be written}; return; }
+  rm -f "$p"
+  p=$q i=1
+  [ "$1" = - ] || { sum "$p"; [ "$h" = "$1" ] || x='what was written is not what was sent: its hash differs'; }
+}
+# Keeps what has arrived of p where it is large enough to be taken up, or removes it.
+drop() { [ -z "$o" ] || [ -n "$i" ] || { [ "$1" = keep ] && [ "$k" = 1 ]; } || rm -f "$p"; o=; }
+bye() { drop keep; [ $# -eq 0 ] || rm -f "$@"; }
+
+# Other things: a directory, what is removed, a link or special file under the name a that then becomes b.
+make() {
+  e=$(mkdir "$a" 2>&1) && echo ok new && return
+  if [ -d "$a" ] && [ ! -L "$a" ]; then echo ok; else no; fi
+}
+parents() { e=$( { umask $u; mkdir -p "$a"; } 2>&1 ) && echo ok || no; }
+attr() { p=$a; dress $1 $2 $3; set -- $w; printf 'ok %s\n' "$*"; }
+remove() { e=$(rm -rf "$a" 2>&1) && echo ok || no; }
+named() {
+  x= w= i= p=$a q=$b
+  place - -
+  [ -n "$x" ] || { p=$q; dress - $1 $2 -h; }
+  if [ -n "$x" ]; then rm -f "$a"; e=$x; no; else set -- $w; printf 'ok %s\n' "$*"; fi
+}
+symlink() {
+  rm -f "$a" 2>/dev/null
+  if e=$(ln -s -- "$c" "$a" 2>&1); then named $1 $2; else no; fi
+}
+other() {
+  if [ -f "$c" ] && [ ! -L "$c" ]; then
+    [ "$c" -ef "$b" ] && { echo ok; return; }
+    rm -f "$a" 2>/dev/null
+    if e=$(ln "$c" "$a" 2>&1); then named - -; else no; fi
+  else
+    e='the file whose other name it is is not there'
+    no
+  fi
+}
+special() {
+  m=$1 t=$2 d=$3
+  shift 3
+  rm -f "$a" 2>/dev/null
+  if e=$(mknod -m $m "$a" "$@" 2>&1); then named $t $d; else no; fi
+}
+# Takes an archive of so many blocks of 512 bytes.
+unpack() {
+  e=$(dd bs=512 count=$1 iflag=fullblock 2>/dev/null | tar -xpof - -C "$a" 2>&1) && echo ok || no
+}

@@ -1,0 +1,283 @@
+//! A conversation with a shell: requests are lines, answers are lines, or bytes up to a mark that nobody can know.
+
+use super::sum::Tool;
+use super::words::cause;
+use bytes::{Bytes, BytesMut};
+use postern_exec::ExecError;
+use postern_files::name::show;
+use tokio::sync::mpsc;
+
+/// The loop that takes requests; the functions in them come by the first.
+pub(crate) const LOOP: &str = r#"while IFS= read -r l; do eval "$l"; done; bye "$@""#;
+
+const SERVER: &str = include_str!("server.sh");
+
+/// Longest answer that is kept in memory: of a directory that is listed.
+const MOST: usize = 256 * 1024 * 1024;
+
+/// What may follow the mark.
+const TAIL: usize = 64 * 1024;
+
+/// Bytes of requests that are collected.
+const FULL: usize = 256 * 1024;
+
+/// The conversation ended; why.
+#[derive(Debug)]
+pub(crate) struct Lost(pub(crate) String);
+
+/// What a shell's stdout brings.
+pub(crate) type Heard = Result<Bytes, String>;
+
+/// What the container has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Tools {
+    pub(crate) sum: Option<Tool>,
+    pub(crate) tar: bool,
+    pub(crate) user: Option<u32>,
+    pub(crate) group: Option<u32>,
+    /// Names of those that are missing.
+    pub(crate) missing: Vec<String>,
+}
+
+impl Tools {
+    /// Reads `hello SUM TAR UID GID| MISSING…`.
+    pub(crate) fn parse(line: &[u8]) -> Option<Self> {
+        let text = std::str::from_utf8(line).ok()?.strip_prefix("hello ")?;
+        let (fields, missing) = text.split_once('|')?;
+        let fields: Vec<&str> = fields.split(' ').collect();
+        let [sum, tar, user, group] = fields[..] else { return None };
+        Some(Self {
+            sum: Tool::named(sum),
+            tar: tar == "tar",
+            user: user.parse().ok(),
+            group: group.parse().ok(),
+            missing: missing
+                .split_ascii_whitespace()
+                .map(|tool| show(tool.as_bytes()).into_owned())
+                .collect(),
+        })
+    }
+
+    /// A refusal in words, with who was refused.
+    pub(crate) fn explain(&self, attempt: &str, said: &[u8]) -> String {
+        let cause = cause(said);
+        let who = match (self.user, self.group) {
+            (Some(user), Some(group)) => format!(" as uid {user}, gid {group}"),
+            _ => String::new(),
+        };
+        match cause.as_str() {
+            "Permission denied" | "Operation not permitted" | "Read-only file system" => {
+                format!("{attempt}: {cause}{who}")
+            }
+            "Device or resource busy" | "Resource busy" => format!(
+                "{attempt}: {cause}; it is a mount of its own and cannot be replaced, only written into: --inplace"
+            ),
+            _ => format!("{attempt}: {cause}"),
+        }
+    }
+}
+
+/// What came first while something was to be sent.
+enum Turn {
+    Sent,
+    Gone,
+    Heard(Option<Heard>),
+}
+
+/// A part of an answer that is bytes.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Piece {
+    Bytes(Bytes),
+    /// What stands behind the mark.
+    End(Bytes),
+}
+
+pub(crate) struct Session {
+    to: mpsc::Sender<Bytes>,
+    from: mpsc::Receiver<Heard>,
+    queue: Vec<u8>,
+    buffer: BytesMut,
+    pub(crate) mark: String,
+    pub(crate) tools: Tools,
+}
+
+impl Session {
+    /// Says hello to a shell that runs [`LOOP`].
+    pub(crate) async fn greet(
+        to: mpsc::Sender<Bytes>,
+        from: mpsc::Receiver<Heard>,
+        sum: Option<&str>,
+    ) -> Result<Self, ExecError> {
+        let nothing = Tools { sum: None, tar: false, user: None, group: None, missing: Vec::new() };
+        let mark =
+            mark().ok_or_else(|| ExecError::Runtime("this machine gives no random numbers".to_owned()))?;
+        let (queue, buffer) = (Vec::new(), BytesMut::new());
+        let mut session = Self { to, from, queue, buffer, mark, tools: nothing };
+        let mut line = Vec::new();
+        super::words::assign(&mut line, 'a', SERVER.as_bytes());
+        let hello = format!("eval \"$a\";hello {} '{}'\n", session.mark, sum.unwrap_or_default());
+        line.extend_from_slice(hello.as_bytes());
+        session.say(&line);
+        let answer = session.line().await.map_err(|Lost(why)| ExecError::Runtime(why))?;
+        session.tools = Tools::parse(&answer)
+            .ok_or_else(|| ExecError::Runtime(format!("its shell answered oddly: {}", cause(&answer))))?;
+        Ok(session)
+    }
+
+    /// Adds to what is to be said.
+    pub(crate) fn say(&mut self, words: &[u8]) {
+        self.queue.extend_from_slice(words);
+    }
+
+    /// Says it when it has become much.
+    pub(crate) async fn say_much(&mut self) -> Result<(), Lost> {
+        if self.queue.len() >= FULL { self.flush().await } else { Ok(()) }
+    }
+
+    /// Says what was collected; answers that come meanwhile are kept, so that neither side waits for the other.
+    pub(crate) async fn flush(&mut self) -> Result<(), Lost> {
+        let queue = std::mem::take(&mut self.queue);
+        for piece in queue.chunks(7 * postern_wire::CHUNK) {
+            loop {
+                let turn = tokio::select! {
+                    permit = self.to.reserve() => match permit {
+                        Ok(permit) => {
+                            permit.send(Bytes::copy_from_slice(piece));
+                            Turn::Sent
+                        }
+                        Err(_) => Turn::Gone,
+                    },
+                    heard = self.from.recv() => Turn::Heard(heard),
+                };
+                match turn {
+                    Turn::Sent => break,
+                    Turn::Gone => return Err(self.why().await),
+                    Turn::Heard(heard) => self.take(heard)?,
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Why nothing is taken any more, which is in what came last.
+    async fn why(&mut self) -> Lost {
+        loop {
+            let heard = self.from.recv().await;
+            if let Err(lost) = self.take(heard) {
+                return lost;
+            }
+        }
+    }
+
+    fn take(&mut self, heard: Option<Heard>) -> Result<(), Lost> {
+        match heard {
+            Some(Ok(bytes)) => {
+                self.buffer.extend_from_slice(&bytes);
+                Ok(())
+            }
+            Some(Err(why)) => Err(Lost(why)),
+            None => Err(Lost("the shell is gone".to_owned())),
+        }
+    }
+
+    async fn fill(&mut self) -> Result<(), Lost> {
+        if !self.queue.is_empty() {
+            self.flush().await?;
+        }
+        let heard = self.from.recv().await;
+        self.take(heard)
+    }
+
+    /// The next line. May be cancelled.
+    pub(crate) async fn line(&mut self) -> Result<Bytes, Lost> {
+        let mut seen = 0;
+        loop {
+            if let Some(at) = self.buffer[seen..].iter().position(|byte| *byte == b'\n') {
+                let line = self.buffer.split_to(seen + at + 1).freeze();
+                return Ok(line.slice(..line.len() - 1));
+            }
+            seen = self.buffer.len();
+            if seen > MOST {
+                return Err(Lost("an answer without an end".to_owned()));
+            }
+            self.fill().await?;
+        }
+    }
+
+    /// An answer of one line, `ok …` or `no …`.
+    pub(crate) async fn answer(&mut self) -> Result<Result<Bytes, Bytes>, Lost> {
+        let line = self.line().await?;
+        yes(&line).ok_or_else(|| Lost(format!("the shell answers oddly: {}", cause(&line))))
+    }
+
+    /// Asks and waits for the answer; nothing may be on its way.
+    pub(crate) async fn ask(&mut self, line: &[u8]) -> Result<Result<Bytes, Bytes>, Lost> {
+        self.say(line);
+        self.answer().await
+    }
+
+    /// The next part of an answer that is bytes.
+    pub(crate) async fn piece(&mut self) -> Result<Piece, Lost> {
+        let mark = format!("\n/{} ", self.mark);
+        loop {
+            match end_of(&self.buffer, mark.as_bytes()) {
+                Some(0) => {
+                    let line = self.buffer.split().freeze();
+                    return Ok(Piece::End(line.slice(mark.len()..line.len() - 1)));
+                }
+                Some(at) => return Ok(Piece::Bytes(self.buffer.split_to(at).freeze())),
+                None => {}
+            }
+            if self.buffer.len() > 2 * TAIL {
+                let ready = self.buffer.len() - TAIL;
+                return Ok(Piece::Bytes(self.buffer.split_to(ready).freeze()));
+            }
+            self.fill().await?;
+        }
+    }
+
+    /// All of an answer that is bytes, and whether it is one of success.
+    pub(crate) async fn whole(&mut self) -> Result<Result<Vec<u8>, Bytes>, Lost> {
+        let mut all = Vec::new();
+        loop {
+            match self.piece().await? {
+                Piece::Bytes(bytes) if all.len() + bytes.len() > MOST => {
+                    return Err(Lost("an answer without an end".to_owned()));
+                }
+                Piece::Bytes(bytes) => all.extend_from_slice(&bytes),
+                Piece::End(end) => {
+                    let odd = || Lost(format!("the shell answers oddly: {}", cause(&end)));
+                    return Ok(yes(&end).ok_or_else(odd)?.map(|_| all));
+                }
+            }
+        }
+    }
+}
+
+/// What follows `ok` or `no`.
+pub(crate) fn yes(line: &Bytes) -> Option<Result<Bytes, Bytes>> {
+    let rest = |from: usize| line.slice(line.len().min(from)..);
+    match line.get(..2)? {
+        b"ok" => Some(Ok(rest(3))),
+        b"no" => Some(Err(rest(3))),
+        _ => None,
+    }
+}
+
+/// Where the mark stands, when what came ends with it and its line: nothing more comes then until it is asked for.
+fn end_of(buffer: &[u8], mark: &[u8]) -> Option<usize> {
+    if buffer.last() != Some(&b'\n') || buffer.len() < mark.len() {
+        return None;
+    }
+    let from = buffer.len().saturating_sub(TAIL);
+    let found = buffer[from..].windows(mark.len()).rposition(|window| window == mark)?;
+    Some(from + found)
+}
+
+/// Something that a file in the container does not hold by chance.
+fn mark() -> Option<String> {
+    use ring::rand::{SecureRandom as _, SystemRandom};
+    let mut bytes = [0; 16];
+    SystemRandom::new().fill(&mut bytes).ok()?;
+    Some(super::sum::hex(&bytes))
+}

@@ -1,0 +1,171 @@
+//! From paths as typed to what they mean in the container: wildcards, symlinks and names.
+
+use super::walk::{list, look};
+use crate::plain::Trouble;
+use crate::plain::listing::{Stat, Type};
+use crate::plain::session::Session;
+use crate::plain::words::cause;
+use postern_files::name;
+use postern_files::pattern::{Glob, Step, is_glob, matches};
+use postern_wire::copy::SendSpec;
+
+/// One thing that was asked for.
+#[derive(Debug)]
+pub(super) struct Top {
+    pub(super) real: Vec<u8>,
+    /// What it is called in the destination; empty where its content was asked for.
+    pub(super) name: Vec<u8>,
+    pub(super) stat: Stat,
+}
+
+/// Everything that the paths mean, and what a wildcard found and cannot be looked at.
+pub(super) type Expanded = (Vec<Top>, Vec<(Vec<u8>, String)>);
+
+/// Expands the paths in their order.
+pub(super) async fn expand(session: &mut Session, spec: &SendSpec) -> Result<Expanded, Trouble> {
+    let (mut tops, mut faults) = (Vec::new(), Vec::new());
+    for source in &spec.sources {
+        let shown = name::show(source);
+        if !spec.glob || !is_glob(source) || look(session, source, false).await?.is_ok() {
+            match look(session, source, true).await? {
+                Ok(stat) => tops.push(top(source.clone(), stat)),
+                // What a person named and is not there ends the copy, rather than a part of it.
+                Err(why) => return Err(Trouble::Fatal(format!("{shown}: {}", cause(&why)))),
+            }
+            continue;
+        }
+        let glob = Glob::parse(source).map_err(|error| Trouble::Fatal(error.to_string()))?;
+        let mut found = follow(session, &glob).await?;
+        found.sort();
+        found.dedup();
+        if found.is_empty() {
+            return Err(Trouble::Fatal(format!("nothing matches {shown}")));
+        }
+        for path in found {
+            match look(session, &path, true).await? {
+                Ok(stat) => tops.push(top(path, stat)),
+                Err(why) => faults.push((called(&path), cause(&why))),
+            }
+        }
+    }
+    let mut names: Vec<&[u8]> = tops.iter().map(|top| top.name.as_slice()).collect();
+    names.sort_unstable();
+    if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+        let shown = name::show(twice[0]);
+        let why = format!("two of the sources are called {shown}: the second would replace the first");
+        return Err(Trouble::Fatal(why));
+    }
+    Ok((tops, faults))
+}
+
+fn top(real: Vec<u8>, stat: Stat) -> Top {
+    let name = called(&real);
+    let mut real = real;
+    while real.len() > 1 && real.ends_with(b"/") {
+        real.pop();
+    }
+    Top { real, name, stat }
+}
+
+/// The name that something typed like this has: `a/b/` is `b`; `a/.`, `..` and `/` have none but their content.
+fn called(typed: &[u8]) -> Vec<u8> {
+    let mut trimmed = typed;
+    while let Some(less) = trimmed.strip_suffix(b"/") {
+        trimmed = less;
+    }
+    match name::split(trimmed).1 {
+        b"" | b"." | b".." => Vec::new(),
+        name => name.to_vec(),
+    }
+}
+
+/// Most directories that wildcards are looked for in, one below the other.
+const DEEP: usize = 64;
+
+/// Walks the steps of a wildcard; what is to be looked at is a path, how many steps it has taken, and its depth.
+async fn follow(session: &mut Session, glob: &Glob) -> Result<Vec<Vec<u8>>, Trouble> {
+    let start: &[u8] = if glob.absolute() { b"/" } else { b"" };
+    let (mut waiting, mut found) = (vec![(start.to_vec(), 0, 0)], Vec::new());
+    while let Some((at, taken, depth)) = waiting.pop() {
+        let Some(step) = glob.steps().get(taken) else {
+            if !glob.directories() || is_directory(session, &at).await? {
+                found.push(at);
+            }
+            continue;
+        };
+        let last = taken + 1 == glob.steps().len();
+        match step {
+            Step::Literal(component) => {
+                let path = name::join(&at, component);
+                if look(session, &path, !last).await?.is_ok() {
+                    waiting.push((path, taken + 1, depth));
+                }
+            }
+            Step::Pattern(pattern) => {
+                for (component, stat) in listed(session, &at).await? {
+                    let path = name::join(&at, &component);
+                    if !matches(pattern, &component, false) {
+                        continue;
+                    }
+                    let enters = match stat.kind() {
+                        Type::Symlink if !last => is_directory(session, &path).await?,
+                        kind => last || kind == Type::Directory,
+                    };
+                    if enters {
+                        waiting.push((path, taken + 1, depth));
+                    }
+                }
+            }
+            Step::Any => {
+                if !last {
+                    waiting.push((at.clone(), taken + 1, depth));
+                }
+                if depth >= DEEP {
+                    let shown = name::show(&at);
+                    return Err(Trouble::Fatal(format!("** goes deeper than {DEEP} directories at {shown}")));
+                }
+                for (component, stat) in listed(session, &at).await? {
+                    if component.starts_with(b".") {
+                        continue;
+                    }
+                    let path = name::join(&at, &component);
+                    if last {
+                        found.push(path);
+                    } else if stat.kind() == Type::Directory {
+                        waiting.push((path, taken, depth + 1));
+                    }
+                }
+            }
+        }
+    }
+    Ok(found)
+}
+
+async fn is_directory(session: &mut Session, path: &[u8]) -> Result<bool, Trouble> {
+    Ok(look(session, path, true).await?.is_ok_and(|stat| stat.kind() == Type::Directory))
+}
+
+/// What a directory holds; nothing where it cannot be listed, as a shell has it, but for a lack of rights.
+async fn listed(session: &mut Session, path: &[u8]) -> Result<Vec<(Vec<u8>, Stat)>, Trouble> {
+    match list(session, path).await? {
+        Ok(found) => Ok(found),
+        Err(why) if why == "Permission denied" => {
+            Err(Trouble::Fatal(format!("listing {} for the wildcard: {why}", name::show(path))))
+        }
+        Err(_) => Ok(Vec::new()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::called;
+
+    #[test]
+    fn a_source_is_called_by_its_last_name() {
+        for (typed, name) in
+            [(&b"/a/b"[..], &b"b"[..]), (b"a/b//", b"b"), (b"a/.", b""), (b"..", b""), (b"/", b"")]
+        {
+            assert_eq!(called(typed), name);
+        }
+    }
+}

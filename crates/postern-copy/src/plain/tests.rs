@@ -1,0 +1,336 @@
+//! Both directions against the shells of this machine.
+
+mod support;
+
+pub(super) use support::shells;
+
+use super::Way;
+use postern_wire::copy::{Ask, Compare, Fate, ReceiveSpec, SendSpec};
+use std::ffi::OsString;
+use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::{MetadataExt as _, symlink};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use support::{Far, SHELL, Side, TAR, alike, copy, random, receive, send, torture, tree};
+
+#[test]
+fn a_tree_of_every_kind_goes_round_by_every_shell() {
+    for shell in shells() {
+        for way in [SHELL, TAR] {
+            let folder = tempfile::tempdir().unwrap();
+            let at = |name: &str| folder.path().join(name);
+            torture(&at("tree"));
+            let far = || Side::There(Far::new(&shell, way));
+            let (tally, seen) =
+                copy(&Side::Here, &far(), &send(&[&at("tree")]), &receive(&at("up"))).unwrap();
+            assert!(tally.is_whole() && tally.unverified == 0, "{:?}", seen.done);
+            let (tally, seen) =
+                copy(&far(), &Side::Here, &send(&[&at("up")]), &receive(&at("back"))).unwrap();
+            assert!(tally.is_whole(), "{:?}", seen.done);
+            // busybox sets whole seconds.
+            let nanos = shell.len() == 1;
+            alike(&tree(&at("tree"), nanos), &tree(&at("back"), nanos));
+            assert!(fs::metadata(at("up/sparse")).unwrap().blocks() * 512 < 4_000_000);
+            // Again: nothing is written, and little is sent.
+            for (from, to) in [("tree", "up"), ("up", "back")] {
+                let there = Far::new(&shell, way);
+                let (source, destination) = match from {
+                    "tree" => (Side::Here, Side::There(there.clone())),
+                    _ => (Side::There(there.clone()), Side::Here),
+                };
+                let (from, to) = (at(from).join("."), at(to));
+                let (tally, _) = copy(&source, &destination, &send(&[&from]), &receive(&to)).unwrap();
+                assert_eq!((tally.written, tally.same), (0, 50), "{from:?}");
+                assert!(there.sent.load(Ordering::Relaxed) < 100_000, "{:?}", there.sent);
+            }
+            alike(&tree(&at("tree"), nanos), &tree(&at("back"), nanos));
+        }
+    }
+}
+
+#[test]
+fn from_shell_to_shell_and_without_a_tool_that_hashes() {
+    for way in [SHELL, TAR] {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        torture(&at("tree"));
+        let far = Far { sum: Some("-"), ..Far::by(way) };
+        let sides = (Side::There(far.clone()), Side::There(far));
+        let (tally, _) = copy(&sides.0, &sides.1, &send(&[&at("tree")]), &receive(&at("there"))).unwrap();
+        assert!(tally.is_whole() && tally.written == 50 && tally.unverified == 0, "{tally:?}");
+        alike(&tree(&at("tree"), true), &tree(&at("there"), true));
+    }
+}
+
+#[test]
+fn what_was_not_verified_is_never_called_so() {
+    for tar in [false, true] {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        torture(&at("tree"));
+        let far = Side::There(Far::by(Way { tar, verify: false }));
+        let (tally, seen) = copy(&Side::Here, &far, &send(&[&at("tree")]), &receive(&at("there"))).unwrap();
+        assert_eq!((tally.written, tally.unverified, tally.is_whole()), (0, 50, true));
+        let small = &seen.done[&b"tree/a/random"[..]];
+        assert_eq!((small.hash, small.note.as_str()), (None, "not verified"));
+    }
+}
+
+/// Names of ours that are left in a directory.
+fn left(folder: &Path) -> Vec<OsString> {
+    let all = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name());
+    all.filter(|name| name.as_bytes().ends_with(b".postern-partial")).collect()
+}
+
+#[test]
+fn what_breaks_on_its_way_gets_no_name() {
+    // Content is lost; the hash is another; the archive is not unpacked; it cannot be renamed.
+    for (way, first, says) in [
+        (SHELL, "put() { dd bs=$1 count=1 iflag=fullblock >/dev/null 2>&1; }\n", "hash differs"),
+        (SHELL, "sum() { h=0; }\n", "hash differs"),
+        (
+            TAR,
+            "tar() { cat >/dev/null; echo tar: No space left on device >&2; return 1; }\n",
+            "No space left",
+        ),
+        (TAR, "mv() { echo mv: Read-only file system >&2; return 1; }\n", "Read-only file system as uid"),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        fs::create_dir(at("there")).unwrap();
+        fs::write(at("a"), "new").unwrap();
+        fs::write(at("b"), "more").unwrap();
+        fs::write(at("there/b"), "old").unwrap();
+        let far = Side::There(Far { first, ..Far::by(way) });
+        let (tally, seen) =
+            copy(&Side::Here, &far, &send(&[&at("a"), &at("b")]), &receive(&at("there"))).unwrap();
+        assert_eq!((tally.failed, tally.written), (2, 0), "{first}");
+        let (fate, note) = seen.fate("a");
+        assert!(fate == Fate::Failed && note.contains(says), "{first}: {note}");
+        assert!(!at("there/a").exists() && left(&at("there")).is_empty());
+        assert_eq!(fs::read(at("there/b")).unwrap(), b"old");
+    }
+    // The other way round.
+    for (way, first) in [(SHELL, "sum() { h=0; }\n"), (TAR, "sum() { h=0; }\n")] {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        fs::write(at("a"), "new").unwrap();
+        let far = Side::There(Far { first, ..Far::by(way) });
+        let (tally, seen) = copy(&far, &Side::Here, &send(&[&at("a")]), &receive(&at("b"))).unwrap();
+        assert_eq!((tally.failed, seen.fate("a").0), (1, Fate::Failed));
+        assert!(seen.fate("a").1.contains("hash differs") && !at("b").exists());
+    }
+}
+
+#[test]
+fn what_an_earlier_copy_left_is_taken_up_and_not_sent_again() {
+    const MIB: usize = 1024 * 1024;
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let content = random(20 * MIB + 5);
+    fs::write(at("big"), &content).unwrap();
+    // Two blocks are good, and some of the third.
+    fs::write(at(".there.postern-partial"), &content[..18 * MIB]).unwrap();
+    let far = Far::by(SHELL);
+    let (tally, _) =
+        copy(&Side::Here, &Side::There(far.clone()), &send(&[&at("big")]), &receive(&at("there"))).unwrap();
+    let sent = usize::try_from(far.sent.load(Ordering::Relaxed)).unwrap();
+    assert!(tally.written == 1 && sent < 5 * MIB, "{sent}");
+    assert!(fs::read(at("there")).unwrap() == content && left(folder.path()).is_empty());
+    // One that differs from its second block on is not mixed with what comes.
+    let mut other = content[..18 * MIB].to_vec();
+    other[9 * MIB] ^= 1;
+    fs::write(at(".again.postern-partial"), &other).unwrap();
+    copy(&Side::Here, &Side::There(far), &send(&[&at("big")]), &receive(&at("again"))).unwrap();
+    assert!(fs::read(at("again")).unwrap() == content);
+    // Of the same size and time, with other content: what is alike is taken from there.
+    let mut changed = content.clone();
+    changed[17 * MIB] ^= 1;
+    fs::write(at("again"), &changed).unwrap();
+    let time = fs::metadata(at("big")).unwrap().modified().unwrap();
+    fs::File::options().write(true).open(at("again")).unwrap().set_modified(time).unwrap();
+    let far = Far::by(TAR);
+    let (tally, _) =
+        copy(&Side::Here, &Side::There(far.clone()), &send(&[&at("big")]), &receive(&at("again"))).unwrap();
+    let sent = usize::try_from(far.sent.load(Ordering::Relaxed)).unwrap();
+    assert!(tally.written == 1 && sent < 5 * MIB, "{sent}");
+    assert!(fs::read(at("again")).unwrap() == content);
+}
+
+#[test]
+fn what_was_read_before_a_cut_is_not_read_again() {
+    const MIB: u64 = 1024 * 1024;
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let content = random(30_000_000);
+    fs::write(at("big"), &content).unwrap();
+    let cut = Far { first: "get() { dd bs=65536 count=300 2>/dev/null <\"$a\"; exit; }\n", ..Far::by(SHELL) };
+    let (asked, into) = (send(&[&at("big")]), receive(&at("here")));
+    let lost = copy(&Side::There(cut.clone()), &Side::Here, &asked, &into).err().unwrap();
+    assert_eq!(lost, "lost: the shell ended");
+    assert!(!at("here").exists() && left(folder.path()).len() == 1);
+    let again = Far { first: "", came: Arc::default(), ..cut.clone() };
+    let (tally, _) = copy(&Side::There(again.clone()), &Side::Here, &asked, &into).unwrap();
+    let came = again.came.load(Ordering::Relaxed);
+    assert!(tally.written == 1 && came < 30_000_000 - 18 * MIB, "{came}");
+    assert!(fs::read(at("here")).unwrap() == content);
+    // Another client knows nothing of it, and reads all of it.
+    fs::remove_file(at("here")).unwrap();
+    copy(&Side::There(cut), &Side::Here, &asked, &into).err().unwrap();
+    let fresh = Far::by(SHELL);
+    copy(&Side::There(fresh.clone()), &Side::Here, &asked, &into).unwrap();
+    assert!(fresh.came.load(Ordering::Relaxed) > 30_000_000);
+    assert!(fs::read(at("here")).unwrap() == content);
+}
+
+#[test]
+fn nothing_is_written_through_a_symlink_in_the_destination() {
+    for way in [SHELL, TAR] {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        fs::create_dir_all(at("tree/d")).unwrap();
+        fs::create_dir(at("outside")).unwrap();
+        fs::create_dir(at("there")).unwrap();
+        fs::write(at("tree/d/file"), "x").unwrap();
+        fs::write(at("tree/plain"), "x").unwrap();
+        fs::write(at("outside/victim"), "mine").unwrap();
+        symlink(at("outside"), at("there/d")).unwrap();
+        symlink(at("outside/victim"), at("there/plain")).unwrap();
+        symlink(at("outside/victim"), at("there/.plain.postern-partial")).unwrap();
+        symlink("../../outside", at("tree/up")).unwrap();
+        let far = Side::There(Far::by(way));
+        let (tally, seen) =
+            copy(&Side::Here, &far, &send(&[&at("tree").join(".")]), &receive(&at("there"))).unwrap();
+        assert_eq!((tally.failed, tally.refused, tally.written), (2, 1, 1), "{:?}", seen.done);
+        assert_eq!(seen.fate("d"), (Fate::Failed, "what has its place is no directory"));
+        assert_eq!(fs::read_dir(at("outside")).unwrap().count(), 1);
+        assert_eq!(fs::read(at("outside/victim")).unwrap(), b"mine");
+        assert_eq!(fs::read(at("there/plain")).unwrap(), b"x");
+    }
+}
+
+#[test]
+fn a_container_that_lies_about_names_writes_nothing_outside() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    fs::create_dir(at("tree")).unwrap();
+    fs::create_dir(at("into")).unwrap();
+    let record = "printf '%s %s|%s/\\n' $N '81a4 1 0 0 0 1970-01-01 00:00:00.0 +0000|1:2 1 8 0 0'";
+    let lie: &'static str = Box::leak(
+        format!(
+            "list() {{ {record} 'x/..'; {record} 'x/.'; {record} 'x/'; {record} 'x/ok'; e=; end ok; }}\n"
+        )
+        .into_boxed_str(),
+    );
+    for way in [SHELL, TAR] {
+        let far = Side::There(Far { first: lie, ..Far::by(way) });
+        let (tally, seen) = copy(&far, &Side::Here, &send(&[&at("tree")]), &receive(&at("into"))).unwrap();
+        // None of the four is a file that is there, either.
+        assert_eq!((tally.failed, tally.written), (4, 0), "{:?}", seen.done);
+        assert_eq!(fs::read_dir(at("into/tree")).unwrap().count(), 0);
+    }
+    // One that talks on is cut off from us, not taken for a file.
+    let far = Side::There(Far { first: "look() { echo odd; }\n", ..Far::by(SHELL) });
+    let why = copy(&far, &Side::Here, &send(&[&at("tree")]), &receive(&at("into"))).err().unwrap();
+    assert!(why.contains("answers oddly: odd"), "{why}");
+}
+
+#[test]
+fn sync_updates_deletes_and_leaves_alone_as_asked() {
+    for shell in shells() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        fs::create_dir_all(at("site/sub")).unwrap();
+        fs::write(at("site/one"), "one").unwrap();
+        fs::write(at("site/sub/two"), "two").unwrap();
+        let asked = SendSpec { contents: true, glob: false, ..send(&[&at("site")]) };
+        let plain = ReceiveSpec { parents: true, compare: Compare::Times, ..receive(&at("new/there")) };
+        let far = || Side::There(Far::new(&shell, SHELL));
+        copy(&Side::Here, &far(), &asked, &plain).unwrap();
+        fs::write(at("new/there/sub/extra"), "x").unwrap();
+        fs::create_dir_all(at("new/there/-gone\n/deep")).unwrap();
+        fs::write(at("site/one"), "changed").unwrap();
+        let delete = ReceiveSpec { delete: true, ..plain.clone() };
+        let dry = ReceiveSpec { dry_run: true, ..delete.clone() };
+        let (tally, seen) = copy(&Side::Here, &far(), &asked, &dry).unwrap();
+        assert_eq!((tally.planned, tally.deleted, tally.unchanged), (1, 2, 1), "{:?}", seen.done);
+        assert!(at("new/there/sub/extra").exists());
+        let (tally, seen) = copy(&Side::Here, &far(), &asked, &delete).unwrap();
+        assert_eq!((tally.written, tally.deleted, tally.unchanged), (1, 2, 1), "{:?}", seen.done);
+        assert_eq!(fs::read(at("new/there/one")).unwrap(), b"changed");
+        assert!(!at("new/there/sub/extra").exists() && !at("new/there/-gone\n").exists());
+        let checked = ReceiveSpec { compare: Compare::Hash, ..plain.clone() };
+        let (tally, _) = copy(&Side::Here, &far(), &asked, &checked).unwrap();
+        assert_eq!((tally.same, tally.written), (2, 0));
+        // The other way: newer here is left, and wildcards are found there.
+        let newer = ReceiveSpec { update: true, ..receive(&at("here")) };
+        fs::create_dir(at("here")).unwrap();
+        fs::write(at("here/one"), "mine, and newer").unwrap();
+        let globbed = send(&[&at("new/there/**/[ot]*")]);
+        let (tally, _) = copy(&far(), &Side::Here, &globbed, &newer).unwrap();
+        assert_eq!((tally.skipped, tally.written), (1, 1));
+        let none = copy(&far(), &Side::Here, &send(&[&at("new/*.none")]), &newer).err().unwrap();
+        assert!(none.starts_with("nothing matches ") && none.ends_with("*.none"), "{none}");
+        let none = copy(&far(), &Side::Here, &send(&[&at("none")]), &newer).err().unwrap();
+        assert!(none.ends_with("/none: No such file or directory"), "{none}");
+    }
+}
+
+#[test]
+fn a_cut_connection_leaves_nothing_but_what_can_be_taken_up() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    for (size, tar, stays) in [(1_000_000, false, false), (20_000_000, false, true), (1_000, true, false)] {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let partial = at(".there.postern-partial");
+        let content = random(size);
+        runtime.block_on(async {
+            let far = Far { first: "mv() { sleep 100; }\n", ..Far::by(Way { tar, verify: true }) };
+            let ask = Ask::Receive(receive(&at("there")));
+            let mut destination = far.open(&ask).await;
+            let frames = frames(&content, size as u64);
+            destination.to.send(&frames).await.unwrap();
+            if !tar {
+                // An archive is not sent before all of it is here.
+                let arrived = || fs::metadata(&partial).is_ok_and(|meta| meta.len() > 200_000);
+                until("some of it has arrived", arrived).await;
+            }
+            destination.close().await;
+            until("what is of no use is gone", || partial.exists() == stays).await;
+        });
+        assert!(!at("there").exists());
+    }
+}
+
+async fn until(what: &str, done: impl Fn() -> bool) {
+    let waiting = async {
+        while !done() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), waiting).await.expect(what);
+}
+
+/// A file that begins and never ends.
+fn frames(content: &[u8], size: u64) -> Vec<u8> {
+    use postern_wire::copy::{Entry, FromSource, Kind, Stamp};
+    let mut out = Vec::new();
+    FromSource::Begin(1).encode(&mut out);
+    let entry = Entry {
+        id: 0,
+        path: b"there".to_vec(),
+        kind: Kind::File(size + 1),
+        stamp: Stamp::default(),
+        xattrs: Vec::new(),
+        settled: false,
+    };
+    FromSource::Entry(Box::new(entry)).encode(&mut out);
+    FromSource::From { id: 0, offset: 0 }.encode(&mut out);
+    for block in content.chunks(100_000) {
+        FromSource::Data(block).encode(&mut out);
+    }
+    out
+}

@@ -1,0 +1,120 @@
+//! What is said to a shell, and what its tools say.
+
+use postern_files::name;
+
+/// Adds `v='…';` so that the shell's variable holds exactly these bytes, in a line of printable ASCII.
+pub(crate) fn assign(line: &mut Vec<u8>, variable: char, value: &[u8]) {
+    let plain = |byte: &u8| (b' '..=b'~').contains(byte) && !b"'\\%".contains(byte);
+    let mut buffer = [0; 4];
+    line.extend_from_slice(variable.encode_utf8(&mut buffer).as_bytes());
+    if value.iter().all(plain) {
+        line.extend_from_slice(b"='");
+        line.extend_from_slice(value);
+        line.extend_from_slice(b"';");
+        return;
+    }
+    // What a command prints loses its last newlines: the underscore holds them.
+    line.extend_from_slice(b"=$(printf %b_ '");
+    for byte in value {
+        match plain(byte) {
+            true => line.push(*byte),
+            false => line.extend_from_slice(format!("\\0{byte:03o}").as_bytes()),
+        }
+    }
+    let end = format!("');{variable}=${{{variable}%_}};");
+    line.extend_from_slice(end.as_bytes());
+}
+
+/// The same for a path, which no tool takes for an option.
+pub(crate) fn assign_path(line: &mut Vec<u8>, variable: char, path: &[u8]) {
+    match path {
+        b"" => assign(line, variable, b"."),
+        path if path.starts_with(b"/") => assign(line, variable, path),
+        path => assign(line, variable, &[b"./", path].concat()),
+    }
+}
+
+/// What the C library's errors are called; tools write other things around them.
+const CAUSES: [&str; 21] = [
+    "No space left on device",
+    "Disk quota exceeded",
+    "Read-only file system",
+    "Permission denied",
+    "Operation not permitted",
+    "Operation not supported",
+    "Device or resource busy",
+    "Resource busy",
+    "Text file busy",
+    "No such file or directory",
+    "Not a directory",
+    "Is a directory",
+    "Directory not empty",
+    "File exists",
+    "File name too long",
+    "File too large",
+    "Too many levels of symbolic links",
+    "Input/output error",
+    "Invalid argument",
+    "Invalid cross-device link",
+    "Stale file handle",
+];
+
+/// Most of a tool's words that are repeated.
+const MOST: usize = 300;
+
+/// The cause in what a tool said.
+pub(crate) fn cause(said: &[u8]) -> String {
+    let text = String::from_utf8_lossy(said);
+    // The last one: a file's name may be one of these as well, and tools name the file first.
+    let found = CAUSES.iter().filter_map(|cause| text.rfind(cause).map(|at| (at, *cause)));
+    match found.max_by_key(|(at, cause)| (*at, cause.len())) {
+        Some((_, cause)) => cause.to_owned(),
+        None if said.is_empty() => "it failed without a word".to_owned(),
+        None => name::show(&said[..said.len().min(MOST)]).into_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The bytes that a shell has in its variable.
+    fn through(shell: &[&str], value: &[u8]) -> Vec<u8> {
+        let mut line = Vec::new();
+        assign(&mut line, 'a', value);
+        assert!(line.iter().all(|byte| (b' '..=b'~').contains(byte)), "{line:?}");
+        let mut command = std::process::Command::new(shell[0]);
+        let script = "IFS= read -r l; eval \"$l\"; printf %s \"$a\"";
+        command.args(&shell[1..]).args(["-c", script]);
+        command.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        line.push(b'\n');
+        std::io::Write::write_all(&mut child.stdin.take().unwrap(), &line).unwrap();
+        child.wait_with_output().unwrap().stdout
+    }
+
+    #[test]
+    fn every_name_comes_through_a_shell_as_it_is() {
+        let all: Vec<u8> = (1..=255).collect();
+        for shell in super::super::tests::shells() {
+            let shell: Vec<&str> = shell.iter().map(String::as_str).collect();
+            for value in
+                [&all[..], b"-rf", b"a'b", b"a\n\n", b"$(x) `y` \"z\" \\", b" a ", b"%s%b", b"\xff\x81\x88"]
+            {
+                assert_eq!(through(&shell, value), value, "{shell:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_tools_words_come_down_to_their_cause() {
+        let said = b"dd: error writing 'standard output': No space left on device 0+1 records in";
+        assert_eq!(cause(said), "No space left on device");
+        assert_eq!(
+            cause(b"mkdir: can't create directory 'Is a directory': Permission denied"),
+            "Permission denied"
+        );
+        assert_eq!(cause(b"odd\x1b[2J"), "odd\\u{1b}[2J");
+        assert_eq!(cause(b""), "it failed without a word");
+    }
+}
