@@ -237,7 +237,10 @@ impl Destination<'_> {
                     Err(error) => Into::Failed { why: explain("taking it up", error), remove: None },
                 }
             }
-            _ => self.open(&path, size, &entry),
+            left => {
+                drop(left); // its lock would keep us out
+                self.open(&path, size, &entry)
+            }
         };
         self.writing = Some(Writing::new(entry, path, size, into, done));
         Ok(())
