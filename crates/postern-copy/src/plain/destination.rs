@@ -61,7 +61,7 @@ struct Destination<'a> {
     /// What an archive could not be unpacked for.
     unpacked: Option<Bytes>,
     /// The directory that was listed last.
-    known: Option<(Vec<u8>, HashMap<Vec<u8>, Stat>)>,
+    known: Option<(Vec<u8>, Listed)>,
     /// Directories that things may go into; whether they are ours, and so were empty.
     entered: HashMap<Vec<u8>, bool>,
     /// Names that came in the directory that entries come from now.
@@ -77,6 +77,9 @@ struct Destination<'a> {
     bytes: u64,
     ended: bool,
 }
+
+/// What a directory holds, by name.
+type Listed = HashMap<Vec<u8>, Stat>;
 
 /// Serves one copy to its end.
 pub(super) async fn receive(

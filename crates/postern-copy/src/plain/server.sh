@@ -97,11 +97,12 @@ prefix() {
   [ -n "$x" ] || [ -z "$i" ] || x='it cannot be created beside the one that is there'
   [ -n "$x" ] || e=$(dd bs=8388608 count=$1 2>&1 <"$q" >>"$p") || x=$e
 }
+# dd takes all of it before it gives any, whatever becomes of p: what is left would be read as a request.
 put() {
   if [ -n "$x" ]; then
-    dd bs=$1 count=1 iflag=fullblock >/dev/null 2>&1
+    dd bs=$1 count=1 iflag=fullblock 2>/dev/null | cat >/dev/null
   else
-    e=$(dd bs=$1 count=1 iflag=fullblock 2>&1 >>"$p") || x=$e
+    e=$(dd bs=$1 count=1 iflag=fullblock 2>/dev/null | { cat >>"$p"; } 2>&1) || x=${e:-it cannot be written}
   fi
 }
 hole() { [ -n "$x" ] || e=$(dd if=/dev/null of="$p" bs=1 seek=$1 2>&1) || x=$e; }
@@ -175,7 +176,7 @@ special() {
   rm -f "$a" 2>/dev/null
   if e=$(mknod -m $m "$a" "$@" 2>&1); then named $t $d; else no; fi
 }
-# Takes an archive of so many blocks of 512 bytes.
+# Takes an archive of so many blocks of 512 bytes, all of it even where tar gives up.
 unpack() {
-  e=$(dd bs=512 count=$1 iflag=fullblock 2>/dev/null | tar -xpof - -C "$a" 2>&1) && echo ok || no
+  e=$(dd bs=512 count=$1 iflag=fullblock 2>/dev/null | { tar -xpof - -C "$a" 2>&1; c=$?; cat >/dev/null; exit $c; }) && echo ok || no
 }

@@ -25,9 +25,9 @@ impl Tool {
 
     pub(crate) fn start(self) -> Sum {
         match self {
-            Self::Sha256 => Sum::Ring(Context::new(&SHA256)),
-            Self::Sha512 => Sum::Ring(Context::new(&SHA512)),
-            Self::Sha1 => Sum::Ring(Context::new(&SHA1_FOR_LEGACY_USE_ONLY)),
+            Self::Sha256 => Sum::Ring(Box::new(Context::new(&SHA256))),
+            Self::Sha512 => Sum::Ring(Box::new(Context::new(&SHA512))),
+            Self::Sha1 => Sum::Ring(Box::new(Context::new(&SHA1_FOR_LEGACY_USE_ONLY))),
             Self::Blake3 => Sum::Blake3(Box::default()),
         }
     }
@@ -42,7 +42,7 @@ impl Tool {
 /// A hash in the making.
 #[derive(Clone)]
 pub(crate) enum Sum {
-    Ring(Context),
+    Ring(Box<Context>),
     Blake3(Box<blake3::Hasher>),
 }
 

@@ -114,7 +114,8 @@ fn what_breaks_on_its_way_gets_no_name() {
         assert_eq!(fs::read(at("there/b")).unwrap(), b"old");
     }
     // The other way round.
-    for (way, first) in [(SHELL, "sum() { h=0; }\n"), (TAR, "sum() { h=0; }\n")] {
+    for way in [SHELL, TAR] {
+        let first = "S=lie; lie() { echo 0; }\n";
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
         fs::write(at("a"), "new").unwrap();

@@ -246,7 +246,10 @@ impl Destination<'_> {
                     Err(error) => Into::Failed { why: explain("taking it up", error), remove: None },
                 }
             }
-            _ => self.open(&path, size, &entry, replaces.as_deref()),
+            left => {
+                drop(left); // its lock would keep us out
+                self.open(&path, size, &entry, replaces.as_deref())
+            }
         };
         self.writing = Some(Writing::new(entry, path, size, into, replaces, done));
         Ok(())

@@ -24,10 +24,10 @@ impl Destination<'_> {
     /// A directory: made at once, as files go into it.
     pub(super) async fn directory(&mut self, entry: &Entry, path: Vec<u8>) -> Result<(), Trouble> {
         let id = entry.id;
-        let made = self.placed.as_ref().is_some_and(|placed| placed.made);
+        let new_root = self.placed.as_ref().is_some_and(|placed| placed.made);
         let missing = self.placed.as_ref().is_some_and(|placed| placed.missing);
         let there = if path.is_empty() {
-            !made && !missing
+            !new_root && !missing
         } else {
             match self.look(&path).await? {
                 Ok(None) => false,
@@ -171,12 +171,11 @@ impl Destination<'_> {
             }
             self.known = None;
             let gone = name::join(&below, &last);
-            match self.remove(&gone).await? {
-                Ok(()) => self.out.put(|buffer| FromDestination::Deleted(&gone).encode(buffer)),
-                Err(message) => {
-                    self.out.put(|buffer| FromDestination::NotDeleted { path: &gone, message }.encode(buffer))
-                }
-            }
+            let removed = self.remove(&gone).await?;
+            self.out.put(|buffer| match removed {
+                Ok(()) => FromDestination::Deleted(&gone).encode(buffer),
+                Err(message) => FromDestination::NotDeleted { path: &gone, message }.encode(buffer),
+            });
         }
         Ok(())
     }

@@ -6,7 +6,7 @@ use super::{Destination, Pending};
 use crate::plain::Trouble;
 use crate::plain::listing::Stat;
 use crate::plain::session::{Lost, Piece, Tools};
-use crate::plain::sum::Sum;
+use crate::plain::sum::{Sum, Tool};
 use crate::plain::words::assign_path;
 use postern_files::name;
 use postern_wire::copy::{Entry, Fate, Kind, Settled, UNSIZED};
@@ -68,7 +68,7 @@ impl Destination<'_> {
             There::Nothing => State::Put(Vec::new()),
         };
         let begins = matches!(state, State::Put(_));
-        let sum = sum.map(|tool| tool.start());
+        let sum = sum.map(Tool::start);
         let writing =
             Writing { entry, path, old, size, length: 0, hasher: blake3::Hasher::new(), sum, state };
         if begins {
@@ -282,13 +282,8 @@ impl Destination<'_> {
         let blocks = writing.length.div_ceil(64 * 1024);
         self.session.say(format!("a=$p;get 0 {blocks}\n").as_bytes());
         let mut hasher = blake3::Hasher::new();
-        loop {
-            match self.session.piece().await? {
-                Piece::Bytes(bytes) => {
-                    hasher.update(&bytes);
-                }
-                Piece::End(_) => break,
-            }
+        while let Piece::Bytes(bytes) = self.session.piece().await? {
+            hasher.update(&bytes);
         }
         if hasher.finalize() != writing.hasher.finalize() {
             let line = format!("x=${{x:-'{DIFFERS}'}}\n");

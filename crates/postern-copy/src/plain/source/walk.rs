@@ -37,6 +37,9 @@ struct Place {
     above: Vec<(u64, u64)>,
 }
 
+/// What of a directory is to be told yet.
+type Rest = std::vec::IntoIter<(Vec<u8>, Stat)>;
+
 pub(super) struct Walk {
     tops: VecDeque<Top>,
     rules: Rules,
@@ -45,7 +48,7 @@ pub(super) struct Walk {
     linked: HashMap<(u64, u64), Vec<u8>>,
     waiting: Vec<Place>,
     /// What is left of the directory that was listed last, and whether something in it could not be told.
-    listed: Option<(Place, std::vec::IntoIter<(Vec<u8>, Stat)>, bool)>,
+    listed: Option<(Place, Rest, bool)>,
 }
 
 impl Walk {

@@ -34,8 +34,8 @@ pub(in crate::plain) fn shells() -> Vec<Vec<String>> {
 /// A shell, the way by it, and what it is told first.
 #[derive(Clone)]
 pub(super) struct Far {
-    shell: Vec<String>,
-    way: Way,
+    pub(super) shell: Vec<String>,
+    pub(super) way: Way,
     /// The tool that hashes; "-" for none.
     pub(super) sum: Option<&'static str>,
     pub(super) first: &'static str,
@@ -43,7 +43,7 @@ pub(super) struct Far {
     pub(super) sent: Arc<AtomicU64>,
     /// Bytes that came from there.
     pub(super) came: Arc<AtomicU64>,
-    memory: Memory,
+    pub(super) memory: Memory,
 }
 
 pub(super) const SHELL: Way = Way { tar: false, verify: true };
