@@ -9,7 +9,7 @@
 
 use std::ffi::{c_char, c_int, c_uint, c_void};
 use std::process::abort;
-use std::ptr::{null, null_mut};
+use std::ptr::null_mut;
 
 /// Finds a symbol at run time. A static program has none to find; Rust's library asks for optional functions.
 // SAFETY: the signature of dlsym(3), which may answer so to any name.
@@ -39,11 +39,17 @@ extern "C" fn fprintf(_stream: *mut c_void, _format: *const c_char) -> c_int {
     -1
 }
 
-/// Words an error of the loader, which loads nothing.
-// SAFETY: the signature of glibc's function; its callers print the answer, and null prints as nothing.
+unsafe extern "C" {
+    /// glibc's: an error's words as they stand, or null for a number that is none.
+    safe fn strerrordesc_np(number: c_int) -> *const c_char;
+}
+
+/// Words an error, without looking for a translation; strerror_r(3) is made of it.
+// SAFETY: the signature of glibc's function, whose answer may be a string that lives for ever, and is never null.
 #[unsafe(no_mangle)]
-extern "C" fn __strerror_r(_number: c_int, _buffer: *mut c_char, _size: usize) -> *const c_char {
-    null()
+extern "C" fn __strerror_r(number: c_int, _buffer: *mut c_char, _size: usize) -> *const c_char {
+    let words = strerrordesc_np(number);
+    if words.is_null() { c"unknown error".as_ptr() } else { words }
 }
 
 /// Says which assumption of glibc's does not hold, and ends the process.
