@@ -7,8 +7,10 @@ use postern_exec::ExecError;
 use postern_files::name::show;
 use tokio::sync::mpsc;
 
-/// The loop that takes requests; the functions in them come by the first.
-pub(crate) const LOOP: &str = r#"while IFS= read -r l; do eval "$l"; done; bye "$@""#;
+/// The loop that takes requests; the functions in them, and the mark, come by the first. What does not begin with the mark
+/// is no request: were content ever left in the stream, by whatever fails, it would otherwise be run.
+pub(crate) const LOOP: &str = r#"IFS= read -r l && eval "$l"
+while IFS= read -r l; do case $l in "$N "*) eval "${l#* }" ;; esac; done; bye "$@""#;
 
 const SERVER: &str = include_str!("server.sh");
 
@@ -117,16 +119,25 @@ impl Session {
         super::words::assign(&mut line, 'a', SERVER.as_bytes());
         let hello = format!("eval \"$a\";hello {} '{}'\n", session.mark, sum.unwrap_or_default());
         line.extend_from_slice(hello.as_bytes());
-        session.say(&line);
+        session.content(&line);
         let answer = session.line().await.map_err(|Lost(why)| ExecError::Runtime(why))?;
         session.tools = Tools::parse(&answer)
             .ok_or_else(|| ExecError::Runtime(format!("its shell answered oddly: {}", cause(&answer))))?;
         Ok(session)
     }
 
-    /// Adds to what is to be said.
-    pub(crate) fn say(&mut self, words: &[u8]) {
-        self.queue.extend_from_slice(words);
+    /// Adds requests to what is to be said, a line each.
+    pub(crate) fn say(&mut self, requests: &[u8]) {
+        for line in requests.split_inclusive(|byte| *byte == b'\n') {
+            self.queue.extend_from_slice(self.mark.as_bytes());
+            self.queue.push(b' ');
+            self.queue.extend_from_slice(line);
+        }
+    }
+
+    /// Adds what the request before it takes.
+    pub(crate) fn content(&mut self, bytes: &[u8]) {
+        self.queue.extend_from_slice(bytes);
     }
 
     /// Says it when it has become much.
@@ -280,4 +291,23 @@ fn mark() -> Option<String> {
     let mut bytes = [0; 16];
     SystemRandom::new().fill(&mut bytes).ok()?;
     Some(super::sum::hex(&bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::LOOP;
+    use std::io::Write as _;
+    use std::process::{Command, Stdio};
+
+    #[test]
+    fn what_has_no_mark_is_never_run() {
+        let mut shell = Command::new("sh");
+        let shell = shell.args(["-c", LOOP]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+        let mut shell = shell.unwrap();
+        let lines =
+            b"N=mark; bye() { :; }\necho stray\nmark echo asked\nmar echo stray\nmark\n$N echo stray\n";
+        shell.stdin.take().unwrap().write_all(lines).unwrap();
+        let output = shell.wait_with_output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "asked\n");
+    }
 }

@@ -73,7 +73,7 @@ impl Destination<'_> {
         assign_path(&mut line, 'a', &root);
         line.extend_from_slice(format!("unpack {}\n", archive.len() / 512).as_bytes());
         self.session.say(&line);
-        self.session.say(&archive);
+        self.session.content(&archive);
         self.session.say(b"hashes \"$@\"\n");
         self.pending.push_back(Pending::Unpack);
         for Small { id, path, sum, settled } in files {

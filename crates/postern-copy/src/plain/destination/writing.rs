@@ -146,7 +146,7 @@ impl Destination<'_> {
         let State::Put(held) = &mut writing.state else { return Ok(()) };
         if !held.is_empty() {
             self.session.say(format!("put {}\n", held.len()).as_bytes());
-            self.session.say(held);
+            self.session.content(held);
             held.clear();
         }
         Ok(self.session.say_much().await?)
