@@ -44,7 +44,7 @@ where
     B: http_body::Body + Send + 'static,
     B::Data: Send,
 {
-    connect(address, web::base(address)?, certificates, versions)
+    connect(address, &web::base(address)?, certificates, versions)
 }
 
 /// The same for a server that may be spoken to without TLS wherever it is: one that the user named with `http://`, or a
@@ -61,12 +61,12 @@ where
     let base = address
         .parse()
         .map_err(|_| WebError::Address { address: address.to_owned(), why: "this is no URL".to_owned() })?;
-    connect(address, base, certificates, versions)
+    connect(address, &base, certificates, versions)
 }
 
 fn connect<B>(
     address: &str,
-    base: http::Uri,
+    base: &http::Uri,
     certificates: Option<Vec<Vec<u8>>>,
     versions: Versions,
 ) -> Result<Upstream<B>, WebError>
@@ -75,7 +75,7 @@ where
     B::Data: Send,
 {
     let mut config = Config::new(base.clone());
-    config.root_cert = web::trusted(&base, certificates);
+    config.root_cert = web::trusted(base, certificates);
     let unusable = |why: String| WebError::Address { address: address.to_owned(), why };
     let tls = config.rustls_client_config().map_err(|error| unusable(error.to_string()))?;
     let mut http = HttpConnector::new_with_resolver(resolver());
@@ -85,7 +85,7 @@ where
     http.set_keepalive(Some(Duration::from_secs(10)));
     http.set_keepalive_interval(Some(Duration::from_secs(5)));
     http.set_keepalive_retries(Some(3));
-    let connector = match web::proxy(&base) {
+    let connector = match web::proxy(base) {
         None => secured(tls, versions, http),
         Some(proxy) if proxy.scheme_str() == Some("http") => {
             secured(tls, versions, crate::connect::authorized(Tunnel::new(proxy.clone(), http), &proxy))
