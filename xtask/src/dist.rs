@@ -34,11 +34,15 @@ pub(crate) fn has_agent() -> bool {
 /// Builds the agent for this machine's architecture, without any dependency on the image it lands in.
 pub(crate) fn agent() -> Result<PathBuf> {
     let profile = ["--profile", "agent", "-p", "postern-agent"];
-    let flags = format!("{FLAGS} {AGENT_FLAGS}");
     let mut build = cargo(&profile);
-    build.env(flags_variable(), flags).env("CFLAGS", C_FLAGS);
+    lean(&mut build, &host());
     sh::run_shown(&mut build).context("build postern-agent")?;
     Ok(agent_path(&host()))
+}
+
+/// Makes a build for this target that of an agent.
+pub(crate) fn lean(build: &mut std::process::Command, target: &str) {
+    build.env(flags_variable(target), format!("{FLAGS} {AGENT_FLAGS}")).env("CFLAGS", C_FLAGS);
 }
 
 /// Builds the tests' stand-in for a cloud, to run in pods.
@@ -75,12 +79,14 @@ pub(crate) const FLAGS: &str = "-Ctarget-feature=+crt-static -Clink-arg=-Wl,-z,p
 const AGENT_FLAGS: &str = "-Clink-arg=-Wl,-T,xtask/src/agent.ld";
 
 /// The same for what of it is C: of zstd the levels that a pod has time for (those above 4 become the highest that is
-/// left), one way of each where it has several, and its errors as numbers.
+/// left), one way of each where it has several, and its errors as numbers. Its loops are no faster for being aligned, or
+/// unrolled into vectors.
 const C_FLAGS: &str = "-DZSTD_EXCLUDE_GREEDY_BLOCK_COMPRESSOR -DZSTD_EXCLUDE_LAZY_BLOCK_COMPRESSOR \
                        -DZSTD_EXCLUDE_LAZY2_BLOCK_COMPRESSOR -DZSTD_EXCLUDE_BTLAZY2_BLOCK_COMPRESSOR \
                        -DZSTD_EXCLUDE_BTOPT_BLOCK_COMPRESSOR -DZSTD_EXCLUDE_BTULTRA_BLOCK_COMPRESSOR \
                        -DHUF_FORCE_DECOMPRESS_X1 -DZSTD_FORCE_DECOMPRESS_SEQUENCES_SHORT -DDYNAMIC_BMI2=0 \
-                       -DZSTD_STRIP_ERROR_STRINGS=1 -ffunction-sections -fdata-sections \
+                       -DZSTD_STRIP_ERROR_STRINGS=1 -ffunction-sections -fdata-sections -fno-tree-vectorize \
+                       -fno-align-functions -fno-align-jumps -fno-align-loops -fno-align-labels \
                        -fno-asynchronous-unwind-tables";
 
 /// An agent that `cargo xtask cross` built; none where the sources are no longer those it was built from.
@@ -134,15 +140,15 @@ fn collect(path: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
     Ok(())
 }
 
-/// By which Cargo is told how to compile for this machine.
-fn flags_variable() -> String {
-    format!("CARGO_TARGET_{}_RUSTFLAGS", host().to_uppercase().replace('-', "_"))
+/// By which Cargo is told how to compile for a target.
+fn flags_variable(target: &str) -> String {
+    format!("CARGO_TARGET_{}_RUSTFLAGS", target.to_uppercase().replace('-', "_"))
 }
 
 fn cargo(args: &[&str]) -> std::process::Command {
     let mut command = test::cargo(["build", "--quiet", "--target", &host()]);
     // Cargo looks no further than RUSTFLAGS when that is set.
-    command.args(args).env(flags_variable(), FLAGS).env_remove("RUSTFLAGS");
+    command.args(args).env(flags_variable(&host()), FLAGS).env_remove("RUSTFLAGS");
     command.env("CARGO_TARGET_DIR", paths::target());
     command
 }

@@ -88,6 +88,7 @@ impl Packer {
 }
 
 /// Unpacks blocks.
+#[derive(Default)]
 pub struct Unpacker {
     zstd: Option<zstd::bulk::Decompressor<'static>>,
     out: Vec<u8>,
@@ -96,7 +97,7 @@ pub struct Unpacker {
 impl Unpacker {
     /// Nothing is set up before the first block.
     pub fn new() -> Self {
-        Self { zstd: None, out: Vec::new() }
+        Self::default()
     }
 
     /// The block, which has to have exactly this length.

@@ -55,6 +55,9 @@ enum Bench {
         /// How many pairs of runs
         #[arg(long, default_value_t = 11)]
         runs: usize,
+        /// Only rows whose name has this in it, such as `text, up`; printed only
+        #[arg(long)]
+        only: Option<String>,
         /// Print only
         #[arg(long)]
         no_write: bool,
@@ -73,7 +76,9 @@ enum Bench {
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     match args.command {
         Bench::Exec { runs, no_write } => exec(runs, !no_write)?,
-        Bench::Copy { runs, no_write } => copy::bench(runs, !no_write)?,
+        Bench::Copy { runs, ref only, no_write } => {
+            copy::bench(runs, only.as_deref(), !no_write && only.is_none())?;
+        }
         Bench::Identity { runs, no_write } => identity::bench(runs, !no_write)?,
         Bench::Fanout { runs, no_write } => fanout::bench(runs, !no_write)?,
     }

@@ -67,6 +67,7 @@ fn agent(progress: Progress, chroot: &Chroot) -> Result<PathBuf> {
     progress.step("building the agent for arm64");
     let mut build = chroot.cargo(["build", "--quiet", "--profile", "agent", "-p", "postern-agent"]);
     target.configure(&mut build, chroot)?;
+    dist::lean(&mut build, target.triple());
     sh::run_shown(&mut build).context("build postern-agent")?;
     let agent = keep(target, "agent/postern-agent", AGENT_LIMIT)?;
     fs::write(dist::stamp(&agent), sources)?;

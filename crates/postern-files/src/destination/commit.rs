@@ -9,7 +9,8 @@ use postern_wire::copy::{Entry, Fate, FromDestination, Owner, ReceiveSpec, Settl
 use rustix::fs::{AtFlags, Mode, OFlags, Stat};
 use rustix::io::Errno;
 use std::fs::File;
-use std::sync::mpsc::{Receiver, SendError, SyncSender, channel, sync_channel};
+use std::sync::mpsc::{SendError, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 /// Most files that wait for their names, where that many may be open.
@@ -100,7 +101,7 @@ impl Place {
 /// Gives files their names on a thread of its own, as the disk takes its time and the next ones come meanwhile.
 pub(super) struct Committer {
     sender: SyncSender<Vec<Ready>>,
-    done: Receiver<Done>,
+    done: Arc<Mutex<Vec<Done>>>,
     thread: JoinHandle<Result<(), LinkError>>,
 }
 
@@ -108,17 +109,21 @@ impl Committer {
     fn start(mut place: Place) -> Option<Self> {
         // Without room, so that no more than one batch is under way while the next is collected.
         let (sender, batches) = sync_channel::<Vec<Ready>>(0);
-        let (tell, done) = channel();
+        let done = Arc::new(Mutex::new(Vec::new()));
+        let told = Arc::clone(&done);
         let thread = std::thread::Builder::new().spawn(move || {
             while let Ok(batch) = batches.recv() {
-                let tell = |done| drop(tell.send(done)); // who is gone needs no telling
-                place.commit(batch, tell)?;
+                place.commit(batch, |done| list(&told).push(done))?;
                 place.out.flush()?;
             }
             Ok(())
         });
         thread.ok().map(|thread| Self { sender, done, thread })
     }
+}
+
+fn list(done: &Mutex<Vec<Done>>) -> MutexGuard<'_, Vec<Done>> {
+    done.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Destination<'_> {
@@ -163,14 +168,14 @@ impl Destination<'_> {
         let Some(Committer { sender, done, thread }) = self.committer.take() else { return own };
         drop(sender);
         let other = thread.join().unwrap_or_else(|_| Err(LinkError::Lost("a thread ended early".to_owned())));
-        done.iter().for_each(|done| self.committed(done));
+        std::mem::take(&mut *list(&done)).into_iter().for_each(|done| self.committed(done));
         own.and(other)
     }
 
     /// Takes note of what was put into place meanwhile.
     pub(super) fn reap(&mut self) {
-        let done: Vec<Done> = self.committer.iter().flat_map(|committer| committer.done.try_iter()).collect();
-        done.into_iter().for_each(|done| self.committed(done));
+        let done = self.committer.as_ref().map(|committer| std::mem::take(&mut *list(&committer.done)));
+        done.into_iter().flatten().for_each(|done| self.committed(done));
     }
 
     fn committed(&mut self, Done { path, written }: Done) {
