@@ -247,7 +247,7 @@ impl<'a> Destination<'a> {
                 match occupied || resumes {
                     true => self.look(entry, key, resumes),
                     false => {
-                        self.decide(Looked { entry, key, found: Ok(None), record: Ok(None) }, out).await?
+                        self.decide(Looked { entry, key, found: Ok(None), record: Ok(None) }, out).await?;
                     }
                 }
             }

@@ -32,7 +32,7 @@ impl Trouble {
         Self { message: format!("{attempt}: {why}"), kind: Kind::Other }
     }
 
-    /// `attempt` says what the request was for, such as "looking at s3://b/k".
+    /// `attempt` says what the request was for, such as "looking at" and the object.
     pub(crate) fn of<E>(attempt: &str, error: &SdkError<E, HttpResponse>) -> Self
     where
         E: ProvideErrorMetadata + Error + 'static,

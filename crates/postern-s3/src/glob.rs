@@ -32,7 +32,7 @@ fn whole(steps: &[Step], names: &[&str]) -> bool {
     match (steps, names) {
         ([], []) => true,
         ([Step::Any], [name]) => visible(name),
-        ([Step::Any], _) | ([], _) => false,
+        ([Step::Any] | [], _) => false,
         ([Step::Any, rest @ ..], names) => {
             whole(rest, names)
                 || names.split_first().is_some_and(|(name, later)| visible(name) && whole(steps, later))

@@ -90,7 +90,7 @@ impl Source<'_> {
     async fn run(mut self) -> Result<(), Ended> {
         loop {
             if let Ok(heard) = self.heard.try_recv() {
-                if self.hear(heard)? {
+                if self.hear(&heard)? {
                     return self.out.flush().await;
                 }
                 continue;
@@ -118,21 +118,21 @@ impl Source<'_> {
                     }
                 },
             };
-            if self.hear(heard.ok_or(Ended::Gone)?)? {
+            if self.hear(&heard.ok_or(Ended::Gone)?)? {
                 return self.out.flush().await;
             }
         }
     }
 
     /// Whether it was the last.
-    fn hear(&mut self, heard: Heard) -> Result<bool, Ended> {
+    fn hear(&mut self, heard: &Heard) -> Result<bool, Ended> {
         match heard {
             Heard::Want(want) => {
                 // Content of no entry, or twice of one, is nonsense.
                 let item = self.open.get_mut(&want.id).and_then(Option::take).ok_or(Ended::Gone)?;
-                self.content.want(want, item);
+                self.content.want(*want, item);
             }
-            Heard::Settled(id) => drop(self.open.remove(&id)),
+            Heard::Settled(id) => drop(self.open.remove(id)),
             Heard::Finished => return Ok(true),
             Heard::Gone => return Err(Ended::Gone),
         }

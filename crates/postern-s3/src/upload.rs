@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 pub(crate) const PART: u64 = 5 * LEAF as u64;
 
 /// Most parts of one object.
-const PARTS: u64 = 10_000;
+const PARTS: i32 = 10_000;
 
 /// Parts of a stream before they grow.
 const SMALL_PARTS: i32 = 1_000;
@@ -27,7 +27,7 @@ pub(crate) fn part_size(number: i32, size: u64) -> u64 {
     match size {
         UNSIZED if number <= SMALL_PARTS => PART,
         UNSIZED => 8 * PART,
-        size => size.div_ceil(PARTS).next_multiple_of(PART).max(PART),
+        size => size.div_ceil(PARTS.unsigned_abs().into()).next_multiple_of(PART).max(PART),
     }
 }
 
@@ -216,9 +216,9 @@ impl Multipart {
     }
 
     /// Sends a part, beside those that are on their way; `permit` is given back when it has arrived.
-    pub(crate) async fn push(&mut self, content: Bytes, permit: OwnedSemaphorePermit) -> Result<(), Trouble> {
+    pub(crate) fn push(&mut self, content: Bytes, permit: OwnedSemaphorePermit) -> Result<(), Trouble> {
         let number = self.number;
-        if number as u64 > PARTS {
+        if number > PARTS {
             return Err(Trouble::new("writing it", "it is longer than S3 takes of a stream, about 360 GiB"));
         }
         let leaves = Leaves::of(&content, self.offset);
@@ -333,7 +333,7 @@ mod tests {
     fn parts_are_few_enough_and_whole_leaves() {
         for size in [PART + 1, 1 << 30, 80 << 30, 5 << 40, 50 << 40] {
             let part = part_size(1, size);
-            assert!(size.div_ceil(part) <= PARTS && part % PART == 0, "{size}");
+            assert!(size.div_ceil(part) <= 10_000 && part.is_multiple_of(PART), "{size}");
         }
         assert_eq!(part_size(1, 80 << 30), 2 * PART);
         assert_eq!(part_size(1, 40 << 30), PART);

@@ -108,7 +108,7 @@ impl Destination<'_> {
         let content = Bytes::from(std::mem::take(&mut open.buffer));
         // The old permit goes with the part: the next is waited for while that is on its way.
         let none = Arc::clone(&self.held).acquire_many_owned(0).await.map_err(|_| Ended::Gone)?;
-        let sent = parts.push(content, std::mem::replace(&mut open.permit, none)).await;
+        let sent = parts.push(content, std::mem::replace(&mut open.permit, none));
         open.most = parts.next_part();
         open.parts = Some(parts);
         if sent.is_ok() {
@@ -153,7 +153,7 @@ impl Destination<'_> {
                     Some(mut parts) => {
                         let last = match buffer.is_empty() {
                             true => Ok(()),
-                            false => parts.push(Bytes::from(buffer), permit).await,
+                            false => parts.push(Bytes::from(buffer), permit),
                         };
                         if short || parts.hash() != Some(hash) {
                             parts.abort().await;

@@ -139,10 +139,10 @@ pub(crate) struct How {
     /// How often a lost connection is made again without getting on
     #[arg(long, value_name = "N", default_value = "5", help_heading = "How it travels")]
     pub(crate) retries: u32,
-    /// Another server than AWS' for s3:// paths [default: $AWS_ENDPOINT_URL_S3]
+    /// Another server than AWS' for s3:// paths [default: as the environment or the profile says]
     #[arg(long, value_name = "URL", help_heading = "S3")]
     pub(crate) s3_endpoint: Option<String>,
-    /// The bucket's region [default: $AWS_REGION, else the profile's]
+    /// The bucket's region [default: as the environment or the profile says]
     #[arg(long, value_name = "REGION", help_heading = "S3")]
     pub(crate) s3_region: Option<String>,
     /// The provider of the config that gives the keys [default: as the AWS CLI finds them]
