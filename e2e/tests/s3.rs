@@ -190,6 +190,24 @@ fn objects_go_into_pods_and_out_of_them_and_streams_to_objects() {
 }
 
 #[test]
+fn many_directories_and_links_go_and_come() {
+    let Some(s3) = server() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    fs::create_dir(here.join("many")).unwrap();
+    // More than a source may have unanswered, if they were files.
+    for number in 0..2_500 {
+        fs::create_dir(here.join(format!("many/d{number}"))).unwrap();
+        symlink("d1", here.join(format!("many/l{number}"))).unwrap();
+    }
+    let up = summary(&cp(&s3, here, &["-o", "json", "many", "s3://first-bucket/"]).ok());
+    assert_eq!((&up["made"], &up["retries"]), (&json!(5_001), &json!(0)), "{up}");
+    let down = summary(&cp(&s3, here, &["-o", "json", "s3://first-bucket/many", "back"]).ok());
+    assert_eq!((&down["made"], &down["retries"]), (&json!(5_001), &json!(0)), "{down}");
+    assert_eq!(seen(&here.join("many")), seen(&here.join("back")));
+}
+
+#[test]
 fn what_is_refused_says_why_and_leaves_nothing() {
     let Some(s3) = server() else { return };
     let folder = tempfile::tempdir().unwrap();

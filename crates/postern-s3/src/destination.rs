@@ -253,10 +253,12 @@ impl<'a> Destination<'a> {
             }
             Kind::Directory => {
                 let posix = posix(Type::Directory);
+                self.room(out).await?;
                 self.put(entry.id, format!("{key}/"), posix, Bytes::new(), occupied);
             }
             Kind::Symlink(target) => {
                 let posix = posix(Type::Symlink);
+                self.room(out).await?;
                 self.put(entry.id, key, posix, Bytes::copy_from_slice(target), occupied);
             }
             Kind::HardLink(to) => match placed.key(to) {
@@ -291,6 +293,16 @@ impl<'a> Destination<'a> {
         let name = placed.rename.as_deref().map(str::as_bytes);
         out.put(|buffer| FromDestination::Placed { directory: directory.as_bytes(), name }.encode(buffer))
             .await
+    }
+
+    /// Waits where much is under way: directories and links come without being asked for.
+    async fn room(&mut self, out: &mut Outbox) -> Result<(), Ended> {
+        while self.tasks.len() >= WINDOW
+            && let Some(event) = self.tasks.join_next().await
+        {
+            self.event(event, out).await?;
+        }
+        Ok(())
     }
 
     /// Writes a small object of ours: a directory, or a link. One that is there as it should be is left.
