@@ -5,6 +5,7 @@ pub(crate) mod exec;
 pub(crate) mod fanout;
 pub(crate) mod identity;
 pub(crate) mod ops;
+pub(crate) mod rules;
 pub(crate) mod run;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser as _};

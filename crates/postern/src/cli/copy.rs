@@ -1,5 +1,6 @@
 //! `postern cp` and `postern sync`.
 
+use super::rules::Rules;
 use clap::{Args, ValueEnum};
 use postern_exec::ephemeral::User;
 use postern_wire::copy::{Compression, Owner};
@@ -94,12 +95,8 @@ pub(crate) struct How {
     /// Whom the container runs as, where neither the pod nor its node says
     #[arg(long, value_name = "UID[:GID]", value_parser = User::parse)]
     pub(crate) user: Option<User>,
-    /// Leave out what matches, in gitignore's syntax; repeatable
-    #[arg(long, value_name = "PATTERN", help_heading = "What")]
-    pub(crate) exclude: Vec<OsString>,
-    /// Take what matches after all; repeatable
-    #[arg(long, value_name = "PATTERN", help_heading = "What")]
-    pub(crate) include: Vec<OsString>,
+    #[command(flatten)]
+    pub(crate) rules: Rules,
     /// Copy what symlinks lead to
     #[arg(short = 'L', long, help_heading = "What")]
     pub(crate) dereference: bool,

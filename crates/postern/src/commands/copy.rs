@@ -25,7 +25,6 @@ use postern_wire::copy::{Compare, Limits, ReceiveSpec, Rule, SendSpec};
 use show::{Show, Shown};
 use std::cell::RefCell;
 use std::fs::File;
-use std::os::unix::ffi::OsStrExt as _;
 use tokio::sync::Semaphore;
 
 pub(super) async fn cp(context: &Context, args: Cp, printer: &mut Printer) -> Result<u8, Failure> {
@@ -66,13 +65,10 @@ fn limits(how: &How) -> Limits {
     Limits { entries: how.max_entries.unwrap_or(entries), bytes: how.max_bytes.unwrap_or(bytes), depth }
 }
 
-/// What is left out: an `--include` takes back what an `--exclude` leaves out, wherever they stand.
+/// What is left out; one that is no pattern is refused before anything is reached.
 fn rules(how: &How) -> Result<Vec<Rule>, Failure> {
-    let rule = |include, pattern: &std::ffi::OsString| Rule { include, pattern: pattern.as_bytes().to_vec() };
-    let out = how.exclude.iter().map(|pattern| rule(false, pattern));
-    let all: Vec<Rule> = out.chain(how.include.iter().map(|pattern| rule(true, pattern))).collect();
-    postern_files::rules(&all).map_err(|why| Failure::usage(why, None))?;
-    Ok(all)
+    postern_files::rules(&how.rules.0).map_err(|why| Failure::usage(why, None))?;
+    Ok(how.rules.0.clone())
 }
 
 fn send(how: &How, mode: &Mode, sources: Vec<Vec<u8>>) -> Result<SendSpec, Failure> {
