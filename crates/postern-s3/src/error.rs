@@ -97,10 +97,8 @@ fn refused(status: u16, code: Option<&str>, said: Option<&str>) -> (Kind, String
 /// Why a request was not even sent.
 fn unsent(error: &(dyn Error + 'static)) -> String {
     let all = DisplayErrorContext(error).to_string();
-    if all.contains("CredentialsNotLoaded")
-        || all.contains("no providers in chain")
-        || all.contains("CredentialsError")
-    {
+    // Whichever of its sources failed, the SDK says so around the cause.
+    if all.to_lowercase().contains("credential") {
         return format!(
             "no credentials: set AWS_PROFILE or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or name a provider of the \
              config with --s3-identity ({})",

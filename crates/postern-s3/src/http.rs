@@ -12,9 +12,12 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-/// How long a server may take to begin its answer. Completing an upload of thousands of parts takes minutes, and S3 says
-/// so by whitespace that it begins with.
-const ANSWER: Duration = Duration::from_secs(60);
+/// How long a server may take to begin its answer once it has the request. Completing an upload of thousands of parts takes
+/// some servers a minute.
+const ANSWER: Duration = Duration::from_secs(120);
+
+/// Bytes in a second that a link is taken to carry at least: a request's body may take as long as that comes to.
+const SLOW: u64 = 16 * 1024;
 
 /// Connections to whatever servers the SDK names.
 #[derive(Clone)]
@@ -53,7 +56,8 @@ impl Connections {
         Ok(client)
     }
 
-    async fn send(self, request: HttpRequest) -> Result<HttpResponse, ConnectorError> {
+    async fn send(self, request: HttpRequest, answer: Duration) -> Result<HttpResponse, ConnectorError> {
+        let body = request.body().content_length().unwrap_or_default();
         let request = request.try_into_http1x().map_err(|error| ConnectorError::user(error.into()))?;
         let uri = request.uri();
         let origin = format!(
@@ -62,7 +66,8 @@ impl Connections {
             uri.authority().map(::http::uri::Authority::as_str).unwrap_or_default()
         );
         let client = self.client(origin)?;
-        let answer = match tokio::time::timeout(ANSWER, client.request(request)).await {
+        let limit = answer + Duration::from_secs(body / SLOW);
+        let answer = match tokio::time::timeout(limit, client.request(request)).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(error)) => return Err(ConnectorError::io(error.into())),
             Err(elapsed) => return Err(ConnectorError::timeout(elapsed.into())),
@@ -72,19 +77,29 @@ impl Connections {
     }
 }
 
-impl HttpConnector for Connections {
+/// The same with the patience that a client of the SDK asks for: that of a machine's metadata has little.
+#[derive(Debug)]
+struct Connector {
+    connections: Connections,
+    answer: Duration,
+}
+
+impl HttpConnector for Connector {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
-        HttpConnectorFuture::new(self.clone().send(request))
+        let Self { connections, answer } = self;
+        HttpConnectorFuture::new(connections.clone().send(request, *answer))
     }
 }
 
 impl HttpClient for Connections {
     fn http_connector(
         &self,
-        _settings: &HttpConnectorSettings,
+        settings: &HttpConnectorSettings,
         _components: &RuntimeComponents,
     ) -> SharedHttpConnector {
-        SharedHttpConnector::new(self.clone())
+        let connect = settings.connect_timeout().unwrap_or_default();
+        let answer = settings.read_timeout().map_or(ANSWER, |read| connect + read);
+        SharedHttpConnector::new(Connector { connections: self.clone(), answer })
     }
 }
 
