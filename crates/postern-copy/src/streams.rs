@@ -2,6 +2,7 @@
 
 use crate::ends::Channel;
 use postern_files::link::{Arrived, Incoming as _, LinkError, Outbox};
+use postern_files::verdict;
 use postern_wire::Decoder;
 use postern_wire::copy::{
     Ask, BLOCK, Entry, Fate, FromDestination, FromSource, Kind, Settled, Stamp, UNSIZED, Want,
@@ -152,9 +153,7 @@ fn receive(stream: &Stream, mut input: Channel, out: &Outbox) -> Result<(), Ende
                     let whole = hash == *written.hasher.finalize().as_bytes();
                     let (fate, note) = match whole {
                         true => (Fate::Written, String::new()),
-                        false => {
-                            (Fate::Failed, "what arrived is not what was sent: its hash differs".to_owned())
-                        }
+                        false => (Fate::Failed, verdict::DIFFERS.to_owned()),
                     };
                     settle(out, Settled { id, fate, hash, note })?;
                 }

@@ -12,7 +12,7 @@ mod writing;
 
 use crate::link::{Arrived, Incoming, LinkError, Outbox};
 use crate::pack::Unpacker;
-use crate::{name, pattern};
+use crate::{name, pattern, verdict};
 use commit::{Batch, Committer};
 use delete::Seen;
 use later::Later;
@@ -202,10 +202,7 @@ impl<'a> Destination<'a> {
     fn count(&mut self, length: u64) -> Result<(), Trouble> {
         self.bytes = self.bytes.saturating_add(length);
         if self.bytes > self.spec.limits.bytes {
-            let limit = self.spec.limits.bytes;
-            return Err(Trouble::Fatal(format!(
-                "more than {limit} bytes came; raise the limit with --max-bytes"
-            )));
+            return Err(Trouble::Fatal(verdict::many_bytes(self.spec.limits.bytes)));
         }
         Ok(())
     }
@@ -223,10 +220,7 @@ impl<'a> Destination<'a> {
     fn entry(&mut self, entry: Box<Entry>) -> Result<(), Trouble> {
         self.entries += 1;
         if self.entries > self.spec.limits.entries {
-            let limit = self.spec.limits.entries;
-            return Err(Trouble::Fatal(format!(
-                "more than {limit} entries came; raise the limit with --max-entries"
-            )));
+            return Err(Trouble::Fatal(verdict::many_entries(self.spec.limits.entries)));
         }
         if self.wanted.len() > WINDOW {
             return Err(LinkError::Protocol("more entries than it may leave unanswered").into());
@@ -244,7 +238,7 @@ impl<'a> Destination<'a> {
         }
         let path = placed.path(&entry.path);
         if self.busy.contains(&path) {
-            return self.settle(entry.id, Fate::Refused, "it came twice".to_owned());
+            return self.settle(entry.id, Fate::Refused, verdict::TWICE.to_owned());
         }
         self.seen.add(&entry.path);
         match &entry.kind {

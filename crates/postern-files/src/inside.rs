@@ -5,7 +5,7 @@
 ///
 /// `..` is taken only at the target's beginning, where it climbs real directories: after a name that may itself be a
 /// symlink, `..` leads to wherever that one's target lies.
-pub fn stays(path: &[u8], target: &[u8]) -> bool {
+pub(crate) fn stays(path: &[u8], target: &[u8]) -> bool {
     if target.is_empty() || target.starts_with(b"/") || target.contains(&0) {
         return false;
     }

@@ -10,7 +10,7 @@
 mod beneath;
 mod chunks;
 pub mod destination;
-pub mod inside;
+mod inside;
 pub mod link;
 pub mod name;
 pub mod pack;
@@ -18,6 +18,7 @@ pub mod pattern;
 mod resolve;
 pub mod source;
 mod stat;
+pub mod verdict;
 
 /// The rules of a request; an error for people names the pattern that is none.
 pub fn rules(given: &[postern_wire::copy::Rule]) -> Result<pattern::Rules, String> {

@@ -41,11 +41,6 @@ pub(crate) fn special(stat: &Stat) -> Option<Kind> {
     }
 }
 
-/// Whether both were changed at the same moment. File systems that keep whole seconds are believed.
-pub(crate) fn same_time(one: Stamp, other: Stamp) -> bool {
-    one.seconds == other.seconds && (one.nanos == other.nanos || one.nanos == 0 || other.nanos == 0)
-}
-
 /// The time of an entry, for the calls that set it; the time of access is left.
 pub(crate) fn times(stamp: Stamp) -> Timestamps {
     let omit = Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_OMIT };

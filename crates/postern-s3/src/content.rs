@@ -7,6 +7,7 @@ use crate::store::Store;
 use aws_sdk_s3::primitives::ByteStream;
 use bytes::{Bytes, BytesMut};
 use postern_files::pack::Packer;
+use postern_files::verdict::{CHANGED, STALE};
 use postern_wire::copy::{BLOCK, Compression, FromSource, Want};
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -45,9 +46,6 @@ fn fault(why: &str) -> Fault {
     Fault::Object(why.to_owned())
 }
 
-const STALE: &str = "it has changed since a copy of it was begun and interrupted; remove what that left with \
-                     `postern cp --clean DESTINATION` to copy it anew";
-const CHANGED: &str = "it changed while it was copied";
 const DIFFERS: &str = "what the bucket holds is not what was written there: its BLAKE3 differs";
 
 /// Sends content, in the order in which it was asked for.

@@ -8,13 +8,13 @@ use crate::error::Trouble;
 use crate::journal::Record;
 use crate::link::{Ended, Inbox, Outbox};
 use crate::listing::Found;
-use crate::place::{self, Placed, place};
+use crate::place::{Placed, place};
 use crate::posix::{Posix, Type};
 use crate::store::Store;
 use crate::upload::{Multipart, PART};
 use bytes::Bytes;
 use postern_files::pack::Unpacker;
-use postern_files::{name, pattern};
+use postern_files::{name, pattern, verdict};
 use postern_wire::Decoder;
 use postern_wire::copy::{
     Entry, Fate, FromDestination, FromSource, Kind, ReceiveSpec, Settled, Stamp, UNSIZED, WINDOW,
@@ -205,16 +205,13 @@ impl<'a> Destination<'a> {
     async fn entry(&mut self, entry: Box<Entry>, out: &mut Outbox) -> Result<(), Ended> {
         self.entries += 1;
         if self.entries > self.spec.limits.entries {
-            let limit = self.spec.limits.entries;
-            return Err(Ended::Fatal(format!(
-                "more than {limit} entries came; raise the limit with --max-entries"
-            )));
+            return Err(Ended::Fatal(verdict::many_entries(self.spec.limits.entries)));
         }
         if self.wanted.len() + self.tasks.len() > 2 * WINDOW {
             return Err(Ended::Gone);
         }
-        if let Err(why) = place::fits(&entry.path, self.spec.limits.depth) {
-            return settle(out, entry.id, Fate::Refused, why).await;
+        if let Err(error) = name::check(&entry.path, self.spec.limits.depth) {
+            return settle(out, entry.id, Fate::Refused, error.to_string()).await;
         }
         if self.placed.is_none() {
             self.placed = Some(place(self.store, self.spec, self.tops, &entry).await?);
@@ -237,7 +234,7 @@ impl<'a> Destination<'a> {
             self.seen.entry(directory.to_vec()).or_default().insert(last.to_vec());
         }
         if self.busy.contains(&key) {
-            return settle(out, entry.id, Fate::Refused, "it came twice".to_owned()).await;
+            return settle(out, entry.id, Fate::Refused, verdict::TWICE.to_owned()).await;
         }
         let posix = |kind| Posix { kind, stamp: self.owned(entry.stamp), hash: None, kept: true };
         match &entry.kind {
@@ -360,8 +357,6 @@ impl<'a> Destination<'a> {
         out.put(|buffer| FromDestination::Finished.encode(buffer)).await
     }
 }
-
-const DIFFERS: &str = "what arrived is not what was sent: its hash differs";
 
 fn units(bytes: u64) -> u32 {
     u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX)

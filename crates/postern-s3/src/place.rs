@@ -3,7 +3,6 @@
 use crate::error::{Kind, Trouble};
 use crate::link::Ended;
 use crate::store::Store;
-use postern_files::name;
 use postern_wire::copy::{Entry, Kind as What, ReceiveSpec};
 
 /// Longest key, in bytes (<https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-keys.html>).
@@ -86,19 +85,6 @@ async fn object(store: &Store, key: &str) -> Result<bool, Ended> {
         Err(Trouble { kind: Kind::Denied, message: _ }) => Ok(false),
         Err(trouble) => Err(trouble.into()),
     }
-}
-
-/// The path of an entry below what is copied, as rules have it.
-pub(crate) fn inner(path: &[u8], contents: bool) -> &[u8] {
-    if contents {
-        return path;
-    }
-    path.iter().position(|&byte| byte == b'/').map_or(b"", |slash| &path[slash + 1..])
-}
-
-/// Whether a key may be one of a file below a directory of ours.
-pub(crate) fn fits(path: &[u8], depth: u16) -> Result<(), String> {
-    name::check(path, depth).map_err(|error| error.to_string())
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use crate::tree::{LEAF, Leaves};
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{ChecksumAlgorithm, CompletedMultipartUpload, CompletedPart};
 use bytes::Bytes;
+use postern_files::verdict;
 use postern_wire::copy::{Stamp, UNSIZED};
 use std::collections::BTreeMap;
 use tokio::sync::OwnedSemaphorePermit;
@@ -88,11 +89,7 @@ impl Store {
         };
         let Record { header, parts, journal } = record;
         if (header.size, header.seconds, header.nanos) != (size, stamp.seconds, stamp.nanos) {
-            return Err(
-                "it has changed since a copy of it was begun and interrupted; remove what that left with \
-                        `postern cp --clean DESTINATION` to copy it anew"
-                    .to_owned(),
-            );
+            return Err(verdict::STALE.to_owned());
         }
         let there = self.parts(key, &header.upload).await.map_err(|trouble| trouble.message)?;
         let Some(there) = there else {

@@ -3,13 +3,12 @@
 use crate::glob;
 use crate::link::Ended;
 use crate::listing::Listed;
-use crate::place::inner;
 use crate::posix::Type;
 use crate::source::Item;
 use crate::store::Store;
 use futures_util::StreamExt as _;
 use postern_files::pattern::{Glob, Rules};
-use postern_files::{name, pattern};
+use postern_files::{name, pattern, verdict};
 use postern_wire::copy::{Kind, Limits, SendSpec, Stamp};
 use std::time::SystemTime;
 use tokio::sync::mpsc;
@@ -161,9 +160,7 @@ impl Tree<'_> {
         if matches!(step, Step::Entry { .. }) {
             self.entries += 1;
             if self.entries > self.limits.entries {
-                let limit = self.limits.entries;
-                let why = format!("there are more than {limit} entries; raise the limit with --max-entries");
-                return self.fatal(why).await;
+                return self.fatal(verdict::many_found(self.limits.entries)).await;
             }
         }
         self.steps.send(step).await.map_err(|_| Unheard)
@@ -216,7 +213,7 @@ impl Tree<'_> {
                 if name.is_empty() || name.contains('/') || name::check(&path, self.limits.depth).is_err() {
                     let message = "its key is no path of a file".to_owned();
                     self.say(Step::Fault { path: key.into_bytes(), message }).await?;
-                } else if !self.rules.excludes(inner(&path, self.contents), directory) {
+                } else if !self.rules.excludes(name::inner(&path, self.contents), directory) {
                     wanted.push((key, path, directory));
                 }
             }

@@ -19,8 +19,8 @@ use bytes::Bytes;
 use decide::Wanted;
 use later::Directory;
 use place::Placed;
-use postern_files::name;
 use postern_files::pattern::Rules;
+use postern_files::{name, verdict};
 use postern_wire::Decoder;
 use postern_wire::copy::{Entry, Fate, FromDestination, FromSource, Kind, ReceiveSpec, Settled, WINDOW};
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -272,8 +272,7 @@ impl Destination<'_> {
         self.bytes = self.bytes.saturating_add(length);
         let limit = self.spec.limits.bytes;
         if self.bytes > limit {
-            let why = format!("more than {limit} bytes came; raise the limit with --max-bytes");
-            return Err(Trouble::Fatal(why));
+            return Err(Trouble::Fatal(verdict::many_bytes(limit)));
         }
         Ok(())
     }
@@ -282,8 +281,7 @@ impl Destination<'_> {
         self.entries += 1;
         let limit = self.spec.limits.entries;
         if self.entries > limit {
-            let why = format!("more than {limit} entries came; raise the limit with --max-entries");
-            return Err(Trouble::Fatal(why));
+            return Err(Trouble::Fatal(verdict::many_entries(limit)));
         }
         if self.wanted.len() > WINDOW {
             return Err(Lost("more entries than it may leave unanswered".to_owned()).into());
@@ -305,7 +303,7 @@ impl Destination<'_> {
         }
         let path = placed.path(&entry.path);
         if self.busy.contains(&path) {
-            self.settle(entry.id, Fate::Refused, "it came twice".to_owned());
+            self.settle(entry.id, Fate::Refused, verdict::TWICE.to_owned());
             return Ok(());
         }
         if self.spec.delete {

@@ -7,7 +7,7 @@ use super::writing::{Into, Open, Writing, hash_up_to};
 use super::{Destination, Wanted};
 use crate::chunks::{Cutter, MOST_RECORDS, name as chunk_name};
 use crate::link::LinkError;
-use crate::stat;
+use crate::{stat, verdict};
 use postern_wire::copy::{Compare, Entry, Fate, FromDestination, Kind, Settled, Stamp, UNSIZED, Want};
 use rustix::fs::{Access, AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
@@ -78,7 +78,7 @@ impl Destination<'_> {
         if let Some(there) = &there
             && stat::size(there) == size
             && size > 0
-            && (self.spec.compare == Compare::Hash || stat::same_time(stat::stamp(there), entry.stamp))
+            && (self.spec.compare == Compare::Hash || verdict::same_time(stat::stamp(there), entry.stamp))
             && let Some(hash) = self.hash(&path, size)
         {
             (want.have, want.hash, whole) = (size, hash, true);
@@ -86,9 +86,7 @@ impl Destination<'_> {
             match self.unfinished(&path, size, entry.stamp) {
                 Ok(Found::Nothing) => {}
                 Ok(Found::Stale) => {
-                    let why = "it has changed since a copy of it was begun and interrupted; remove what that left \
-                               with `postern cp --clean DESTINATION` to copy it anew";
-                    return self.settle(entry.id, Fate::Failed, why.to_owned());
+                    return self.settle(entry.id, Fate::Failed, verdict::STALE.to_owned());
                 }
                 Ok(Found::Partial(partial)) => {
                     (want.have, want.partial) = (partial.good, true);
@@ -154,19 +152,7 @@ impl Destination<'_> {
         if stat::file_type(there) != FileType::RegularFile {
             return None;
         }
-        let own = stat::stamp(there);
-        let equal = stat::size(there) == size && stat::same_time(own, entry.stamp);
-        if equal && entry.settled {
-            return Some((Fate::Same, String::new()));
-        }
-        if equal && self.spec.compare == Compare::Times {
-            return Some((Fate::Unchanged, String::new()));
-        }
-        if equal && size == 0 {
-            return Some((Fate::Same, String::new()));
-        }
-        let newer = (own.seconds, own.nanos) > (entry.stamp.seconds, entry.stamp.nanos);
-        (self.spec.update && newer).then(|| (Fate::Skipped, "it is newer here".to_owned()))
+        verdict::left_alone(self.spec, entry, size, stat::size(there), stat::stamp(there))
     }
 
     fn read(&mut self, path: &[u8]) -> Option<File> {
@@ -307,9 +293,9 @@ impl Destination<'_> {
             }
             Into::Beside(open) if whole != Some(hash) => {
                 self.forget(&path, Some(open.close()));
-                (DIFFERS.to_owned(), Fate::Failed)
+                (verdict::DIFFERS.to_owned(), Fate::Failed)
             }
-            Into::Itself(_) if whole != Some(hash) => (DIFFERS.to_owned(), Fate::Failed),
+            Into::Itself(_) if whole != Some(hash) => (verdict::DIFFERS.to_owned(), Fate::Failed),
             Into::Same => ("it is shorter here than it was".to_owned(), Fate::Failed),
             Into::Beside(open) => return self.ready(&entry, path, open, replaces.as_deref(), (size, hash)),
             Into::Itself(open) => match finish_itself(&open.file, size, &entry) {
@@ -412,8 +398,6 @@ fn finish_itself(file: &File, size: u64, entry: &Entry) -> Result<(), Errno> {
     rustix::fs::fsync(file)?;
     rustix::fs::futimens(file, &stat::times(entry.stamp))
 }
-
-const DIFFERS: &str = "what arrived is not what was sent: its hash differs";
 
 fn unfinished_trouble(error: Errno) -> String {
     match error {

@@ -6,7 +6,7 @@ use super::commit::{mode, owner};
 use super::place::Placed;
 use super::trouble::{Trouble, explain};
 use crate::beneath::Root;
-use crate::{inside, name, stat};
+use crate::{name, stat, verdict};
 use postern_wire::copy::{Entry, Fate, Kind, Owner, ReceiveSpec, Settled, Stamp};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
@@ -111,22 +111,7 @@ impl Destination<'_> {
     /// A link or special file: checked now, made at the end.
     pub(super) fn postpone(&mut self, mut entry: Box<Entry>, path: Vec<u8>) -> Result<(), Trouble> {
         entry.xattrs = Vec::new(); // links have none, and this waits for the end
-        let refused = match &entry.kind {
-            Kind::Symlink(target) if target.len() > name::PATH_MAX => Some("a symlink to no path".to_owned()),
-            Kind::Symlink(target) if !self.spec.unsafe_links && !inside::stays(self.own(&path), target) => {
-                Some(format!(
-                    "a symlink to {}, which is outside of what is copied; --unsafe-links makes it all the same",
-                    name::show(target)
-                ))
-            }
-            Kind::HardLink(to) if to.is_empty() || name::check(to, self.spec.limits.depth).is_err() => {
-                Some("a hard link out of what is copied".to_owned())
-            }
-            Kind::Fifo | Kind::Device { .. } if !self.spec.specials => {
-                Some("a device or fifo; --specials makes it all the same".to_owned())
-            }
-            _ => None,
-        };
+        let refused = verdict::refused(self.spec, &entry.kind, self.own(&path));
         if let Some(why) = refused {
             return self.settle(entry.id, Fate::Refused, why);
         }

@@ -6,6 +6,7 @@ use crate::chunks::{MOST_RECORDS, RECORD};
 use crate::link::{LinkError, Outbox};
 use crate::pack::Packer;
 use crate::stat;
+use crate::verdict::{CHANGED, STALE};
 use postern_wire::copy::{BLOCK, Compression, FromSource, Want};
 use rustix::fs::{FileType, OFlags, SeekFrom, Stat};
 use rustix::io::Errno;
@@ -207,11 +208,6 @@ impl Content {
         Ok(())
     }
 }
-
-const STALE: &str = "it has changed since a copy of it was begun and interrupted; remove what that left with \
-                     `postern cp --clean DESTINATION` to copy it anew";
-
-const CHANGED: &str = "it changed while it was copied";
 
 fn unchanged(before: &Stat, now: &Stat) -> Result<(), Trouble> {
     let kept = |stat: &Stat| {

@@ -5,7 +5,7 @@ use super::tops::{self, Top};
 use super::tree::Tree;
 use crate::beneath::Base;
 use crate::pattern::Rules;
-use crate::{name, stat};
+use crate::{name, stat, verdict};
 use postern_wire::copy::{Entry, Kind, Limits, SendSpec};
 use rustix::fd::{AsFd as _, OwnedFd};
 use rustix::fs::{Dir, FileType, OFlags, Stat};
@@ -94,10 +94,7 @@ impl Walk {
     pub(super) fn next(&mut self) -> Step {
         loop {
             if u64::from(self.next_id) >= self.limits.entries {
-                return Step::Fatal(format!(
-                    "there are more than {} entries; raise the limit with --max-entries",
-                    self.limits.entries
-                ));
+                return Step::Fatal(verdict::many_found(self.limits.entries));
             }
             if let Some(step) = self.listed() {
                 return step;

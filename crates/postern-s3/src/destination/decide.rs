@@ -5,6 +5,7 @@ use crate::error::{Kind as Because, Trouble};
 use crate::link::{Ended, Outbox};
 use crate::posix::{Posix, Type};
 use crate::upload::prefix;
+use postern_files::verdict;
 use postern_wire::copy::{Compare, Entry, Fate, FromDestination, Kind, Stamp, Want};
 use std::sync::Arc;
 
@@ -45,7 +46,7 @@ impl Destination<'_> {
                 there.size == size && (own.seconds, own.nanos) == (entry.stamp.seconds, entry.stamp.nanos);
             // A large object has no hash of ours: it was not known when its upload began.
             let unknown = there.posix.hash.is_none() && self.spec.compare == Compare::Verify;
-            let newer = (own.seconds, own.nanos) > (entry.stamp.seconds, entry.stamp.nanos);
+            let newer = verdict::is_newer(own, entry.stamp);
             let left = match () {
                 () if equal && (entry.settled || size == 0) => Some(Fate::Same),
                 () if equal && (self.spec.compare == Compare::Times || unknown) => Some(Fate::Unchanged),
@@ -54,7 +55,7 @@ impl Destination<'_> {
             };
             if let Some(fate) = left {
                 self.busy.remove(&key);
-                let note = if fate == Fate::Skipped { "it is newer here" } else { "" };
+                let note = if fate == Fate::Skipped { verdict::NEWER } else { "" };
                 return settle(out, entry.id, fate, note.to_owned()).await;
             }
             if there.size == size

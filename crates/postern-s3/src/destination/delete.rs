@@ -3,14 +3,13 @@
 use super::Destination;
 use crate::error::Trouble;
 use crate::link::{Ended, Outbox};
-use crate::place;
 use postern_files::name;
 use postern_wire::copy::FromDestination;
 
 impl Destination<'_> {
     /// All that a directory has was told of: what the bucket has besides is removed, where that was asked for.
     pub(super) async fn directory_end(&mut self, path: &[u8], out: &mut Outbox) -> Result<(), Ended> {
-        place::fits(path, self.spec.limits.depth).map_err(|_| Ended::Gone)?;
+        name::check(path, self.spec.limits.depth).map_err(|_| Ended::Gone)?;
         let Some(placed) = self.placed.as_ref().filter(|placed| self.spec.delete && placed.occupied) else {
             return Ok(());
         };
@@ -22,7 +21,7 @@ impl Destination<'_> {
             },
         };
         let (inner, seen) =
-            (place::inner(path, placed.contents).to_vec(), self.seen.remove(path).unwrap_or_default());
+            (name::inner(path, placed.contents).to_vec(), self.seen.remove(path).unwrap_or_default());
         let mut next = None;
         loop {
             let page = self.store.page(&below, true, next, None).await?;

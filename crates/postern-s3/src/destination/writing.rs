@@ -1,10 +1,11 @@
 //! Content as it comes.
 
-use super::{DIFFERS, Destination, Event, HELD, Into, Open, Wanted, Writing, settled, units};
+use super::{Destination, Event, HELD, Into, Open, Wanted, Writing, settled, units};
 use crate::error::Trouble;
 use crate::link::{Ended, Outbox};
 use crate::upload::{Multipart, PART};
 use bytes::Bytes;
+use postern_files::verdict;
 use postern_wire::copy::{Fate, FromDestination, Kind, Settled, UNSIZED};
 use std::sync::Arc;
 use tokio::sync::OwnedSemaphorePermit;
@@ -55,10 +56,7 @@ impl Destination<'_> {
     pub(super) async fn write(&mut self, mut bytes: &[u8]) -> Result<(), Ended> {
         self.bytes = self.bytes.saturating_add(bytes.len() as u64);
         if self.bytes > self.spec.limits.bytes {
-            let limit = self.spec.limits.bytes;
-            return Err(Ended::Fatal(format!(
-                "more than {limit} bytes came; raise the limit with --max-bytes"
-            )));
+            return Err(Ended::Fatal(verdict::many_bytes(self.spec.limits.bytes)));
         }
         let Some(mut writing) = self.writing.take() else { return Err(Ended::Gone) };
         if let Into::Open(open) = &mut writing.into {
@@ -137,7 +135,7 @@ impl Destination<'_> {
                 let short = size != UNSIZED && came != size;
                 match parts {
                     None if short || *blake3::hash(&buffer).as_bytes() != hash => {
-                        self.failed(&key, id, DIFFERS.to_owned(), out).await
+                        self.failed(&key, id, verdict::DIFFERS.to_owned(), out).await
                     }
                     None => {
                         posix.hash = Some(hash);
@@ -157,7 +155,7 @@ impl Destination<'_> {
                         };
                         if short || parts.hash() != Some(hash) {
                             parts.abort().await;
-                            return self.failed(&key, id, DIFFERS.to_owned(), out).await;
+                            return self.failed(&key, id, verdict::DIFFERS.to_owned(), out).await;
                         }
                         self.tasks.spawn(async move {
                             let done = match last {

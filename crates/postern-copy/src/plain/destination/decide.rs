@@ -5,7 +5,7 @@ use crate::plain::Trouble;
 use crate::plain::listing::{Stat, Type};
 use crate::plain::words::assign_path;
 use bytes::Bytes;
-use postern_files::name;
+use postern_files::{name, verdict};
 use postern_wire::copy::{Compare, Entry, Fate, FromDestination, Kind, Stamp, UNSIZED, Want};
 
 /// An unfinished file is kept and taken up from this size on.
@@ -86,7 +86,7 @@ impl Destination<'_> {
         }
         if let Some(old) = old
             && old.size == size
-            && (self.spec.compare == Compare::Hash || same_time(old.stamp, stamp))
+            && (self.spec.compare == Compare::Hash || verdict::same_time(old.stamp, stamp))
         {
             return (There::Whole(Vec::new()), Some(path.to_vec()));
         }
@@ -127,22 +127,6 @@ impl Destination<'_> {
         if old.kind() != Type::File {
             return None;
         }
-        let equal = old.size == size && same_time(old.stamp, entry.stamp);
-        if equal && entry.settled {
-            return Some((Fate::Same, String::new()));
-        }
-        if equal && self.spec.compare == Compare::Times {
-            return Some((Fate::Unchanged, String::new()));
-        }
-        if equal && size == 0 {
-            return Some((Fate::Same, String::new()));
-        }
-        let newer = (old.stamp.seconds, old.stamp.nanos) > (entry.stamp.seconds, entry.stamp.nanos);
-        (self.spec.update && newer).then(|| (Fate::Skipped, "it is newer here".to_owned()))
+        verdict::left_alone(self.spec, entry, size, old.size, old.stamp)
     }
-}
-
-/// Whether both were changed at the same moment. Tools that keep whole seconds are believed.
-fn same_time(one: Stamp, other: Stamp) -> bool {
-    one.seconds == other.seconds && (one.nanos == other.nanos || one.nanos == 0 || other.nanos == 0)
 }

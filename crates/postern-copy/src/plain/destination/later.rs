@@ -6,11 +6,8 @@ use crate::plain::Trouble;
 use crate::plain::listing::Type;
 use crate::plain::source::walk::{list, look};
 use crate::plain::words::{assign, assign_path, cause};
-use postern_files::{inside, name};
+use postern_files::{name, verdict};
 use postern_wire::copy::{Entry, Fate, FromDestination, Kind};
-
-/// Longest target of a symlink.
-const PATH_MAX: usize = 4_096;
 
 /// A directory to be given its time, and its mode where it is new.
 pub(super) struct Directory {
@@ -69,20 +66,8 @@ impl Destination<'_> {
         let renamed = self.placed.as_ref().is_some_and(|placed| placed.rename.is_some());
         let own = if renamed { name::inner(&path, false) } else { &path };
         let refused = match &entry.kind {
-            Kind::Symlink(target) if target.len() > PATH_MAX || target.is_empty() => {
-                Some("a symlink to no path".to_owned())
-            }
-            Kind::Symlink(target) if !self.spec.unsafe_links && !inside::stays(own, target) => Some(format!(
-                "a symlink to {}, which is outside of what is copied; --unsafe-links makes it all the same",
-                name::show(target)
-            )),
-            Kind::HardLink(to) if to.is_empty() || name::check(to, self.spec.limits.depth).is_err() => {
-                Some("a hard link out of what is copied".to_owned())
-            }
-            Kind::Fifo | Kind::Device { .. } if !self.spec.specials => {
-                Some("a device or fifo; --specials makes it all the same".to_owned())
-            }
-            _ => None,
+            Kind::Symlink(target) if target.is_empty() => Some("a symlink to no path".to_owned()),
+            kind => verdict::refused(self.spec, kind, own),
         };
         match refused {
             Some(why) => self.settle(entry.id, Fate::Refused, why),

@@ -9,6 +9,7 @@ use crate::plain::session::{Lost, Piece, Tools};
 use crate::plain::sum::{Sum, Tool};
 use crate::plain::words::assign_path;
 use postern_files::name;
+use postern_files::verdict::DIFFERS;
 use postern_wire::copy::{Entry, Fate, Kind, Settled, UNSIZED};
 
 /// Bytes that one `put` takes.
@@ -42,8 +43,6 @@ enum State {
 pub(super) fn trouble(tools: &Tools, why: &[u8]) -> String {
     tools.explain("writing it", why)
 }
-
-const DIFFERS: &str = "what arrived is not what was sent: its hash differs";
 
 impl Destination<'_> {
     /// Whether the shell is in the middle of a file.

@@ -5,8 +5,8 @@ use crate::plain::Trouble;
 use crate::plain::listing::{Stat, Type, entries};
 use crate::plain::session::{Lost, Session};
 use crate::plain::words::{assign_path, cause};
-use postern_files::name;
 use postern_files::pattern::Rules;
+use postern_files::{name, verdict};
 use postern_wire::copy::{Entry, Kind, SendSpec};
 use std::collections::{HashMap, VecDeque};
 
@@ -66,9 +66,7 @@ impl Walk {
 
     pub(super) async fn next(&mut self, session: &mut Session) -> Result<Step, Trouble> {
         if u64::from(self.next_id) >= self.spec.limits.entries {
-            let most = self.spec.limits.entries;
-            let why = format!("there are more than {most} entries; raise the limit with --max-entries");
-            return Err(Trouble::Fatal(why));
+            return Err(Trouble::Fatal(verdict::many_found(self.spec.limits.entries)));
         }
         loop {
             if let Some((place, mut rest, mut faulty)) = self.listed.take() {

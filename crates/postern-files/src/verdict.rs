@@ -1,0 +1,85 @@
+//! What every end decides and says alike, whatever it reads and writes by.
+
+use crate::{inside, name};
+use postern_wire::copy::{Compare, Entry, Fate, Kind, ReceiveSpec, Stamp};
+
+/// What an earlier copy left is of another content.
+pub const STALE: &str = "it has changed since a copy of it was begun and interrupted; remove what that left with \
+                         `postern cp --clean DESTINATION` to copy it anew";
+
+/// A source's file is not what it was when its content was begun.
+pub const CHANGED: &str = "it changed while it was copied";
+
+/// The hashes of both ends are not the same.
+pub const DIFFERS: &str = "what arrived is not what was sent: its hash differs";
+
+/// A path that is not in place yet was told of again.
+pub const TWICE: &str = "it came twice";
+
+/// What `--update` leaves alone.
+pub const NEWER: &str = "it is newer here";
+
+/// More entries than [`postern_wire::copy::Limits::entries`] came to a destination.
+pub fn many_entries(limit: u64) -> String {
+    format!("more than {limit} entries came; raise the limit with --max-entries")
+}
+
+/// More bytes than [`postern_wire::copy::Limits::bytes`] came to a destination.
+pub fn many_bytes(limit: u64) -> String {
+    format!("more than {limit} bytes came; raise the limit with --max-bytes")
+}
+
+/// A source has more entries than [`postern_wire::copy::Limits::entries`].
+pub fn many_found(limit: u64) -> String {
+    format!("there are more than {limit} entries; raise the limit with --max-entries")
+}
+
+/// Whether both were changed at the same moment. File systems and tools that keep whole seconds are believed.
+pub fn same_time(one: Stamp, other: Stamp) -> bool {
+    one.seconds == other.seconds && (one.nanos == other.nanos || one.nanos == 0 || other.nanos == 0)
+}
+
+/// Whether a file was changed later than another.
+pub fn is_newer(one: Stamp, other: Stamp) -> bool {
+    (one.seconds, one.nanos) > (other.seconds, other.nanos)
+}
+
+/// Whether a file of `size` bytes that is there, and was changed at `own`, is left as it is, without a look at its content;
+/// `coming` is the size of what would replace it.
+pub fn left_alone(
+    spec: &ReceiveSpec,
+    entry: &Entry,
+    coming: u64,
+    size: u64,
+    own: Stamp,
+) -> Option<(Fate, String)> {
+    let equal = size == coming && same_time(own, entry.stamp);
+    if equal && entry.settled {
+        return Some((Fate::Same, String::new()));
+    }
+    if equal && spec.compare == Compare::Times {
+        return Some((Fate::Unchanged, String::new()));
+    }
+    if equal && coming == 0 {
+        return Some((Fate::Same, String::new()));
+    }
+    (spec.update && is_newer(own, entry.stamp)).then(|| (Fate::Skipped, NEWER.to_owned()))
+}
+
+/// Why a link or special file is not made; `own` is its path below what the user named.
+pub fn refused(spec: &ReceiveSpec, kind: &Kind, own: &[u8]) -> Option<String> {
+    match kind {
+        Kind::Symlink(target) if target.len() > name::PATH_MAX => Some("a symlink to no path".to_owned()),
+        Kind::Symlink(target) if !spec.unsafe_links && !inside::stays(own, target) => Some(format!(
+            "a symlink to {}, which is outside of what is copied; --unsafe-links makes it all the same",
+            name::show(target)
+        )),
+        Kind::HardLink(to) if to.is_empty() || name::check(to, spec.limits.depth).is_err() => {
+            Some("a hard link out of what is copied".to_owned())
+        }
+        Kind::Fifo | Kind::Device { .. } if !spec.specials => {
+            Some("a device or fifo; --specials makes it all the same".to_owned())
+        }
+        _ => None,
+    }
+}
