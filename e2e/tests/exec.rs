@@ -227,3 +227,28 @@ fn the_program_itself_runs_in_a_scratch_image_and_resolves_names() {
     kubectl(&["delete", "clusterrolebinding", "postern-e2e-dns"]).ok();
     run(&["--version"]).ok();
 }
+
+#[test]
+fn either_protocol_carries_both_directions_and_the_code() {
+    if !ready() {
+        return;
+    }
+    let input = "0123456789abcdef\n".repeat(64 * 1024);
+    for protocol in ["spdy", "websocket"] {
+        let mut command = postern();
+        command.env("POSTERN_EXEC_PROTOCOL", protocol);
+        command.args(["exec", "-n", NAMESPACE, "-i", "two", "--", "sh", "-c", "cat; echo end >&2; exit 3"]);
+        let seen = with_stdin(&mut command, input.as_bytes()).exits(3);
+        assert_eq!((seen.stdout.len(), seen.stderr.as_str()), (input.len(), "end\n"), "{protocol}");
+        assert!(seen.stdout == input, "{protocol}");
+    }
+    let mut command = postern();
+    command.env("POSTERN_EXEC_PROTOCOL", "http").args(["exec", "-n", NAMESPACE, "two", "--", "true"]);
+    let seen = Outcome::of(&mut command);
+    assert!(
+        seen.stderr.contains("POSTERN_EXEC_PROTOCOL") && seen.stderr.contains("\"http\""),
+        "{}",
+        seen.stderr
+    );
+    assert_eq!(seen.stdout, "");
+}

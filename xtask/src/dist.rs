@@ -42,7 +42,7 @@ pub(crate) fn agent() -> Result<PathBuf> {
 
 /// Makes a build for this target that of an agent.
 pub(crate) fn lean(build: &mut std::process::Command, target: &str) {
-    build.env(flags_variable(target), format!("{FLAGS} {AGENT_FLAGS}")).env("CFLAGS", C_FLAGS);
+    build.env(flags_variable(target), FLAGS).env("CFLAGS", C_FLAGS);
 }
 
 /// Builds the tests' stand-in for a cloud, to run in pods.
@@ -72,11 +72,9 @@ pub(crate) fn postern() -> Result<PathBuf> {
 }
 
 /// Static; and small, as the agent travels: relocations in their compact form (`DT_RELR`), and no tables for unwinding,
-/// which a program that aborts on panic never reads. What the agent has of its own goes before glibc's (its `lean`).
-pub(crate) const FLAGS: &str = "-Ctarget-feature=+crt-static -Clink-arg=-Wl,-z,pack-relative-relocs -Clink-arg=-Wl,--no-eh-frame-hdr -Clink-arg=-Wl,--allow-multiple-definition -Cforce-unwind-tables=no";
-
-/// Nor do what others compiled bring such tables. The path is from the workspace's root, where Cargo builds its members.
-const AGENT_FLAGS: &str = "-Clink-arg=-Wl,-T,xtask/src/agent.ld";
+/// which a program that aborts on panic never reads, nor those that what others compiled brings (the script's path is from
+/// the workspace's root, where Cargo builds its members). What the agent has of its own goes before glibc's (its `lean`).
+pub(crate) const FLAGS: &str = "-Clink-arg=-Wl,-T,xtask/src/lean.ld -Ctarget-feature=+crt-static -Clink-arg=-Wl,-z,pack-relative-relocs -Clink-arg=-Wl,--no-eh-frame-hdr -Clink-arg=-Wl,--allow-multiple-definition -Cforce-unwind-tables=no";
 
 /// The same for what of it is C: of zstd the levels that a pod has time for (those above 4 become the highest that is
 /// left), one way of each where it has several, and its errors as numbers. Its loops are no faster for being aligned, or

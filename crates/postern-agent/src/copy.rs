@@ -30,6 +30,8 @@ pub fn main(of: Option<&str>) -> ExitCode {
 
 fn serve(of: Option<&str>) -> Result<(), LinkError> {
     let own = |end: rustix::io::Result<OwnedFd>| end.map_err(|error| LinkError::Lost(error.to_string()));
+    roomy(rustix::stdio::stdin());
+    roomy(rustix::stdio::stdout());
     let mut input = Descriptor::new(own(rustix::io::dup(rustix::stdio::stdin()))?);
     let out = Outbox::new(std::fs::File::from(own(rustix::io::dup(rustix::stdio::stdout()))?));
     let hello = Hello { agent_version: env!("CARGO_PKG_VERSION").to_owned() };
@@ -76,6 +78,11 @@ fn serve(of: Option<&str>) -> Result<(), LinkError> {
             received
         }
     }
+}
+
+/// Makes room in a pipe, so that the runtime at its other end is waited for less often.
+fn roomy(end: impl rustix::fd::AsFd) {
+    let _ = rustix::pipe::fcntl_setpipe_size(end, 1024 * 1024); // it works as it is
 }
 
 /// Stays until the client has read everything and goes: runtimes drop the tail of what an exiting process wrote.

@@ -28,7 +28,7 @@ pub fn rules(given: &[postern_wire::copy::Rule]) -> Result<pattern::Rules, Strin
 }
 
 /// Files that an end may have open at once, where the system lets it.
-const OPEN: u64 = 4_096;
+const OPEN: u64 = 8_192;
 
 /// How many files may be open at once, made as many as the system lets us.
 fn may_open() -> u64 {

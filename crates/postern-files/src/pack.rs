@@ -9,6 +9,9 @@ const REST: u32 = 15;
 /// A block is worth packing when it loses at least an eighth.
 const WORTH: usize = 8;
 
+/// Up to here a better level costs little.
+const CHEAP: i32 = 3;
+
 /// Highest level that is chosen by itself: beyond it time is spent for little.
 const HIGHEST: i32 = 6;
 
@@ -21,6 +24,8 @@ pub struct Packer {
     level: i32,
     fixed: bool,
     rest: u32,
+    /// Whether the last block was packed, or tried.
+    tried: bool,
     blocks: u32,
     packing: Duration,
     sending: Duration,
@@ -37,12 +42,23 @@ impl Packer {
         };
         let zstd = if level == 0 { None } else { zstd::bulk::Compressor::new(level).ok() };
         let zero = Duration::ZERO;
-        Self { zstd, level, fixed, rest: 0, blocks: 0, packing: zero, sending: zero, out: Vec::new() }
+        Self {
+            zstd,
+            level,
+            fixed,
+            rest: 0,
+            tried: false,
+            blocks: 0,
+            packing: zero,
+            sending: zero,
+            out: Vec::new(),
+        }
     }
 
     /// The block packed, or nothing where it goes better as it is.
     pub fn pack(&mut self, block: &[u8]) -> Option<&[u8]> {
         let zstd = self.zstd.as_mut()?;
+        self.tried = false;
         if block.len() < 64 {
             return None;
         }
@@ -50,6 +66,7 @@ impl Packer {
             self.rest -= 1;
             return None;
         }
+        self.tried = true;
         let began = std::time::Instant::now();
         self.out.clear();
         self.out.reserve(zstd::zstd_safe::compress_bound(block.len()));
@@ -65,15 +82,19 @@ impl Packer {
         }
     }
 
-    /// Takes into account how long the link took over what was sent.
+    /// Takes into account how long the link took over the last block.
     pub fn sent(&mut self, took: Duration) {
-        self.sending += took;
+        if self.tried {
+            self.sending += took;
+        }
         if self.fixed || self.blocks < PERIOD {
             return;
         }
-        // A link that is waited for leaves time for a better ratio; one that waits for us does not.
+        // A link that is waited for leaves time for a better ratio; one that waits for us does not. It may be the other end
+        // that is slow, and not the link: the dear levels are for when there is nothing else to do.
+        let enough = if self.level < CHEAP { 3 } else { 10 };
         let level = match () {
-            () if self.sending > self.packing * 3 => (self.level + 1).min(HIGHEST),
+            () if self.sending > self.packing * enough => (self.level + 1).min(HIGHEST),
             () if self.sending < self.packing / 2 => (self.level - 1).max(1),
             () => self.level,
         };

@@ -92,6 +92,12 @@ impl Cluster {
         Ok(Self { client, server, namespace, user })
     }
 
+    /// One that asks for nothing but an address.
+    #[cfg(test)]
+    pub(crate) fn at(server: &str) -> Self {
+        Self::from_config(&Config::new(server.parse().unwrap()), String::new()).unwrap()
+    }
+
     /// Classes an error of the client library.
     pub fn error(&self, attempt: impl Into<String>, error: &kube::Error) -> KubeError {
         KubeError::from_client(attempt, &self.server, error)

@@ -1,24 +1,50 @@
 //! Exec streams, with reader and writer apart: neither waits for the other, so bulk in both directions at once cannot
 //! deadlock, and memory stays bounded by one message.
 //!
-//! The protocol is `v5.channel.k8s.io` (KEP-4006) or `v4` on servers before 1.30: binary WebSocket messages whose first
-//! byte is the channel. Only v5 can half-close stdin; on v4 closing it would close everything and lose output.
+//! By SPDY where whoever is between lets it pass, else by a WebSocket.
+
+mod spdy;
+mod websocket;
 
 use crate::connect::Cluster;
-use crate::error::{KubeError, chain, of_status};
+use crate::error::{KubeError, Reason, chain, of_status};
 use bytes::Bytes;
-use futures_util::{SinkExt as _, StreamExt as _};
 use hyper_util::rt::TokioIo;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
-use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::{self, Message};
+use kube::client::Body;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-const STDIN: u8 = 0;
-const STDOUT: u8 = 1;
-const STDERR: u8 = 2;
-const STATUS: u8 = 3;
-const RESIZE: u8 = 4;
-const CLOSE: u8 = 255;
+/// How long the far side may take to know its streams.
+const STREAMS: Duration = Duration::from_secs(30);
+
+/// Names the only protocol that is tried, for servers behind something that takes one and does not pass it on.
+const PROTOCOL: &str = "POSTERN_EXEC_PROTOCOL";
+
+/// Whether something on the way refused SPDY and took a WebSocket: this process does not ask for it again.
+static REFUSED: AtomicBool = AtomicBool::new(false);
+
+/// What may be tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Protocols {
+    Either,
+    Spdy,
+    WebSocket,
+}
+
+impl Protocols {
+    fn parse(chosen: &str) -> Result<Self, KubeError> {
+        match chosen {
+            "" | "auto" => Ok(Self::Either),
+            "spdy" => Ok(Self::Spdy),
+            "websocket" => Ok(Self::WebSocket),
+            other => {
+                let why = format!("it is {other:?}; use auto, spdy or websocket");
+                Err(KubeError::new(format!("reading the variable {PROTOCOL}"), Reason::Kubeconfig(why)))
+            }
+        }
+    }
+}
 
 /// What to start, and where.
 #[derive(Debug, Clone)]
@@ -64,20 +90,23 @@ pub enum ExecEvent {
 #[error("the exec stream broke: {0}")]
 pub struct StreamBroke(pub String);
 
-type Socket = WebSocketStream<TokioIo<hyper::upgrade::Upgraded>>;
+type Connection = TokioIo<hyper::upgrade::Upgraded>;
 
 /// The reading half.
 #[derive(Debug)]
 pub struct ExecReader {
-    stream: futures_util::stream::SplitStream<Socket>,
+    half: Half<spdy::Reader<Connection>, websocket::Reader>,
     unread: Option<Bytes>,
 }
 
 /// The writing half.
 #[derive(Debug)]
-pub struct ExecWriter {
-    sink: futures_util::stream::SplitSink<Socket, Message>,
-    half_close: bool,
+pub struct ExecWriter(Half<spdy::Writer<Connection>, websocket::Writer>);
+
+#[derive(Debug)]
+enum Half<S, W> {
+    Spdy(S),
+    WebSocket(W),
 }
 
 /// Starts a command in a running container. One request: nothing is looked up before.
@@ -86,13 +115,57 @@ pub async fn open(
     request: &ExecRequest<'_>,
 ) -> Result<(ExecReader, ExecWriter), KubeError> {
     let attempt = || format!("starting a command in pod {}/{}", request.namespace, request.pod);
+    let protocols = Protocols::parse(&std::env::var(PROTOCOL).unwrap_or_default())?;
+    if protocols == Protocols::Spdy || protocols == Protocols::Either && !REFUSED.load(Ordering::Relaxed) {
+        match by_spdy(cluster, request, &attempt).await? {
+            Some(opened) => return Ok(opened),
+            None if protocols == Protocols::Spdy => {
+                let why = format!("SPDY/3.1 was refused, and {PROTOCOL} allows nothing else");
+                return Err(KubeError::new(attempt(), Reason::Answer(why)));
+            }
+            None => {}
+        }
+    }
     let http = http::Request::get(path(request))
         .body(Vec::new())
         .map_err(|error| cluster.error(attempt(), &kube::Error::HttpError(error)))?;
     let connection = cluster.client.connect(http).await.map_err(|error| cluster.error(attempt(), &error))?;
-    let half_close = connection.supports_stream_close();
-    let (sink, stream) = connection.into_stream().split();
-    Ok((ExecReader { stream, unread: None }, ExecWriter { sink, half_close }))
+    REFUSED.store(protocols == Protocols::Either, Ordering::Relaxed);
+    let (reader, writer) = websocket::open(connection);
+    Ok((ExecReader { half: Half::WebSocket(reader), unread: None }, ExecWriter(Half::WebSocket(writer))))
+}
+
+/// Nothing where the server, or what is before it, did not take up the protocol: why will be said to the other one.
+async fn by_spdy(
+    cluster: &Cluster,
+    request: &ExecRequest<'_>,
+    attempt: &impl Fn() -> String,
+) -> Result<Option<(ExecReader, ExecWriter)>, KubeError> {
+    let http = http::Request::post(path(request))
+        .header(http::header::CONNECTION, "Upgrade")
+        .header(http::header::UPGRADE, "SPDY/3.1")
+        .header("X-Stream-Protocol-Version", "v4.channel.k8s.io")
+        .body(Body::empty())
+        .map_err(|error| cluster.error(attempt(), &kube::Error::HttpError(error)))?;
+    let answer = cluster.client.send(http).await.map_err(|error| cluster.error(attempt(), &error))?;
+    let upgraded = answer.headers().get(http::header::UPGRADE).and_then(|value| value.to_str().ok());
+    if answer.status() != http::StatusCode::SWITCHING_PROTOCOLS
+        || !upgraded.is_some_and(|protocol| protocol.eq_ignore_ascii_case("SPDY/3.1"))
+    {
+        return Ok(None);
+    }
+    let broke = |why: String| KubeError::new(attempt(), Reason::Answer(why));
+    let connection = hyper::upgrade::on(answer).await.map_err(|error| broke(chain(&error)))?;
+    let ExecRequest { stdin, tty, .. } = *request;
+    let opening = spdy::open(TokioIo::new(connection), stdin, tty);
+    match tokio::time::timeout(STREAMS, opening).await {
+        Ok(Ok((reader, writer))) => {
+            Ok(Some((ExecReader { half: Half::Spdy(reader), unread: None }, ExecWriter(Half::Spdy(writer)))))
+        }
+        Ok(Err(spdy::Unopened::Unknown)) => Ok(None),
+        Ok(Err(spdy::Unopened::Broke(error))) => Err(broke(error.to_string())),
+        Err(_) => Err(broke(format!("its streams were not made within {} s", STREAMS.as_secs()))),
+    }
 }
 
 fn path(request: &ExecRequest<'_>) -> String {
@@ -121,46 +194,15 @@ impl ExecReader {
         if let Some(bytes) = self.unread.take() {
             return Ok(Some(ExecEvent::Stdout(bytes)));
         }
-        loop {
-            let message = match self.stream.next().await {
-                None | Some(Err(tungstenite::Error::ConnectionClosed)) => return Ok(None),
-                Some(Err(error)) => return Err(StreamBroke(chain(&error))),
-                Some(Ok(message)) => message,
-            };
-            match message {
-                Message::Binary(bytes) => {
-                    if let Some(event) = event(bytes)? {
-                        return Ok(Some(event));
-                    }
-                }
-                Message::Close(_) => return Ok(None),
-                Message::Pong(_) => return Ok(Some(ExecEvent::Alive)),
-                Message::Ping(_) | Message::Text(_) | Message::Frame(_) => {}
-            }
+        match &mut self.half {
+            Half::Spdy(reader) => reader.next().await,
+            Half::WebSocket(reader) => reader.next().await,
         }
     }
 
     /// Gives back bytes of stdout: they come first next time.
     pub fn unread(&mut self, bytes: Bytes) {
         self.unread = Some(bytes);
-    }
-}
-
-fn event(mut message: Bytes) -> Result<Option<ExecEvent>, StreamBroke> {
-    // A message of one byte or none opens or closes a channel and carries nothing.
-    if message.len() < 2 {
-        return Ok(None);
-    }
-    let data = message.split_off(1);
-    match message[0] {
-        STDOUT => Ok(Some(ExecEvent::Stdout(data))),
-        STDERR => Ok(Some(ExecEvent::Stderr(data))),
-        STATUS => {
-            let status: Status = serde_json::from_slice(&data)
-                .map_err(|error| StreamBroke(format!("its status cannot be read: {error}")))?;
-            Ok(Some(ExecEvent::End(end(&status))))
-        }
-        _ => Ok(None),
     }
 }
 
@@ -186,40 +228,44 @@ fn end(status: &Status) -> ExecEnd {
 impl ExecWriter {
     /// Sends bytes of stdin.
     pub async fn stdin(&mut self, data: &[u8]) -> Result<(), StreamBroke> {
-        self.channel(STDIN, data).await
+        match &mut self.0 {
+            Half::Spdy(writer) => writer.stdin(data).await,
+            Half::WebSocket(writer) => writer.stdin(data).await,
+        }
     }
 
-    /// Ends stdin. On a v4 server that is impossible without losing output; returns whether it was done.
+    /// Ends stdin. By WebSocket on a server before 1.30 that is impossible without losing output; returns whether it was
+    /// done.
     pub async fn end_stdin(&mut self) -> Result<bool, StreamBroke> {
-        if self.half_close {
-            self.channel(CLOSE, &[STDIN]).await?;
+        match &mut self.0 {
+            Half::Spdy(writer) => writer.end_stdin().await.map(|()| true),
+            Half::WebSocket(writer) => writer.end_stdin().await,
         }
-        Ok(self.half_close)
     }
 
     /// Tells the size of our terminal, in character cells.
     pub async fn resize(&mut self, columns: u16, rows: u16) -> Result<(), StreamBroke> {
         let size = format!("{{\"Width\":{columns},\"Height\":{rows}}}");
-        self.channel(RESIZE, size.as_bytes()).await
+        match &mut self.0 {
+            Half::Spdy(writer) => writer.resize(size.as_bytes()).await,
+            Half::WebSocket(writer) => writer.resize(size.as_bytes()).await,
+        }
     }
 
     /// Asks the server for a sign of life.
     pub async fn ping(&mut self) -> Result<(), StreamBroke> {
-        self.sink.send(Message::Ping(Bytes::new())).await.map_err(|error| StreamBroke(chain(&error)))
+        match &mut self.0 {
+            Half::Spdy(writer) => writer.ping().await,
+            Half::WebSocket(writer) => writer.ping().await,
+        }
     }
 
     /// Closes the stream; the far side's stdin ends.
     pub async fn close(&mut self) {
-        let _ = self.sink.send(Message::Close(None)).await;
-        let _ = self.sink.close().await;
-    }
-
-    async fn channel(&mut self, channel: u8, data: &[u8]) -> Result<(), StreamBroke> {
-        let mut message = Vec::with_capacity(data.len() + 1);
-        message.push(channel);
-        message.extend_from_slice(data);
-        let message = Message::Binary(message.into());
-        self.sink.send(message).await.map_err(|error| StreamBroke(chain(&error)))
+        match &mut self.0 {
+            Half::Spdy(writer) => writer.close().await,
+            Half::WebSocket(writer) => writer.close().await,
+        }
     }
 }
 
@@ -248,17 +294,6 @@ mod tests {
     }
 
     #[test]
-    fn messages_without_data_are_skipped() {
-        assert_eq!(event(Bytes::new()).unwrap(), None);
-        assert_eq!(event(Bytes::from_static(&[1])).unwrap(), None);
-        assert_eq!(
-            event(Bytes::from_static(&[1, 7])).unwrap(),
-            Some(ExecEvent::Stdout(Bytes::from_static(&[7])))
-        );
-        assert!(event(Bytes::from_static(b"\x03not json")).is_err());
-    }
-
-    #[test]
     fn arguments_of_any_bytes_are_escaped() {
         let command = [b"a b&c".to_vec(), vec![0xff]];
         let request = ExecRequest {
@@ -272,5 +307,48 @@ mod tests {
         let want = "/api/v1/namespaces/n/pods/p/exec?stdout=true&stdin=true&tty=false&stderr=true&container=c\
                     &command=a+b%26c&command=%FF";
         assert_eq!(path(&request), want);
+    }
+
+    #[test]
+    fn only_protocols_that_there_are_can_be_chosen() {
+        assert_eq!(Protocols::parse("").unwrap(), Protocols::Either);
+        assert_eq!(Protocols::parse("websocket").unwrap(), Protocols::WebSocket);
+        let refused = Protocols::parse("http").unwrap_err().to_string();
+        assert!(refused.contains("POSTERN_EXEC_PROTOCOL") && refused.contains("\"http\""), "{refused}");
+    }
+
+    #[tokio::test]
+    async fn where_one_protocol_is_refused_the_other_says_why() {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = tokio::spawn(async move {
+            let mut asked = Vec::new();
+            for status in ["501 Not Implemented", "404 Not Found"] {
+                let (mut connection, _) = listener.accept().await.unwrap();
+                let mut head = Vec::new();
+                while !head.ends_with(b"\r\n\r\n") {
+                    connection.read_buf(&mut head).await.unwrap();
+                }
+                asked.push(String::from_utf8(head).unwrap().to_lowercase());
+                let answer = format!("HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n");
+                connection.write_all(answer.as_bytes()).await.unwrap();
+            }
+            asked
+        });
+        let cluster = Cluster::at(&format!("http://{address}"));
+        let command = [b"true".to_vec()];
+        let request = ExecRequest {
+            namespace: "n",
+            pod: "p",
+            container: None,
+            command: &command,
+            stdin: false,
+            tty: false,
+        };
+        assert!(open(&cluster, &request).await.unwrap_err().is_not_found());
+        let asked = server.await.unwrap();
+        assert!(asked[0].starts_with("post ") && asked[0].contains("upgrade: spdy/3.1"), "{}", asked[0]);
+        assert!(asked[1].starts_with("get ") && asked[1].contains("upgrade: websocket"), "{}", asked[1]);
     }
 }

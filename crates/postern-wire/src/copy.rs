@@ -12,7 +12,7 @@ pub use frames::{Entry, Fate, FromDestination, FromSource, Kind, Settled, Stamp,
 pub use spec::{Ask, Compare, Compression, Limits, Owner, ReceiveSpec, Rule, SendSpec};
 
 /// Entries that may be on their way without an answer.
-pub const WINDOW: usize = 2_048;
+pub const WINDOW: usize = 8_192;
 
 /// The size of a file that is known only at its end, such as of a pipe.
 pub const UNSIZED: u64 = u64::MAX;

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 /// Most files that wait for their names, where that many may be open.
-const FILES: usize = 1_024;
+const FILES: usize = 2_048;
 
 /// Most of their bytes.
 const BYTES: u64 = 64 * 1024 * 1024;
