@@ -188,6 +188,7 @@ fn take_from_source(
             FromSource::Begin(_)
             | FromSource::DirectoryEnd(_)
             | FromSource::From { .. }
+            | FromSource::Cut(_)
             | FromSource::FileEnd { .. }
             | FromSource::FileFault { .. }
             | FromSource::Heartbeat => {}
@@ -250,7 +251,8 @@ fn take_from_destination(
             FromDestination::NotDeleted { path, message } => ledger.fault(path, message),
             FromDestination::Placed { directory: _, name } => ledger.placed(name.is_some()),
             FromDestination::Want(_)
-            | FromDestination::Chunking(_)
+            | FromDestination::Hashing(_)
+            | FromDestination::Blocks(_)
             | FromDestination::Chunks(_)
             | FromDestination::Heartbeat => {}
         }

@@ -5,7 +5,7 @@ use postern_files::link::{Arrived, Incoming as _, LinkError, Outbox};
 use postern_files::verdict;
 use postern_wire::Decoder;
 use postern_wire::copy::{
-    Ask, BLOCK, Entry, Fate, FromDestination, FromSource, Kind, Settled, Stamp, UNSIZED, Want,
+    Ask, BLOCK, Entry, Fate, FromDestination, FromSource, Kind, Known, Settled, Stamp, UNSIZED, Want,
 };
 use std::io::{Read as _, Write as _};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -127,7 +127,7 @@ fn receive(stream: &Stream, mut input: Channel, out: &Outbox) -> Result<(), Ende
                     }
                     let hash = written.hasher.finalize().into();
                     let (have, partial) = (written.bytes, written.bytes > 0);
-                    let want = Want { id: entry.id, have, hash, partial, chunks: false };
+                    let want = Want { id: entry.id, have, hash, partial, known: Known::Nothing };
                     out.put(|buffer| FromDestination::Want(want).encode(buffer))?;
                     out.flush()?;
                 }
@@ -165,7 +165,7 @@ fn receive(stream: &Stream, mut input: Channel, out: &Outbox) -> Result<(), Ende
                     out.put(|buffer| FromDestination::Finished.encode(buffer))?;
                     return Ok(out.flush()?);
                 }
-                FromSource::Reuse { .. } => return Err(Ended::Link),
+                FromSource::Reuse { .. } | FromSource::Cut(_) => return Err(Ended::Link),
                 FromSource::From { .. }
                 | FromSource::Fault { .. }
                 | FromSource::DirectoryEnd(_)

@@ -7,6 +7,7 @@ mod delete;
 mod later;
 mod partial;
 mod place;
+mod tell;
 mod trouble;
 mod writing;
 
@@ -22,6 +23,7 @@ use postern_wire::copy::{Entry, Fate, FromDestination, FromSource, Kind, Receive
 use rustix::fs::Stat;
 use std::collections::{HashSet, VecDeque};
 use std::time::Duration;
+use tell::{Ahead, Deferred};
 use trouble::Trouble;
 use writing::Writing;
 
@@ -34,11 +36,17 @@ struct Wanted {
     entry: Box<Entry>,
     /// Below the root, by the name it gets.
     path: Vec<u8>,
+    /// Bytes of all of its content.
+    size: u64,
     /// Bytes that the wanted content may begin after.
     have: u64,
     /// Those are the file's own, under its own name.
     whole: bool,
     partial: Option<Box<partial::Partial>>,
+    /// What begins as a copy of the file that it replaces.
+    ahead: Option<Ahead>,
+    /// Bytes of what was told of that file.
+    told: usize,
     /// The file that it replaces.
     replaces: Option<Box<Stat>>,
 }
@@ -51,6 +59,10 @@ struct Destination<'a> {
     placed: Option<Placed>,
     /// What was asked for, in the order in which it comes.
     wanted: VecDeque<Wanted>,
+    /// What waits as so much was told already.
+    deferred: VecDeque<Deferred>,
+    /// Bytes of what was told and is not answered.
+    told: usize,
     writing: Option<Writing>,
     batch: Batch,
     committer: Option<Committer>,
@@ -121,6 +133,8 @@ impl<'a> Destination<'a> {
             tops: 0,
             placed: None,
             wanted: VecDeque::new(),
+            deferred: VecDeque::new(),
+            told: 0,
             writing: None,
             batch: Batch::new(crate::may_open()),
             committer: None,
@@ -173,7 +187,14 @@ impl<'a> Destination<'a> {
             FromSource::Fault { .. } | FromSource::Heartbeat => {}
             FromSource::DirectoryEnd(path) => self.directory_end(path)?,
             FromSource::End => self.ended = true,
-            FromSource::From { id, offset } => self.begin(id, offset)?,
+            FromSource::From { id, offset } => {
+                self.begin(id, offset)?;
+                self.take_up()?;
+            }
+            FromSource::Cut(id) => {
+                self.cut(id)?;
+                self.take_up()?;
+            }
             FromSource::Data(bytes) => self.write(bytes)?,
             FromSource::Packed { length, bytes } => {
                 let mut unpacker = std::mem::replace(&mut self.unpacker, Unpacker::new());
@@ -192,7 +213,10 @@ impl<'a> Destination<'a> {
                 self.writing()?.reuse(offset, length);
             }
             FromSource::FileEnd { id, hash } => self.end(id, hash)?,
-            FromSource::FileFault { id, message } => self.fault(id, message)?,
+            FromSource::FileFault { id, message } => {
+                self.fault(id, message)?;
+                self.take_up()?;
+            }
             FromSource::Fatal(message) => return Err(LinkError::Lost(message).into()),
         }
         Ok(())
@@ -222,7 +246,7 @@ impl<'a> Destination<'a> {
         if self.entries > self.spec.limits.entries {
             return Err(Trouble::Fatal(verdict::many_entries(self.spec.limits.entries)));
         }
-        if self.wanted.len() > WINDOW {
+        if self.wanted.len() + self.deferred.len() > WINDOW {
             return Err(LinkError::Protocol("more entries than it may leave unanswered").into());
         }
         if let Err(error) = name::check(&entry.path, self.spec.limits.depth) {
@@ -299,7 +323,7 @@ impl<'a> Destination<'a> {
 
     /// Whether everything has come and is answered, but for what waits for the end.
     fn over(&self) -> bool {
-        self.ended && self.wanted.is_empty() && self.writing.is_none()
+        self.ended && self.wanted.is_empty() && self.deferred.is_empty() && self.writing.is_none()
     }
 
     fn finish(&mut self) -> Result<(), LinkError> {
@@ -323,5 +347,13 @@ impl<'a> Destination<'a> {
             writing.keep();
         }
         let _ = self.commit_all(); // nobody is there to be told
+        for wanted in std::mem::take(&mut self.wanted) {
+            let _ = self.let_go(wanted);
+        }
+        for deferred in std::mem::take(&mut self.deferred) {
+            if let Deferred::Cut(wanted) = deferred {
+                let _ = self.let_go(wanted);
+            }
+        }
     }
 }

@@ -18,6 +18,7 @@ pub mod pattern;
 mod resolve;
 pub mod source;
 mod stat;
+pub mod tree;
 pub mod verdict;
 
 /// The rules of a request; an error for people names the pattern that is none.

@@ -9,7 +9,7 @@ mod walk;
 pub(crate) use content::zeroes;
 
 use crate::link::{Arrived, Incoming, LinkError, Outbox};
-use content::{Content, Item};
+use content::{Content, Item, Served};
 use postern_wire::Decoder;
 use postern_wire::copy::{FromDestination, FromSource, SendSpec, WINDOW, Want};
 use std::collections::HashMap;
@@ -19,7 +19,7 @@ use walk::{Step, Walk};
 
 /// What the destination said, as far as it concerns the source.
 enum Heard {
-    Chunking(u32),
+    Hashing(u32),
     Want(Want, Vec<u8>),
     Settled(u32),
     Finished,
@@ -63,20 +63,24 @@ fn listen(
     heard: &Sender<Heard>,
     patience: Option<Duration>,
 ) -> Result<(), LinkError> {
-    let mut chunks = Vec::new();
+    let mut told = Vec::new();
     loop {
         while let Some((kind, payload)) = decoder.next_frame()? {
             let next = match FromDestination::decode(kind, payload)? {
-                FromDestination::Want(want) => Heard::Want(want, std::mem::take(&mut chunks)),
-                FromDestination::Chunking(id) => Heard::Chunking(id),
+                FromDestination::Want(want) => Heard::Want(want, std::mem::take(&mut told)),
+                FromDestination::Hashing(id) => Heard::Hashing(id),
                 FromDestination::Settled(settled) => Heard::Settled(settled.id),
                 FromDestination::Finished => Heard::Finished,
                 FromDestination::Fatal(_) => return Err(LinkError::Lost("it gave up".to_owned())),
-                FromDestination::Chunks(records) if chunks.len() + records.len() <= content::MOST_BYTES => {
-                    chunks.extend_from_slice(records);
+                FromDestination::Blocks(more) | FromDestination::Chunks(more)
+                    if told.len() + more.len() <= content::MOST_BYTES =>
+                {
+                    told.extend_from_slice(more);
                     continue;
                 }
-                FromDestination::Chunks(_) => return Err(LinkError::Protocol("too many chunks")),
+                FromDestination::Blocks(_) | FromDestination::Chunks(_) => {
+                    return Err(LinkError::Protocol("too much is told of a file"));
+                }
                 FromDestination::Placed { .. }
                 | FromDestination::Deleted(_)
                 | FromDestination::NotDeleted { .. }
@@ -102,7 +106,7 @@ fn listen(
 fn give_up(out: &Outbox, heard: &Receiver<Heard>, message: String) -> Result<(), LinkError> {
     out.put(|buffer| FromSource::Fatal(message).encode(buffer))?;
     out.flush()?;
-    while let Ok(Heard::Chunking(_) | Heard::Want(..) | Heard::Settled(_)) = heard.recv() {}
+    while let Ok(Heard::Hashing(_) | Heard::Want(..) | Heard::Settled(_)) = heard.recv() {}
     Ok(())
 }
 
@@ -132,15 +136,17 @@ impl Source<'_> {
                 None => self.announce()?,
                 Some(Heard::Finished) => return self.out.flush(),
                 Some(Heard::Settled(id)) => drop(self.open.remove(&id)),
-                Some(Heard::Chunking(id)) => {
+                Some(Heard::Hashing(id)) => {
                     if let Some(Some(item)) = self.open.get(&id) {
                         self.content.prepare(id, item);
                     }
                 }
-                Some(Heard::Want(want, chunks)) => {
+                Some(Heard::Want(want, told)) => {
                     let item = self.open.get_mut(&want.id).and_then(Option::take);
                     let item = item.ok_or(LinkError::Protocol("content of no entry, or twice of one"))?;
-                    self.content.serve(&item, &want, &chunks)?;
+                    if self.content.serve(&item, &want, &told)? == Served::Later {
+                        self.open.insert(want.id, Some(item));
+                    }
                 }
                 Some(Heard::Lost(error)) => return Err(error),
             }

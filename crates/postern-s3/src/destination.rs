@@ -197,7 +197,7 @@ impl<'a> Destination<'a> {
             FromSource::FileEnd { id, hash } => self.end(id, hash, out).await?,
             FromSource::FileFault { id, message } => self.fault(id, message, out).await?,
             // Nobody asks for chunks; and why a source gave up is told by the client.
-            FromSource::Reuse { .. } | FromSource::Fatal(_) => return Err(Ended::Gone),
+            FromSource::Reuse { .. } | FromSource::Cut(_) | FromSource::Fatal(_) => return Err(Ended::Gone),
         }
         Ok(())
     }

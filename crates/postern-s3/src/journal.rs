@@ -4,7 +4,7 @@
 //! hashes of its leaves ([`crate::tree`]). It is locked while a copy writes the object. It holds no secret.
 
 use crate::tree::LEAF;
-use blake3::hazmat::ChainingValue;
+use postern_files::tree::ChainingValue;
 use serde::{Deserialize, Serialize};
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, BufRead as _, BufReader, Write as _};

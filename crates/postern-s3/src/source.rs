@@ -61,7 +61,8 @@ async fn listen(mut input: Inbox, heard: &mpsc::UnboundedSender<Heard>) -> Resul
                 FromDestination::Finished => Heard::Finished,
                 FromDestination::Fatal(_) => return Err(Ended::Gone),
                 FromDestination::Chunks(_)
-                | FromDestination::Chunking(_)
+                | FromDestination::Blocks(_)
+                | FromDestination::Hashing(_)
                 | FromDestination::Placed { .. }
                 | FromDestination::Deleted(_)
                 | FromDestination::NotDeleted { .. }

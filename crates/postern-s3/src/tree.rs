@@ -1,7 +1,6 @@
-//! BLAKE3 of content that comes in parts, of which earlier ones may have come in another life of the program: a hasher
-//! cannot be written down, the hashes of the subtrees below its root can (`blake3::hazmat`).
+//! BLAKE3 of content that comes in parts, of which earlier ones may have come in another life of the program.
 
-use blake3::hazmat::{ChainingValue, HasherExt as _, Mode, merge_subtrees_non_root, merge_subtrees_root};
+use postern_files::tree::{self, ChainingValue};
 
 /// Bytes under one leaf: a power of two, and less than the smallest part, so that no prefix of whole parts is one leaf.
 pub(crate) const LEAF: usize = 1024 * 1024;
@@ -14,7 +13,7 @@ impl Leaves {
     /// Those of bytes that begin at `offset`, which is a multiple of [`LEAF`].
     pub(crate) fn of(bytes: &[u8], offset: u64) -> Self {
         let starts = (offset..).step_by(LEAF);
-        Self(bytes.chunks(LEAF).zip(starts).map(|(leaf, start)| one(leaf, start)).collect())
+        Self(bytes.chunks(LEAF).zip(starts).map(|(leaf, start)| tree::part(leaf, start)).collect())
     }
 
     /// As they were written down.
@@ -33,28 +32,7 @@ impl Leaves {
 
     /// The hash of all the content; nothing where it has fewer than two leaves.
     pub(crate) fn root(&self) -> Option<[u8; 32]> {
-        let (left, right) = self.0.split_at(left(self.0.len())?);
-        Some(merge_subtrees_root(&join(left), &join(right), Mode::Hash).into())
-    }
-}
-
-fn one(bytes: &[u8], offset: u64) -> ChainingValue {
-    blake3::Hasher::new().set_input_offset(offset).update(bytes).finalize_non_root()
-}
-
-/// How many leaves are under the left child: the largest power of two below their number (BLAKE3, section 2.1).
-fn left(count: usize) -> Option<usize> {
-    (count >= 2).then(|| count.next_power_of_two() / 2)
-}
-
-fn join(leaves: &[ChainingValue]) -> ChainingValue {
-    match (leaves, left(leaves.len())) {
-        (_, Some(middle)) => {
-            let (left, right) = leaves.split_at(middle);
-            merge_subtrees_non_root(&join(left), &join(right), Mode::Hash)
-        }
-        ([only], None) => *only,
-        _ => [0; 32], // of nothing; never asked for
+        tree::root(&self.0)
     }
 }
 

@@ -252,7 +252,7 @@ impl Destination<'_> {
                 self.count(length)?;
                 self.hole(length).await?;
             }
-            FromSource::Reuse { .. } => {
+            FromSource::Reuse { .. } | FromSource::Cut(_) => {
                 return Err(Lost("it reuses what it was not told of".to_owned()).into());
             }
             FromSource::FileEnd { id, hash } => self.end(id, hash).await?,

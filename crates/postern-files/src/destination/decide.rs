@@ -2,36 +2,19 @@
 
 use super::commit::Ready;
 use super::partial::{self, EVERY, Found, NOTE};
+use super::tell::{Ahead, Deferred, Told};
 use super::trouble::{Trouble, explain};
 use super::writing::{Into, Open, Writing, hash_up_to};
 use super::{Destination, Wanted};
-use crate::chunks::{Cutter, MOST_RECORDS, name as chunk_name};
 use crate::link::LinkError;
 use crate::{stat, verdict};
-use postern_wire::copy::{Compare, Entry, Fate, FromDestination, Kind, Settled, Stamp, UNSIZED, Want};
+use postern_wire::copy::{Compare, Entry, Fate, FromDestination, Kind, Known, Settled, Stamp, UNSIZED, Want};
 use rustix::fs::{Access, AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 use std::fs::File;
-use std::io::Read as _;
 
 /// Files below this size are sent whole: what could be found again is not worth the question.
 const DELTA_FROM: u64 = 256 * 1024;
-
-/// Bytes of chunk records in one frame.
-const RECORDS: usize = 32 * 1024;
-
-/// Why chunks are not told to the end.
-enum Untold {
-    /// They cannot be read, or are too many.
-    Useless,
-    Link(LinkError),
-}
-
-impl From<LinkError> for Untold {
-    fn from(error: LinkError) -> Self {
-        Self::Link(error)
-    }
-}
 
 impl Destination<'_> {
     /// A file: what is there, and what is wanted of it.
@@ -41,7 +24,6 @@ impl Destination<'_> {
             Ok(there) => there,
             Err(error) => return self.settle(entry.id, Fate::Failed, explain("looking at its place", error)),
         };
-        let mut want = Want { id: entry.id, have: 0, hash: [0; 32], partial: false, chunks: false };
         if let Some(there) = &there {
             match stat::file_type(there) {
                 FileType::RegularFile | FileType::Symlink => {} // a symlink is replaced, not followed
@@ -73,16 +55,54 @@ impl Destination<'_> {
             return self.settle(entry.id, Fate::Failed, explain("creating a file beside it", error));
         }
         let there = there.filter(|there| stat::file_type(there) == FileType::RegularFile);
-        let mut found = None;
-        let mut whole = false;
+        if self.older(size, there.as_ref()).is_some() && !self.may_tell() {
+            self.busy.insert(path.clone());
+            self.deferred.push_back(Deferred::Entry(entry, path));
+            return Ok(());
+        }
+        self.ask(entry, path, size, there)
+    }
+
+    /// What of there may be used again block by block.
+    fn older<'s>(&self, size: u64, there: Option<&'s Stat>) -> Option<&'s Stat> {
+        // Of one that is far larger than what comes, little can be found again.
+        there.filter(|there| {
+            self.spec.delta
+                && !self.spec.inplace
+                && (DELTA_FROM..UNSIZED).contains(&size)
+                && stat::size(there) / 16 <= size
+        })
+    }
+
+    /// Asks for a file's content, or for what of it is not there yet.
+    fn ask(
+        &mut self,
+        entry: Box<Entry>,
+        path: Vec<u8>,
+        size: u64,
+        there: Option<Stat>,
+    ) -> Result<(), Trouble> {
+        let mut want = Want { id: entry.id, have: 0, hash: [0; 32], partial: false, known: Known::Nothing };
+        let older = self.older(size, there.as_ref());
+        let (mut found, mut told) = (None, None);
         if let Some(there) = &there
             && stat::size(there) == size
             && size > 0
             && (self.spec.compare == Compare::Hash || verdict::same_time(stat::stamp(there), entry.stamp))
-            && let Some(hash) = self.hash(&path, size)
         {
-            (want.have, want.hash, whole) = (size, hash, true);
-        } else if size > EVERY && size != UNSIZED {
+            let hash = match older {
+                Some(older) => {
+                    told = self.tell(&entry, &path, size, older, false)?;
+                    told.as_ref().and_then(|told| told.hash)
+                }
+                None => self.hash(&path, size),
+            };
+            if let Some(hash) = hash {
+                (want.have, want.hash) = (size, hash);
+            }
+        }
+        let whole = want.have > 0;
+        if !whole && size > EVERY && size != UNSIZED {
             match self.unfinished(&path, size, entry.stamp) {
                 Ok(Found::Nothing) => {}
                 Ok(Found::Stale) => {
@@ -96,20 +116,36 @@ impl Destination<'_> {
                 Err(error) => return self.settle(entry.id, Fate::Failed, unfinished_trouble(error)),
             }
         }
-        // Of one that is far larger than what comes, little can be found again.
-        let alike = there.as_ref().is_some_and(|there| stat::size(there) / 16 <= size);
-        if self.spec.delta
-            && !self.spec.inplace
+        if let Some(older) = older
+            && !whole
             && found.is_none()
-            && (DELTA_FROM..UNSIZED).contains(&size)
-            && alike
+            && told.is_none()
         {
-            want.chunks = self.chunks(entry.id, &path, size)?;
+            told = self.tell(&entry, &path, size, older, true)?;
         }
+        let (ahead, told) = match told {
+            Some(Told { hash: _, ahead, bytes }) => (ahead, bytes),
+            None => (None, 0),
+        };
+        if told > 0 {
+            want.known = Known::Blocks;
+        }
+        self.told += told;
         self.out.put(|buffer| FromDestination::Want(want).encode(buffer))?;
         self.busy.insert(path.clone());
         let replaces = there.map(Box::new);
-        self.wanted.push_back(Wanted { entry, path, have: want.have, whole, partial: found, replaces });
+        let have = want.have;
+        self.wanted.push_back(Wanted {
+            entry,
+            path,
+            size,
+            have,
+            whole,
+            partial: found,
+            ahead,
+            told,
+            replaces,
+        });
         Ok(())
     }
 
@@ -155,7 +191,7 @@ impl Destination<'_> {
         verdict::left_alone(self.spec, entry, size, stat::size(there), stat::stamp(there))
     }
 
-    fn read(&mut self, path: &[u8]) -> Option<File> {
+    pub(super) fn read(&mut self, path: &[u8]) -> Option<File> {
         let placed = self.placed.as_mut()?;
         placed.root.open(path, OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty()).ok().map(File::from)
     }
@@ -173,47 +209,17 @@ impl Destination<'_> {
         }
     }
 
-    /// Tells the chunks of what has the place now.
-    fn chunks(&mut self, id: u32, path: &[u8], size: u64) -> Result<bool, Trouble> {
-        let Some(mut file) = self.read(path) else { return Ok(false) };
-        self.out.put(|buffer| FromDestination::Chunking(id).encode(buffer))?;
-        self.out.flush()?;
-        let (mut records, mut count) = (Vec::with_capacity(RECORDS), 0);
-        let told = Cutter::new(size).each(
-            |buffer| file.read(buffer).map_err(|_| Untold::Useless),
-            |chunk| {
-                records.extend(u32::try_from(chunk.len()).unwrap_or(u32::MAX).to_be_bytes());
-                records.extend(chunk_name(chunk));
-                count += 1;
-                if count > MOST_RECORDS {
-                    return Err(Untold::Useless);
-                }
-                if records.len() >= RECORDS {
-                    self.out.put(|buffer| FromDestination::Chunks(&records).encode(buffer))?;
-                    records.clear();
-                }
-                Ok(())
-            },
-        );
-        match told {
-            Ok(()) => {}
-            Err(Untold::Useless) => return Ok(false), // what was told of is not used then
-            Err(Untold::Link(error)) => return Err(error.into()),
-        }
-        self.out.put(|buffer| FromDestination::Chunks(&records).encode(buffer))?;
-        Ok(true)
-    }
-
     /// Content of what was asked for first begins to come.
     pub(super) fn begin(&mut self, id: u32, offset: u64) -> Result<(), Trouble> {
         if self.writing.is_some() {
             return Err(LinkError::Protocol("a file in the middle of another").into());
         }
         let wanted = self.wanted.pop_front().filter(|wanted| wanted.entry.id == id);
-        let Some(Wanted { entry, path, have, whole, partial, replaces }) = wanted else {
+        let Some(wanted) = wanted else {
             return Err(LinkError::Protocol("content that was not asked for next").into());
         };
-        let Kind::File(size) = entry.kind else { return Ok(()) };
+        let Wanted { entry, path, size, have, whole, partial, ahead, told, replaces } = wanted;
+        self.told = self.told.saturating_sub(told);
         if offset != 0 && offset != have {
             return Err(LinkError::Protocol("content from the wrong place").into());
         }
@@ -234,11 +240,28 @@ impl Destination<'_> {
             }
             left => {
                 drop(left); // its lock would keep us out
-                self.open(&path, size, &entry, replaces.as_deref())
+                match ahead {
+                    Some(ahead) => self.go_ahead(ahead, &path, size),
+                    None => self.open(&path, size, &entry, replaces.as_deref()),
+                }
             }
         };
         self.writing = Some(Writing::new(entry, path, size, into, replaces, done));
         Ok(())
+    }
+
+    /// Goes on with what begins as a copy of the older content.
+    fn go_ahead(&mut self, ahead: Ahead, path: &[u8], size: u64) -> Into {
+        let sized = match size > EVERY {
+            true => rustix::fs::ftruncate(&ahead.file, size + NOTE as u64),
+            false => Ok(()),
+        };
+        match sized {
+            Ok(()) => Into::Beside(Open::ahead(ahead, self.read(path))),
+            Err(error) => {
+                Into::Failed { why: explain("making room for it", error), remove: Some(ahead.file) }
+            }
+        }
     }
 
     fn open(&mut self, path: &[u8], size: u64, entry: &Entry, replaces: Option<&Stat>) -> Into {
@@ -370,7 +393,7 @@ impl Destination<'_> {
             }
             Some(_) => return Err(LinkError::Protocol("a fault of another file").into()),
             None => match self.wanted.pop_front() {
-                Some(wanted) if wanted.entry.id == id => wanted.path,
+                Some(wanted) if wanted.entry.id == id => self.let_go(wanted),
                 _ => return Err(LinkError::Protocol("a fault of no file").into()),
             },
         };
@@ -378,8 +401,16 @@ impl Destination<'_> {
         self.settle(id, Fate::Failed, message)
     }
 
+    /// Forgets what was begun of a file whose content will not come; its path.
+    pub(super) fn let_go(&mut self, wanted: Wanted) -> Vec<u8> {
+        let Wanted { path, ahead, told, .. } = wanted;
+        self.told = self.told.saturating_sub(told);
+        self.forget(&path, ahead.map(|ahead| ahead.file));
+        path
+    }
+
     /// Removes an unfinished file of ours that is of no use, while it is locked.
-    fn forget(&mut self, path: &[u8], file: Option<File>) {
+    pub(super) fn forget(&mut self, path: &[u8], file: Option<File>) {
         if let (Some(placed), Some(file)) = (&mut self.placed, file) {
             let _ = super::commit::remove_partial(&mut placed.root, path, &file); // it may be gone
         }

@@ -1,8 +1,10 @@
 //! Content on its way into a file.
 
 use super::partial::{EVERY, NOTE, Note};
+use super::tell::Ahead;
 use super::trouble::explain;
 use crate::source::zeroes;
+use crate::tree::{self, ChainingValue, Parts};
 use postern_wire::copy::{Entry, UNSIZED};
 use rustix::fs::Stat;
 use rustix::io::Errno;
@@ -21,7 +23,32 @@ pub(super) struct Writing {
     pub(super) replaces: Option<Box<Stat>>,
     size: u64,
     offset: u64,
-    hasher: blake3::Hasher,
+    hasher: Hasher,
+}
+
+/// The hash of what came so far.
+enum Hasher {
+    Whole(blake3::Hasher),
+    /// Where some parts of it were hashed before.
+    Parts(Parts),
+}
+
+impl Hasher {
+    fn update(&mut self, bytes: &[u8]) {
+        match self {
+            Self::Whole(hasher) => {
+                hasher.update(bytes);
+            }
+            Self::Parts(parts) => parts.update(bytes),
+        }
+    }
+
+    fn hash(&self) -> Option<[u8; 32]> {
+        match self {
+            Self::Whole(hasher) => Some(hasher.finalize().into()),
+            Self::Parts(parts) => tree::root(&parts.clone().hashes()),
+        }
+    }
 }
 
 /// Where content goes.
@@ -46,18 +73,26 @@ pub(super) struct Open {
     pub(super) file: File,
     /// What has the name now, where blocks of it are used again.
     pub(super) old: Option<File>,
-    notes: Option<Notes>,
+    /// Hashes of the parts of it that were copied ahead, and how many bytes that were.
+    ahead: Option<(Vec<ChainingValue>, u64)>,
+    notes: Option<Flusher>,
     noted: u64,
 }
 
 impl Open {
     pub(super) fn new(file: File, old: Option<File>) -> Self {
-        Self { file, old, notes: None, noted: 0 }
+        Self { file, old, ahead: None, notes: None, noted: 0 }
+    }
+
+    /// One that begins as a copy of what has the name now.
+    pub(super) fn ahead(ahead: Ahead, old: Option<File>) -> Self {
+        let Ahead { file, parts, length } = ahead;
+        Self { file, old, ahead: Some((parts, length)), notes: None, noted: 0 }
     }
 
     /// The file alone, once nothing is being noted about it any more.
     pub(super) fn close(self) -> File {
-        let Self { file, old: _, notes, noted: _ } = self;
+        let Self { file, old: _, ahead: _, notes, noted: _ } = self;
         drop(notes);
         file
     }
@@ -73,13 +108,17 @@ impl Writing {
         replaces: Option<Box<Stat>>,
         done: Option<(u64, blake3::Hasher)>,
     ) -> Self {
-        let (offset, hasher) = done.unwrap_or_default();
+        let (offset, whole) = done.unwrap_or_default();
+        let hasher = match &into {
+            Into::Beside(Open { ahead: Some(_), .. }) => Hasher::Parts(Parts::new(tree::part_length(size))),
+            _ => Hasher::Whole(whole),
+        };
         Self { entry, path, into, replaces, size, offset, hasher }
     }
 
     /// The hash of the content, when all of it came.
     pub(super) fn whole(&self) -> Option<[u8; 32]> {
-        (self.offset == self.size || self.size == UNSIZED).then(|| self.hasher.finalize().into())
+        (self.offset == self.size || self.size == UNSIZED).then(|| self.hasher.hash()).flatten()
     }
 
     /// Bytes of content so far.
@@ -110,10 +149,10 @@ impl Writing {
         if self.offset - open.noted >= EVERY {
             open.noted = self.offset;
             if open.notes.is_none() {
-                open.notes = Notes::start(&open.file, self.size);
+                open.notes = Flusher::start(&open.file);
             }
             if let Some(notes) = &open.notes {
-                let _ = notes.sender.send(note); // without notes it is only begun anew
+                notes.note(note, self.size);
             }
         }
     }
@@ -144,10 +183,35 @@ impl Writing {
         if !self.room(length) {
             return;
         }
-        if let Into::Beside(_) | Into::Itself(_) = &self.into {
-            zeroes(&mut self.hasher, length);
+        if let Into::Beside(open) | Into::Itself(open) = &self.into {
+            if open.ahead.as_ref().is_some_and(|(_, end)| self.offset < *end)
+                && let Err(error) = empty(&open.file, self.offset, length)
+            {
+                return self.fail_and_keep(explain("writing it", error));
+            }
+            zeroes(length, |piece| self.hasher.update(piece));
             self.advance(length);
         }
+    }
+
+    /// Takes parts that lie there already, as they were hashed when they were copied; how many bytes those are.
+    fn in_place(&mut self, length: u64) -> u64 {
+        let Into::Beside(Open { ahead: Some((parts, end)), .. }) = &self.into else { return 0 };
+        let Hasher::Parts(hasher) = &mut self.hasher else { return 0 };
+        let (usual, mut taken) = (tree::part_length(self.size), 0);
+        while let Some(edge) = hasher.edge()
+            && let Some(hash) = parts.get(edge)
+        {
+            let begin = edge as u64 * usual;
+            let own = usual.min(end.saturating_sub(begin));
+            // A short one is the last.
+            if taken + own > length || own < usual && begin + own != self.size {
+                break;
+            }
+            hasher.known(*hash);
+            taken += own;
+        }
+        taken
     }
 
     /// Takes bytes of the file that has the name now.
@@ -155,6 +219,11 @@ impl Writing {
         if !self.room(length) {
             return;
         }
+        let taken = if from == self.offset { self.in_place(length) } else { 0 };
+        if taken > 0 {
+            self.advance(taken);
+        }
+        let (from, length) = (from + taken, length - taken);
         let mut buffer = vec![0; 128 * 1024];
         let (mut at, end) = (from, from.saturating_add(length));
         while at < end {
@@ -188,7 +257,7 @@ impl Writing {
 
     fn note_down(&self, into: Into) {
         if let (Into::Beside(open), Some(note)) = (into, self.note()) {
-            let Open { file, old: _, notes, noted: _ } = open;
+            let Open { file, old: _, ahead: _, notes, noted: _ } = open;
             drop(notes); // waits for what is being noted
             let written = rustix::fs::ftruncate(&file, self.size + NOTE as u64).is_ok()
                 && file.sync_data().is_ok()
@@ -198,35 +267,71 @@ impl Writing {
     }
 }
 
-/// Writes notes beside the writer, each once the content before it is on the disk.
-struct Notes {
-    sender: Sender<Note>,
+/// What is brought to the disk; with a note, and where that goes.
+type Flush = Option<(Note, u64)>;
+
+/// Brings a file to the disk beside its writer, and notes then how much of it is there.
+pub(super) struct Flusher {
+    sender: Sender<Flush>,
     thread: Option<JoinHandle<()>>,
+    flushed: u64,
 }
 
-impl Notes {
-    fn start(file: &File, size: u64) -> Option<Self> {
+impl Flusher {
+    pub(super) fn start(file: &File) -> Option<Self> {
         let file = file.try_clone().ok()?;
-        let (sender, notes) = channel::<Note>();
+        let (sender, asked) = channel::<Flush>();
         let thread = std::thread::spawn(move || {
-            while let Ok(mut note) = notes.recv() {
-                note = notes.try_iter().last().unwrap_or(note);
-                if file.sync_data().is_ok() {
-                    let _ = file.write_all_at(&note.encode(), size); // the one before holds
+            while let Ok(mut flush) = asked.recv() {
+                flush = asked.try_iter().last().unwrap_or(flush);
+                if file.sync_data().is_ok()
+                    && let Some((note, at)) = flush
+                {
+                    let _ = file.write_all_at(&note.encode(), at); // the one before holds
                 }
             }
         });
-        Some(Self { sender, thread: Some(thread) })
+        Some(Self { sender, thread: Some(thread), flushed: 0 })
+    }
+
+    /// So much was written.
+    pub(super) fn wrote(&mut self, end: u64) {
+        if end - self.flushed >= EVERY {
+            self.flushed = end;
+            let _ = self.sender.send(None); // it is flushed at the end in any case
+        }
+    }
+
+    fn note(&self, note: Note, at: u64) {
+        let _ = self.sender.send(Some((note, at))); // without notes it is only begun anew
     }
 }
 
-impl Drop for Notes {
+impl Drop for Flusher {
     fn drop(&mut self) {
         self.sender = channel().0; // the thread ends with the last sender
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
     }
+}
+
+/// Makes bytes that were written read as zeroes, without room on the disk where the system can do that.
+fn empty(file: &File, mut at: u64, length: u64) -> Result<(), Errno> {
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::fs::FallocateFlags;
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        if rustix::fs::fallocate(file, flags, at, length).is_ok() {
+            return Ok(());
+        }
+    }
+    let mut written = Ok(());
+    zeroes(length, |piece| {
+        written = std::mem::replace(&mut written, Ok(())).and_then(|()| file.write_all_at(piece, at));
+        at += piece.len() as u64;
+    });
+    written.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
 }
 
 /// Hashes the first bytes of a file.

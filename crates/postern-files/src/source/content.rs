@@ -6,8 +6,9 @@ use crate::chunks::{MOST_RECORDS, RECORD};
 use crate::link::{LinkError, Outbox};
 use crate::pack::Packer;
 use crate::stat;
+use crate::tree::{self, ChainingValue, Parts};
 use crate::verdict::{CHANGED, STALE};
-use postern_wire::copy::{BLOCK, Compression, FromSource, Want};
+use postern_wire::copy::{BLOCK, Compression, FromSource, Known, Want};
 use rustix::fs::{FileType, OFlags, SeekFrom, Stat};
 use rustix::io::Errno;
 use std::fs::File;
@@ -15,7 +16,7 @@ use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// Most bytes of chunk records for one file, and for another before it that gave up.
+/// Most bytes of what is told of one file, and of another before it that gave up.
 pub(super) const MOST_BYTES: usize = 2 * MOST_RECORDS * RECORD;
 
 /// A file that was announced.
@@ -55,31 +56,45 @@ fn fault(why: &str) -> Trouble {
     Trouble::File(Fault(why.to_owned()))
 }
 
+/// What became of content that was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Served {
+    /// It was sent, or why it cannot be.
+    Now,
+    /// It will be asked for again.
+    Later,
+}
+
 /// Sends content.
 pub(super) struct Content {
     packer: Packer,
     out: Outbox,
     buffer: Vec<u8>,
+    /// The parts that were hashed already, and for which entry.
+    parts: Option<(u32, Vec<ChainingValue>)>,
     /// What was cut already, and for which entry.
     sketch: Option<(u32, Sketch)>,
 }
 
 impl Content {
     pub(super) fn new(compression: Compression, out: Outbox) -> Self {
-        Self { packer: Packer::new(compression), out, buffer: vec![0; BLOCK], sketch: None }
+        Self { packer: Packer::new(compression), out, buffer: vec![0; BLOCK], parts: None, sketch: None }
     }
 
     /// Sends what is wanted of a file; whatever is wrong with the file is told to the destination.
-    pub(super) fn serve(&mut self, item: &Item, want: &Want, chunks: &[u8]) -> Result<(), LinkError> {
-        let ended = match self.file(item, want, chunks) {
-            Ok(hash) => FromSource::FileEnd { id: want.id, hash },
+    pub(super) fn serve(&mut self, item: &Item, want: &Want, told: &[u8]) -> Result<Served, LinkError> {
+        let ended = match self.file(item, want, told) {
+            Ok(Some(hash)) => FromSource::FileEnd { id: want.id, hash },
+            Ok(None) => return Ok(Served::Later),
             Err(Trouble::File(Fault(message))) => FromSource::FileFault { id: want.id, message },
             Err(Trouble::Link(error)) => return Err(error),
         };
-        self.out.put(|buffer| ended.encode(buffer))
+        self.out.put(|buffer| ended.encode(buffer))?;
+        Ok(Served::Now)
     }
 
-    fn file(&mut self, item: &Item, want: &Want, chunks: &[u8]) -> Result<[u8; 32], Trouble> {
+    /// The hash of the content that was sent; nothing where it is to be asked for again.
+    fn file(&mut self, item: &Item, want: &Want, told: &[u8]) -> Result<Option<[u8; 32]>, Trouble> {
         let file = File::from(item.tree.read(&item.below, OFlags::empty())?);
         let stat = rustix::fs::fstat(&file)?;
         unchanged(&item.stat, &stat)?;
@@ -90,8 +105,11 @@ impl Content {
             if want.have > size {
                 return Err(fault(STALE));
             }
-            self.hash_up_to(&file, want.have, &mut hasher)?;
-            if hasher.finalize() == want.hash {
+            let ready = self.hashed(want.id).filter(|_| want.have == size);
+            if ready.is_none() {
+                self.hash_up_to(&file, want.have, &mut hasher)?;
+            }
+            if ready.unwrap_or_else(|| hasher.finalize().into()) == want.hash {
                 offset = want.have;
             } else if want.partial {
                 return Err(fault(STALE));
@@ -99,13 +117,54 @@ impl Content {
                 hasher.reset();
             }
         }
+        let known = if offset == 0 { want.known } else { Known::Nothing };
+        let mut parts = Vec::new();
+        if known == Known::Blocks {
+            parts = self.take_parts(want.id, &file, size)?;
+            if delta::moved(&parts, told) {
+                self.out.put(|buffer| FromSource::Cut(want.id).encode(buffer))?;
+                self.out.flush()?;
+                self.sketch = Sketch::of(&file, size)?.map(|sketch| (want.id, sketch)); // while they do
+                return Ok(None);
+            }
+        }
         self.out.put(|buffer| FromSource::From { id: want.id, offset }.encode(buffer))?;
-        match want.chunks && offset == 0 {
-            true => self.changes(want.id, &file, &stat, chunks, &mut hasher)?,
-            false => self.rest(&file, &stat, offset, &mut hasher)?,
+        match known {
+            Known::Blocks => self.in_place(&file, &stat, told, &parts)?,
+            Known::Chunks => self.changes(want.id, &file, &stat, told, &mut hasher)?,
+            Known::Nothing => self.rest(&file, &stat, (offset, size), Some(&mut hasher))?,
         }
         unchanged(&item.stat, &rustix::fs::fstat(&file)?)?;
-        Ok(hasher.finalize().into())
+        // What was not read again has been hashed before.
+        let whole = match known {
+            Known::Blocks => tree::root(&parts),
+            _ if offset > 0 && offset == size => Some(want.hash),
+            Known::Nothing | Known::Chunks => None,
+        };
+        Ok(Some(whole.unwrap_or_else(|| hasher.finalize().into())))
+    }
+
+    /// The hash of all of an entry whose parts were hashed.
+    fn hashed(&self, id: u32) -> Option<[u8; 32]> {
+        self.parts.as_ref().filter(|(own, _)| *own == id).and_then(|(_, parts)| tree::root(parts))
+    }
+
+    fn take_parts(&mut self, id: u32, file: &File, size: u64) -> Result<Vec<ChainingValue>, Trouble> {
+        match self.parts.take() {
+            Some((own, parts)) if own == id => Ok(parts),
+            _ => self.hash_parts(file, size),
+        }
+    }
+
+    fn hash_parts(&mut self, file: &File, size: u64) -> Result<Vec<ChainingValue>, Trouble> {
+        let (mut parts, mut at) = (Parts::new(tree::part_length(size)), 0);
+        while at < size {
+            let wanted = usize::try_from(size - at).unwrap_or(BLOCK).min(BLOCK);
+            let got = read(file, &mut self.buffer[..wanted], at)?;
+            parts.update(&self.buffer[..got]);
+            at += got as u64;
+        }
+        Ok(parts.hashes())
     }
 
     fn hash_up_to(&mut self, file: &File, end: u64, hasher: &mut blake3::Hasher) -> Result<(), Trouble> {
@@ -119,28 +178,57 @@ impl Content {
         Ok(())
     }
 
-    /// Everything from `at` on, holes as such.
+    /// Everything of a range, holes as such.
     fn rest(
         &mut self,
         file: &File,
         stat: &Stat,
-        mut at: u64,
-        hasher: &mut blake3::Hasher,
+        (mut at, till): (u64, u64),
+        mut hasher: Option<&mut blake3::Hasher>,
     ) -> Result<(), Trouble> {
         let size = stat::size(stat);
         // st_blocks counts 512 bytes. Without a hole there is nothing to look for.
         let sparse = u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(512) < size;
-        while at < size {
-            let (data, end) = if sparse { extent(file, at, size)? } else { (at, size) };
+        while at < till {
+            let (data, end) = if sparse { extent(file, at, till)? } else { (at, till) };
             if data > at {
-                zeroes(hasher, data - at);
+                if let Some(hasher) = &mut hasher {
+                    zeroes(data - at, |piece| {
+                        hasher.update(piece);
+                    });
+                }
                 self.out.put(|buffer| FromSource::Hole(data - at).encode(buffer))?;
                 at = data;
             }
-            self.data(file, at, end, Some(hasher))?;
+            self.data(file, at, end, hasher.as_deref_mut())?;
             at = end;
         }
         Ok(())
+    }
+
+    /// The whole file, by reference where the destination has the same in the same place.
+    fn in_place(
+        &mut self,
+        file: &File,
+        stat: &Stat,
+        told: &[u8],
+        parts: &[ChainingValue],
+    ) -> Result<(), Trouble> {
+        let size = stat::size(stat);
+        let length = tree::part_length(size);
+        let (mut at, mut reuse) = (0, Reuse::default());
+        let theirs = told.as_chunks().0.iter().map(Some).chain(std::iter::repeat(None));
+        for (own, their) in parts.iter().zip(theirs) {
+            let end = (at + length).min(size);
+            if Some(own) == their {
+                reuse.add(at, end - at, &self.out)?;
+            } else {
+                reuse.flush(&self.out)?;
+                self.rest(file, stat, (at, end), None)?;
+            }
+            at = end;
+        }
+        Ok(reuse.flush(&self.out)?)
     }
 
     /// The whole file, by reference where the destination has the bytes.
@@ -157,7 +245,9 @@ impl Content {
             Some((_, sketch)) => Some(sketch),
             None => Sketch::of(file, stat::size(stat))?,
         };
-        let Some(sketch) = sketch else { return self.rest(file, stat, 0, hasher) };
+        let Some(sketch) = sketch else {
+            return self.rest(file, stat, (0, stat::size(stat)), Some(hasher));
+        };
         let known = delta::known(chunks);
         let (mut at, mut reuse) = (0, Reuse::default());
         for (name, length) in &sketch.chunks {
@@ -176,16 +266,16 @@ impl Content {
         Ok(())
     }
 
-    /// Cuts a file into chunks while the destination does so with what it has; what goes wrong is told when its content
+    /// Hashes the parts of a file while the destination does so with what it has; what goes wrong is told when its content
     /// is asked for.
     pub(super) fn prepare(&mut self, id: u32, item: &Item) {
-        let sketched = item.tree.read(&item.below, OFlags::empty()).map_err(Trouble::from).and_then(|file| {
+        let hashed = item.tree.read(&item.below, OFlags::empty()).map_err(Trouble::from).and_then(|file| {
             let file = File::from(file);
             let stat = rustix::fs::fstat(&file)?;
             unchanged(&item.stat, &stat)?;
-            Sketch::of(&file, stat::size(&stat))
+            self.hash_parts(&file, stat::size(&stat))
         });
-        self.sketch = sketched.ok().flatten().map(|sketch| (id, sketch));
+        self.parts = hashed.ok().map(|parts| (id, parts));
     }
 
     /// Bytes of the file, from `at` to `end`.
@@ -232,12 +322,12 @@ fn block(packer: &mut Packer, out: &Outbox, bytes: &[u8]) -> Result<(), LinkErro
     Ok(())
 }
 
-/// Hashes what a hole reads as.
-pub(crate) fn zeroes(hasher: &mut blake3::Hasher, mut count: u64) {
+/// What a hole reads as, a piece at a time.
+pub(crate) fn zeroes(mut count: u64, mut each: impl FnMut(&[u8])) {
     static ZEROES: [u8; 4 * 1024] = [0; 4 * 1024];
     while count > 0 {
         let piece = usize::try_from(count).unwrap_or(ZEROES.len()).min(ZEROES.len());
-        hasher.update(&ZEROES[..piece]);
+        each(&ZEROES[..piece]);
         count -= piece as u64;
     }
 }
@@ -253,18 +343,18 @@ pub(super) fn read(file: &File, buffer: &mut [u8], at: u64) -> Result<usize, Tro
     }
 }
 
-/// The next data at or after `at`: where it begins and ends.
-fn extent(file: &File, at: u64, size: u64) -> Result<(u64, u64), Trouble> {
+/// The next data at or after `at` and before `till`: where it begins and ends.
+fn extent(file: &File, at: u64, till: u64) -> Result<(u64, u64), Trouble> {
     #[cfg(any(target_os = "linux", target_os = "macos"))]
     {
         match rustix::fs::seek(file, SeekFrom::Data(at)) {
-            Ok(data) if data < size => {
+            Ok(data) if data < till => {
                 let end = rustix::fs::seek(file, SeekFrom::Hole(data))?;
-                return Ok((data, end.min(size)));
+                return Ok((data, end.min(till)));
             }
-            Ok(_) | Err(Errno::NXIO) => return Ok((size, size)), // a hole to the end
+            Ok(_) | Err(Errno::NXIO) => return Ok((till, till)), // a hole to the end
             Err(_) => {}                                         // the file system does not say
         }
     }
-    Ok((at, size))
+    Ok((at, till))
 }

@@ -3,9 +3,20 @@
 use super::content::{Trouble, read};
 use crate::chunks::{Cutter, MOST_RECORDS, NAME, RECORD, name};
 use crate::link::{LinkError, Outbox};
+use crate::tree::ChainingValue;
 use postern_wire::copy::FromSource;
 use std::collections::HashMap;
 use std::fs::File;
+
+/// One part in so many that differ is sent without a look at whether it only moved.
+const FEW: usize = 16;
+
+/// Whether more of a file's parts differ from those that the destination has than can have changed where they are.
+pub(super) fn moved(parts: &[ChainingValue], told: &[u8]) -> bool {
+    let theirs: &[ChainingValue] = told.as_chunks().0;
+    let unlike = parts.iter().zip(theirs).filter(|(own, their)| own != their).count();
+    unlike > 1 + parts.len().min(theirs.len()) / FEW
+}
 
 /// A file's chunks in their order, each by name and length, and the hash of all of it.
 pub(super) struct Sketch {

@@ -19,6 +19,7 @@ mod kind {
     pub(super) const FILE_FAULT: u8 = 155;
     pub(super) const SOURCE_FATAL: u8 = 156;
     pub(super) const SOURCE_HEARTBEAT: u8 = 157;
+    pub(super) const CUT: u8 = 158;
 
     pub(super) const PLACED: u8 = 176;
     pub(super) const WANT: u8 = 177;
@@ -29,7 +30,8 @@ mod kind {
     pub(super) const DESTINATION_FATAL: u8 = 182;
     pub(super) const DESTINATION_HEARTBEAT: u8 = 183;
     pub(super) const NOT_DELETED: u8 = 184;
-    pub(super) const CHUNKING: u8 = 185;
+    pub(super) const HASHING: u8 = 185;
+    pub(super) const BLOCKS: u8 = 186;
 }
 
 /// What an entry is.
@@ -132,6 +134,9 @@ pub enum FromSource<'a> {
         /// How many.
         length: u64,
     },
+    /// In the place of the content of this entry, which is to be asked for again: little of it is where it was, and the
+    /// destination is to tell the chunks of what it has.
+    Cut(u32),
     /// The content is complete.
     FileEnd {
         /// The entry.
@@ -163,8 +168,20 @@ pub struct Want {
     pub hash: [u8; 32],
     /// They are what an earlier copy of it left: when they differ, the source has changed since.
     pub partial: bool,
-    /// Chunks of an older content came before this, to be reused.
-    pub chunks: bool,
+    /// What came before this of an older content, to be reused.
+    pub known: Known,
+}
+
+/// What a source was told of the content that a destination has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Known {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// The hashes of its blocks.
+    Blocks,
+    /// Its chunks.
+    Chunks,
 }
 
 /// What became of an entry.
@@ -213,8 +230,11 @@ pub enum FromDestination<'a> {
     },
     /// Content is asked for.
     Want(Want),
-    /// What is there for this entry is being cut into chunks: the source does well to do the same meanwhile.
-    Chunking(u32),
+    /// What is there for this entry is being hashed in blocks: the source does well to do the same meanwhile.
+    Hashing(u32),
+    /// The blocks of the content that is there, in order: the hash of each, as a subtree of BLAKE3's. How long they are
+    /// goes by the size of the entry.
+    Blocks(&'a [u8]),
     /// Chunks of the content that is there, in order: for each a length (`u32`) and 16 bytes of its BLAKE3.
     Chunks(&'a [u8]),
     /// What became of an entry.
@@ -262,6 +282,7 @@ impl FromSource<'_> {
                 out.extend(offset.to_be_bytes());
                 out.extend(length.to_be_bytes());
             }),
+            Self::Cut(id) => put_frame(out, kind::CUT, |out| out.extend(id.to_be_bytes())),
             Self::FileEnd { id, hash } => put_frame(out, kind::FILE_END, |out| {
                 out.extend(id.to_be_bytes());
                 out.extend(hash);
@@ -293,6 +314,7 @@ impl<'a> FromSource<'a> {
             kind::FROM => Self::From { id: fields.u32()?, offset: fields.u64()? },
             kind::HOLE => Self::Hole(fields.u64()?),
             kind::REUSE => Self::Reuse { offset: fields.u64()?, length: fields.u64()? },
+            kind::CUT => Self::Cut(fields.u32()?),
             kind::FILE_END => Self::FileEnd { id: fields.u32()?, hash: fields.hash()? },
             kind::FILE_FAULT => Self::FileFault { id: fields.u32()?, message: fields.text("message")? },
             kind::SOURCE_FATAL => Self::Fatal(fields.text("message")?),
@@ -312,13 +334,14 @@ impl FromDestination<'_> {
                 out.push(u8::from(name.is_some()));
                 put_bytes(out, name.unwrap_or_default());
             }),
-            Self::Want(Want { id, have, hash, partial, chunks }) => put_frame(out, kind::WANT, |out| {
+            Self::Want(Want { id, have, hash, partial, known }) => put_frame(out, kind::WANT, |out| {
                 out.extend(id.to_be_bytes());
                 out.extend(have.to_be_bytes());
                 out.extend(hash);
-                out.extend([u8::from(*partial), u8::from(*chunks)]);
+                out.extend([u8::from(*partial), *known as u8]);
             }),
-            Self::Chunking(id) => put_frame(out, kind::CHUNKING, |out| out.extend(id.to_be_bytes())),
+            Self::Hashing(id) => put_frame(out, kind::HASHING, |out| out.extend(id.to_be_bytes())),
+            Self::Blocks(hashes) => put_frame(out, kind::BLOCKS, |out| out.extend_from_slice(hashes)),
             Self::Chunks(records) => put_frame(out, kind::CHUNKS, |out| out.extend_from_slice(records)),
             Self::Settled(Settled { id, fate, hash, note }) => put_frame(out, kind::SETTLED, |out| {
                 out.extend(id.to_be_bytes());
@@ -346,17 +369,18 @@ impl<'a> FromDestination<'a> {
         let mut fields = Fields::new("destination", payload);
         let frame = match kind {
             kind::CHUNKS => return Ok(Self::Chunks(payload)),
+            kind::BLOCKS => return Ok(Self::Blocks(payload)),
             kind::PLACED => {
                 let (directory, named, name) = (fields.slice()?, fields.flag("name")?, fields.slice()?);
                 Self::Placed { directory, name: named.then_some(name) }
             }
-            kind::CHUNKING => Self::Chunking(fields.u32()?),
+            kind::HASHING => Self::Hashing(fields.u32()?),
             kind::WANT => Self::Want(Want {
                 id: fields.u32()?,
                 have: fields.u64()?,
                 hash: fields.hash()?,
                 partial: fields.flag("partial")?,
-                chunks: fields.flag("chunks")?,
+                known: known(fields.u8()?).ok_or_else(|| fields.invalid("known"))?,
             }),
             kind::SETTLED => Self::Settled(Settled {
                 id: fields.u32()?,
@@ -373,6 +397,10 @@ impl<'a> FromDestination<'a> {
         };
         fields.end().map(|()| frame)
     }
+}
+
+fn known(code: u8) -> Option<Known> {
+    [Known::Nothing, Known::Blocks, Known::Chunks].get(usize::from(code)).copied()
 }
 
 fn fate(code: u8) -> Option<Fate> {

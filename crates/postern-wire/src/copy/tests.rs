@@ -29,6 +29,7 @@ fn from_source() -> Vec<FromSource<'static>> {
         FromSource::Packed { length: 9, bytes: b"fewer" },
         FromSource::Hole(5),
         FromSource::Reuse { offset: 1, length: 2 },
+        FromSource::Cut(3),
         FromSource::FileEnd { id: 1, hash: [4; 32] },
         FromSource::FileFault { id: 1, message: "changed".to_owned() },
         FromSource::Fatal("no".to_owned()),
@@ -40,8 +41,9 @@ fn from_destination() -> Vec<FromDestination<'static>> {
     vec![
         FromDestination::Placed { directory: b"/d", name: Some(b"n") },
         FromDestination::Placed { directory: b"/d", name: None },
-        FromDestination::Want(Want { id: 1, have: 2, hash: [3; 32], partial: true, chunks: false }),
-        FromDestination::Chunking(7),
+        FromDestination::Want(Want { id: 1, have: 2, hash: [3; 32], partial: true, known: Known::Chunks }),
+        FromDestination::Hashing(7),
+        FromDestination::Blocks(&[2; 64]),
         FromDestination::Chunks(&[1; 40]),
         FromDestination::Settled(Settled { id: 1, fate: Fate::Refused, hash: [0; 32], note: "x".to_owned() }),
         FromDestination::Deleted(b"gone"),
@@ -79,7 +81,7 @@ fn what_a_destination_says_arrives_and_nothing_shorter_does() {
         want.encode(&mut bytes);
         let (kind, payload) = frame(&bytes);
         assert_eq!(FromDestination::decode(kind, &payload).unwrap(), want);
-        let free = matches!(want, FromDestination::Chunks(_));
+        let free = matches!(want, FromDestination::Chunks(_) | FromDestination::Blocks(_));
         assert!(
             free || (0..payload.len()).all(|end| FromDestination::decode(kind, &payload[..end]).is_err())
         );

@@ -1,0 +1,134 @@
+//! BLAKE3 of content whose parts are hashed apart, as subtrees below its root (`blake3::hazmat`): a part that is known need
+//! not be read again, and what a hasher cannot write down its subtrees can.
+
+pub use blake3::hazmat::ChainingValue;
+use blake3::hazmat::{HasherExt as _, Mode, merge_subtrees_non_root, merge_subtrees_root};
+
+/// The hash of one part: all of them as long, but for the last; a power of two from 1,024 bytes on.
+pub fn part(bytes: &[u8], offset: u64) -> ChainingValue {
+    at(offset).update(bytes).finalize_non_root()
+}
+
+fn at(offset: u64) -> blake3::Hasher {
+    let mut hasher = blake3::Hasher::new();
+    hasher.set_input_offset(offset);
+    hasher
+}
+
+/// The hash of all the content; nothing where it has fewer than two parts.
+pub fn root(parts: &[ChainingValue]) -> Option<[u8; 32]> {
+    let (left, right) = parts.split_at(left(parts.len())?);
+    Some(merge_subtrees_root(&join(left), &join(right), Mode::Hash).into())
+}
+
+/// How many parts are under the left child: the largest power of two below their number (BLAKE3, section 2.1).
+fn left(count: usize) -> Option<usize> {
+    (count >= 2).then(|| count.next_power_of_two() / 2)
+}
+
+fn join(parts: &[ChainingValue]) -> ChainingValue {
+    match (parts, left(parts.len())) {
+        (_, Some(middle)) => {
+            let (left, right) = parts.split_at(middle);
+            merge_subtrees_non_root(&join(left), &join(right), Mode::Hash)
+        }
+        ([only], None) => *only,
+        _ => [0; 32], // of nothing; never asked for
+    }
+}
+
+/// Bytes of a part of a file of this size, where its parts are told of: at most 16,384 of them, and none below 64 KiB.
+pub(crate) fn part_length(size: u64) -> u64 {
+    (size / 16_384).next_power_of_two().max(64 * 1024)
+}
+
+/// Hashes content as it comes, part by part; some may be known already.
+#[derive(Debug, Clone)]
+pub(crate) struct Parts {
+    length: u64,
+    whole: Vec<ChainingValue>,
+    next: blake3::Hasher,
+    filled: u64,
+}
+
+impl Parts {
+    /// Of this many bytes each.
+    pub(crate) fn new(length: u64) -> Self {
+        Self { length, whole: Vec::new(), next: blake3::Hasher::new(), filled: 0 }
+    }
+
+    pub(crate) fn update(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            let room = usize::try_from(self.length - self.filled).unwrap_or(usize::MAX).min(bytes.len());
+            let (piece, rest) = bytes.split_at(room);
+            self.next.update(piece);
+            self.filled += piece.len() as u64;
+            bytes = rest;
+            if self.filled == self.length {
+                let hash = self.next.finalize_non_root();
+                self.filled = 0;
+                self.known(hash);
+            }
+        }
+    }
+
+    /// The part that begins now has this hash; there has to be one that begins.
+    pub(crate) fn known(&mut self, hash: ChainingValue) {
+        self.whole.push(hash);
+        self.next = at(self.length.saturating_mul(self.whole.len() as u64));
+    }
+
+    /// Which part begins now, where one does.
+    pub(crate) fn edge(&self) -> Option<usize> {
+        (self.filled == 0).then_some(self.whole.len())
+    }
+
+    /// The hash of every part; the last may be short.
+    pub(crate) fn hashes(mut self) -> Vec<ChainingValue> {
+        if self.filled > 0 {
+            self.whole.push(self.next.finalize_non_root());
+        }
+        self.whole
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_come_to_the_hash_of_the_whole() {
+        const LENGTH: usize = 64 * 1024;
+        let content: Vec<u8> = (0..LENGTH * 5 + 4_321).map(|at| (at % 251).to_le_bytes()[0]).collect();
+        for size in [LENGTH + 1, 2 * LENGTH, 3 * LENGTH - 1, 3 * LENGTH, 4 * LENGTH + 5, content.len()] {
+            let content = &content[..size];
+            let mut parts = Parts::new(LENGTH as u64);
+            content.chunks(40_000).for_each(|piece| parts.update(piece));
+            let hashes = parts.hashes();
+            assert_eq!(root(&hashes), Some(*blake3::hash(content).as_bytes()), "{size}");
+            let mut parts = Parts::new(LENGTH as u64);
+            for (index, bytes) in content.chunks(LENGTH).enumerate() {
+                match (parts.edge(), index % 2) {
+                    (Some(edge), 0) => parts.known(hashes[edge]),
+                    (_, _) => parts.update(bytes),
+                }
+            }
+            assert_eq!(parts.hashes(), hashes, "{size}");
+            let starts = (0..).step_by(LENGTH);
+            let apart: Vec<_> =
+                content.chunks(LENGTH).zip(starts).map(|(bytes, at)| part(bytes, at)).collect();
+            assert_eq!(apart, hashes);
+        }
+        assert_eq!((root(&[]), root(&[[1; 32]])), (None, None));
+    }
+
+    #[test]
+    fn parts_are_few_however_large_a_file_is() {
+        assert_eq!(part_length(0), 64 * 1024);
+        assert_eq!(part_length(256 << 20), 64 * 1024);
+        assert_eq!(part_length(10 << 30), 1024 * 1024);
+        assert!(
+            [1, 1 << 30, (1 << 40) + 1, u64::MAX / 4].iter().all(|size| size / part_length(*size) <= 16_384)
+        );
+    }
+}
