@@ -47,6 +47,8 @@ struct Wanted {
     ahead: Option<Ahead>,
     /// Bytes of what was told of that file.
     told: usize,
+    /// Its chunks may still be asked for.
+    uncut: bool,
     /// The file that it replaces.
     replaces: Option<Box<Stat>>,
 }
@@ -99,8 +101,15 @@ pub fn receive(
         Err(message) => return fatal(out, message),
     };
     loop {
-        while let Some((kind, payload)) = decoder.next_frame()? {
-            match destination.take(FromSource::decode(kind, payload)?) {
+        loop {
+            let taken = match decoder.next_frame() {
+                Ok(None) => break,
+                Ok(Some((kind, payload))) => FromSource::decode(kind, payload)
+                    .map_err(|error| Trouble::Link(error.into()))
+                    .and_then(|frame| destination.take(frame)),
+                Err(error) => Err(Trouble::Link(error.into())),
+            };
+            match taken {
                 Ok(()) => {}
                 Err(Trouble::Link(error)) => return Err(destination.lost(error)),
                 Err(Trouble::Fatal(message)) => {

@@ -420,6 +420,50 @@ fn what_changed_is_all_that_is_sent_again() {
 }
 
 #[test]
+fn a_comparison_by_content_finds_what_is_the_same_and_what_is_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let (from, to) = (folder.path().join("from"), folder.path().join("to"));
+    let mut content = random(3_000_000, 1);
+    fs::write(&to, &content).unwrap();
+    fs::write(&from, &content).unwrap();
+    let spec = ReceiveSpec { delta: true, compare: Compare::Hash, ..receiving(&to) };
+    let send = sending(std::slice::from_ref(&from));
+    let same = copy(&send, &spec);
+    assert_eq!((same.fate("from"), same.sent < 1_000), (Fate::Same, true), "{}", same.sent);
+    let time = fs::metadata(&from).unwrap().modified().unwrap();
+    assert_eq!(fs::metadata(&to).unwrap().modified().unwrap(), time);
+    content[1_500_000] ^= 1;
+    fs::write(&from, &content).unwrap();
+    fs::File::open(&from).unwrap().set_modified(time).unwrap();
+    let other = copy(&send, &spec);
+    assert_eq!((other.fate("from"), other.sent < 200_000), (Fate::Written, true), "{}", other.sent);
+    assert!(fs::read(&to).unwrap() == content);
+}
+
+#[test]
+fn chunks_are_told_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let to = folder.path().join("to");
+    fs::create_dir(&to).unwrap();
+    fs::write(to.join("f"), random(300_000, 1)).unwrap();
+    let spec = ReceiveSpec { delta: true, ..receiving(&to) };
+    let cut = |frames: &[FromSource<'static>]| {
+        let file = entry(0, b"f", Kind::File(400_000));
+        hostile(&spec, &[&[FromSource::Begin(1), file], frames].concat())
+    };
+    let content: &'static [u8] = Box::leak(random(400_000, 2).into_boxed_slice());
+    let mut whole = vec![FromSource::Cut(0), FromSource::From { id: 0, offset: 0 }];
+    whole.extend(content.chunks(100_000).map(FromSource::Data));
+    whole.push(FromSource::FileEnd { id: 0, hash: blake3::hash(content).into() });
+    whole.push(FromSource::End);
+    assert!(!cut(&[FromSource::Cut(0), FromSource::Cut(0)]).finished);
+    assert!(!cut(&[FromSource::Cut(1)]).finished);
+    assert_eq!(fs::read_dir(&to).unwrap().count(), 1, "what was begun is gone");
+    let report = cut(&whole);
+    assert!(report.finished && fs::read(to.join("f")).unwrap() == content, "{:?}", report.fates);
+}
+
+#[test]
 fn holes_stay_holes_where_content_is_used_again() {
     const SIZE: u64 = 32 << 20;
     let folder = tempfile::tempdir().unwrap();

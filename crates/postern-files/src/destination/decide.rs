@@ -144,6 +144,7 @@ impl Destination<'_> {
             partial: found,
             ahead,
             told,
+            uncut: told > 0,
             replaces,
         });
         Ok(())
@@ -209,16 +210,20 @@ impl Destination<'_> {
         }
     }
 
+    /// Takes what was asked for first, if it is as it has to be; else it stays, to be cleared away.
+    pub(super) fn next_wanted(&mut self, fits: impl Fn(&Wanted) -> bool) -> Option<Wanted> {
+        if self.wanted.front().is_some_and(fits) { self.wanted.pop_front() } else { None }
+    }
+
     /// Content of what was asked for first begins to come.
     pub(super) fn begin(&mut self, id: u32, offset: u64) -> Result<(), Trouble> {
         if self.writing.is_some() {
             return Err(LinkError::Protocol("a file in the middle of another").into());
         }
-        let wanted = self.wanted.pop_front().filter(|wanted| wanted.entry.id == id);
-        let Some(wanted) = wanted else {
+        let Some(wanted) = self.next_wanted(|wanted| wanted.entry.id == id) else {
             return Err(LinkError::Protocol("content that was not asked for next").into());
         };
-        let Wanted { entry, path, size, have, whole, partial, ahead, told, replaces } = wanted;
+        let Wanted { entry, path, size, have, whole, partial, ahead, told, uncut: _, replaces } = wanted;
         self.told = self.told.saturating_sub(told);
         if offset != 0 && offset != have {
             return Err(LinkError::Protocol("content from the wrong place").into());
@@ -392,9 +397,9 @@ impl Destination<'_> {
                 path
             }
             Some(_) => return Err(LinkError::Protocol("a fault of another file").into()),
-            None => match self.wanted.pop_front() {
-                Some(wanted) if wanted.entry.id == id => self.let_go(wanted),
-                _ => return Err(LinkError::Protocol("a fault of no file").into()),
+            None => match self.next_wanted(|wanted| wanted.entry.id == id) {
+                Some(wanted) => self.let_go(wanted),
+                None => return Err(LinkError::Protocol("a fault of no file").into()),
             },
         };
         self.busy.remove(&path);

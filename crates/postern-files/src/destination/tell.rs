@@ -127,8 +127,7 @@ impl Destination<'_> {
 
     /// The source asks for the chunks of what was asked for first: too much of it is not where it was.
     pub(super) fn cut(&mut self, id: u32) -> Result<(), Trouble> {
-        let wanted = self.wanted.pop_front().filter(|wanted| wanted.entry.id == id && wanted.told > 0);
-        let Some(mut wanted) = wanted else {
+        let Some(mut wanted) = self.next_wanted(|wanted| wanted.entry.id == id && wanted.uncut) else {
             return Err(LinkError::Protocol("chunks of nothing that it was told of").into());
         };
         self.told = self.told.saturating_sub(std::mem::take(&mut wanted.told));
@@ -155,7 +154,7 @@ impl Destination<'_> {
     fn tell_chunks(&mut self, mut wanted: Wanted) -> Result<(), Trouble> {
         let bytes = self.chunks(&wanted.path, wanted.size)?;
         let known = if bytes.is_some() { Known::Chunks } else { Known::Nothing };
-        wanted.told = bytes.unwrap_or(0);
+        (wanted.told, wanted.uncut) = (bytes.unwrap_or(0), false);
         self.told += wanted.told;
         let want = Want { id: wanted.entry.id, have: 0, hash: [0; 32], partial: false, known };
         self.out.put(|buffer| FromDestination::Want(want).encode(buffer))?;
