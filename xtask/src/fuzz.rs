@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 
 use crate::{paths, say, sh, tools};
 
-const TARGETS: [&str; 7] = ["frames", "redactor", "config", "stream", "identity", "copy", "plain"];
+const TARGETS: [&str; 8] = ["frames", "redactor", "config", "stream", "identity", "copy", "plain", "spdy"];
 
 /// `cargo xtask fuzz [SECONDS]`
 #[derive(clap::Args)]
@@ -16,7 +16,7 @@ pub(crate) struct Args {
     /// How long each target runs
     #[arg(default_value_t = 60)]
     seconds: u32,
-    /// Only this target: frames, redactor, config, stream, identity, copy
+    /// Only this target: frames, redactor, config, stream, identity, copy, plain, spdy
     #[arg(long, value_parser = TARGETS)]
     target: Option<String>,
 }

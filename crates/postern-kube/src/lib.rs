@@ -10,6 +10,7 @@ pub mod pods;
 pub mod portforward;
 pub mod raw;
 mod resolver;
+pub mod spdy;
 pub mod tokens;
 pub mod upstream;
 pub mod web;

@@ -6,7 +6,8 @@
 //! no flow control of their own here: spdystream neither sends nor heeds `WINDOW_UPDATE`.
 
 use super::{ExecEvent, StreamBroke};
-use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
+use crate::spdy::{FIN, Frames, LONGEST, Odd, PING, Piece, SYN_STREAM, control, data};
+use bytes::{Buf as _, BytesMut};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,20 +15,6 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, Re
 
 /// Bytes of data in one frame: what the runtime takes on at a time.
 const FRAME: usize = 32 * 1024;
-
-/// Longest control frame, and longest status, that is taken.
-const LONGEST: usize = 64 * 1024;
-
-/// First bytes of a control frame: its bit, and version 3.
-const CONTROL: u16 = 0x8003;
-
-const SYN_STREAM: u16 = 1;
-const SYN_REPLY: u16 = 2;
-const RST_STREAM: u16 = 3;
-const PING: u16 = 6;
-
-/// In the flags: nothing more comes on this stream.
-const FIN: u8 = 1;
 
 /// What begins a zlib stream (RFC 1950) that uses SPDY/3's dictionary, by the dictionary's Adler-32.
 const ZLIB: [u8; 6] = [0x78, 0xbb, 0xe3, 0xc6, 0xa7, 0xc2];
@@ -53,6 +40,8 @@ pub(super) struct Reader<S> {
     half: ReadHalf<S>,
     numbers: Numbers,
     frames: Frames,
+    /// The status, as far as it came.
+    status: Vec<u8>,
     pongs: Pongs,
 }
 
@@ -84,25 +73,24 @@ pub(super) async fn open<S: AsyncRead + AsyncWrite>(
     let (numbers, count, out) = streams(stdin, tty);
     let pongs = Pongs::default();
     let mut writer = Writer { half: write, numbers, out, pings: 0, pongs: Arc::clone(&pongs) };
-    let mut reader = Reader { half: read, numbers, frames: Frames::default(), pongs };
+    let mut reader = Reader { half: read, numbers, frames: Frames::default(), status: Vec::new(), pongs };
     writer.flush().await.map_err(|_| Unopened::Unknown)?;
-    while reader.frames.replies < count {
-        let odd = match reader.frames.ahead() {
-            Ok(true) => continue,
-            Ok(false) if reader.frames.buffer.len() > LONGEST => {
-                StreamBroke("too much came before its streams".to_owned())
+    let mut replies = 0;
+    while replies < count {
+        let broke = match reader.frames.next_piece() {
+            Ok(Some(Piece::Data(..))) => StreamBroke("bytes came before its streams were made".to_owned()),
+            Ok(Some(piece)) => {
+                replies += u32::from(matches!(piece, Piece::Reply));
+                continue;
             }
-            Ok(false) => match reader.half.read_buf(&mut reader.frames.buffer).await {
+            Ok(None) => match reader.half.read_buf(&mut reader.frames.buffer).await {
                 Ok(1..) => continue,
                 Ok(_) => StreamBroke("it ended before it began".to_owned()),
                 Err(error) => StreamBroke(error.to_string()),
             },
-            Err(odd) => odd,
+            Err(odd) => odd.into(),
         };
-        return Err(match reader.frames.replies {
-            0 => Unopened::Unknown,
-            _ => Unopened::Broke(odd),
-        });
+        return Err(if replies == 0 { Unopened::Unknown } else { Unopened::Broke(broke) });
     }
     Ok((reader, writer))
 }
@@ -141,89 +129,9 @@ fn streams(stdin: bool, tty: bool) -> (Numbers, u32, BytesMut) {
     (numbers, count, out)
 }
 
-fn control(out: &mut BytesMut, kind: u16, payload: &[u8]) {
-    out.put_u16(CONTROL);
-    out.put_u16(kind);
-    out.put_u32(u32::try_from(payload.len()).unwrap_or(0)); // flags, none, and 24 bits of length
-    out.extend_from_slice(payload);
-}
-
-/// What was read and not given out.
-#[derive(Debug, Default)]
-struct Frames {
-    buffer: BytesMut,
-    /// Stream and rest of the data frame that is being given out.
-    data: Option<(u32, usize)>,
-    replies: u32,
-    /// The status, as far as it came.
-    status: Vec<u8>,
-}
-
-/// A piece of a stream, or of what is about all of them.
-enum Piece {
-    Data(u32, Bytes),
-    Reset(u32),
-    Ping(u32),
-    Other,
-}
-
-impl Frames {
-    /// Whether frames that need no answer could be taken off the front.
-    fn ahead(&mut self) -> Result<bool, StreamBroke> {
-        let control = self.data.is_none() && self.buffer.first().is_some_and(|first| first & 0x80 != 0);
-        Ok(control && self.next()?.is_some())
-    }
-
-    /// The next piece, or nothing until more is read. Data is given out as it comes, whatever length its frame claims.
-    fn next(&mut self) -> Result<Option<Piece>, StreamBroke> {
-        if let Some((stream, left)) = self.data {
-            let count = left.min(self.buffer.len());
-            if count == 0 && left > 0 {
-                return Ok(None);
-            }
-            self.data = (count < left).then_some((stream, left - count));
-            return Ok(Some(Piece::Data(stream, self.buffer.split_to(count).freeze())));
-        }
-        let Some(header) = self.buffer.first_chunk::<8>() else { return Ok(None) };
-        let mut fields = &header[..];
-        let (first, rest) = (fields.get_u32(), fields.get_u32());
-        let length = (rest & 0x00ff_ffff) as usize; // after eight flags
-        if first >> 31 == 0 {
-            self.buffer.advance(8);
-            self.data = Some((first, length));
-            return self.next();
-        }
-        let [version, kind] = [first >> 16, first & 0xffff].map(|half| u16::try_from(half).unwrap_or(0));
-        if version != CONTROL || length > LONGEST {
-            return Err(StreamBroke("the server does not keep to SPDY".to_owned()));
-        }
-        if self.buffer.len() < 8 + length {
-            return Ok(None);
-        }
-        let payload = self.buffer.split_to(8 + length).split_off(8).freeze();
-        let number = || payload.first_chunk::<4>().map_or(0, |bytes| u32::from_be_bytes(*bytes));
-        Ok(Some(match kind {
-            SYN_REPLY => {
-                self.replies += 1;
-                Piece::Other
-            }
-            RST_STREAM => Piece::Reset(number()),
-            PING => Piece::Ping(number()),
-            _ => Piece::Other, // what is about the connection, which then ends
-        }))
-    }
-
-    /// Takes bytes of the status; gives it when it is whole.
-    fn status(&mut self, bytes: &[u8]) -> Result<Option<ExecEvent>, StreamBroke> {
-        self.status.extend_from_slice(bytes);
-        match serde_json::from_slice::<Status>(&self.status) {
-            Ok(status) => {
-                self.status.clear();
-                Ok(Some(ExecEvent::End(super::end(&status))))
-            }
-            Err(error) if error.is_eof() && self.status.len() <= LONGEST => Ok(None),
-            Err(error) => Err(StreamBroke(format!("its status cannot be read: {error}"))),
-        }
+impl From<Odd> for StreamBroke {
+    fn from(odd: Odd) -> Self {
+        Self(odd.to_string())
     }
 }
 
@@ -232,7 +140,7 @@ impl<S: AsyncRead> Reader<S> {
     pub(super) async fn next(&mut self) -> Result<Option<ExecEvent>, StreamBroke> {
         let Numbers { status, stdin, stdout, stderr, resize: _ } = self.numbers;
         loop {
-            while let Some(piece) = self.frames.next()? {
+            while let Some(piece) = self.frames.next_piece()? {
                 match piece {
                     Piece::Data(_, bytes) if bytes.is_empty() => {}
                     Piece::Data(stream, bytes) if stream == stdout => {
@@ -242,7 +150,7 @@ impl<S: AsyncRead> Reader<S> {
                         return Ok(Some(ExecEvent::Stderr(bytes)));
                     }
                     Piece::Data(stream, bytes) if stream == status => {
-                        if let Some(end) = self.frames.status(&bytes)? {
+                        if let Some(end) = self.status(&bytes)? {
                             return Ok(Some(end));
                         }
                     }
@@ -257,18 +165,30 @@ impl<S: AsyncRead> Reader<S> {
                     Piece::Reset(stream) if stream != stdin => {
                         return Err(StreamBroke("the server broke off one of its streams".to_owned()));
                     }
-                    Piece::Data(..) | Piece::Reset(_) | Piece::Other => {}
+                    Piece::Data(..) | Piece::Reset(_) | Piece::Reply | Piece::Other => {}
                 }
             }
             self.frames.buffer.reserve(2 * FRAME);
             match self.half.read_buf(&mut self.frames.buffer).await {
                 Ok(1..) => {}
-                Ok(_) if self.frames.buffer.is_empty() && self.frames.data.is_none() => return Ok(None),
+                Ok(_) if self.frames.is_empty() => return Ok(None),
                 Ok(_) => return Err(StreamBroke("it ended in the middle of a frame".to_owned())),
                 // Closed without a goodbye of TLS: whether all came is told by the status.
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
                 Err(error) => return Err(StreamBroke(error.to_string())),
             }
+        }
+    }
+    /// Takes bytes of the status; gives it when it is whole.
+    fn status(&mut self, bytes: &[u8]) -> Result<Option<ExecEvent>, StreamBroke> {
+        self.status.extend_from_slice(bytes);
+        match serde_json::from_slice::<Status>(&self.status) {
+            Ok(status) => {
+                self.status.clear();
+                Ok(Some(ExecEvent::End(super::end(&status))))
+            }
+            Err(error) if error.is_eof() && self.status.len() <= LONGEST => Ok(None),
+            Err(error) => Err(StreamBroke(format!("its status cannot be read: {error}"))),
         }
     }
 }
@@ -302,13 +222,11 @@ impl<S: AsyncWrite> Writer<S> {
         let _ = self.half.shutdown().await;
     }
 
-    fn data(&mut self, stream: u32, flags: u8, data: &[u8]) {
-        if stream == 0 {
-            return; // there is none
+    fn data(&mut self, stream: u32, flags: u8, bytes: &[u8]) {
+        // 0 is one that there is not.
+        if stream != 0 {
+            data(&mut self.out, stream, flags, bytes);
         }
-        self.out.put_u32(stream);
-        self.out.put_u32(u32::from(flags) << 24 | u32::try_from(data.len()).unwrap_or(0));
-        self.out.extend_from_slice(data);
     }
 
     async fn send(&mut self) -> Result<(), StreamBroke> {
