@@ -156,8 +156,7 @@ async fn by_spdy(
     }
     let broke = |why: String| KubeError::new(attempt(), Reason::Answer(why));
     let connection = hyper::upgrade::on(answer).await.map_err(|error| broke(chain(&error)))?;
-    let ExecRequest { stdin, tty, .. } = *request;
-    let opening = spdy::open(TokioIo::new(connection), stdin, tty);
+    let opening = spdy::open(TokioIo::new(connection), request.stdin, request.tty);
     match tokio::time::timeout(STREAMS, opening).await {
         Ok(Ok((reader, writer))) => {
             Ok(Some((ExecReader { half: Half::Spdy(reader), unread: None }, ExecWriter(Half::Spdy(writer)))))

@@ -179,6 +179,7 @@ impl<S: AsyncRead> Reader<S> {
             }
         }
     }
+
     /// Takes bytes of the status; gives it when it is whole.
     fn status(&mut self, bytes: &[u8]) -> Result<Option<ExecEvent>, StreamBroke> {
         self.status.extend_from_slice(bytes);
