@@ -5,6 +5,7 @@ mod commit;
 mod decide;
 mod delete;
 mod later;
+mod nameless;
 mod partial;
 mod place;
 mod tell;
@@ -17,11 +18,13 @@ use crate::{name, pattern, verdict};
 use commit::{Batch, Committer};
 use delete::Seen;
 use later::Later;
+use nameless::Nameless;
 use place::Placed;
 use postern_wire::Decoder;
 use postern_wire::copy::{Entry, Fate, FromDestination, FromSource, Kind, ReceiveSpec, Settled, WINDOW};
 use rustix::fs::Stat;
 use std::collections::{HashSet, VecDeque};
+use std::fs::File;
 use std::time::Duration;
 use tell::{Ahead, Deferred};
 use trouble::Trouble;
@@ -59,6 +62,7 @@ struct Destination<'a> {
     rules: pattern::Rules,
     tops: u32,
     placed: Option<Placed>,
+    nameless: Nameless,
     /// What was asked for, in the order in which it comes.
     wanted: VecDeque<Wanted>,
     /// What waits as so much was told already.
@@ -66,6 +70,8 @@ struct Destination<'a> {
     /// Bytes of what was told and is not answered.
     told: usize,
     writing: Option<Writing>,
+    /// What was replaced last, open until the end: the system frees a large file when it is closed, and that takes time.
+    replaced: Option<File>,
     batch: Batch,
     committer: Option<Committer>,
     later: Later,
@@ -141,10 +147,12 @@ impl<'a> Destination<'a> {
             rules: crate::rules(&spec.rules)?,
             tops: 0,
             placed: None,
+            nameless: Nameless::default(),
             wanted: VecDeque::new(),
             deferred: VecDeque::new(),
             told: 0,
             writing: None,
+            replaced: None,
             batch: Batch::new(crate::may_open()),
             committer: None,
             later: Later::default(),
@@ -196,14 +204,8 @@ impl<'a> Destination<'a> {
             FromSource::Fault { .. } | FromSource::Heartbeat => {}
             FromSource::DirectoryEnd(path) => self.directory_end(path)?,
             FromSource::End => self.ended = true,
-            FromSource::From { id, offset } => {
-                self.begin(id, offset)?;
-                self.take_up()?;
-            }
-            FromSource::Cut(id) => {
-                self.cut(id)?;
-                self.take_up()?;
-            }
+            FromSource::From { id, offset } => self.begin(id, offset)?,
+            FromSource::Cut(id) => self.cut(id)?,
             FromSource::Data(bytes) => self.write(bytes)?,
             FromSource::Packed { length, bytes } => {
                 let mut unpacker = std::mem::replace(&mut self.unpacker, Unpacker::new());
@@ -222,13 +224,10 @@ impl<'a> Destination<'a> {
                 self.writing()?.reuse(offset, length);
             }
             FromSource::FileEnd { id, hash } => self.end(id, hash)?,
-            FromSource::FileFault { id, message } => {
-                self.fault(id, message)?;
-                self.take_up()?;
-            }
+            FromSource::FileFault { id, message } => self.fault(id, message)?,
             FromSource::Fatal(message) => return Err(LinkError::Lost(message).into()),
         }
-        Ok(())
+        self.take_up()
     }
 
     /// Content counts against the limit before it is written.

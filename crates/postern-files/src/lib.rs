@@ -7,6 +7,7 @@
 //!
 //! What the other end says is hostile input at both.
 
+mod beginning;
 mod beneath;
 mod chunks;
 pub mod destination;

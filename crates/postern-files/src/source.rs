@@ -36,7 +36,6 @@ pub fn send(
     patience: Option<Duration>,
     lost: fn(),
 ) -> Result<(), LinkError> {
-    crate::may_open();
     let (sender, heard) = channel();
     std::thread::spawn(move || {
         if let Err(error) = listen(input, decoder, &sender, patience) {
@@ -137,14 +136,14 @@ impl Source<'_> {
                 Some(Heard::Finished) => return self.out.flush(),
                 Some(Heard::Settled(id)) => drop(self.open.remove(&id)),
                 Some(Heard::Hashing(id)) => {
-                    if let Some(Some(item)) = self.open.get(&id) {
+                    if let Some(Some(item)) = self.open.get_mut(&id) {
                         self.content.prepare(id, item);
                     }
                 }
                 Some(Heard::Want(want, told)) => {
                     let item = self.open.get_mut(&want.id).and_then(Option::take);
-                    let item = item.ok_or(LinkError::Protocol("content of no entry, or twice of one"))?;
-                    if self.content.serve(&item, &want, &told)? == Served::Later {
+                    let mut item = item.ok_or(LinkError::Protocol("content of no entry, or twice of one"))?;
+                    if self.content.serve(&mut item, &want, &told)? == Served::Later {
                         self.open.insert(want.id, Some(item));
                     }
                 }

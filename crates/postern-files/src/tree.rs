@@ -46,6 +46,8 @@ pub(crate) fn part_length(size: u64) -> u64 {
 #[derive(Debug, Clone)]
 pub(crate) struct Parts {
     length: u64,
+    /// Bytes before the first of them.
+    from: u64,
     whole: Vec<ChainingValue>,
     next: blake3::Hasher,
     filled: u64,
@@ -54,7 +56,12 @@ pub(crate) struct Parts {
 impl Parts {
     /// Of this many bytes each.
     pub(crate) fn new(length: u64) -> Self {
-        Self { length, whole: Vec::new(), next: blake3::Hasher::new(), filled: 0 }
+        Self::after(length, 0)
+    }
+
+    /// Those that begin after so many bytes, which are a multiple of their length.
+    pub(crate) fn after(length: u64, from: u64) -> Self {
+        Self { length, from, whole: Vec::new(), next: at(from), filled: 0 }
     }
 
     pub(crate) fn update(&mut self, mut bytes: &[u8]) {
@@ -75,7 +82,7 @@ impl Parts {
     /// The part that begins now has this hash; there has to be one that begins.
     pub(crate) fn known(&mut self, hash: ChainingValue) {
         self.whole.push(hash);
-        self.next = at(self.length.saturating_mul(self.whole.len() as u64));
+        self.next = at(self.from.saturating_add(self.length.saturating_mul(self.whole.len() as u64)));
     }
 
     /// Which part begins now, where one does.

@@ -7,6 +7,10 @@ use postern_wire::copy::{Compare, Entry, Fate, Kind, ReceiveSpec, Stamp};
 pub const STALE: &str = "it has changed since a copy of it was begun and interrupted; remove what that left with \
                          `postern cp --clean DESTINATION` to copy it anew";
 
+/// What an earlier copy left, and was gone on from, is of another content.
+pub const ANOTHER: &str =
+    "what an interrupted copy of it had left is of another content, and is removed; copy it again";
+
 /// A source's file is not what it was when its content was begun.
 pub const CHANGED: &str = "it changed while it was copied";
 

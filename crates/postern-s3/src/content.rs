@@ -8,7 +8,7 @@ use aws_sdk_s3::primitives::ByteStream;
 use bytes::{Bytes, BytesMut};
 use postern_files::pack::Packer;
 use postern_files::verdict::{CHANGED, STALE};
-use postern_wire::copy::{BLOCK, Compression, FromSource, Want};
+use postern_wire::copy::{BLOCK, Compression, FromSource, Known, Want};
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
@@ -130,7 +130,7 @@ impl Content {
                 let most = want.have - body.at;
                 hasher.update(&body.next(most).await?);
             }
-            if hasher.finalize() == want.hash {
+            if want.known == Known::Beginning || hasher.finalize() == want.hash {
                 offset = want.have;
             } else if want.partial {
                 return Err(fault(STALE));

@@ -46,13 +46,13 @@ impl Memory {
         }
     }
 
-    /// Where reading can go on, when the file is the same and so is what the destination has of it.
-    pub(crate) fn find(&self, real: &[u8], stat: &Stat, have: u64, hash: [u8; 32]) -> Option<Mark> {
+    /// Where reading can go on, when the file is the same and so is what the destination has of it, as far as that is known.
+    pub(crate) fn find(&self, real: &[u8], stat: &Stat, have: u64, hash: Option<[u8; 32]>) -> Option<Mark> {
         let reading = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let Reading { marks, .. } =
             reading.as_ref().filter(|reading| reading.real == real && reading.stat.is_still(stat))?;
         let mark = marks.iter().find(|mark| mark.offset == have)?;
-        (*mark.hasher.finalize().as_bytes() == hash).then(|| mark.clone())
+        hash.is_none_or(|hash| *mark.hasher.finalize().as_bytes() == hash).then(|| mark.clone())
     }
 }
 
@@ -71,12 +71,13 @@ mod tests {
             memory.add(Mark { offset, hasher, sum: None });
         }
         let hash = |offset: u64| *blake3::Hasher::new_derive_key(&offset.to_string()).finalize().as_bytes();
-        assert_eq!(memory.find(b"/a", &stat, 7, hash(7)).map(|mark| mark.offset), Some(7));
-        assert!(memory.find(b"/a", &stat, 1, hash(1)).is_none(), "it is forgotten");
-        assert!(memory.find(b"/a", &stat, 7, hash(8)).is_none(), "they have something else");
+        assert_eq!(memory.find(b"/a", &stat, 7, Some(hash(7))).map(|mark| mark.offset), Some(7));
+        assert_eq!(memory.find(b"/a", &stat, 9, None).map(|mark| mark.offset), Some(9));
+        assert!(memory.find(b"/a", &stat, 1, Some(hash(1))).is_none(), "it is forgotten");
+        assert!(memory.find(b"/a", &stat, 7, Some(hash(8))).is_none(), "they have something else");
         assert!(
-            memory.find(b"/b", &stat, 7, hash(7)).is_none()
-                && memory.find(b"/a", &other, 7, hash(7)).is_none()
+            memory.find(b"/b", &stat, 7, Some(hash(7))).is_none()
+                && memory.find(b"/a", &other, 7, None).is_none()
         );
     }
 }

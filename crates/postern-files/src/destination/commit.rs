@@ -1,7 +1,7 @@
 //! Finished files get their names, many at a time once all of them are on the disk.
 
-use super::Destination;
 use super::trouble::explain;
+use super::{Destination, nameless};
 use crate::beneath::Root;
 use crate::link::{LinkError, Outbox};
 use crate::{name, stat};
@@ -28,8 +28,8 @@ pub(super) struct Ready {
     pub(super) synced: bool,
     /// Open, and so locked: nobody else may begin to write it before it has its name.
     pub(super) lock: File,
-    /// As it was found there.
-    pub(super) stat: Stat,
+    /// As it was found under the name of an unfinished file; none where it has no name yet.
+    pub(super) stat: Option<Stat>,
 }
 
 #[derive(Debug)]
@@ -86,7 +86,7 @@ impl Place {
             if !synced && !own {
                 settled.fate = Fate::Failed;
                 "the disk does not take it".clone_into(&mut settled.note);
-            } else if let Err(error) = name_it(&mut self.root, &path, &lock, &stat, self.inplace) {
+            } else if let Err(error) = name_it(&mut self.root, &path, &lock, stat.as_ref(), self.inplace) {
                 settled.fate = Fate::Failed;
                 settled.note = explain("putting it in its place", error);
             }
@@ -207,10 +207,24 @@ fn is_ours(root: &mut Root, path: &[u8], own: &Stat) -> Result<(), Errno> {
     if (own.st_dev, own.st_ino) == (there.st_dev, there.st_ino) { Ok(()) } else { Err(Errno::STALE) }
 }
 
-fn name_it(root: &mut Root, path: &[u8], file: &File, own: &Stat, inplace: bool) -> Result<(), Errno> {
-    is_ours(root, path, own)?;
+fn name_it(
+    root: &mut Root,
+    path: &[u8],
+    file: &File,
+    own: Option<&Stat>,
+    inplace: bool,
+) -> Result<(), Errno> {
+    if let Some(own) = own {
+        is_ours(root, path, own)?;
+    }
     let (directory, last) = root.parent(path)?;
     let unfinished = name::partial(last);
+    if own.is_none() {
+        match nameless::link(file, directory, last) {
+            Err(Errno::EXIST) => nameless::link(file, directory, &unfinished)?, // what came meanwhile is replaced
+            other => return other,
+        }
+    }
     let named = rustix::fs::renameat(directory, unfinished.as_slice(), directory, last);
     match named {
         Err(Errno::BUSY | Errno::XDEV) if inplace => {
@@ -299,4 +313,29 @@ pub(super) fn owner(spec: &ReceiveSpec, entry: &Entry, old: Option<&Stat>) -> Ow
         None => (None, None),
     };
     Owner { user: user.or(other_user), group: group.or(other_group) }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+    use crate::destination::nameless::Nameless;
+
+    #[test]
+    fn what_took_the_place_meanwhile_is_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let opened =
+            rustix::fs::open(folder.path(), OFlags::DIRECTORY | OFlags::RDONLY, Mode::empty()).unwrap();
+        let mut root = Root::new(opened);
+        let Some(file) = Nameless::default().make(&mut root, b"f", Mode::RUSR) else {
+            return; // this file system has no files without a name
+        };
+        std::fs::write(folder.path().join("f"), "another").unwrap();
+        name_it(&mut root, b"f", &file, None, false).unwrap();
+        assert_eq!(std::fs::read(folder.path().join("f")).unwrap(), b"");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+        std::fs::create_dir(folder.path().join("g")).unwrap();
+        let file = Nameless::default().make(&mut root, b"g", Mode::RUSR).unwrap();
+        assert_eq!(name_it(&mut root, b"g", &file, None, false), Err(Errno::ISDIR));
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2, "what could not be named is gone");
+    }
 }

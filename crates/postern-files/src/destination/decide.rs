@@ -8,7 +8,9 @@ use super::writing::{Into, Open, Writing, hash_up_to};
 use super::{Destination, Wanted};
 use crate::link::LinkError;
 use crate::{stat, verdict};
-use postern_wire::copy::{Compare, Entry, Fate, FromDestination, Kind, Known, Settled, Stamp, UNSIZED, Want};
+use postern_wire::copy::{
+    Compare, Entry, Fate, FromDestination, Kind, Known, Owner, Settled, Stamp, UNSIZED, Want,
+};
 use rustix::fs::{Access, AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 use std::fs::File;
@@ -82,7 +84,7 @@ impl Destination<'_> {
         size: u64,
         there: Option<Stat>,
     ) -> Result<(), Trouble> {
-        let mut want = Want { id: entry.id, have: 0, hash: [0; 32], partial: false, known: Known::Nothing };
+        let mut want = Want::all(entry.id);
         let older = self.older(size, there.as_ref());
         let (mut found, mut told) = (None, None);
         if let Some(there) = &there
@@ -109,8 +111,7 @@ impl Destination<'_> {
                     return self.settle(entry.id, Fate::Failed, verdict::STALE.to_owned());
                 }
                 Ok(Found::Partial(partial)) => {
-                    (want.have, want.partial) = (partial.good, true);
-                    want.hash = partial.hasher.finalize().into();
+                    (want.have, want.partial, want.known) = (partial.good, true, Known::Beginning);
                     found = Some(partial);
                 }
                 Err(error) => return self.settle(entry.id, Fate::Failed, unfinished_trouble(error)),
@@ -228,21 +229,16 @@ impl Destination<'_> {
         if offset != 0 && offset != have {
             return Err(LinkError::Protocol("content from the wrong place").into());
         }
-        let mut done = None;
+        let mut beginning = None;
         let into = match partial {
-            _ if offset > 0 && whole => {
-                done = Some((offset, blake3::Hasher::new()));
-                Into::Same
-            }
-            Some(partial) if offset > 0 => {
-                let cut = rustix::fs::ftruncate(&partial.file, partial.good)
-                    .and_then(|()| rustix::fs::ftruncate(&partial.file, size + NOTE as u64));
-                done = Some((partial.good, partial.hasher));
-                match cut {
-                    Ok(()) => Into::Beside(Open::new(partial.file, None)),
-                    Err(error) => Into::Failed { why: explain("taking it up", error), remove: None },
+            _ if offset > 0 && whole => Into::Same,
+            Some(partial) if offset > 0 => match partial.go_on(size) {
+                Ok((file, begun)) => {
+                    beginning = Some(begun);
+                    Into::Beside(Open::new(file, None))
                 }
-            }
+                Err(error) => Into::Failed { why: explain("taking it up", error), remove: None },
+            },
             left => {
                 drop(left); // its lock would keep us out
                 match ahead {
@@ -251,7 +247,7 @@ impl Destination<'_> {
                 }
             }
         };
-        self.writing = Some(Writing::new(entry, path, size, into, replaces, done));
+        self.writing = Some(Writing::new(entry, path, size, into, replaces, (offset, beginning)));
         Ok(())
     }
 
@@ -275,6 +271,15 @@ impl Destination<'_> {
         let mode = stat::permissions(super::commit::bits(self.spec, entry, replaces) & 0o777);
         let old = if self.spec.delta { self.read(path) } else { None };
         let Some(placed) = &mut self.placed else { return failed("it has no place".to_owned()) };
+        // One of another owner may be forbidden to be linked (proc_sys_fs(5), protected_hardlinks).
+        let own = super::commit::owner(self.spec, entry, replaces) == Owner::default();
+        if replaces.is_none()
+            && own
+            && size <= EVERY
+            && let Some(file) = self.nameless.make(&mut placed.root, path, mode)
+        {
+            return Into::Beside(Open::nameless(file));
+        }
         let begun = partial::begin(&mut placed.root, path, mode).and_then(|file| {
             if size > EVERY && size != UNSIZED {
                 rustix::fs::ftruncate(&file, size + NOTE as u64)?; // room for the note
@@ -304,8 +309,9 @@ impl Destination<'_> {
     /// The source has sent all of a file.
     pub(super) fn end(&mut self, id: u32, hash: [u8; 32]) -> Result<(), Trouble> {
         let writing = self.writing.take().filter(|writing| writing.entry.id == id);
-        let Some(writing) = writing else { return Err(LinkError::Protocol("the end of no file").into()) };
-        let (whole, size) = (writing.whole(), writing.length());
+        let Some(mut writing) = writing else { return Err(LinkError::Protocol("the end of no file").into()) };
+        let (differs, size) = (writing.differs(), writing.length());
+        let whole = writing.whole();
         let Writing { entry, path, into, replaces, .. } = writing;
         let (note, fate) = match into {
             Into::Failed { why, remove } => {
@@ -321,9 +327,9 @@ impl Destination<'_> {
             }
             Into::Beside(open) if whole != Some(hash) => {
                 self.forget(&path, Some(open.close()));
-                (verdict::DIFFERS.to_owned(), Fate::Failed)
+                (differs.to_owned(), Fate::Failed)
             }
-            Into::Itself(_) if whole != Some(hash) => (verdict::DIFFERS.to_owned(), Fate::Failed),
+            Into::Itself(_) if whole != Some(hash) => (differs.to_owned(), Fate::Failed),
             Into::Same => ("it is shorter here than it was".to_owned(), Fate::Failed),
             Into::Beside(open) => return self.ready(&entry, path, open, replaces.as_deref(), (size, hash)),
             Into::Itself(open) => match finish_itself(&open.file, size, &entry) {
@@ -358,7 +364,9 @@ impl Destination<'_> {
         replaces: Option<&Stat>,
         (size, hash): (u64, [u8; 32]),
     ) -> Result<(), Trouble> {
-        let file = open.close();
+        let named = open.named;
+        let (file, old) = open.close_both();
+        self.replaced = old.or(self.replaced.take());
         // Small files are many: one look serves all that need not be done.
         let finished = rustix::fs::fstat(&file).and_then(|now| {
             let note = super::commit::dress(self.spec, entry, replaces, &file, &now);
@@ -379,7 +387,10 @@ impl Destination<'_> {
             }
         };
         let settled = Settled { id: entry.id, fate: Fate::Written, hash, note };
-        self.batch.push(Ready { path, settled, synced: size > EVERY, lock: file, stat: now }, size);
+        self.batch.push(
+            Ready { path, settled, synced: size > EVERY, lock: file, stat: named.then_some(now) },
+            size,
+        );
         if self.batch.is_full() { Ok(self.commit_beside()?) } else { Ok(()) }
     }
 

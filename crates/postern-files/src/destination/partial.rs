@@ -3,9 +3,9 @@
 //! The note lies behind the last byte of the content to come, so that it costs no second file, and goes when the file is
 //! cut to its length. It is written after the content before it has reached the disk.
 
-use super::writing::hash_up_to;
+use crate::beginning::Beginning;
 use crate::beneath::Root;
-use crate::{name, stat};
+use crate::{name, stat, tree};
 use postern_wire::copy::Stamp;
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
@@ -28,10 +28,20 @@ pub(super) const NOTE: usize = 8 + 8 + 8 + 4 + 8 + 12;
 #[derive(Debug)]
 pub(super) struct Partial {
     pub(super) file: File,
-    /// Bytes from its beginning that are good.
+    /// Bytes from its beginning that are good: whole parts.
     pub(super) good: u64,
-    /// What their hash has seen.
-    pub(super) hasher: blake3::Hasher,
+}
+
+impl Partial {
+    /// Ready for what comes, while what is there is hashed.
+    pub(super) fn go_on(self, size: u64) -> Result<(File, Beginning), Errno> {
+        let Self { file, good } = self;
+        rustix::fs::ftruncate(&file, good)?;
+        rustix::fs::ftruncate(&file, size + NOTE as u64)?;
+        let beginning = Beginning::start(&file, tree::part_length(size), good);
+        let beginning = beginning.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+        Ok((file, beginning))
+    }
 }
 
 /// What an unfinished file was begun from.
@@ -156,17 +166,16 @@ pub(super) fn find(root: &mut Root, path: &[u8], size: u64, stamp: Stamp) -> Res
     let mut note = [0; NOTE];
     let at = length.checked_sub(NOTE as u64);
     let read = at.is_some_and(|at| file.read_exact_at(&mut note, at).is_ok());
-    let Some(note) = Note::decode(&note).filter(|note| read && Some(note.size) == at && note.good > 0) else {
+    let Some(note) = Note::decode(&note).filter(|note| read && Some(note.size) == at) else {
         return Ok(Found::Nothing);
     };
     if note != Note::new(size, stamp, note.good) {
         return Ok(Found::Stale);
     }
-    let mut hasher = blake3::Hasher::new();
-    if hash_up_to(&file, note.good, &mut hasher).is_err() {
-        return Ok(Found::Nothing);
+    match note.good - note.good % tree::part_length(size) {
+        0 => Ok(Found::Nothing),
+        good => Ok(Found::Partial(Box::new(Partial { file, good }))),
     }
-    Ok(Found::Partial(Box::new(Partial { file, good: note.good, hasher })))
 }
 
 #[cfg(test)]

@@ -156,7 +156,8 @@ impl Destination<'_> {
         let known = if bytes.is_some() { Known::Chunks } else { Known::Nothing };
         (wanted.told, wanted.uncut) = (bytes.unwrap_or(0), false);
         self.told += wanted.told;
-        let want = Want { id: wanted.entry.id, have: 0, hash: [0; 32], partial: false, known };
+        let mut want = Want::all(wanted.entry.id);
+        want.known = known;
         self.out.put(|buffer| FromDestination::Want(want).encode(buffer))?;
         self.wanted.push_back(wanted);
         Ok(())

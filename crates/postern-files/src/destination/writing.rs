@@ -3,8 +3,10 @@
 use super::partial::{EVERY, NOTE, Note};
 use super::tell::Ahead;
 use super::trouble::explain;
+use crate::beginning::Beginning;
 use crate::source::zeroes;
 use crate::tree::{self, ChainingValue, Parts};
+use crate::verdict;
 use postern_wire::copy::{Entry, UNSIZED};
 use rustix::fs::Stat;
 use rustix::io::Errno;
@@ -29,8 +31,8 @@ pub(super) struct Writing {
 /// The hash of what came so far.
 enum Hasher {
     Whole(blake3::Hasher),
-    /// Where some parts of it were hashed before.
-    Parts(Parts),
+    /// Where some parts of it are hashed apart: before it came, or at its beginning.
+    Parts(Parts, Option<Beginning>),
 }
 
 impl Hasher {
@@ -39,14 +41,19 @@ impl Hasher {
             Self::Whole(hasher) => {
                 hasher.update(bytes);
             }
-            Self::Parts(parts) => parts.update(bytes),
+            Self::Parts(parts, _) => parts.update(bytes),
         }
     }
 
-    fn hash(&self) -> Option<[u8; 32]> {
+    /// The hash of it all, asked for once; nothing where what was there before cannot be read again.
+    fn hash(&mut self) -> Option<[u8; 32]> {
         match self {
             Self::Whole(hasher) => Some(hasher.finalize().into()),
-            Self::Parts(parts) => tree::root(&parts.clone().hashes()),
+            Self::Parts(parts, before) => {
+                let before = before.take().map_or_else(|| Ok(Vec::new()), Beginning::hashes).ok()?;
+                let parts = std::mem::replace(parts, Parts::new(0)).hashes();
+                tree::root(&[before, parts].concat())
+            }
         }
     }
 }
@@ -73,6 +80,8 @@ pub(super) struct Open {
     pub(super) file: File,
     /// What has the name now, where blocks of it are used again.
     pub(super) old: Option<File>,
+    /// It has the name of an unfinished file, rather than none.
+    pub(super) named: bool,
     /// Hashes of the parts of it that were copied ahead, and how many bytes that were.
     ahead: Option<(Vec<ChainingValue>, u64)>,
     notes: Option<Flusher>,
@@ -81,20 +90,30 @@ pub(super) struct Open {
 
 impl Open {
     pub(super) fn new(file: File, old: Option<File>) -> Self {
-        Self { file, old, ahead: None, notes: None, noted: 0 }
+        Self { file, old, named: true, ahead: None, notes: None, noted: 0 }
+    }
+
+    /// One that has no name.
+    pub(super) fn nameless(file: File) -> Self {
+        Self { file, old: None, named: false, ahead: None, notes: None, noted: 0 }
     }
 
     /// One that begins as a copy of what has the name now.
     pub(super) fn ahead(ahead: Ahead, old: Option<File>) -> Self {
         let Ahead { file, parts, length } = ahead;
-        Self { file, old, ahead: Some((parts, length)), notes: None, noted: 0 }
+        Self { file, old, named: true, ahead: Some((parts, length)), notes: None, noted: 0 }
     }
 
     /// The file alone, once nothing is being noted about it any more.
     pub(super) fn close(self) -> File {
-        let Self { file, old: _, ahead: _, notes, noted: _ } = self;
+        self.close_both().0
+    }
+
+    /// The same, with what has the name now.
+    pub(super) fn close_both(self) -> (File, Option<File>) {
+        let Self { file, old, named: _, ahead: _, notes, noted: _ } = self;
         drop(notes);
-        file
+        (file, old)
     }
 }
 
@@ -106,19 +125,28 @@ impl Writing {
         size: u64,
         into: Into,
         replaces: Option<Box<Stat>>,
-        done: Option<(u64, blake3::Hasher)>,
+        (offset, beginning): (u64, Option<Beginning>),
     ) -> Self {
-        let (offset, whole) = done.unwrap_or_default();
-        let hasher = match &into {
-            Into::Beside(Open { ahead: Some(_), .. }) => Hasher::Parts(Parts::new(tree::part_length(size))),
-            _ => Hasher::Whole(whole),
+        let parts = |beginning| Hasher::Parts(Parts::after(tree::part_length(size), offset), beginning);
+        let hasher = match (&into, beginning) {
+            (_, Some(beginning)) => parts(Some(beginning)),
+            (Into::Beside(open), None) if open.ahead.is_some() => parts(None),
+            _ => Hasher::Whole(blake3::Hasher::new()),
         };
         Self { entry, path, into, replaces, size, offset, hasher }
     }
 
     /// The hash of the content, when all of it came.
-    pub(super) fn whole(&self) -> Option<[u8; 32]> {
+    pub(super) fn whole(&mut self) -> Option<[u8; 32]> {
         (self.offset == self.size || self.size == UNSIZED).then(|| self.hasher.hash()).flatten()
+    }
+
+    /// What it means that its hash is not the source's.
+    pub(super) fn differs(&self) -> &'static str {
+        match &self.hasher {
+            Hasher::Parts(_, Some(_)) => verdict::ANOTHER,
+            Hasher::Parts(_, None) | Hasher::Whole(_) => verdict::DIFFERS,
+        }
     }
 
     /// Bytes of content so far.
@@ -197,7 +225,7 @@ impl Writing {
     /// Takes parts that lie there already, as they were hashed when they were copied; how many bytes those are.
     fn in_place(&mut self, length: u64) -> u64 {
         let Into::Beside(Open { ahead: Some((parts, end)), .. }) = &self.into else { return 0 };
-        let Hasher::Parts(hasher) = &mut self.hasher else { return 0 };
+        let Hasher::Parts(hasher, None) = &mut self.hasher else { return 0 };
         let (usual, mut taken) = (tree::part_length(self.size), 0);
         while let Some(edge) = hasher.edge()
             && let Some(hash) = parts.get(edge)
@@ -257,7 +285,7 @@ impl Writing {
 
     fn note_down(&self, into: Into) {
         if let (Into::Beside(open), Some(note)) = (into, self.note()) {
-            let Open { file, old: _, ahead: _, notes, noted: _ } = open;
+            let Open { file, old: _, named: _, ahead: _, notes, noted: _ } = open;
             drop(notes); // waits for what is being noted
             let written = rustix::fs::ftruncate(&file, self.size + NOTE as u64).is_ok()
                 && file.sync_data().is_ok()

@@ -2,6 +2,7 @@
 
 use super::delta::{self, Reuse, Sketch};
 use super::tree::Tree;
+use crate::beginning::Beginning;
 use crate::chunks::{MOST_RECORDS, RECORD};
 use crate::link::{LinkError, Outbox};
 use crate::pack::Packer;
@@ -9,6 +10,7 @@ use crate::stat;
 use crate::tree::{self, ChainingValue, Parts};
 use crate::verdict::{CHANGED, STALE};
 use postern_wire::copy::{BLOCK, Compression, FromSource, Known, Want};
+use rustix::fd::OwnedFd;
 use rustix::fs::{FileType, OFlags, SeekFrom, Stat};
 use rustix::io::Errno;
 use std::fs::File;
@@ -24,6 +26,21 @@ pub(super) struct Item {
     pub(super) tree: Arc<Tree>,
     pub(super) below: Vec<u8>,
     pub(super) stat: Stat,
+    /// Where it is still open from its announcement, with what counts those.
+    pub(super) held: Option<(OwnedFd, Arc<()>)>,
+}
+
+impl Item {
+    /// Its file, as it was announced.
+    fn open(&mut self) -> Result<(File, Stat), Trouble> {
+        let file = match self.held.take() {
+            Some((file, _)) => file,
+            None => self.tree.read(&self.below, OFlags::empty())?,
+        };
+        let stat = rustix::fs::fstat(&file)?;
+        unchanged(&self.stat, &stat)?;
+        Ok((File::from(file), stat))
+    }
 }
 
 /// Why a file's content ends early; for people.
@@ -82,7 +99,7 @@ impl Content {
     }
 
     /// Sends what is wanted of a file; whatever is wrong with the file is told to the destination.
-    pub(super) fn serve(&mut self, item: &Item, want: &Want, told: &[u8]) -> Result<Served, LinkError> {
+    pub(super) fn serve(&mut self, item: &mut Item, want: &Want, told: &[u8]) -> Result<Served, LinkError> {
         let ended = match self.file(item, want, told) {
             Ok(Some(hash)) => FromSource::FileEnd { id: want.id, hash },
             Ok(None) => return Ok(Served::Later),
@@ -94,20 +111,23 @@ impl Content {
     }
 
     /// The hash of the content that was sent; nothing where it is to be asked for again.
-    fn file(&mut self, item: &Item, want: &Want, told: &[u8]) -> Result<Option<[u8; 32]>, Trouble> {
-        let file = File::from(item.tree.read(&item.below, OFlags::empty())?);
-        let stat = rustix::fs::fstat(&file)?;
-        unchanged(&item.stat, &stat)?;
+    fn file(&mut self, item: &mut Item, want: &Want, told: &[u8]) -> Result<Option<[u8; 32]>, Trouble> {
+        let (file, stat) = item.open()?;
         let size = stat::size(&stat);
         let mut hasher = blake3::Hasher::new();
         let mut offset = 0;
+        if want.have > size {
+            return Err(fault(STALE));
+        }
+        if want.known == Known::Beginning {
+            return self.go_on(item, want, &file, &stat).map(Some);
+        }
         if want.have > 0 {
-            if want.have > size {
-                return Err(fault(STALE));
-            }
             let ready = self.hashed(want.id).filter(|_| want.have == size);
             if ready.is_none() {
-                self.hash_up_to(&file, want.have, &mut hasher)?;
+                self.each_up_to(&file, want.have, |piece| {
+                    hasher.update(piece);
+                })?;
             }
             if ready.unwrap_or_else(|| hasher.finalize().into()) == want.hash {
                 offset = want.have;
@@ -132,16 +152,36 @@ impl Content {
         match known {
             Known::Blocks => self.in_place(&file, &stat, told, &parts)?,
             Known::Chunks => self.changes(want.id, &file, &stat, told, &mut hasher)?,
-            Known::Nothing => self.rest(&file, &stat, (offset, size), Some(&mut hasher))?,
+            Known::Nothing | Known::Beginning => {
+                self.rest(&file, &stat, (offset, size), &mut |piece| {
+                    hasher.update(piece);
+                })?;
+            }
         }
         unchanged(&item.stat, &rustix::fs::fstat(&file)?)?;
         // What was not read again has been hashed before.
         let whole = match known {
             Known::Blocks => tree::root(&parts),
             _ if offset > 0 && offset == size => Some(want.hash),
-            Known::Nothing | Known::Chunks => None,
+            Known::Nothing | Known::Chunks | Known::Beginning => None,
         };
         Ok(Some(whole.unwrap_or_else(|| hasher.finalize().into())))
+    }
+
+    /// Sends what follows the beginning that the destination has, and hashes that meanwhile: the hash of all of it.
+    fn go_on(&mut self, item: &Item, want: &Want, file: &File, stat: &Stat) -> Result<[u8; 32], Trouble> {
+        let (size, have) = (stat::size(stat), want.have);
+        let length = tree::part_length(size);
+        if !have.is_multiple_of(length) {
+            return Err(fault(STALE));
+        }
+        let beginning = Beginning::start(file, length, have)?;
+        let mut parts = Parts::after(length, have);
+        self.out.put(|buffer| FromSource::From { id: want.id, offset: have }.encode(buffer))?;
+        self.rest(file, stat, (have, size), &mut |piece| parts.update(piece))?;
+        let whole = [beginning.hashes()?, parts.hashes()].concat();
+        unchanged(&item.stat, &rustix::fs::fstat(file)?)?;
+        tree::root(&whole).ok_or_else(|| fault(STALE))
     }
 
     /// The hash of all of an entry whose parts were hashed.
@@ -157,22 +197,18 @@ impl Content {
     }
 
     fn hash_parts(&mut self, file: &File, size: u64) -> Result<Vec<ChainingValue>, Trouble> {
-        let (mut parts, mut at) = (Parts::new(tree::part_length(size)), 0);
-        while at < size {
-            let wanted = usize::try_from(size - at).unwrap_or(BLOCK).min(BLOCK);
-            let got = read(file, &mut self.buffer[..wanted], at)?;
-            parts.update(&self.buffer[..got]);
-            at += got as u64;
-        }
+        let mut parts = Parts::new(tree::part_length(size));
+        self.each_up_to(file, size, |piece| parts.update(piece))?;
         Ok(parts.hashes())
     }
 
-    fn hash_up_to(&mut self, file: &File, end: u64, hasher: &mut blake3::Hasher) -> Result<(), Trouble> {
+    /// The first bytes of a file, a piece at a time.
+    fn each_up_to(&mut self, file: &File, end: u64, mut each: impl FnMut(&[u8])) -> Result<(), Trouble> {
         let mut at = 0;
         while at < end {
             let wanted = usize::try_from(end - at).unwrap_or(BLOCK).min(BLOCK);
             let got = read(file, &mut self.buffer[..wanted], at)?;
-            hasher.update(&self.buffer[..got]);
+            each(&self.buffer[..got]);
             at += got as u64;
         }
         Ok(())
@@ -184,7 +220,7 @@ impl Content {
         file: &File,
         stat: &Stat,
         (mut at, till): (u64, u64),
-        mut hasher: Option<&mut blake3::Hasher>,
+        each: &mut dyn FnMut(&[u8]),
     ) -> Result<(), Trouble> {
         let size = stat::size(stat);
         // st_blocks counts 512 bytes. Without a hole there is nothing to look for.
@@ -192,15 +228,11 @@ impl Content {
         while at < till {
             let (data, end) = if sparse { extent(file, at, till)? } else { (at, till) };
             if data > at {
-                if let Some(hasher) = &mut hasher {
-                    zeroes(data - at, |piece| {
-                        hasher.update(piece);
-                    });
-                }
+                zeroes(data - at, &mut *each);
                 self.out.put(|buffer| FromSource::Hole(data - at).encode(buffer))?;
                 at = data;
             }
-            self.data(file, at, end, hasher.as_deref_mut())?;
+            self.data(file, at, end, each)?;
             at = end;
         }
         Ok(())
@@ -224,7 +256,7 @@ impl Content {
                 reuse.add(at, end - at, &self.out)?;
             } else {
                 reuse.flush(&self.out)?;
-                self.rest(file, stat, (at, end), None)?;
+                self.rest(file, stat, (at, end), &mut |_| {})?;
             }
             at = end;
         }
@@ -246,7 +278,9 @@ impl Content {
             None => Sketch::of(file, stat::size(stat))?,
         };
         let Some(sketch) = sketch else {
-            return self.rest(file, stat, (0, stat::size(stat)), Some(hasher));
+            return self.rest(file, stat, (0, stat::size(stat)), &mut |piece| {
+                hasher.update(piece);
+            });
         };
         let known = delta::known(chunks);
         let (mut at, mut reuse) = (0, Reuse::default());
@@ -256,7 +290,7 @@ impl Content {
                 Some(&offset) => reuse.add(offset, u64::from(*length), &self.out)?,
                 None => {
                     reuse.flush(&self.out)?;
-                    self.data(file, at, end, None)?;
+                    self.data(file, at, end, &mut |_| {})?;
                 }
             }
             at = end;
@@ -268,13 +302,8 @@ impl Content {
 
     /// Hashes the parts of a file while the destination does so with what it has; what goes wrong is told when its content
     /// is asked for.
-    pub(super) fn prepare(&mut self, id: u32, item: &Item) {
-        let hashed = item.tree.read(&item.below, OFlags::empty()).map_err(Trouble::from).and_then(|file| {
-            let file = File::from(file);
-            let stat = rustix::fs::fstat(&file)?;
-            unchanged(&item.stat, &stat)?;
-            self.hash_parts(&file, stat::size(&stat))
-        });
+    pub(super) fn prepare(&mut self, id: u32, item: &mut Item) {
+        let hashed = item.open().and_then(|(file, stat)| self.hash_parts(&file, stat::size(&stat)));
         self.parts = hashed.ok().map(|parts| (id, parts));
     }
 
@@ -284,14 +313,12 @@ impl Content {
         file: &File,
         mut at: u64,
         end: u64,
-        mut hasher: Option<&mut blake3::Hasher>,
+        each: &mut dyn FnMut(&[u8]),
     ) -> Result<(), Trouble> {
         while at < end {
             let wanted = usize::try_from(end - at).unwrap_or(BLOCK).min(BLOCK);
             let got = read(file, &mut self.buffer[..wanted], at)?;
-            if let Some(hasher) = &mut hasher {
-                hasher.update(&self.buffer[..got]);
-            }
+            each(&self.buffer[..got]);
             block(&mut self.packer, &self.out, &self.buffer[..got])?;
             at += got as u64;
         }

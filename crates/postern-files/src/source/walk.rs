@@ -16,6 +16,9 @@ use std::sync::Arc;
 /// Files with several names that are remembered; what comes after is sent as files of their own.
 const MOST_LINKED: usize = 200_000;
 
+/// Files that stay open for their content, so that they need not be looked up twice.
+const HELD: usize = 2_048;
+
 /// What a step came to.
 pub(super) enum Step {
     /// Something to copy; files come with what it takes to read them.
@@ -62,6 +65,9 @@ pub(super) struct Walk {
     linked: HashMap<(u64, u64), Vec<u8>>,
     waiting: Vec<Place>,
     listing: Option<Listing>,
+    /// One for each file that stays open until its content is asked for, and our own.
+    held: Arc<()>,
+    most_held: usize,
 }
 
 impl Walk {
@@ -83,6 +89,8 @@ impl Walk {
             linked: HashMap::new(),
             waiting: Vec::new(),
             listing: None,
+            held: Arc::new(()),
+            most_held: usize::try_from(crate::may_open() / 4).unwrap_or(HELD).min(HELD),
         })
     }
 
@@ -174,12 +182,17 @@ impl Walk {
             return Step::Fault(path, error.to_string());
         }
         let id = self.next_id;
-        let mut item = None;
+        let (mut item, mut xattrs) = (None, Vec::new());
         let kind = match stat::file_type(&stat) {
             FileType::RegularFile => match self.other_name(&stat, &path) {
                 Some(other) => Kind::HardLink(other),
                 None => {
-                    item = Some(Item { tree: Arc::clone(&tree), below: below.clone(), stat });
+                    let opened = tree.read(&below, OFlags::empty()).ok(); // why not is told when its content is
+                    xattrs = opened.as_ref().map(stat::xattrs).unwrap_or_default();
+                    let held = opened
+                        .filter(|_| Arc::strong_count(&self.held) <= self.most_held)
+                        .map(|file| (file, Arc::clone(&self.held)));
+                    item = Some(Item { tree: Arc::clone(&tree), below: below.clone(), stat, held });
                     Kind::File(stat::size(&stat))
                 }
             },
@@ -191,6 +204,7 @@ impl Walk {
                 if self.dereference {
                     above.push(own);
                 }
+                xattrs = tree.read(&below, OFlags::empty()).map(stat::xattrs).unwrap_or_default();
                 self.waiting.push(Place {
                     tree: Arc::clone(&tree),
                     below: below.clone(),
@@ -209,10 +223,6 @@ impl Walk {
             },
         };
         self.next_id += 1;
-        let xattrs = match kind {
-            Kind::File(_) | Kind::Directory => xattrs(&tree, &below),
-            _ => Vec::new(),
-        };
         Step::Entry(
             Box::new(Entry { id, path, kind, stamp: stat::stamp(&stat), xattrs, settled: false }),
             item,
@@ -247,11 +257,4 @@ fn list(place: Place) -> Result<Listing, Errno> {
     let directory = place.tree.read(&place.below, OFlags::DIRECTORY)?;
     let entries = Dir::read_from(&directory)?;
     Ok(Listing { place, entries, directory, faulty: false })
-}
-
-fn xattrs(tree: &Tree, below: &[u8]) -> Vec<(Vec<u8>, Vec<u8>)> {
-    match tree.read(below, OFlags::empty()) {
-        Ok(file) => stat::xattrs(file),
-        Err(_) => Vec::new(), // what cannot be read is told when its content is
-    }
 }

@@ -6,7 +6,7 @@ use crate::link::{Ended, Outbox};
 use crate::posix::{Posix, Type};
 use crate::upload::prefix;
 use postern_files::verdict;
-use postern_wire::copy::{Compare, Entry, Fate, FromDestination, Kind, Known, Stamp, Want};
+use postern_wire::copy::{Compare, Entry, Fate, FromDestination, Kind, Stamp, Want};
 use std::sync::Arc;
 
 impl Destination<'_> {
@@ -31,7 +31,7 @@ impl Destination<'_> {
     pub(super) async fn decide(&mut self, looked: Looked, out: &mut Outbox) -> Result<(), Ended> {
         let Looked { entry, key, found, record } = looked;
         let Kind::File(size) = entry.kind else { return Ok(()) };
-        let mut want = Want { id: entry.id, have: 0, hash: [0; 32], partial: false, known: Known::Nothing };
+        let mut want = Want::all(entry.id);
         let (found, record) = match (found, record) {
             (Ok(found), Ok(record)) => (found, record),
             (Err(Trouble { message, .. }), _) | (_, Err(message)) => {

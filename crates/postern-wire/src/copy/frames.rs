@@ -164,12 +164,19 @@ pub struct Want {
     pub id: u32,
     /// Bytes from its beginning that are here already; 0 for none.
     pub have: u64,
-    /// BLAKE3 of those.
+    /// BLAKE3 of those, but for a [`Known::Beginning`].
     pub hash: [u8; 32],
     /// They are what an earlier copy of it left: when they differ, the source has changed since.
     pub partial: bool,
     /// What came before this of an older content, to be reused.
     pub known: Known,
+}
+
+impl Want {
+    /// All of an entry's content, whatever is there.
+    pub fn all(id: u32) -> Self {
+        Self { id, have: 0, hash: [0; 32], partial: false, known: Known::Nothing }
+    }
 }
 
 /// What a source was told of the content that a destination has.
@@ -182,6 +189,8 @@ pub enum Known {
     Blocks,
     /// Its chunks.
     Chunks,
+    /// How long the beginning is that it has: it hashes that while the rest comes, and compares the whole at the end.
+    Beginning,
 }
 
 /// What became of an entry.
@@ -400,7 +409,7 @@ impl<'a> FromDestination<'a> {
 }
 
 fn known(code: u8) -> Option<Known> {
-    [Known::Nothing, Known::Blocks, Known::Chunks].get(usize::from(code)).copied()
+    [Known::Nothing, Known::Blocks, Known::Chunks, Known::Beginning].get(usize::from(code)).copied()
 }
 
 fn fate(code: u8) -> Option<Fate> {

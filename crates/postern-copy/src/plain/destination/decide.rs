@@ -6,7 +6,7 @@ use crate::plain::listing::{Stat, Type};
 use crate::plain::words::assign_path;
 use bytes::Bytes;
 use postern_files::{name, verdict};
-use postern_wire::copy::{Compare, Entry, Fate, FromDestination, Kind, Known, Stamp, UNSIZED, Want};
+use postern_wire::copy::{Compare, Entry, Fate, FromDestination, Kind, Stamp, UNSIZED, Want};
 
 /// An unfinished file is kept and taken up from this size on.
 pub(super) const LARGE: u64 = 8 * 1024 * 1024;
@@ -117,8 +117,7 @@ impl Destination<'_> {
 
     /// All of the content is asked for, whatever is there: it is compared on its way, and what is there goes no further.
     fn ask(&mut self, wanted: Wanted) {
-        let want =
-            Want { id: wanted.entry.id, have: 0, hash: [0; 32], partial: false, known: Known::Nothing };
+        let want = Want::all(wanted.entry.id);
         self.out.put(|buffer| FromDestination::Want(want).encode(buffer));
         self.wanted.push_back(wanted);
     }

@@ -7,7 +7,7 @@ use crate::plain::session::{Lost, Piece, Session, yes};
 use crate::plain::sum::{Sum, Tool};
 use crate::plain::words::{assign_path, cause};
 use crate::plain::{Memory, Out, Trouble, Way};
-use postern_wire::copy::{BLOCK, FromSource, Want};
+use postern_wire::copy::{BLOCK, FromSource, Known, Want};
 use std::collections::VecDeque;
 
 /// Bytes in one of the blocks that `get` counts.
@@ -179,7 +179,10 @@ impl Content {
             }
         }
         let mark = match want.partial {
-            true => self.memory.find(&item.real, &item.stat, have, hash),
+            true => {
+                let hash = (want.known != Known::Beginning).then_some(hash);
+                self.memory.find(&item.real, &item.stat, have, hash)
+            }
             false => None,
         };
         begin(out, mark.as_ref().map_or(0, |mark| mark.offset));

@@ -1,0 +1,54 @@
+//! The beginning of a file that both ends have from an interrupted copy: hashed beside the transfer of the rest of it.
+
+use crate::tree::{ChainingValue, Parts};
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+
+/// A thread that hashes the parts of a beginning; it ends early where nobody waits for it any more.
+pub(crate) struct Beginning {
+    over: Arc<AtomicBool>,
+    thread: Option<JoinHandle<io::Result<Vec<ChainingValue>>>>,
+}
+
+impl Beginning {
+    /// Hashes the first `end` bytes in parts of `length` bytes, of which they are a multiple.
+    pub(crate) fn start(file: &File, length: u64, end: u64) -> io::Result<Self> {
+        let file = file.try_clone()?;
+        let over = Arc::new(AtomicBool::new(false));
+        let stop = Arc::clone(&over);
+        let thread =
+            std::thread::Builder::new().spawn(move || hash(&file, Parts::new(length), end, &stop))?;
+        Ok(Self { over, thread: Some(thread) })
+    }
+
+    /// Waits for the hashes.
+    pub(crate) fn hashes(mut self) -> io::Result<Vec<ChainingValue>> {
+        let ended = self.thread.take().and_then(|thread| thread.join().ok());
+        ended.unwrap_or_else(|| Err(io::ErrorKind::Interrupted.into()))
+    }
+}
+
+impl Drop for Beginning {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join(); // it holds the lock of the file
+        }
+    }
+}
+
+fn hash(file: &File, mut parts: Parts, end: u64, over: &AtomicBool) -> io::Result<Vec<ChainingValue>> {
+    let mut buffer = vec![0; 128 * 1024];
+    let mut at = 0;
+    while at < end && !over.load(Ordering::Relaxed) {
+        let wanted = usize::try_from(end - at).unwrap_or(buffer.len()).min(buffer.len());
+        file.read_exact_at(&mut buffer[..wanted], at)?;
+        parts.update(&buffer[..wanted]);
+        at += wanted as u64;
+    }
+    Ok(parts.hashes())
+}
