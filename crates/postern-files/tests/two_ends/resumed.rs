@@ -1,0 +1,103 @@
+//! Copies that were cut off.
+
+use super::support::{copy, copy_cut, random, receiving, sending};
+use postern_files::link::{Arrived, Descriptor, Incoming as _, Outbox};
+use postern_files::source;
+use postern_wire::Decoder;
+use postern_wire::copy::{Fate, FromDestination, FromSource, Known, Want};
+use std::fs;
+use std::io::Write as _;
+use std::os::unix::fs::FileExt as _;
+
+#[test]
+fn a_copy_that_is_cut_off_is_taken_up_and_sends_little_twice() {
+    let folder = tempfile::tempdir().unwrap();
+    let (from, to) = (folder.path().join("big"), folder.path().join("to"));
+    let size = 60_000_000;
+    fs::write(&from, random(size, 2)).unwrap();
+    let spec = sending(std::slice::from_ref(&from));
+    let mut sent = 0;
+    for cut in [9_000_000, 11_000_000, 14_000_000, 9_500_000] {
+        let report = copy_cut(&spec, &receiving(&to), cut);
+        sent += report.sent;
+        assert!(!report.finished && !to.exists());
+    }
+    let last = copy(&spec, &receiving(&to));
+    sent += last.sent;
+    assert_eq!((last.fate("big"), last.finished), (Fate::Written, true));
+    assert_eq!(fs::read(&to).unwrap(), fs::read(&from).unwrap());
+    assert!(sent < size * 11 / 10, "{sent}");
+    // Begun from one content and gone on with another: never.
+    let other = folder.path().join("other");
+    copy_cut(&spec, &receiving(&other), 20_000_000);
+    fs::File::options().write(true).open(&from).unwrap().write_all_at(b"x", 0).unwrap();
+    let stale = copy(&spec, &receiving(&other));
+    assert_eq!(stale.fate("big"), Fate::Failed, "{stale:?}");
+    assert!(stale.fates[&b"big"[..]].1.contains("has changed since") && !other.exists());
+}
+
+/// Neither size nor time says that it is another content: the hash of the whole does, as the beginning is hashed anew.
+#[test]
+fn a_beginning_of_another_content_is_found_out_by_its_hash() {
+    let folder = tempfile::tempdir().unwrap();
+    let (from, to) = (folder.path().join("big"), folder.path().join("to"));
+    fs::write(&from, random(20_000_000, 5)).unwrap();
+    let spec = sending(std::slice::from_ref(&from));
+    copy_cut(&spec, &receiving(&to), 12_000_000);
+    let time = fs::metadata(&from).unwrap().modified().unwrap();
+    let file = fs::File::options().write(true).open(&from).unwrap();
+    file.write_all_at(b"x", 0).unwrap();
+    file.set_modified(time).unwrap();
+    let failed = copy(&spec, &receiving(&to));
+    assert_eq!(failed.fate("big"), Fate::Failed, "{failed:?}");
+    assert!(failed.sent < 15_000_000, "it was gone on from");
+    assert!(failed.fates[&b"big"[..]].1.contains("is of another content"), "{failed:?}");
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing of it is left");
+    assert_eq!(copy(&spec, &receiving(&to)).fate("big"), Fate::Written);
+    assert_eq!(fs::read(&to).unwrap(), fs::read(&from).unwrap());
+}
+
+/// A destination may say that it has any beginning: it gets what follows whole parts, and nothing after what is none.
+#[test]
+fn a_beginning_that_cannot_be_is_gone_on_from_by_nobody() {
+    let folder = tempfile::tempdir().unwrap();
+    let from = folder.path().join("big");
+    fs::write(&from, random(1_000_000, 6)).unwrap();
+    let spec = sending(std::slice::from_ref(&from));
+    for (have, fine) in [(64 * 1024, true), (64 * 1024 + 1, false), (2_000_000, false)] {
+        let (mut want, mut said) = (Want::all(0), Vec::new());
+        (want.have, want.partial, want.known) = (have, true, Known::Beginning);
+        FromDestination::Want(want).encode(&mut said);
+        FromDestination::Finished.encode(&mut said);
+        let (reader, mut to_source) = std::io::pipe().unwrap();
+        let (from_source, out) = std::io::pipe().unwrap();
+        let (mut decoder, mut input) = (Decoder::default(), Descriptor::new(from_source));
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                source::send(
+                    &spec,
+                    Descriptor::new(reader),
+                    Decoder::default(),
+                    &Outbox::new(out),
+                    None,
+                    || (),
+                )
+            });
+            while decoder.pending().is_empty() {
+                input.read(&mut decoder, None).unwrap(); // it has told of its file
+            }
+            to_source.write_all(&said).unwrap();
+            while input.read(&mut decoder, None).unwrap() != Arrived::Ended {}
+        });
+        let mut ended = None;
+        while let Some((kind, payload)) = decoder.next_frame().unwrap() {
+            match FromSource::decode(kind, payload).unwrap() {
+                FromSource::FileEnd { id: 0, hash } => ended = Some(Ok(hash)),
+                FromSource::FileFault { id: 0, message } => ended = Some(Err(message)),
+                _ => {}
+            }
+        }
+        let hash = *blake3::hash(&fs::read(&from).unwrap()).as_bytes();
+        assert_eq!(ended.as_ref().unwrap().as_ref().ok(), fine.then_some(&hash), "{have}: {ended:?}");
+    }
+}
