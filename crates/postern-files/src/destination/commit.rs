@@ -271,6 +271,11 @@ pub(super) fn bits(spec: &ReceiveSpec, entry: &Entry, old: Option<&Stat>) -> u32
     mode(spec, old.map_or(entry.stamp.mode, |old| stat::stamp(old).mode))
 }
 
+/// The mode that a new file is made with: nobody may read what is not there yet who may not read it then.
+pub(super) fn first_mode(spec: &ReceiveSpec, entry: &Entry, old: Option<&Stat>) -> Mode {
+    stat::permissions(bits(spec, entry, old) & 0o777)
+}
+
 /// Gives a new file, which is `now` like this, its owner, mode and attributes; says what it could not give.
 pub(super) fn dress(
     spec: &ReceiveSpec,

@@ -1,7 +1,7 @@
 //! What is done about an entry, and about its content as it comes.
 
 use super::commit::Ready;
-use super::partial::{self, EVERY, Found, NOTE};
+use super::partial::{self, EVERY, Found};
 use super::tell::{Ahead, Deferred, Told};
 use super::trouble::{Trouble, explain};
 use super::writing::{Into, Open, Writing, hash_up_to};
@@ -253,11 +253,7 @@ impl Destination<'_> {
 
     /// Goes on with what begins as a copy of the older content.
     fn go_ahead(&mut self, ahead: Ahead, path: &[u8], size: u64) -> Into {
-        let sized = match size > EVERY {
-            true => rustix::fs::ftruncate(&ahead.file, size + NOTE as u64),
-            false => Ok(()),
-        };
-        match sized {
+        match partial::make_room(&ahead.file, size) {
             Ok(()) => Into::Beside(Open::ahead(ahead, self.read(path))),
             Err(error) => {
                 Into::Failed { why: explain("making room for it", error), remove: Some(ahead.file) }
@@ -267,8 +263,7 @@ impl Destination<'_> {
 
     fn open(&mut self, path: &[u8], size: u64, entry: &Entry, replaces: Option<&Stat>) -> Into {
         let failed = |why| Into::Failed { why, remove: None };
-        // Nobody may read what is not there yet who may not read it then.
-        let mode = stat::permissions(super::commit::bits(self.spec, entry, replaces) & 0o777);
+        let mode = super::commit::first_mode(self.spec, entry, replaces);
         let old = if self.spec.delta { self.read(path) } else { None };
         let Some(placed) = &mut self.placed else { return failed("it has no place".to_owned()) };
         // One of another owner may be forbidden to be linked (proc_sys_fs(5), protected_hardlinks).
@@ -281,9 +276,7 @@ impl Destination<'_> {
             return Into::Beside(Open::nameless(file));
         }
         let begun = partial::begin(&mut placed.root, path, mode).and_then(|file| {
-            if size > EVERY && size != UNSIZED {
-                rustix::fs::ftruncate(&file, size + NOTE as u64)?; // room for the note
-            }
+            partial::make_room(&file, size)?;
             Ok(file)
         });
         match begun {

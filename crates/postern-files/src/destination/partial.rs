@@ -6,7 +6,7 @@
 use crate::beginning::Beginning;
 use crate::beneath::Root;
 use crate::{name, stat, tree};
-use postern_wire::copy::Stamp;
+use postern_wire::copy::{Stamp, UNSIZED};
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use std::fs::File;
@@ -37,7 +37,7 @@ impl Partial {
     pub(super) fn go_on(self, size: u64) -> Result<(File, Beginning), Errno> {
         let Self { file, good } = self;
         rustix::fs::ftruncate(&file, good)?;
-        rustix::fs::ftruncate(&file, size + NOTE as u64)?;
+        make_room(&file, size)?;
         let beginning = Beginning::start(&file, tree::part_length(size), good);
         let beginning = beginning.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
         Ok((file, beginning))
@@ -153,6 +153,12 @@ pub(super) fn begin(root: &mut Root, path: &[u8], mode: Mode) -> Result<File, Er
         rustix::fs::fchmod(&file, mode)?;
     }
     Ok(file)
+}
+
+/// Room for the content of one that is large enough to be taken up, and for the note behind it.
+pub(super) fn make_room(file: &File, size: u64) -> Result<(), Errno> {
+    let noted = size > EVERY && size != UNSIZED;
+    if noted { rustix::fs::ftruncate(file, size + NOTE as u64) } else { Ok(()) }
 }
 
 /// Looks for an unfinished file of this size and time.

@@ -81,9 +81,9 @@ impl Destination<'_> {
         self.out.flush()?;
         let mut file = match &mut self.placed {
             Some(placed) if copy => {
-                let bits = super::commit::bits(self.spec, entry, Some(replaces)) & 0o777;
+                let mode = super::commit::first_mode(self.spec, entry, Some(replaces));
                 // Where it cannot be made now, the reason is told when its content comes.
-                partial::begin(&mut placed.root, path, stat::permissions(bits)).ok()
+                partial::begin(&mut placed.root, path, mode).ok()
             }
             _ => None,
         };
