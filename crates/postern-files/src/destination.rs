@@ -14,6 +14,7 @@ mod writing;
 
 use crate::link::{Arrived, Incoming, LinkError, Outbox};
 use crate::pack::Unpacker;
+use crate::share::Share;
 use crate::{name, pattern, verdict};
 use commit::{Batch, Committer};
 use delete::Seen;
@@ -153,7 +154,7 @@ impl<'a> Destination<'a> {
             told: 0,
             writing: None,
             replaced: None,
-            batch: Batch::new(crate::may_open()),
+            batch: Batch::new(Share::new()),
             committer: None,
             later: Later::default(),
             seen: Seen::default(),

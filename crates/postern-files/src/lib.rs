@@ -17,6 +17,7 @@ pub mod name;
 pub mod pack;
 pub mod pattern;
 mod resolve;
+mod share;
 pub mod source;
 mod stat;
 pub mod tree;
@@ -27,22 +28,4 @@ pub fn rules(given: &[postern_wire::copy::Rule]) -> Result<pattern::Rules, Strin
     let kind = |include| if include { pattern::Kind::Include } else { pattern::Kind::Exclude };
     let given = given.iter().map(|rule| (kind(rule.include), rule.pattern.as_slice()));
     pattern::Rules::parse(given).map_err(|error| error.to_string())
-}
-
-/// Files that an end may have open at once, where the system lets it.
-const OPEN: u64 = 8_192;
-
-/// How many files may be open at once, made as many as the system lets us.
-fn may_open() -> u64 {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let limit = getrlimit(Resource::Nofile);
-    let wanted = limit.maximum.unwrap_or(u64::MAX).min(OPEN);
-    let now = limit.current.unwrap_or(u64::MAX);
-    if now >= wanted {
-        return now;
-    }
-    match setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum: limit.maximum }) {
-        Ok(()) => wanted,
-        Err(_) => now,
-    }
 }

@@ -4,6 +4,7 @@ use super::trouble::explain;
 use super::{Destination, nameless};
 use crate::beneath::Root;
 use crate::link::{LinkError, Outbox};
+use crate::share::Share;
 use crate::{name, stat};
 use postern_wire::copy::{Entry, Fate, FromDestination, Owner, ReceiveSpec, Settled};
 use rustix::fs::{AtFlags, Mode, OFlags, Stat};
@@ -36,14 +37,13 @@ pub(super) struct Ready {
 pub(super) struct Batch {
     ready: Vec<Ready>,
     bytes: u64,
-    most: usize,
+    share: Share,
 }
 
 impl Batch {
-    /// For a process that may have so many files open; two batches are at a time.
-    pub(super) fn new(open: u64) -> Self {
-        let most = usize::try_from(open / 3).unwrap_or(FILES).clamp(1, FILES);
-        Self { ready: Vec::new(), bytes: 0, most }
+    /// For an end that may have so many files open; two batches are at a time.
+    pub(super) fn new(share: Share) -> Self {
+        Self { ready: Vec::new(), bytes: 0, share }
     }
 
     pub(super) fn push(&mut self, ready: Ready, bytes: u64) {
@@ -61,7 +61,7 @@ impl Batch {
     }
 
     pub(super) fn is_full(&self) -> bool {
-        self.ready.len() >= self.most || self.bytes >= BYTES
+        self.ready.len() >= FILES.min(self.share.quarter()) || self.bytes >= BYTES
     }
 }
 

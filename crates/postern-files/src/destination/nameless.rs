@@ -4,31 +4,29 @@
 use crate::beneath::Root;
 use crate::name;
 use rustix::fd::{AsRawFd as _, BorrowedFd};
-use rustix::fs::{AtFlags, CWD, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, Stat};
 use rustix::io::Errno;
 use std::fs::File;
 
-/// Whether files can be made so.
+/// Whether files can be made so on the file system that was tried last.
 #[derive(Debug, Default)]
-pub(super) enum Nameless {
-    #[default]
-    Untried,
-    Works,
-    /// The file system has no such files, `/proc` is missing, or something forbids it.
-    No,
+pub(super) struct Nameless {
+    /// A directory of it.
+    tried: Option<Stat>,
+    works: bool,
 }
 
 impl Nameless {
-    /// Makes a file that belongs beside this path, if that is possible.
+    /// Makes a file that belongs beside this path; nothing where the file system has no such files, `/proc` is missing, or
+    /// something forbids it.
     pub(super) fn make(&mut self, root: &mut Root, path: &[u8], mode: Mode) -> Option<File> {
         let (directory, last) = root.parent(path).ok()?;
-        if matches!(self, Self::Untried) {
-            *self = try_out(directory, &name::partial(last))?;
+        let holder = rustix::fs::fstat(directory).ok()?;
+        if self.tried.is_none_or(|tried| tried.st_dev != holder.st_dev) {
+            self.works = try_out(directory, &name::partial(last))?;
+            self.tried = Some(holder);
         }
-        if matches!(self, Self::No) {
-            return None;
-        }
-        open(directory, mode).ok()
+        if self.works { open(directory, mode).ok() } else { None }
     }
 }
 
@@ -44,12 +42,12 @@ fn open(_: BorrowedFd<'_>, _: Mode) -> Result<File, Errno> {
 }
 
 /// Gives one a name, and takes it away again; nothing where that name is in use.
-fn try_out(directory: BorrowedFd<'_>, unfinished: &[u8]) -> Option<Nameless> {
+fn try_out(directory: BorrowedFd<'_>, unfinished: &[u8]) -> Option<bool> {
     let linked = open(directory, Mode::RUSR | Mode::WUSR).and_then(|file| link(&file, directory, unfinished));
     match linked.and_then(|()| rustix::fs::unlinkat(directory, unfinished, AtFlags::empty())) {
-        Ok(()) => Some(Nameless::Works),
+        Ok(()) => Some(true),
         Err(Errno::EXIST) => None,
-        Err(_) => Some(Nameless::No),
+        Err(_) => Some(false),
     }
 }
 
@@ -82,7 +80,7 @@ mod tests {
         assert!(nameless.make(&mut root, b"f", Mode::RUSR).is_none());
         std::fs::remove_file(folder.path().join(".f.postern-partial")).unwrap();
         let Some(file) = nameless.make(&mut root, b"f", Mode::RUSR) else {
-            return assert!(matches!(nameless, Nameless::No), "this file system has none");
+            return assert!(nameless.tried.is_some(), "it was tried out, and there are none");
         };
         assert_eq!(names(), 0);
         file.write_all_at(b"content", 0).unwrap();

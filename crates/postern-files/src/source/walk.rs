@@ -5,6 +5,7 @@ use super::tops::{self, Top};
 use super::tree::Tree;
 use crate::beneath::Base;
 use crate::pattern::Rules;
+use crate::share::Share;
 use crate::{name, stat, verdict};
 use postern_wire::copy::{Entry, Kind, Limits, SendSpec};
 use rustix::fd::{AsFd as _, OwnedFd};
@@ -67,7 +68,7 @@ pub(super) struct Walk {
     listing: Option<Listing>,
     /// One for each file that stays open until its content is asked for, and our own.
     held: Arc<()>,
-    most_held: usize,
+    share: Share,
 }
 
 impl Walk {
@@ -90,7 +91,7 @@ impl Walk {
             waiting: Vec::new(),
             listing: None,
             held: Arc::new(()),
-            most_held: usize::try_from(crate::may_open() / 4).unwrap_or(HELD).min(HELD),
+            share: Share::new(),
         })
     }
 
@@ -190,7 +191,7 @@ impl Walk {
                     let opened = tree.read(&below, OFlags::empty()).ok(); // why not is told when its content is
                     xattrs = opened.as_ref().map(stat::xattrs).unwrap_or_default();
                     let held = opened
-                        .filter(|_| Arc::strong_count(&self.held) <= self.most_held)
+                        .filter(|_| Arc::strong_count(&self.held) <= HELD.min(self.share.quarter()))
                         .map(|file| (file, Arc::clone(&self.held)));
                     item = Some(Item { tree: Arc::clone(&tree), below: below.clone(), stat, held });
                     Kind::File(stat::size(&stat))
