@@ -221,7 +221,7 @@ fn name_it(
     let unfinished = name::partial(last);
     if own.is_none() {
         match nameless::link(file, directory, last) {
-            Err(Errno::EXIST) => nameless::link(file, directory, &unfinished)?, // what came meanwhile is replaced
+            Err(Errno::EXIST) => nameless::link_unfinished(file, directory, &unfinished)?, // what came meanwhile is replaced
             other => return other,
         }
     }
@@ -331,7 +331,7 @@ mod tests {
         let opened =
             rustix::fs::open(folder.path(), OFlags::DIRECTORY | OFlags::RDONLY, Mode::empty()).unwrap();
         let mut root = Root::new(opened);
-        let Some(file) = Nameless::default().make(&mut root, b"f", Mode::RUSR) else {
+        let Some(file) = Nameless::default().make(&mut root, b"f", false, Mode::RUSR) else {
             return; // this file system has no files without a name
         };
         std::fs::write(folder.path().join("f"), "another").unwrap();
@@ -339,7 +339,7 @@ mod tests {
         assert_eq!(std::fs::read(folder.path().join("f")).unwrap(), b"");
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
         std::fs::create_dir(folder.path().join("g")).unwrap();
-        let file = Nameless::default().make(&mut root, b"g", Mode::RUSR).unwrap();
+        let file = Nameless::default().make(&mut root, b"g", false, Mode::RUSR).unwrap();
         assert_eq!(name_it(&mut root, b"g", &file, None, false), Err(Errno::ISDIR));
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2, "what could not be named is gone");
     }

@@ -125,8 +125,9 @@ impl Destination<'_> {
             told = self.tell(&entry, &path, size, older, true)?;
         }
         let (ahead, told) = match told {
-            Some(Told { hash: _, ahead, bytes }) => (ahead, bytes),
-            None => (None, 0),
+            // What is taken up needs nothing of what it replaces.
+            Some(Told { hash: _, ahead, bytes }) if found.is_none() => (ahead, bytes),
+            _ => (None, 0),
         };
         if told > 0 {
             want.known = Known::Blocks;
@@ -221,6 +222,7 @@ impl Destination<'_> {
         if self.writing.is_some() {
             return Err(LinkError::Protocol("a file in the middle of another").into());
         }
+        self.replaced = None; // its room may be needed
         let Some(wanted) = self.next_wanted(|wanted| wanted.entry.id == id) else {
             return Err(LinkError::Protocol("content that was not asked for next").into());
         };
@@ -271,7 +273,7 @@ impl Destination<'_> {
         if replaces.is_none()
             && own
             && size <= EVERY
-            && let Some(file) = self.nameless.make(&mut placed.root, path, mode)
+            && let Some(file) = self.nameless.make(&mut placed.root, path, self.later.is_new(path), mode)
         {
             return Into::Beside(Open::nameless(file));
         }
@@ -303,8 +305,11 @@ impl Destination<'_> {
     pub(super) fn end(&mut self, id: u32, hash: [u8; 32]) -> Result<(), Trouble> {
         let writing = self.writing.take().filter(|writing| writing.entry.id == id);
         let Some(mut writing) = writing else { return Err(LinkError::Protocol("the end of no file").into()) };
-        let (differs, size) = (writing.differs(), writing.length());
-        let whole = writing.whole();
+        let (size, is_whole) = (writing.length(), writing.is_whole());
+        let verified = match &writing.into {
+            Into::Beside(_) | Into::Itself(_) => writing.verify(hash),
+            Into::Same | Into::Failed { .. } => Ok(()), // nothing of it came to be hashed
+        };
         let Writing { entry, path, into, replaces, .. } = writing;
         let (note, fate) = match into {
             Into::Failed { why, remove } => {
@@ -312,17 +317,17 @@ impl Destination<'_> {
                 (why, Fate::Failed)
             }
             // The source compared the hashes.
-            Into::Same if whole.is_some() => {
+            Into::Same if is_whole => {
                 let note = self.touch(&path, &entry);
                 self.busy.remove(&path);
                 self.bad.remove(&path);
                 return self.answer(Settled { id, fate: Fate::Same, hash, note });
             }
-            Into::Beside(open) if whole != Some(hash) => {
+            Into::Beside(open) if verified.is_err() => {
                 self.forget(&path, Some(open.close()));
-                (differs.to_owned(), Fate::Failed)
+                (verified.err().unwrap_or_default(), Fate::Failed)
             }
-            Into::Itself(_) if whole != Some(hash) => (differs.to_owned(), Fate::Failed),
+            Into::Itself(_) if verified.is_err() => (verified.err().unwrap_or_default(), Fate::Failed),
             Into::Same => ("it is shorter here than it was".to_owned(), Fate::Failed),
             Into::Beside(open) => return self.ready(&entry, path, open, replaces.as_deref(), (size, hash)),
             Into::Itself(open) => match finish_itself(&open.file, size, &entry) {

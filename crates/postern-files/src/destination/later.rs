@@ -16,6 +16,15 @@ use std::collections::HashSet;
 pub(super) struct Later {
     entries: Vec<(Box<Entry>, Vec<u8>)>,
     directories: Vec<Made>,
+    /// Those of them that are new.
+    new: HashSet<Vec<u8>>,
+}
+
+impl Later {
+    /// Whether the directory of this path was made by this copy.
+    pub(super) fn is_new(&self, path: &[u8]) -> bool {
+        self.new.contains(name::split(path).0)
+    }
 }
 
 /// A directory to be given its time, and its mode where it is new.
@@ -96,6 +105,9 @@ impl Destination<'_> {
             Some(found) if !self.spec.preserve && stat::stamp(found).mode & 0o5777 != meanwhile => None,
             _ => Some(bits),
         };
+        if !there {
+            self.later.new.insert(path.clone());
+        }
         self.later.directories.push(Made { path, mode, stamp: entry.stamp });
         self.settle(entry.id, Fate::Made, note)
     }
@@ -133,7 +145,7 @@ impl Later {
         placed: &mut Placed,
         bad: &HashSet<Vec<u8>>,
     ) -> Vec<Settled> {
-        let Self { entries, directories } = std::mem::take(self);
+        let Self { entries, directories, new: _ } = std::mem::take(self);
         let mut settled = Vec::with_capacity(entries.len());
         for (entry, path) in entries {
             let made = match &entry.kind {

@@ -4,7 +4,7 @@
 use crate::beneath::Root;
 use crate::name;
 use rustix::fd::{AsRawFd as _, BorrowedFd};
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, Stat};
+use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags, Stat};
 use rustix::io::Errno;
 use std::fs::File;
 
@@ -17,16 +17,21 @@ pub(super) struct Nameless {
 }
 
 impl Nameless {
-    /// Makes a file that belongs beside this path; nothing where the file system has no such files, `/proc` is missing, or
-    /// something forbids it.
-    pub(super) fn make(&mut self, root: &mut Root, path: &[u8], mode: Mode) -> Option<File> {
+    /// Makes a file that belongs beside this path, in a directory that is new or not; nothing where the file system has no
+    /// such files, `/proc` is missing, something forbids it, or there is an unfinished file to be picked up.
+    pub(super) fn make(&mut self, root: &mut Root, path: &[u8], new: bool, mode: Mode) -> Option<File> {
         let (directory, last) = root.parent(path).ok()?;
+        let unfinished = name::partial(last);
         let holder = rustix::fs::fstat(directory).ok()?;
         if self.tried.is_none_or(|tried| tried.st_dev != holder.st_dev) {
-            self.works = try_out(directory, &name::partial(last))?;
+            self.works = try_out(directory, &unfinished)?;
             self.tried = Some(holder);
         }
-        if self.works { open(directory, mode).ok() } else { None }
+        let left = || rustix::fs::statat(directory, unfinished.as_slice(), AtFlags::SYMLINK_NOFOLLOW);
+        if !self.works || !new && !matches!(left(), Err(Errno::NOENT)) {
+            return None;
+        }
+        open(directory, mode).ok()
     }
 }
 
@@ -41,14 +46,30 @@ fn open(_: BorrowedFd<'_>, _: Mode) -> Result<File, Errno> {
     Err(Errno::OPNOTSUPP)
 }
 
-/// Gives one a name, and takes it away again; nothing where that name is in use.
+/// Gives one a name, and takes it away again: whether that works, where what went wrong may not be of this one alone.
 fn try_out(directory: BorrowedFd<'_>, unfinished: &[u8]) -> Option<bool> {
-    let linked = open(directory, Mode::RUSR | Mode::WUSR).and_then(|file| link(&file, directory, unfinished));
-    match linked.and_then(|()| rustix::fs::unlinkat(directory, unfinished, AtFlags::empty())) {
+    let linked = open(directory, Mode::RUSR | Mode::WUSR)
+        .and_then(|file| link_unfinished(&file, directory, unfinished).map(|()| file));
+    let tried = linked.and_then(|held| {
+        let removed = rustix::fs::unlinkat(directory, unfinished, AtFlags::empty());
+        drop(held);
+        removed
+    });
+    match tried {
         Ok(()) => Some(true),
-        Err(Errno::EXIST) => None,
+        Err(Errno::EXIST | Errno::ACCESS | Errno::NOSPC | Errno::DQUOT | Errno::MFILE | Errno::NFILE) => None,
         Err(_) => Some(false),
     }
+}
+
+/// Gives a file the name of an unfinished one, locked as those are.
+pub(super) fn link_unfinished(
+    file: &File,
+    directory: BorrowedFd<'_>,
+    unfinished: &[u8],
+) -> Result<(), Errno> {
+    let _ = rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive); // not every file system has locks
+    link(file, directory, unfinished)
 }
 
 /// Gives a file that has no name one that nothing else has.
@@ -75,11 +96,7 @@ mod tests {
             rustix::fs::open(folder.path(), OFlags::DIRECTORY | OFlags::RDONLY, Mode::empty()).unwrap();
         let (mut root, mut nameless) = (Root::new(opened), Nameless::default());
         let names = || std::fs::read_dir(folder.path()).unwrap().count();
-        // What has the name of its unfinished file is picked up the usual way.
-        std::fs::write(folder.path().join(".f.postern-partial"), "left").unwrap();
-        assert!(nameless.make(&mut root, b"f", Mode::RUSR).is_none());
-        std::fs::remove_file(folder.path().join(".f.postern-partial")).unwrap();
-        let Some(file) = nameless.make(&mut root, b"f", Mode::RUSR) else {
+        let Some(file) = nameless.make(&mut root, b"f", false, Mode::RUSR) else {
             return assert!(nameless.tried.is_some(), "it was tried out, and there are none");
         };
         assert_eq!(names(), 0);
@@ -87,7 +104,11 @@ mod tests {
         link(&file, root.as_fd(), b"f").unwrap();
         assert_eq!(link(&file, root.as_fd(), b"f"), Err(Errno::EXIST));
         assert_eq!(std::fs::read(folder.path().join("f")).unwrap(), b"content");
-        drop(nameless.make(&mut root, b"g", Mode::RUSR).unwrap());
+        drop(nameless.make(&mut root, b"g", true, Mode::RUSR).unwrap());
         assert_eq!(names(), 1);
+        // What has the name of its unfinished file is picked up the usual way, when it is the first and when it is not.
+        std::fs::write(folder.path().join(".g.postern-partial"), "left").unwrap();
+        assert!(nameless.make(&mut root, b"g", false, Mode::RUSR).is_none());
+        assert!(Nameless::default().make(&mut root, b"g", false, Mode::RUSR).is_none());
     }
 }

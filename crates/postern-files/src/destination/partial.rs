@@ -6,7 +6,7 @@
 use crate::beginning::Beginning;
 use crate::beneath::Root;
 use crate::{name, stat, tree};
-use postern_wire::copy::{Stamp, UNSIZED};
+use postern_wire::copy::{BLOCK, Stamp, UNSIZED};
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use std::fs::File;
@@ -36,10 +36,11 @@ impl Partial {
     /// Ready for what comes, while what is there is hashed.
     pub(super) fn go_on(self, size: u64) -> Result<(File, Beginning), Errno> {
         let Self { file, good } = self;
-        rustix::fs::ftruncate(&file, good)?;
-        make_room(&file, size)?;
         let beginning = Beginning::start(&file, tree::part_length(size), good);
         let beginning = beginning.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+        // Only now: the note says what is good until then.
+        rustix::fs::ftruncate(&file, good)?;
+        make_room(&file, size)?;
         Ok((file, beginning))
     }
 }
@@ -178,7 +179,8 @@ pub(super) fn find(root: &mut Root, path: &[u8], size: u64, stamp: Stamp) -> Res
     if note != Note::new(size, stamp, note.good) {
         return Ok(Found::Stale);
     }
-    match note.good - note.good % tree::part_length(size) {
+    // Whole parts, and whole blocks, as that is where a source without an agent can go on.
+    match note.good - note.good % tree::part_length(size).max(BLOCK as u64) {
         0 => Ok(Found::Nothing),
         good => Ok(Found::Partial(Box::new(Partial { file, good }))),
     }

@@ -45,14 +45,15 @@ impl Hasher {
         }
     }
 
-    /// The hash of it all, asked for once; nothing where what was there before cannot be read again.
-    fn hash(&mut self) -> Option<[u8; 32]> {
+    /// The hash of it all, asked for once, or why there is none.
+    fn hash(&mut self) -> Result<[u8; 32], String> {
         match self {
-            Self::Whole(hasher) => Some(hasher.finalize().into()),
+            Self::Whole(hasher) => Ok(hasher.finalize().into()),
             Self::Parts(parts, before) => {
-                let before = before.take().map_or_else(|| Ok(Vec::new()), Beginning::hashes).ok()?;
+                let before = before.take().map_or_else(|| Ok(Vec::new()), Beginning::hashes);
+                let before = before.map_err(|error| format!("reading what was there of it: {error}"))?;
                 let parts = std::mem::replace(parts, Parts::new(0)).hashes();
-                tree::root(&[before, parts].concat())
+                tree::root(&[before, parts].concat()).ok_or_else(|| verdict::DIFFERS.to_owned())
             }
         }
     }
@@ -136,17 +137,22 @@ impl Writing {
         Self { entry, path, into, replaces, size, offset, hasher }
     }
 
-    /// The hash of the content, when all of it came.
-    pub(super) fn whole(&mut self) -> Option<[u8; 32]> {
-        (self.offset == self.size || self.size == UNSIZED).then(|| self.hasher.hash()).flatten()
+    /// Whether all of the content came, and has this hash; else why it is of no use.
+    pub(super) fn verify(&mut self, hash: [u8; 32]) -> Result<(), String> {
+        if self.offset != self.size && self.size != UNSIZED {
+            return Err(verdict::DIFFERS.to_owned());
+        }
+        let gone_on = matches!(&self.hasher, Hasher::Parts(_, Some(_)));
+        match self.hasher.hash()? == hash {
+            true => Ok(()),
+            false if gone_on => Err(verdict::ANOTHER.to_owned()),
+            false => Err(verdict::DIFFERS.to_owned()),
+        }
     }
 
-    /// What it means that its hash is not the source's.
-    pub(super) fn differs(&self) -> &'static str {
-        match &self.hasher {
-            Hasher::Parts(_, Some(_)) => verdict::ANOTHER,
-            Hasher::Parts(_, None) | Hasher::Whole(_) => verdict::DIFFERS,
-        }
+    /// Whether all of the content is there, as far as its length says.
+    pub(super) fn is_whole(&self) -> bool {
+        self.offset == self.size
     }
 
     /// Bytes of content so far.

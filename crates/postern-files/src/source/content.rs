@@ -6,6 +6,7 @@ use crate::beginning::Beginning;
 use crate::chunks::{MOST_RECORDS, RECORD};
 use crate::link::{LinkError, Outbox};
 use crate::pack::Packer;
+use crate::share::Share;
 use crate::stat;
 use crate::tree::{self, ChainingValue, Parts};
 use crate::verdict::{CHANGED, STALE};
@@ -27,7 +28,7 @@ pub(super) struct Item {
     pub(super) below: Vec<u8>,
     pub(super) stat: Stat,
     /// Where it is still open from its announcement, with what counts those.
-    pub(super) held: Option<(OwnedFd, Arc<()>)>,
+    pub(super) held: Option<(OwnedFd, Arc<Share>)>,
 }
 
 impl Item {

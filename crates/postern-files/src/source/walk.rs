@@ -67,8 +67,7 @@ pub(super) struct Walk {
     waiting: Vec<Place>,
     listing: Option<Listing>,
     /// One for each file that stays open until its content is asked for, and our own.
-    held: Arc<()>,
-    share: Share,
+    share: Arc<Share>,
 }
 
 impl Walk {
@@ -90,8 +89,7 @@ impl Walk {
             linked: HashMap::new(),
             waiting: Vec::new(),
             listing: None,
-            held: Arc::new(()),
-            share: Share::new(),
+            share: Arc::new(Share::new()),
         })
     }
 
@@ -188,11 +186,16 @@ impl Walk {
             FileType::RegularFile => match self.other_name(&stat, &path) {
                 Some(other) => Kind::HardLink(other),
                 None => {
-                    let opened = tree.read(&below, OFlags::empty()).ok(); // why not is told when its content is
+                    let opened = match tree.read(&below, OFlags::empty()) {
+                        Err(error @ (Errno::MFILE | Errno::NFILE)) => {
+                            return Step::Fault(path, format!("opening it: {error}"));
+                        }
+                        other => other.ok(), // why not is told when its content is
+                    };
                     xattrs = opened.as_ref().map(stat::xattrs).unwrap_or_default();
                     let held = opened
-                        .filter(|_| Arc::strong_count(&self.held) <= HELD.min(self.share.quarter()))
-                        .map(|file| (file, Arc::clone(&self.held)));
+                        .filter(|_| Arc::strong_count(&self.share) <= HELD.min(self.share.quarter()))
+                        .map(|file| (file, Arc::clone(&self.share)));
                     item = Some(Item { tree: Arc::clone(&tree), below: below.clone(), stat, held });
                     Kind::File(stat::size(&stat))
                 }

@@ -1,13 +1,13 @@
 //! Copies that were cut off.
 
-use super::support::{copy, copy_cut, random, receiving, sending};
+use super::support::{copy, copy_cut, entry, hostile, random, receiving, sending};
 use postern_files::link::{Arrived, Descriptor, Incoming as _, Outbox};
 use postern_files::source;
 use postern_wire::Decoder;
-use postern_wire::copy::{Fate, FromDestination, FromSource, Known, Want};
+use postern_wire::copy::{Fate, FromDestination, FromSource, Kind, Known, SendSpec, Want};
 use std::fs;
 use std::io::Write as _;
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 
 #[test]
 fn a_copy_that_is_cut_off_is_taken_up_and_sends_little_twice() {
@@ -100,4 +100,60 @@ fn a_beginning_that_cannot_be_is_gone_on_from_by_nobody() {
         let hash = *blake3::hash(&fs::read(&from).unwrap()).as_bytes();
         assert_eq!(ended.as_ref().unwrap().as_ref().ok(), fine.then_some(&hash), "{have}: {ended:?}");
     }
+}
+
+/// A source that cannot go on in the middle, as one without an agent, begins anew.
+#[test]
+fn a_source_may_begin_anew_what_is_there_in_part() {
+    let folder = tempfile::tempdir().unwrap();
+    let spec = receiving(folder.path());
+    let bytes: &'static [u8] = Box::leak(random(20_000_000, 9).into_boxed_slice());
+    let mut frames = vec![FromSource::Begin(1), entry(0, b"f", Kind::File(20_000_000))];
+    frames.push(FromSource::From { id: 0, offset: 0 });
+    frames.extend(bytes.chunks(100_000).map(FromSource::Data));
+    frames.push(FromSource::FileEnd { id: 0, hash: blake3::hash(bytes).into() });
+    frames.push(FromSource::End);
+    assert!(!hostile(&spec, &frames[..150]).finished);
+    assert!(folder.path().join(".f.postern-partial").exists());
+    let report = hostile(&spec, &frames);
+    assert_eq!((report.fate("f"), report.finished), (Fate::Written, true));
+    assert!(fs::read(folder.path().join("f")).unwrap() == bytes);
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn holes_stay_holes_in_what_is_taken_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let (from, to) = (folder.path().join("big"), folder.path().join("to"));
+    let file = fs::File::create(&from).unwrap();
+    file.set_len(64 << 20).unwrap();
+    for at in [1 << 20, 30 << 20, 60 << 20] {
+        file.write_all_at(&random(3_000_000, 7), at).unwrap();
+    }
+    let spec = sending(std::slice::from_ref(&from));
+    let cut = copy_cut(&spec, &receiving(&to), 5_000_000);
+    assert!(!cut.finished && folder.path().join(".to.postern-partial").exists());
+    let last = copy(&spec, &receiving(&to));
+    assert_eq!(last.fate("big"), Fate::Written);
+    assert!(last.sent < 5_000_000, "it was taken up: {}", last.sent);
+    assert!(fs::read(&to).unwrap() == fs::read(&from).unwrap());
+    assert!(fs::metadata(&to).unwrap().blocks() * 512 < 12_000_000);
+}
+
+/// What was left of a large file does not outlive the small one that took its place, nor stand in the way of the next.
+#[test]
+fn what_is_left_of_an_earlier_copy_goes_with_a_small_one_of_its_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let (from, to) = (folder.path().join("from"), folder.path().join("to"));
+    fs::create_dir_all(&from).unwrap();
+    fs::create_dir_all(&to).unwrap();
+    fs::write(from.join("log"), random(20_000_000, 3)).unwrap();
+    let spec = SendSpec { contents: true, ..sending(std::slice::from_ref(&from)) };
+    copy_cut(&spec, &receiving(&to), 12_000_000);
+    assert!(to.join(".log.postern-partial").exists());
+    fs::write(from.join("a"), "first, and so without a name").unwrap();
+    fs::write(from.join("log"), "rotated").unwrap();
+    let report = copy(&spec, &receiving(&to));
+    assert_eq!((report.fate("log"), report.fate("a")), (Fate::Written, Fate::Written), "{report:?}");
+    assert!(!to.join(".log.postern-partial").exists());
 }

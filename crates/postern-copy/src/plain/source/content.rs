@@ -151,7 +151,7 @@ impl Content {
     ) -> Result<Read, Trouble> {
         let Want { id, have, hash, .. } = *want;
         let size = item.stat.size;
-        let same = have == size && have > 0;
+        let same = have == size && have > 0 && want.known != Known::Beginning;
         let begin = |out: &mut Out, offset| out.put(|buffer| FromSource::From { id, offset }.encode(buffer));
         if same && session.tools.sum == Some(Tool::Blake3) && self.way.verify {
             // Its hash is known there without a byte of it coming here.
