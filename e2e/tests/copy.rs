@@ -146,9 +146,7 @@ fn proof_2_cut_connections_and_killed_clients_cost_little_and_nothing_is_lost() 
         let outcome = Outcome::of(command.args(["cp", "-n", NAMESPACE, "-o", "json", from, to])).ok();
         assert!(proxy.cuts() >= cuts / 2, "{}", proxy.cuts());
         let bytes = sent(&outcome);
-        // What was on its way at a cut, in the sockets and pipes between, and nothing else comes twice.
-        let on_its_way = usize::try_from(cuts).unwrap() * 3 * 1024 * 1024;
-        assert!(bytes < size + on_its_way, "{bytes}: {}", outcome.stderr);
+        assert!(bytes < size + size / 10 + 8 * 1024 * 1024, "{bytes}: {}", outcome.stderr);
         assert_eq!(summary(&outcome)["written"], 1);
     }
     assert!(fs::read(folder.path().join("cut")).unwrap() == content);
