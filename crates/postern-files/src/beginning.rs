@@ -42,13 +42,24 @@ impl Drop for Beginning {
 }
 
 fn hash(file: &File, mut parts: Parts, end: u64, over: &AtomicBool) -> io::Result<Vec<ChainingValue>> {
+    each_up_to(file, end, |piece| {
+        parts.update(piece);
+        !over.load(Ordering::Relaxed)
+    })?;
+    Ok(parts.hashes())
+}
+
+/// The first bytes of a file, a piece at a time, for as long as they are wanted.
+pub(crate) fn each_up_to(file: &File, end: u64, mut each: impl FnMut(&[u8]) -> bool) -> io::Result<()> {
     let mut buffer = vec![0; 128 * 1024];
     let mut at = 0;
-    while at < end && !over.load(Ordering::Relaxed) {
+    while at < end {
         let wanted = usize::try_from(end - at).unwrap_or(buffer.len()).min(buffer.len());
         file.read_exact_at(&mut buffer[..wanted], at)?;
-        parts.update(&buffer[..wanted]);
+        if !each(&buffer[..wanted]) {
+            break;
+        }
         at += wanted as u64;
     }
-    Ok(parts.hashes())
+    Ok(())
 }

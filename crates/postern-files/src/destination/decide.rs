@@ -4,8 +4,9 @@ use super::commit::Ready;
 use super::partial::{self, EVERY, Found};
 use super::tell::{Ahead, Deferred, Told};
 use super::trouble::{Trouble, explain};
-use super::writing::{Into, Open, Writing, hash_up_to};
+use super::writing::{Into, Open, Writing};
 use super::{Destination, Wanted};
+use crate::beginning::each_up_to;
 use crate::link::LinkError;
 use crate::{stat, verdict};
 use postern_wire::copy::{
@@ -201,7 +202,11 @@ impl Destination<'_> {
 
     fn hash(&mut self, path: &[u8], size: u64) -> Option<[u8; 32]> {
         let mut hasher = blake3::Hasher::new();
-        hash_up_to(&self.read(path)?, size, &mut hasher).ok()?;
+        let read = each_up_to(&self.read(path)?, size, |piece| {
+            hasher.update(piece);
+            true
+        });
+        read.ok()?;
         Some(hasher.finalize().into())
     }
 
@@ -311,26 +316,28 @@ impl Destination<'_> {
             Into::Same | Into::Failed { .. } => Ok(()), // nothing of it came to be hashed
         };
         let Writing { entry, path, into, replaces, .. } = writing;
-        let (note, fate) = match into {
-            Into::Failed { why, remove } => {
+        let (note, fate) = match (into, verified) {
+            (Into::Failed { why, remove }, _) => {
                 self.forget(&path, remove);
                 (why, Fate::Failed)
             }
             // The source compared the hashes.
-            Into::Same if is_whole => {
+            (Into::Same, _) if is_whole => {
                 let note = self.touch(&path, &entry);
                 self.busy.remove(&path);
                 self.bad.remove(&path);
                 return self.answer(Settled { id, fate: Fate::Same, hash, note });
             }
-            Into::Beside(open) if verified.is_err() => {
+            (Into::Beside(open), Err(why)) => {
                 self.forget(&path, Some(open.close()));
-                (verified.err().unwrap_or_default(), Fate::Failed)
+                (why, Fate::Failed)
             }
-            Into::Itself(_) if verified.is_err() => (verified.err().unwrap_or_default(), Fate::Failed),
-            Into::Same => ("it is shorter here than it was".to_owned(), Fate::Failed),
-            Into::Beside(open) => return self.ready(&entry, path, open, replaces.as_deref(), (size, hash)),
-            Into::Itself(open) => match finish_itself(&open.file, size, &entry) {
+            (Into::Itself(_), Err(why)) => (why, Fate::Failed),
+            (Into::Same, _) => ("it is shorter here than it was".to_owned(), Fate::Failed),
+            (Into::Beside(open), Ok(())) => {
+                return self.ready(&entry, path, open, replaces.as_deref(), (size, hash));
+            }
+            (Into::Itself(open), Ok(())) => match finish_itself(&open.file, size, &entry) {
                 Ok(()) => {
                     self.busy.remove(&path);
                     self.bad.remove(&path);

@@ -367,16 +367,3 @@ fn empty(file: &File, mut at: u64, length: u64) -> Result<(), Errno> {
     });
     written.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
 }
-
-/// Hashes the first bytes of a file.
-pub(super) fn hash_up_to(file: &File, end: u64, hasher: &mut blake3::Hasher) -> std::io::Result<()> {
-    let mut buffer = vec![0; 128 * 1024];
-    let mut at = 0;
-    while at < end {
-        let wanted = usize::try_from(end - at).unwrap_or(buffer.len()).min(buffer.len());
-        file.read_exact_at(&mut buffer[..wanted], at)?;
-        hasher.update(&buffer[..wanted]);
-        at += wanted as u64;
-    }
-    Ok(())
-}
