@@ -67,6 +67,9 @@ impl Cutter {
             for (number, client) in (0..).zip(listener.incoming()) {
                 let Ok(client) = client else { return };
                 let Ok(far) = TcpStream::connect(&target) else { return };
+                for side in [&client, &far] {
+                    side.set_nodelay(true).unwrap();
+                }
                 let left = Arc::new(AtomicI64::new(after(number)));
                 for (from, to) in [(client.try_clone().unwrap(), far.try_clone().unwrap()), (far, client)] {
                     let (left, made) = (Arc::clone(&left), Arc::clone(&made));

@@ -146,6 +146,7 @@ fn proof_2_cut_connections_and_killed_clients_cost_little_and_nothing_is_lost() 
         let outcome = Outcome::of(command.args(["cp", "-n", NAMESPACE, "-o", "json", from, to])).ok();
         assert!(proxy.cuts() >= cuts / 2, "{}", proxy.cuts());
         let bytes = sent(&outcome);
+        eprintln!("{from} to {to}: {} cuts, {}", proxy.cuts(), summary(&outcome));
         assert!(bytes < size + size / 10 + 8 * 1024 * 1024, "{bytes}: {}", outcome.stderr);
         assert_eq!(summary(&outcome)["written"], 1);
     }

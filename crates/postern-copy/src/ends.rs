@@ -97,6 +97,11 @@ impl ToEnd {
             Self::Thread(sender) => *sender = None,
         }
     }
+
+    /// The same, without waiting for long: behind a network that is gone, what was sent before stays where it is.
+    pub(crate) async fn close_soon(&mut self) {
+        let _ = tokio::time::timeout(GOODBYE, self.close()).await;
+    }
 }
 
 /// An end that is being talked to.
@@ -126,8 +131,7 @@ impl Opened {
 
     /// Ends the conversation, and waits for what is of this process.
     pub(crate) async fn close(mut self) {
-        // Behind a network that is gone it would wait for what was sent before.
-        let _ = tokio::time::timeout(GOODBYE, self.to.close()).await;
+        self.to.close_soon().await;
         drop(self.from);
         if let Some(thread) = self.thread {
             let _ = thread.await; // a panic there was told by the stream that ended

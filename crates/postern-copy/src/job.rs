@@ -1,7 +1,8 @@
 //! One source and one destination, to the end.
 
-use crate::ends::{self, End, Opened};
+use crate::ends::{self, End, Opened, ToEnd};
 use crate::error::CopyError;
+use crate::flow::Flow;
 use crate::ledger::{Ledger, Tally};
 use crate::pace::Pace;
 use crate::relay::{Broke, Which, relay};
@@ -33,11 +34,12 @@ impl Job<'_> {
     /// Copies; each file's fate is told to the ledger's observer.
     pub async fn run(&self, mut ledger: Ledger<'_>) -> Result<Tally, CopyError> {
         let mut limit = Pace::new(self.bwlimit);
+        let flow = Flow::default();
         let (mut vain, mut pause) = (0, PAUSE);
         loop {
             let before = ledger.moved();
             ledger.begin();
-            let (which, message) = match self.once(&mut ledger, &mut limit).await {
+            let (which, message) = match self.once(&mut ledger, &mut limit, &flow).await {
                 Ok(()) => return ledger.close().map_err(CopyError::Manifest),
                 Err(Attempt::Fatal(error)) => return Err(error),
                 Err(Attempt::Lost(which, message)) => (which, message),
@@ -50,6 +52,7 @@ impl Job<'_> {
                 return Err(CopyError::Lost { place, message, retries: vain });
             }
             vain += 1;
+            flow.lost();
             ledger.retried();
             ledger.notice(&format!("the connection to {place} was lost ({message}); going on in a moment"));
             tokio::time::sleep(pause).await;
@@ -69,7 +72,7 @@ impl Job<'_> {
         }
     }
 
-    async fn once(&self, ledger: &mut Ledger<'_>, pace: &mut Pace) -> Result<(), Attempt> {
+    async fn once(&self, ledger: &mut Ledger<'_>, pace: &mut Pace, flow: &Flow) -> Result<(), Attempt> {
         let receive = ReceiveSpec { named: ledger.named(), ..self.receive.clone() };
         let (send, receive) = (Ask::Send(self.send.clone()), Ask::Receive(receive));
         let again = ledger.tries() > 0;
@@ -111,7 +114,7 @@ impl Job<'_> {
         {
             opened.ask(ask).await.map_err(|why| Attempt::Lost(which, why))?;
         }
-        self.joined(source, destination, ledger, pace).await
+        self.joined(source, destination, ledger, pace, flow).await
     }
 
     async fn joined(
@@ -120,8 +123,10 @@ impl Job<'_> {
         mut destination: Opened,
         ledger: &mut Ledger<'_>,
         pace: &mut Pace,
+        flow: &Flow,
     ) -> Result<(), Attempt> {
-        let ended = relay(&mut source, &mut destination, &RefCell::new(ledger), pace).await;
+        flow.begin(matches!(destination.to, ToEnd::Exec(_)));
+        let ended = relay(&mut source, &mut destination, &RefCell::new(ledger), pace, flow).await;
         tokio::join!(source.close(), destination.close());
         ended.map_err(|broke| match broke {
             Broke::Lost(which, why) => Attempt::Lost(which, why),

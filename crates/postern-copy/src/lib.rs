@@ -10,6 +10,7 @@
 pub mod endpoint;
 mod ends;
 mod error;
+mod flow;
 pub mod job;
 pub mod ledger;
 mod pace;

@@ -1,6 +1,7 @@
 //! The client between the two ends: passes frames on, and keeps the books by them.
 
 use crate::ends::{FromEnd, Opened, ToEnd};
+use crate::flow::Flow;
 use crate::ledger::Ledger;
 use crate::pace::Pace;
 use postern_exec::transport::Incoming;
@@ -41,11 +42,12 @@ pub(crate) async fn relay(
     destination: &mut Opened,
     ledger: &RefCell<&mut Ledger<'_>>,
     pace: &mut Pace,
+    flow: &Flow,
 ) -> Result<(), Broke> {
     let Opened { from: from_source, to: to_source, decoder: source_decoder, .. } = source;
     let Opened { from: from_destination, to: to_destination, decoder: destination_decoder, .. } = destination;
-    let forward = forward(from_source, source_decoder, to_destination, ledger, pace);
-    let backward = backward(from_destination, destination_decoder, to_source, ledger);
+    let forward = forward(from_source, source_decoder, to_destination, ledger, pace, flow);
+    let backward = backward(from_destination, destination_decoder, to_source, ledger, flow);
     tokio::pin!(forward, backward);
     // Why an end stopped listening is in what it says last, if anything is.
     tokio::select! {
@@ -121,19 +123,21 @@ async fn forward(
     to: &mut ToEnd,
     ledger: &RefCell<&mut Ledger<'_>>,
     pace: &mut Pace,
+    flow: &Flow,
 ) -> Broke {
     let mut out = Vec::with_capacity(256 * 1024);
     let (mut beat, mut heard, mut diagnostics) = (ticks(PROGRESS), Instant::now(), String::new());
     let (mut quiet_since, mut shown) = (Instant::now(), Instant::now());
     loop {
-        match take_from_source(decoder, &mut out, ledger) {
+        match take_from_source(decoder, &mut out, ledger, flow) {
             Ok(()) => {}
             Err(Broke::Fatal(which, why)) => return Broke::Fatal(which, why),
             Err(lost) => return lost,
         }
         if !out.is_empty() {
             // In pieces that take no longer than a heartbeat.
-            for piece in out.chunks(pace.piece()) {
+            for piece in out.chunks(pace.piece().min(flow.piece())) {
+                flow.take(piece.len()).await;
                 pace.take(piece.len()).await;
                 ledger.borrow_mut().sent(piece.len());
                 if let Err(why) = to.send(piece).await {
@@ -156,7 +160,11 @@ async fn forward(
                     FromSource::Heartbeat.encode(&mut out);
                 }
             }
-            Err(why) => return Broke::Lost(Which::Source, why),
+            Err(why) => {
+                // It would wait for what does not come, and so would who waits for its last words.
+                to.close_soon().await;
+                return Broke::Lost(Which::Source, why);
+            }
         }
     }
 }
@@ -168,6 +176,7 @@ fn take_from_source(
     decoder: &mut Decoder,
     out: &mut Vec<u8>,
     ledger: &RefCell<&mut Ledger<'_>>,
+    flow: &Flow,
 ) -> Result<(), Broke> {
     let odd = |error: postern_wire::WireError| Broke::Fatal(Which::Source, error.to_string());
     let mut ledger = ledger.borrow_mut();
@@ -192,8 +201,12 @@ fn take_from_source(
             | FromSource::FileEnd { .. }
             | FromSource::FileFault { .. }
             | FromSource::Heartbeat => {}
+            FromSource::Ping => continue, // those are ours
         }
         pass_on(out, kind, payload);
+        if flow.ping(out.len()) {
+            FromSource::Ping.encode(out);
+        }
     }
     Ok(())
 }
@@ -204,12 +217,13 @@ async fn backward(
     decoder: &mut Decoder,
     to: &mut ToEnd,
     ledger: &RefCell<&mut Ledger<'_>>,
+    flow: &Flow,
 ) -> Result<(), Broke> {
     let mut out = Vec::with_capacity(64 * 1024);
     let (mut beat, mut heard, mut diagnostics) =
         (ticks(Duration::from_secs(1)), Instant::now(), String::new());
     loop {
-        let finished = take_from_destination(decoder, &mut out, ledger)?;
+        let finished = take_from_destination(decoder, &mut out, ledger, flow)?;
         if !out.is_empty() {
             if let Err(why) = to.send(&out).await
                 && !finished
@@ -233,12 +247,16 @@ fn take_from_destination(
     decoder: &mut Decoder,
     out: &mut Vec<u8>,
     ledger: &RefCell<&mut Ledger<'_>>,
+    flow: &Flow,
 ) -> Result<bool, Broke> {
     let odd = |error: postern_wire::WireError| Broke::Fatal(Which::Destination, error.to_string());
     let mut ledger = ledger.borrow_mut();
     while let Some((kind, payload)) = decoder.next_frame().map_err(odd)? {
-        pass_on(out, kind, payload);
-        match FromDestination::decode(kind, payload).map_err(odd)? {
+        let frame = FromDestination::decode(kind, payload).map_err(odd)?;
+        if frame != FromDestination::Pong {
+            pass_on(out, kind, payload);
+        }
+        match frame {
             FromDestination::Settled(settled) => {
                 if !ledger.settled(settled) {
                     let why = "it answers what nobody told of".to_owned();
@@ -250,6 +268,12 @@ fn take_from_destination(
             FromDestination::Fatal(message) => return Err(Broke::Fatal(Which::Destination, message)),
             FromDestination::NotDeleted { path, message } => ledger.fault(path, message),
             FromDestination::Placed { directory: _, name } => ledger.placed(name.is_some()),
+            FromDestination::Pong => {
+                if !flow.pong() {
+                    let why = "it answers a ping that it was not sent".to_owned();
+                    return Err(Broke::Fatal(Which::Destination, why));
+                }
+            }
             FromDestination::Want(_)
             | FromDestination::Hashing(_)
             | FromDestination::Blocks(_)
@@ -267,7 +291,8 @@ pub(crate) async fn listen(opened: &mut Opened, ledger: &RefCell<&mut Ledger<'_>
         (ticks(Duration::from_secs(1)), Instant::now(), String::new());
     let (mut echo, mut frame) = (Vec::new(), Vec::new());
     FromSource::Heartbeat.encode(&mut frame);
-    while !take_from_destination(decoder, &mut echo, ledger)? {
+    let flow = Flow::default();
+    while !take_from_destination(decoder, &mut echo, ledger, &flow)? {
         echo.clear();
         let lost = |why| Broke::Lost(Which::Destination, why);
         if !hear(from, decoder, &mut heard, &mut beat, &mut diagnostics).await.map_err(lost)? {

@@ -171,7 +171,8 @@ fn receive(stream: &Stream, mut input: Channel, out: &Outbox) -> Result<(), Ende
                 | FromSource::DirectoryEnd(_)
                 | FromSource::End
                 | FromSource::Fatal(_)
-                | FromSource::Heartbeat => {}
+                | FromSource::Heartbeat
+                | FromSource::Ping => {}
             }
         }
         if !matches!(input.read(&mut decoder, None), Ok(Arrived::Bytes)) {

@@ -203,6 +203,10 @@ impl<'a> Destination<'a> {
             FromSource::Begin(tops) => self.tops = tops,
             FromSource::Entry(entry) => self.entry(entry)?,
             FromSource::Fault { .. } | FromSource::Heartbeat => {}
+            FromSource::Ping => {
+                self.out.put(|buffer| FromDestination::Pong.encode(buffer))?;
+                self.out.flush()?;
+            }
             FromSource::DirectoryEnd(path) => self.directory_end(path)?,
             FromSource::End => self.ended = true,
             FromSource::From { id, offset } => self.begin(id, offset)?,
@@ -352,8 +356,12 @@ impl<'a> Destination<'a> {
     }
 
     fn abandon(&mut self) {
-        if let Some(writing) = self.writing.take() {
-            writing.keep();
+        // Where it cannot get a name, it is only sent again.
+        if let Some((path, file)) = self.writing.take().and_then(Writing::keep)
+            && let Some(placed) = &mut self.placed
+            && let Ok((directory, last)) = placed.root.parent(&path)
+        {
+            let _ = nameless::link_unfinished(&file, directory, &name::partial(last));
         }
         let _ = self.commit_all(); // nobody is there to be told
         for wanted in std::mem::take(&mut self.wanted) {

@@ -83,7 +83,8 @@ fn listen(
                 FromDestination::Placed { .. }
                 | FromDestination::Deleted(_)
                 | FromDestination::NotDeleted { .. }
-                | FromDestination::Heartbeat => {
+                | FromDestination::Heartbeat
+                | FromDestination::Pong => {
                     continue;
                 }
             };

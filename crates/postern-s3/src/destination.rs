@@ -176,7 +176,7 @@ impl<'a> Destination<'a> {
         match frame {
             FromSource::Begin(tops) => self.tops = tops,
             FromSource::Entry(entry) => self.entry(entry, out).await?,
-            FromSource::Fault { .. } | FromSource::Heartbeat => {}
+            FromSource::Fault { .. } | FromSource::Heartbeat | FromSource::Ping => {}
             FromSource::DirectoryEnd(path) => self.directory_end(path, out).await?,
             FromSource::End => self.ended = true,
             FromSource::From { id, offset } => self.begin(id, offset).await?,

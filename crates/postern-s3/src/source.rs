@@ -66,7 +66,8 @@ async fn listen(mut input: Inbox, heard: &mpsc::UnboundedSender<Heard>) -> Resul
                 | FromDestination::Placed { .. }
                 | FromDestination::Deleted(_)
                 | FromDestination::NotDeleted { .. }
-                | FromDestination::Heartbeat => continue,
+                | FromDestination::Heartbeat
+                | FromDestination::Pong => continue,
             };
             let last = matches!(next, Heard::Finished);
             if heard.send(next).is_err() || last {

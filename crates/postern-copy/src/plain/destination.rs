@@ -232,7 +232,7 @@ impl Destination<'_> {
         match frame {
             FromSource::Begin(tops) => self.tops = tops,
             FromSource::Entry(entry) => self.entry(entry).await?,
-            FromSource::Fault { .. } | FromSource::Heartbeat => {}
+            FromSource::Fault { .. } | FromSource::Heartbeat | FromSource::Ping => {}
             FromSource::DirectoryEnd(path) => self.directory_end(path).await?,
             FromSource::End => self.ended = true,
             FromSource::From { id, offset } => self.begin(id, offset)?,

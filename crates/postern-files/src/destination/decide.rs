@@ -1,7 +1,7 @@
 //! What is done about an entry, and about its content as it comes.
 
 use super::commit::Ready;
-use super::partial::{self, EVERY, Found};
+use super::partial::{self, EVERY, Found, KEPT};
 use super::tell::{Ahead, Deferred, Told};
 use super::trouble::{Trouble, explain};
 use super::writing::{Into, Open, Writing};
@@ -105,7 +105,7 @@ impl Destination<'_> {
             }
         }
         let whole = want.have > 0;
-        if !whole && size > EVERY && size != UNSIZED {
+        if !whole && size > KEPT && size != UNSIZED {
             match self.unfinished(&path, size, entry.stamp) {
                 Ok(Found::Nothing) => {}
                 Ok(Found::Stale) => {

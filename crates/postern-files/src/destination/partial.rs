@@ -13,8 +13,11 @@ use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::time::{Duration, Instant};
 
-/// Content between two notes, and the least that gets one at all.
+/// Content between two notes, and the least that gets one before its copy is interrupted.
 pub(super) const EVERY: u64 = 8 * 1024 * 1024;
+
+/// Files above this size are kept when a copy is interrupted.
+pub(super) const KEPT: u64 = 256 * 1024;
 
 /// How long a copy that writes the same file is waited for: longer than an agent waits for a silent client.
 const PATIENCE: Duration = Duration::from_secs(8);

@@ -1,6 +1,6 @@
 //! Content on its way into a file.
 
-use super::partial::{EVERY, NOTE, Note};
+use super::partial::{EVERY, KEPT, NOTE, Note};
 use super::tell::Ahead;
 use super::trouble::explain;
 use crate::beginning::Beginning;
@@ -178,7 +178,7 @@ impl Writing {
 
     fn advance(&mut self, length: u64) {
         self.offset += length;
-        let Some(note) = self.note() else { return };
+        let Some(note) = self.note().filter(|_| self.size > EVERY) else { return };
         let Into::Beside(open) = &mut self.into else { return };
         if self.offset - open.noted >= EVERY {
             open.noted = self.offset;
@@ -192,7 +192,7 @@ impl Writing {
     }
 
     fn note(&self) -> Option<Note> {
-        (self.size > EVERY && self.size != UNSIZED)
+        (self.size > KEPT && self.size != UNSIZED)
             .then(|| Note::new(self.size, self.entry.stamp, self.offset))
     }
 
@@ -276,28 +276,30 @@ impl Writing {
     }
 
     fn fail_and_keep(&mut self, why: String) {
-        if self.note().is_none() {
-            return self.fail(why);
+        if self.size <= EVERY || self.note().is_none() {
+            return self.fail(why); // the next files may fit
         }
         let into = std::mem::replace(&mut self.into, Into::Failed { why, remove: None });
         self.note_down(into);
     }
 
-    /// Leaves an unfinished file so that it can be taken up.
-    pub(super) fn keep(mut self) {
+    /// Leaves an unfinished file so that it can be taken up. One that has no name is given back, with its path, to get that
+    /// of an unfinished file.
+    pub(super) fn keep(mut self) -> Option<(Vec<u8>, File)> {
         let into = std::mem::replace(&mut self.into, Into::Same);
-        self.note_down(into);
+        let nameless = self.note_down(into)?;
+        Some((self.path, nameless))
     }
 
-    fn note_down(&self, into: Into) {
-        if let (Into::Beside(open), Some(note)) = (into, self.note()) {
-            let Open { file, old: _, named: _, ahead: _, notes, noted: _ } = open;
-            drop(notes); // waits for what is being noted
-            let written = rustix::fs::ftruncate(&file, self.size + NOTE as u64).is_ok()
-                && file.sync_data().is_ok()
-                && file.write_all_at(&note.encode(), self.size).is_ok();
-            let _ = written; // where the disk is full, the last note holds
-        }
+    fn note_down(&self, into: Into) -> Option<File> {
+        let (Into::Beside(open), Some(note)) = (into, self.note()) else { return None };
+        let Open { file, old: _, named, ahead: _, notes, noted: _ } = open;
+        drop(notes); // waits for what is being noted
+        let written = rustix::fs::ftruncate(&file, self.size + NOTE as u64).is_ok()
+            && file.sync_data().is_ok()
+            && file.write_all_at(&note.encode(), self.size).is_ok();
+        // Where the disk is full, the last note holds.
+        (written && !named).then_some(file)
     }
 }
 

@@ -36,6 +36,36 @@ fn a_copy_that_is_cut_off_is_taken_up_and_sends_little_twice() {
     assert!(stale.fates[&b"big"[..]].1.contains("has changed since") && !other.exists());
 }
 
+/// Most files are below what is noted as it comes: of one that was under way, what came is kept, whether it had a name or not.
+#[test]
+fn of_smaller_files_the_one_that_was_cut_off_is_taken_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let (from, to) = (folder.path().join("from"), folder.path().join("to"));
+    let (size, cut) = (3_000_000, 2_500_000);
+    fs::create_dir_all(&from).unwrap();
+    fs::create_dir(&to).unwrap();
+    for (name, seed) in [("new", 11), ("replaced", 12)] {
+        fs::write(from.join(name), random(size, seed)).unwrap();
+        let spec = sending(&[from.join(name)]);
+        let place = to.join(name);
+        if name == "replaced" {
+            fs::write(&place, "old").unwrap();
+        }
+        let lost = copy_cut(&spec, &receiving(&place), cut);
+        assert!(!lost.finished && fs::read(&place).is_ok_and(|now| now == b"old") == (name == "replaced"));
+        assert!(to.join(format!(".{name}.postern-partial")).exists());
+        let rest = copy(&spec, &receiving(&place));
+        assert_eq!(rest.fate(name), Fate::Written);
+        assert!(lost.sent + rest.sent < size + 400_000, "{} and {}", lost.sent, rest.sent);
+        assert!(fs::read(&place).unwrap() == fs::read(from.join(name)).unwrap());
+    }
+    // Of what is less than that, nothing is left.
+    fs::write(from.join("small"), random(200_000, 13)).unwrap();
+    let small = copy_cut(&sending(&[from.join("small")]), &receiving(&to.join("small")), 150_000);
+    assert!(!small.finished);
+    assert_eq!(fs::read_dir(&to).unwrap().count(), 2);
+}
+
 /// Neither size nor time says that it is another content: the hash of the whole does, as the beginning is hashed anew.
 #[test]
 fn a_beginning_of_another_content_is_found_out_by_its_hash() {

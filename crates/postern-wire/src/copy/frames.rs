@@ -20,6 +20,7 @@ mod kind {
     pub(super) const SOURCE_FATAL: u8 = 156;
     pub(super) const SOURCE_HEARTBEAT: u8 = 157;
     pub(super) const CUT: u8 = 158;
+    pub(super) const PING: u8 = 159;
 
     pub(super) const PLACED: u8 = 176;
     pub(super) const WANT: u8 = 177;
@@ -32,6 +33,7 @@ mod kind {
     pub(super) const NOT_DELETED: u8 = 184;
     pub(super) const HASHING: u8 = 185;
     pub(super) const BLOCKS: u8 = 186;
+    pub(super) const PONG: u8 = 187;
 }
 
 /// What an entry is.
@@ -155,6 +157,8 @@ pub enum FromSource<'a> {
     Fatal(String),
     /// The source is there.
     Heartbeat,
+    /// Asks for a [`FromDestination::Pong`].
+    Ping,
 }
 
 /// Asks for the content of an entry.
@@ -263,6 +267,8 @@ pub enum FromDestination<'a> {
     Fatal(String),
     /// The destination is there.
     Heartbeat,
+    /// Everything before the [`FromSource::Ping`] that this answers has arrived.
+    Pong,
 }
 
 impl FromSource<'_> {
@@ -304,6 +310,7 @@ impl FromSource<'_> {
                 put_frame(out, kind::SOURCE_FATAL, |out| put_bytes(out, message.as_bytes()));
             }
             Self::Heartbeat => put_frame(out, kind::SOURCE_HEARTBEAT, |_| ()),
+            Self::Ping => put_frame(out, kind::PING, |_| ()),
         }
     }
 }
@@ -328,6 +335,7 @@ impl<'a> FromSource<'a> {
             kind::FILE_FAULT => Self::FileFault { id: fields.u32()?, message: fields.text("message")? },
             kind::SOURCE_FATAL => Self::Fatal(fields.text("message")?),
             kind::SOURCE_HEARTBEAT => Self::Heartbeat,
+            kind::PING => Self::Ping,
             other => return Err(WireError::UnknownKind(other)),
         };
         fields.end().map(|()| frame)
@@ -368,6 +376,7 @@ impl FromDestination<'_> {
                 put_frame(out, kind::DESTINATION_FATAL, |out| put_bytes(out, message.as_bytes()));
             }
             Self::Heartbeat => put_frame(out, kind::DESTINATION_HEARTBEAT, |_| ()),
+            Self::Pong => put_frame(out, kind::PONG, |_| ()),
         }
     }
 }
@@ -402,6 +411,7 @@ impl<'a> FromDestination<'a> {
             kind::FINISHED => Self::Finished,
             kind::DESTINATION_FATAL => Self::Fatal(fields.text("message")?),
             kind::DESTINATION_HEARTBEAT => Self::Heartbeat,
+            kind::PONG => Self::Pong,
             other => return Err(WireError::UnknownKind(other)),
         };
         fields.end().map(|()| frame)

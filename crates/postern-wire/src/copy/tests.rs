@@ -34,6 +34,7 @@ fn from_source() -> Vec<FromSource<'static>> {
         FromSource::FileFault { id: 1, message: "changed".to_owned() },
         FromSource::Fatal("no".to_owned()),
         FromSource::Heartbeat,
+        FromSource::Ping,
     ]
 }
 
@@ -51,6 +52,7 @@ fn from_destination() -> Vec<FromDestination<'static>> {
         FromDestination::Finished,
         FromDestination::Fatal("no".to_owned()),
         FromDestination::Heartbeat,
+        FromDestination::Pong,
     ]
 }
 

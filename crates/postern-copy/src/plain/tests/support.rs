@@ -196,7 +196,8 @@ pub(super) fn copy(
         let mut pace = Pace::new(None);
         let relayed = {
             let books = RefCell::new(&mut ledger);
-            let relayed = relay(&mut source, &mut destination, &books, &mut pace);
+            let flow = crate::flow::Flow::default();
+            let relayed = relay(&mut source, &mut destination, &books, &mut pace, &flow);
             tokio::time::timeout(Duration::from_secs(120), relayed).await.unwrap()
         };
         source.close().await;
