@@ -301,3 +301,46 @@ pub(crate) async fn listen(opened: &mut Opened, ledger: &RefCell<&mut Ledger<'_>
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::{Done, Observer, Tally};
+    use tokio::sync::mpsc;
+
+    struct Nobody;
+
+    impl Observer for Nobody {
+        fn done(&mut self, _: &Done) {}
+        fn deleted(&mut self, _: &[u8]) {}
+        fn progress(&mut self, _: &Tally) {}
+        fn notice(&mut self, _: &str) {}
+        fn detail(&mut self, _: &str) {}
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_destination_hears_at_once_that_its_source_is_lost() {
+        let end = |from, to| Opened {
+            from: FromEnd::Thread(from),
+            to: ToEnd::Thread(Some(to)),
+            decoder: Decoder::default(),
+            thread: None,
+        };
+        let (to_source, _held) = mpsc::channel(1);
+        let (to_destination, mut heard) = mpsc::channel(1);
+        let (says, from_destination) = mpsc::channel(1);
+        tokio::spawn(async move {
+            while heard.recv().await.is_some() {}
+            drop(says);
+        });
+        let (mut source, mut destination) =
+            (end(mpsc::channel(1).1, to_source), end(from_destination, to_destination));
+        let (mut nobody, began) = (Nobody, Instant::now());
+        let mut ledger = Ledger::new(&mut nobody, None);
+        let books = RefCell::new(&mut ledger);
+        let (mut pace, flow) = (Pace::new(None), Flow::default());
+        let broke = relay(&mut source, &mut destination, &books, &mut pace, &flow).await;
+        assert!(matches!(broke, Err(Broke::Lost(Which::Source, _))), "{broke:?}");
+        assert_eq!(began.elapsed(), Duration::ZERO, "nothing was waited for");
+    }
+}

@@ -2,6 +2,7 @@
 
 mod clean;
 mod commit;
+mod content;
 mod decide;
 mod delete;
 mod later;
