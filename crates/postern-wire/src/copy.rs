@@ -5,6 +5,7 @@
 //! [`Want`]. A source therefore never has more than [`WINDOW`] entries unanswered, whatever the size of the tree, and
 //! both ends hold bounded memory.
 
+mod codec;
 mod frames;
 mod spec;
 
