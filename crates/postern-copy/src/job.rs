@@ -3,7 +3,7 @@
 use crate::ends::{self, End, Opened, ToEnd};
 use crate::error::CopyError;
 use crate::flow::Flow;
-use crate::ledger::{Ledger, Tally};
+use crate::ledger::Ledger;
 use crate::pace::Pace;
 use crate::relay::{Broke, Which, relay};
 use postern_wire::copy::{Ask, ReceiveSpec, SendSpec};
@@ -31,16 +31,16 @@ const PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 impl Job<'_> {
-    /// Copies; each file's fate is told to the ledger's observer.
-    pub async fn run(&self, mut ledger: Ledger<'_>) -> Result<Tally, CopyError> {
+    /// Copies; each file's fate is told to the ledger's observer. What it came to is in the ledger, however it ends.
+    pub async fn run(&self, ledger: &mut Ledger<'_>) -> Result<(), CopyError> {
         let mut limit = Pace::new(self.bwlimit);
         let flow = Flow::default();
         let (mut vain, mut pause) = (0, PAUSE);
         loop {
             let before = ledger.moved();
             ledger.begin();
-            let (which, message) = match self.once(&mut ledger, &mut limit, &flow).await {
-                Ok(()) => return ledger.close().map_err(CopyError::Manifest),
+            let (which, message) = match self.once(ledger, &mut limit, &flow).await {
+                Ok(()) => return Ok(()),
                 Err(Attempt::Fatal(error)) => return Err(error),
                 Err(Attempt::Lost(which, message)) => (which, message),
             };
@@ -151,15 +151,15 @@ fn told(error: &CopyError) -> String {
 }
 
 /// Removes what interrupted copies left at the destination; each is told to the ledger's observer.
-pub async fn clean(end: &End<'_>, receive: &ReceiveSpec, mut ledger: Ledger<'_>) -> Result<Tally, CopyError> {
+pub async fn clean(end: &End<'_>, receive: &ReceiveSpec, ledger: &mut Ledger<'_>) -> Result<(), CopyError> {
     let ask = Ask::Receive(ReceiveSpec { clean: true, ..receive.clone() });
     let mut opened = ends::open(end, &ask, &mut |news| ledger.news(news)).await?;
     let lost = |message| CopyError::Lost { place: end.name(), message, retries: 0 };
     opened.ask(&ask).await.map_err(lost)?;
-    let ended = crate::relay::listen(&mut opened, &RefCell::new(&mut ledger)).await;
+    let ended = crate::relay::listen(&mut opened, &RefCell::new(ledger)).await;
     opened.close().await;
     match ended {
-        Ok(()) => ledger.close().map_err(CopyError::Manifest),
+        Ok(()) => Ok(()),
         Err(Broke::Fatal(_, message)) => Err(CopyError::Refused { place: end.name(), message }),
         Err(Broke::Lost(_, message)) => Err(CopyError::Lost { place: end.name(), message, retries: 0 }),
     }

@@ -1,5 +1,6 @@
 //! The books of a copy: what there is to do, what was done, and what was not and why.
 
+use crate::error::CopyError;
 use crate::pod::News;
 use postern_files::name;
 use postern_wire::copy::{Entry, Fate, Kind, Settled, UNSIZED};
@@ -80,6 +81,12 @@ impl Tally {
     /// Whether everything that was asked for is done.
     pub fn is_whole(&self) -> bool {
         self.refused == 0 && self.failed == 0
+    }
+
+    /// How much came to its end.
+    pub fn settled(&self) -> u64 {
+        let done = self.written + self.unverified + self.same + self.unchanged + self.made + self.planned;
+        done + self.skipped + self.refused + self.failed + self.deleted
     }
 
     /// Adds what another copy came to.
@@ -331,16 +338,18 @@ impl<'a> Ledger<'a> {
         (self.tally.content, self.tally.written + self.tally.unverified + self.tally.same)
     }
 
-    /// Closes the books.
-    pub(crate) fn close(&mut self) -> Result<Tally, std::io::Error> {
+    /// Closes the books: what it came to, and whether the manifest is on the disk.
+    pub fn close(mut self) -> (Tally, Result<(), CopyError>) {
         self.tally.took = self.began.elapsed();
-        if let Some(mut manifest) = self.manifest.take() {
+        let flushed = self.manifest.take().map_or(Ok(()), |mut manifest| {
             manifest.flush()?;
-            manifest.get_ref().sync_all()?;
-        }
-        match self.broken.take() {
-            Some(error) => Err(error),
-            None => Ok(self.tally.clone()),
-        }
+            match manifest.get_ref().sync_all() {
+                // A pipe or a device has no disk below it.
+                Err(error) if error.kind() == std::io::ErrorKind::InvalidInput => Ok(()),
+                other => other,
+            }
+        });
+        let written = self.broken.take().map_or(flushed, Err);
+        (self.tally, written.map_err(CopyError::Manifest))
     }
 }

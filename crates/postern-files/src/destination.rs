@@ -318,10 +318,8 @@ impl<'a> Destination<'a> {
         let inner = name::inner(path, placed.contents).to_vec();
         let below = placed.path(path);
         let rules = &self.rules;
-        let kept = |name: &[u8], directory: bool| {
-            name::is_partial(name) || rules.excludes(&name::join(&inner, name), directory)
-        };
-        let gone = self.seen.extra(path, &mut placed.root, &below, kept, self.spec.dry_run);
+        let kept = |path: &[u8], directory: bool| rules.excludes(path, directory);
+        let gone = self.seen.extra(path, &mut placed.root, (&below, &inner), &kept, self.spec.dry_run);
         for (path, removed) in gone {
             match removed {
                 Ok(()) => self.out.put(|buffer| FromDestination::Deleted(&path).encode(buffer))?,

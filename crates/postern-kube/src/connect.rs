@@ -36,7 +36,7 @@ impl Target {
         let Self { kubeconfig, context, impersonate } = self;
         let read = match kubeconfig {
             Some(path) => Kubeconfig::read_from(path),
-            None => Kubeconfig::read(),
+            None => read_usual(std::env::var_os("KUBECONFIG").as_deref()).1,
         };
         let Ok(read) = read else { return format!("in-cluster {impersonate:?}") };
         let name = context.clone().or(read.current_context).unwrap_or_default();
@@ -183,7 +183,7 @@ async fn load(target: &Target) -> Result<(Config, String), KubeError> {
     let words = crate::error::chain;
     let (what, read) = match &target.kubeconfig {
         Some(path) => (format!("reading the kubeconfig {}", path.display()), Kubeconfig::read_from(path)),
-        None => ("reading the kubeconfig".to_owned(), Kubeconfig::read()),
+        None => read_usual(std::env::var_os("KUBECONFIG").as_deref()),
     };
     let kubeconfig = match read {
         Ok(kubeconfig) => kubeconfig,
@@ -201,10 +201,33 @@ async fn load(target: &Target) -> Result<(Config, String), KubeError> {
         return Err(failed(&what, unknown_context(&name, &kubeconfig)));
     };
     let user = context.context.as_ref().and_then(|context| context.user.clone()).unwrap_or_default();
+    // Without this, requests would be sent as nobody.
+    if !user.is_empty() && !kubeconfig.auth_infos.iter().any(|info| info.name == user) {
+        let why = format!("the context {name:?} names the user {user:?}, and there is none of this name");
+        return Err(failed(&what, why));
+    }
     let options = KubeConfigOptions { context: Some(name.clone()), ..KubeConfigOptions::default() };
     match Config::from_custom_kubeconfig(kubeconfig, &options).await {
         Ok(config) => Ok((config, user)),
         Err(error) => Err(failed(&format!("using the context {name:?}"), words(&error))),
+    }
+}
+
+/// What `$KUBECONFIG` lists, files that are not there left out as kubectl does, or else `~/.kube/config`; and what is
+/// attempted with it.
+fn read_usual(
+    listed: Option<&std::ffi::OsStr>,
+) -> (String, Result<Kubeconfig, kube::config::KubeconfigError>) {
+    let listed = listed.filter(|listed| !listed.is_empty());
+    let paths: Vec<_> = listed.map(|listed| std::env::split_paths(listed).collect()).unwrap_or_default();
+    let there = paths.iter().filter(|path| !path.as_os_str().is_empty() && path.exists());
+    match listed {
+        None => ("reading the kubeconfig ~/.kube/config".to_owned(), Kubeconfig::read()),
+        Some(listed) => {
+            let read = there.map(Kubeconfig::read_from).reduce(|all, next| all?.merge(next?));
+            let what = format!("reading the kubeconfig {} ($KUBECONFIG)", listed.display());
+            (what, read.unwrap_or_else(Kubeconfig::read))
+        }
     }
 }
 
@@ -221,5 +244,23 @@ fn unknown_context(name: &str, kubeconfig: &Kubeconfig) -> String {
             format!("there is no context {name:?}; did you mean {nearest:?}?")
         }
         _ => format!("there is no context {name:?}; there are: {}", known.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_the_kubeconfigs_listed_those_that_are_there_are_read() {
+        let folder = std::env::temp_dir().join(format!("postern-kubeconfigs-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let (there, missing) = (folder.join("there"), folder.join("missing"));
+        std::fs::write(&there, "current-context: mine").unwrap();
+        let listed = std::env::join_paths([&missing, &there]).unwrap();
+        let (what, read) = read_usual(Some(&listed));
+        assert_eq!(read.unwrap().current_context.as_deref(), Some("mine"));
+        assert!(what.contains("missing") && what.contains("$KUBECONFIG"), "{what}");
+        std::fs::remove_dir_all(&folder).unwrap();
     }
 }

@@ -75,7 +75,16 @@ pub(crate) fn main() -> ExitCode {
         return postern_agent::supervise::main(None);
     }
     let mut printer = Printer::new(global.output.format(), global.verbose);
-    match dispatch(global, command, &mut printer) {
+    let done = dispatch(global, command, &mut printer);
+    let done = match printer.lost() {
+        Some(error) if done.is_ok() => {
+            let failure = Failure::denied(&error, None);
+            let message = "writing to our own standard output".to_owned();
+            Err(Failure { message, causes: vec![error.to_string()], ..failure })
+        }
+        _ => done,
+    };
+    match done {
         Ok(code) => ExitCode::from(code),
         Err(failure) => {
             printer.failure(&failure);

@@ -20,6 +20,8 @@ pub(crate) struct Printer {
     progress: bool,
     verbose: u8,
     in_progress: bool,
+    /// Why a result could not be written.
+    lost: Option<io::Error>,
 }
 
 impl Printer {
@@ -32,6 +34,7 @@ impl Printer {
             progress: io::stderr().is_terminal() && !plain,
             verbose,
             in_progress: false,
+            lost: None,
         }
     }
 
@@ -58,8 +61,14 @@ impl Printer {
     /// Text that is a result as it is.
     pub(crate) fn raw(&mut self, text: &str) {
         self.clear();
-        // A reader that has gone away has had what it wanted.
-        let _ = io::stdout().lock().write_all(text.as_bytes());
+        let mut out = io::stdout().lock();
+        let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+        self.lost = self.lost.take().or(written.err());
+    }
+
+    /// Why results could not be written. A reader that has gone away has had what it wanted.
+    pub(crate) fn lost(&mut self) -> Option<io::Error> {
+        self.lost.take().filter(|error| error.kind() != io::ErrorKind::BrokenPipe)
     }
 
     /// A line of a text result; nothing in the other formats, which print a whole at the end.

@@ -357,6 +357,14 @@ fn token_source(at: &str, source: &TokenSource) -> Result<(), Wrong> {
         TokenRequest if service_account.is_none() => {
             wrong(&key("service_account"), "type token_request needs it")
         }
+        TokenRequest if service_account.as_deref().is_some_and(|name| name.contains('/')) => {
+            let name = service_account.as_deref().unwrap_or_default();
+            let (before, after) = name.split_once('/').unwrap_or_default();
+            wrong(
+                &key("service_account"),
+                format!("{name} holds a '/'; write namespace: {before} and service_account: {after}"),
+            )
+        }
         GithubActions | TokenRequest if audience.is_none() => {
             wrong(&key("audience"), format!("type {} needs it: whom the token is for", r#type.name()))
         }

@@ -176,7 +176,8 @@ special() {
   rm -f "$a" 2>/dev/null
   if e=$(mknod -m $m "$a" "$@" 2>&1); then named $t $d; else no; fi
 }
-# Takes an archive of so many blocks of 512 bytes, all of it even where tar gives up.
+# Takes an archive of so many blocks of 512 bytes, all of it even where tar gives up. By busybox the mask counts for who is
+# not root, whatever -p says.
 unpack() {
-  e=$(dd bs=512 count=$1 iflag=fullblock 2>/dev/null | { tar -xpof - -C "$a" 2>&1; c=$?; cat >/dev/null; exit $c; }) && echo ok || no
+  e=$(dd bs=512 count=$1 iflag=fullblock 2>/dev/null | { umask 0; tar -xpof - -C "$a" 2>&1; c=$?; cat >/dev/null; exit $c; }) && echo ok || no
 }

@@ -13,6 +13,7 @@ use std::fs::File;
 use std::sync::mpsc::{SendError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 /// Most files that wait for their names, where that many may be open.
 const FILES: usize = 2_048;
@@ -220,9 +221,20 @@ fn name_it(
     let (directory, last) = root.parent(path)?;
     let unfinished = name::partial(last);
     if own.is_none() {
-        match nameless::link(file, directory, last) {
-            Err(Errno::EXIST) => nameless::link_unfinished(file, directory, &unfinished)?, // what came meanwhile is replaced
-            other => return other,
+        let mut tries = 0;
+        loop {
+            match nameless::link(file, directory, last) {
+                Err(Errno::EXIST) => {} // what came meanwhile is replaced
+                other => return other,
+            }
+            match nameless::link_unfinished(file, directory, &unfinished) {
+                // Of another copy, that is about to give it its name.
+                Err(Errno::EXIST) if tries < 100 => {
+                    tries += 1;
+                    std::thread::sleep(Duration::from_millis(20)); // nothing tells of a name that goes
+                }
+                other => break other?,
+            }
         }
     }
     let named = rustix::fs::renameat(directory, unfinished.as_slice(), directory, last);

@@ -46,12 +46,6 @@ impl Destination<'_> {
         if self.spec.dry_run {
             return self.settle(entry.id, Fate::Planned, String::new());
         }
-        if !self.spec.inplace
-            && let Err(error) = self.may_write(&path)
-        {
-            // Said before the content was sent for nothing.
-            return self.settle(entry.id, Fate::Failed, explain("creating a file beside it", error));
-        }
         let there = there.filter(|there| stat::file_type(there) == FileType::RegularFile);
         if self.older(size, there.as_ref()).is_some() && !self.may_tell() {
             self.busy.insert(path.clone());
@@ -100,6 +94,13 @@ impl Destination<'_> {
             }
         }
         let whole = want.have > 0;
+        if !whole
+            && !self.spec.inplace
+            && let Err(error) = self.may_write(&path)
+        {
+            // Said before the content was sent for nothing.
+            return self.settle(entry.id, Fate::Failed, explain("creating a file beside it", error));
+        }
         if !whole && size > KEPT && size != UNSIZED {
             match self.unfinished(&path, size, entry.stamp) {
                 Ok(Found::Nothing) => {}

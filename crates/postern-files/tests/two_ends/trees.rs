@@ -140,7 +140,9 @@ fn sync_deletes_what_the_source_has_not_and_nothing_that_is_left_out() {
     fs::write(from.join("skip.log"), "s").unwrap();
     fs::create_dir_all(to.join("gone/deep")).unwrap();
     fs::create_dir_all(to.join("keep")).unwrap();
-    for path in ["gone/deep/x", "keep/old", "own.log", ".keep.postern-partial"] {
+    fs::create_dir_all(to.join("half/deep")).unwrap();
+    for path in ["gone/deep/x", "keep/old", "own.log", ".keep.postern-partial", "half/x", "half/deep/own.log"]
+    {
         fs::write(to.join(path), "x").unwrap();
     }
     let precious = folder.path().join("precious");
@@ -157,9 +159,11 @@ fn sync_deletes_what_the_source_has_not_and_nothing_that_is_left_out() {
     for report in [&planned, &done] {
         let mut deleted = report.deleted.clone();
         deleted.sort();
-        assert_eq!(deleted, [b"gone".to_vec(), b"keep/old".to_vec()]);
+        assert_eq!(deleted, [b"gone".to_vec(), b"half/x".to_vec(), b"keep/old".to_vec()]);
     }
     assert_eq!((planned.fate("keep/a"), done.fate("keep/a")), (Fate::Planned, Fate::Written));
+    // What is left out stays wherever it is, and so does what holds it.
+    assert!(to.join("half/deep/own.log").exists() && !to.join("half/x").exists());
     assert!(to.join("own.log").exists() && !to.join("skip.log").exists() && !to.join("gone").exists());
     assert!(to.join(".keep.postern-partial").exists() && precious.join("x").exists());
 }

@@ -1,5 +1,6 @@
 //! `postern cp` and `postern sync`.
 
+mod manifest;
 mod plan;
 mod s3;
 mod show;
@@ -10,6 +11,7 @@ use crate::cli::copy::{Cp, How, Sync, Via as Way};
 use crate::failure::Failure;
 use crate::printer::Printer;
 use crate::signals;
+use manifest::Manifest;
 use plan::{Place, Plan, Side};
 use postern_copy::job::{self, Job};
 use postern_copy::ledger::{Ledger, Tally};
@@ -186,19 +188,13 @@ async fn copy(
     };
     let plans = plan::plans(cluster.as_ref(), &from, &to, how).await?;
     let manifest = match &how.manifest {
-        None => None,
         Some(_) if plans.len() > 1 => {
             return Err(Failure::usage("--manifest is for one pod at a time", None));
         }
-        Some(path) => Some(File::create(path).map_err(|error| {
-            let failure = Failure::denied(&error, None);
-            Failure {
-                message: format!("creating {}", path.display()),
-                causes: vec![error.to_string()],
-                ..failure
-            }
-        })?),
+        Some(path) if !how.dry_run => Some(Manifest::create(path)?),
+        _ => None,
     };
+    let (manifest, lines) = manifest.unzip();
     let image = context.image(how.image.as_deref());
     let reach = reach(s3, cluster.as_ref(), how, &image);
     let mut jobs = Vec::new();
@@ -217,11 +213,15 @@ async fn copy(
     }
     let stop = signals::stop()?;
     let show = RefCell::new(Show::new(printer, jobs.len() > 1, how.dry_run));
-    let all = all(&jobs, manifest, how.jobs.get().into(), &show);
+    let all = all(&jobs, lines, how.jobs.get().into(), &show);
     let (total, failed) = tokio::select! {
         done = all => done,
         () = stop => return Err(CopyError::Cancelled.into()),
     };
+    // One of a copy that came to nothing says nothing of what is there.
+    if let Some(manifest) = manifest.filter(|_| failed.is_empty()) {
+        manifest.keep()?;
+    }
     show.into_inner().finish(&total, failed)
 }
 
@@ -240,18 +240,19 @@ async fn all(
         async move {
             let Ok(_turn) = gate.acquire().await else { return };
             let mut shown = Shown { show, name: name.as_deref() };
-            match job.run(Ledger::new(&mut shown, manifest)).await {
-                Ok(tally) => match &mut *total.borrow_mut() {
-                    Some(total) => total.add(&tally),
-                    none => *none = Some(tally),
-                },
-                Err(error) => {
-                    let mut failure = Failure::from(error);
-                    if let Some(name) = name {
-                        failure.message = format!("{name}: {}", failure.message);
-                    }
-                    failed.borrow_mut().push(failure);
+            let mut ledger = Ledger::new(&mut shown, manifest);
+            let ran = job.run(&mut ledger).await;
+            let (tally, closed) = ledger.close();
+            match &mut *total.borrow_mut() {
+                Some(total) => total.add(&tally),
+                none => *none = Some(tally),
+            }
+            if let Err(error) = ran.and(closed) {
+                let mut failure = Failure::from(error);
+                if let Some(name) = name {
+                    failure.message = format!("{name}: {}", failure.message);
                 }
+                failed.borrow_mut().push(failure);
             }
         }
     });
@@ -291,7 +292,9 @@ async fn removing(
         let end = reach.end(&place).await?;
         let mut shown = Shown { show: &show, name: name.as_deref() };
         let receive = ReceiveSpec { target: path, ..receive.clone() };
-        total.add(&job::clean(&end, &receive, Ledger::new(&mut shown, None)).await?);
+        let mut ledger = Ledger::new(&mut shown, None);
+        job::clean(&end, &receive, &mut ledger).await?;
+        total.add(&ledger.close().0);
     }
     show.into_inner().cleaned(&total);
     Ok(0)

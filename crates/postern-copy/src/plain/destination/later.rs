@@ -155,14 +155,51 @@ impl Destination<'_> {
                 continue;
             }
             self.known = None;
-            let gone = name::join(&below, &last);
-            let removed = self.remove(&gone).await?;
-            self.out.put(|buffer| match removed {
-                Ok(()) => FromDestination::Deleted(&gone).encode(buffer),
-                Err(message) => FromDestination::NotDeleted { path: &gone, message }.encode(buffer),
-            });
+            let gone = match directory && !self.spec.rules.is_empty() {
+                true => self.doomed(name::join(&below, &last), name::join(&inner, &last)).await?,
+                false => vec![name::join(&below, &last)],
+            };
+            for gone in gone {
+                let removed = self.remove(&gone).await?;
+                self.out.put(|buffer| match removed {
+                    Ok(()) => FromDestination::Deleted(&gone).encode(buffer),
+                    Err(message) => FromDestination::NotDeleted { path: &gone, message }.encode(buffer),
+                });
+            }
         }
         Ok(())
+    }
+
+    /// What is to be removed of a directory, so that what is left out stays: all of it, or what of it holds nothing such.
+    /// The path below the root goes with the one that rules are asked about.
+    async fn doomed(&mut self, below: Vec<u8>, inner: Vec<u8>) -> Result<Vec<Vec<u8>>, Trouble> {
+        // Each with where its directory stands in this list, and whether it stays.
+        let mut found = vec![(below, inner, 0, false)];
+        let (mut at, mut waiting) = (0, vec![0]);
+        while let Some(holder) = waiting.pop() {
+            let (below, inner) = (found[holder].0.clone(), found[holder].1.clone());
+            let real = self.real(&below);
+            for (last, stat) in list(&mut self.session, &real).await?.unwrap_or_default() {
+                let (path, directory) = (name::join(&inner, &last), stat.kind() == Type::Directory);
+                let stays = self.rules.excludes(&path, directory);
+                at += 1;
+                if directory && !stays {
+                    waiting.push(at);
+                }
+                found.push((name::join(&below, &last), path, holder, stays));
+            }
+        }
+        for at in (1..found.len()).rev() {
+            if found[at].3 {
+                let mut holder = found[at].2;
+                while !std::mem::replace(&mut found[holder].3, true) && holder > 0 {
+                    holder = found[holder].2;
+                }
+            }
+        }
+        // What goes with its directory needs no word of its own.
+        let goes = |at: usize| !found[at].3 && (at == 0 || found[found[at].2].3);
+        Ok((0..found.len()).filter(|at| goes(*at)).map(|at| found[at].0.clone()).collect())
     }
 
     async fn remove(&mut self, path: &[u8]) -> Result<Result<(), String>, Trouble> {

@@ -203,7 +203,7 @@ pub(super) fn copy(
         source.close().await;
         destination.close().await;
         match relayed {
-            Ok(()) => Ok(ledger.close().unwrap()),
+            Ok(()) => Ok(ledger.close().0),
             Err(Broke::Fatal(_, why)) => Err(why),
             Err(Broke::Lost(_, why)) => Err(format!("lost: {why}")),
         }

@@ -58,7 +58,7 @@ impl<'a> Show<'a> {
             if problems > MOST {
                 printer.note(&format!("and {} more", problems - MOST));
             }
-            if failed.is_empty() || total.files > 0 {
+            if failed.is_empty() || total.settled() > 0 {
                 printer.note(&summary(total, dry_run));
             }
         } else {

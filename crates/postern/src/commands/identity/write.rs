@@ -80,6 +80,16 @@ fn check(to: &Path) -> Result<(), Failure> {
     if to.is_dir() {
         return usage(format!("--to {}: this is a directory", to.display()), "name a file in it");
     }
+    // It would be replaced by a file, and whoever has it open, or follows it, would get nothing.
+    if let Ok(found) = to.symlink_metadata()
+        && !found.is_file()
+    {
+        let what = if found.is_symlink() { "a symlink" } else { "a device, pipe or socket" };
+        return usage(
+            format!("--to {}: this is {what}", to.display()),
+            "name a file, which is replaced whole; `postern identity token` prints to stdout",
+        );
+    }
     match to.parent().filter(|parent| !parent.as_os_str().is_empty() && !parent.is_dir()) {
         Some(parent) => usage(
             format!("--to {}: there is no directory {}", to.display(), parent.display()),
