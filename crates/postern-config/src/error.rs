@@ -86,7 +86,8 @@ impl ConfigError {
     }
 }
 
+/// The known key that was meant, where one is near enough for that.
 fn nearest<'a>(key: &str, known: impl Iterator<Item = &'a str>) -> Option<String> {
-    let scored = known.map(|name| (strsim::jaro_winkler(key, name), name));
+    let scored = known.map(|name| (strsim::jaro_winkler(key, name), name)).filter(|(score, _)| *score > 0.7);
     scored.max_by(|one, other| one.0.total_cmp(&other.0)).map(|(_, name)| name.to_owned())
 }

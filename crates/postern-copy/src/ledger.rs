@@ -2,7 +2,6 @@
 
 use crate::error::CopyError;
 use crate::pod::News;
-use postern_files::name;
 use postern_wire::copy::{Entry, Fate, Kind, Settled, UNSIZED};
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
@@ -132,6 +131,30 @@ impl Tally {
         self.retries += retries;
         self.took = self.took.max(*took);
     }
+}
+
+/// A line of a manifest as coreutils' `sha256sum` and `b3sum` write and check theirs: the name as it is, but for bytes that would
+/// end the line or escape others, which a backslash at its beginning announces.
+fn line(hash: &blake3::Hash, path: &[u8]) -> Vec<u8> {
+    let escaped = |byte| match byte {
+        b'\\' => Some(b"\\\\"),
+        b'\n' => Some(b"\\n"),
+        b'\r' => Some(b"\\r"),
+        _ => None,
+    };
+    let mut line = Vec::with_capacity(path.len() + 80);
+    if path.iter().any(|byte| escaped(*byte).is_some()) {
+        line.push(b'\\');
+    }
+    line.extend_from_slice(format!("{hash}  ").as_bytes());
+    for byte in path {
+        match escaped(*byte) {
+            Some(two) => line.extend_from_slice(two),
+            None => line.push(*byte),
+        }
+    }
+    line.push(b'\n');
+    line
 }
 
 /// What was told and is not answered.
@@ -293,11 +316,10 @@ impl<'a> Ledger<'a> {
             self.content(size.unwrap_or(0));
         }
         let hash = (verified && hash != [0; 32]).then(|| blake3::Hash::from_bytes(hash));
-        if let (Some(manifest), Some(hash)) = (&mut self.manifest, hash) {
-            let line = format!("{hash}  {}\n", name::show(&path));
-            if let Err(error) = manifest.write_all(line.as_bytes()) {
-                self.broken.get_or_insert(error);
-            }
+        if let (Some(manifest), Some(hash)) = (&mut self.manifest, hash)
+            && let Err(error) = manifest.write_all(&line(&hash, &path))
+        {
+            self.broken.get_or_insert(error);
         }
         self.observer.done(&Done { path, fate, size, hash, note });
         true
@@ -351,5 +373,24 @@ impl<'a> Ledger<'a> {
         });
         let written = self.broken.take().map_or(flushed, Err);
         (self.tally, written.map_err(CopyError::Manifest))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_a_manifest_tell_any_two_names_apart() {
+        let hash = blake3::hash(b"x");
+        let name = |path: &[u8]| {
+            let line = line(&hash, path);
+            let at = line.iter().position(|byte| *byte == b' ').unwrap();
+            [&line[..at - 64], b"|", &line[at + 2..]].concat()
+        };
+        assert_eq!(name(b"a b"), b"|a b\n");
+        assert_eq!(name(b"a\nb"), b"\\|a\\nb\n");
+        assert_eq!(name(b"a\\nb"), b"\\|a\\\\nb\n");
+        assert_eq!(name(b"\xff\t"), b"|\xff\t\n");
     }
 }

@@ -139,6 +139,12 @@ fn of_transport(server: &str, error: &(dyn std::error::Error + 'static)) -> Reas
     if tls.iter().any(|word| text.contains(word)) {
         return Reason::Tls { server, cause: text };
     }
+    if text.contains("uri too long") {
+        // Of all that we ask, only the command of an exec has no bound; http(crate) stops at 64 KiB.
+        let message = "the command is too long: without an agent it travels in the address; use --inject, or send it \
+                       through stdin (sh -s)";
+        return Reason::Refused { code: 414, message: message.to_owned() };
+    }
     Reason::Unreachable { server, cause: text }
 }
 

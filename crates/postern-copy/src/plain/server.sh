@@ -47,20 +47,35 @@ sums() {
 }
 # The hash of a file, or nothing where none is asked for.
 sum() { [ "$S" = - ] && h=- || { h=$({ $S <"$1"; } 2>/dev/null); h=${h%% *}; }; }
+# Runs what writes much, and ends it with the client: a runtime stops reading then, and does not close the pipe, so that it
+# would wait for ever. The client says a line when it has heard the end.
+flow() {
+  "$@" &
+  f=$!
+  IFS= read -r l || kill $f 2>/dev/null
+  wait $f
+}
 # The content of a from a block of 64 KiB on, so many of them; then its hash and what it is.
-get() {
-  if e=$(dd bs=65536 skip=$1 count=$2 2>&1 >&3 <"$a"); then
+get() { flow got "$@"; }
+got() {
+  trap 'kill $! 2>/dev/null; exit' TERM
+  { exec dd bs=65536 skip=$1 count=$2 >&3 <"$a"; } 2>/dev/null &
+  if wait $!; then
     sum "$a"
     e="${h:--} $(stat -L -c "$F" -- "$a" 2>/dev/null)"
     end ok
   else
+    e=$(dd bs=65536 skip=$1 count=1 2>&1 >/dev/null <"$a") && e='it cannot be read to its end'
     end no
   fi
 }
 # The small files that were named, in an archive; then, for each, its hash and what it is.
-pack() {
-  if e=$(tar -cf - -- "$@" 2>&1 >&3); then c=0; else c=$?; fi
-  printf '\n/%s ok %s\n' "$N" $c
+pack() { flow packed "$@"; }
+packed() {
+  trap 'kill $! 2>/dev/null; exit' TERM
+  { exec tar -cf - -- "$@" >&3; } 2>/dev/null &
+  wait $!
+  printf '\n/%s ok %s\n' "$N" $?
 }
 
 # The hashes of many files, whose names have no newline in them, and what they are: a line for each.

@@ -135,6 +135,11 @@ impl Session {
         }
     }
 
+    /// All of what the last request let flow was heard.
+    pub(crate) fn heard(&mut self) {
+        self.say(b"\n");
+    }
+
     /// Adds what the request before it takes.
     pub(crate) fn content(&mut self, bytes: &[u8]) {
         self.queue.extend_from_slice(bytes);
@@ -296,8 +301,42 @@ fn mark() -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::LOOP;
-    use std::io::Write as _;
+    use std::io::{Read as _, Write as _};
     use std::process::{Command, Stdio};
+
+    /// Nobody reads what comes, as where a client is gone: neither the shell nor what it runs stays.
+    #[test]
+    fn what_flows_ends_with_its_client() {
+        let folder = tempfile::tempdir().unwrap();
+        let big = folder.path().join("big");
+        std::fs::write(&big, vec![1; 5_000_000]).unwrap();
+        let shells: [&[&str]; 4] = [&["sh"], &["dash"], &["bash", "--posix"], &["busybox", "ash"]];
+        for (shell, request) in shells.iter().flat_map(|shell| [(shell, "get 0 100"), (shell, "pack \"$a\"")])
+        {
+            let mut command = Command::new(shell[0]);
+            command.args(&shell[1..]).args(["-c", LOOP]).stdin(Stdio::piped()).stdout(Stdio::piped());
+            command.stderr(Stdio::null());
+            let mut child = match command.spawn() {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound && **shell != ["sh"] => continue,
+                spawned => spawned.unwrap(),
+            };
+            let (mut stdin, mut stdout) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+            let mut first = Vec::new();
+            super::super::words::assign(&mut first, 'a', super::SERVER.as_bytes());
+            first.extend_from_slice(b"eval \"$a\";hello mark ''\n");
+            first.extend_from_slice(format!("mark a='{}'\nmark {request}\n", big.display()).as_bytes());
+            stdin.write_all(&first).unwrap();
+            let mut said = [0; 4096];
+            assert!(stdout.read(&mut said).unwrap() > 0);
+            let (ended, waited) = std::sync::mpsc::channel();
+            drop(stdin);
+            std::thread::spawn(move || ended.send(child.wait().unwrap()));
+            let status = waited.recv_timeout(std::time::Duration::from_secs(20));
+            assert!(status.is_ok_and(|status| status.success()), "{shell:?}: {request}");
+            // Whoever had the pipe is gone with it.
+            std::io::copy(&mut stdout, &mut std::io::sink()).unwrap();
+        }
+    }
 
     #[test]
     fn what_has_no_mark_is_never_run() {

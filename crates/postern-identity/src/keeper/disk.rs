@@ -187,7 +187,11 @@ impl Entry {
     fn set_aside(&self, path: &Path, why: &str) -> String {
         let aside = self.file("set-aside");
         let done = match std::fs::rename(path, &aside) {
-            Ok(()) => format!("set aside as {}", aside.display()),
+            Ok(()) => {
+                // It may hold a token, and others may have been let at it.
+                let _ = std::fs::set_permissions(&aside, std::fs::Permissions::from_mode(0o600));
+                format!("set aside as {}", aside.display())
+            }
             Err(error) => format!("and cannot be set aside ({error})"),
         };
         format!("the kept token {} cannot be used: {why}; {done}", path.display())

@@ -284,6 +284,7 @@ impl Destination<'_> {
         while let Piece::Bytes(bytes) = self.session.piece().await? {
             hasher.update(&bytes);
         }
+        self.session.heard();
         if hasher.finalize() != writing.hasher.finalize() {
             let line = format!("x=${{x:-'{DIFFERS}'}}\n");
             self.session.say(line.as_bytes());

@@ -259,6 +259,7 @@ impl Content {
                 Piece::End(end) => break end,
             }
         };
+        session.heard();
         let said = match yes(&end) {
             Some(Ok(said)) => said,
             Some(Err(why)) => return Ok(Err(format!("reading it: {}", cause(&why)))),

@@ -136,6 +136,7 @@ async fn archived(session: &mut Session, batch: &[Wanted]) -> Result<Vec<Option<
             }
             Piece::Bytes(_) => {} // what follows is none either
             Piece::End(end) => {
+                session.heard();
                 yes(&end).ok_or_else(|| Lost(format!("the shell answers oddly: {}", cause(&end))))?.ok();
                 break;
             }

@@ -3,6 +3,8 @@
 use crate::cli::Format;
 use crate::failure::Failure;
 use crate::printer::{Printer, record};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use postern_copy::ledger::{Done, Observer, Tally};
 use postern_exec::exit;
 use postern_files::name::show;
@@ -107,10 +109,13 @@ impl Observer for Shown<'_, '_> {
         let state = &mut *self.show.borrow_mut();
         let prefix = self.prefix(state.several);
         let shown = if path.is_empty() { ".".into() } else { show(path) };
-        state.event(&json!({
-            "pod": self.name, "path": shown, "fate": word(*fate), "bytes": size,
-            "blake3": hash.map(|hash| hash.to_string()), "note": (!note.is_empty()).then_some(note),
-        }));
+        state.event(&exact(
+            path,
+            json!({
+                "pod": self.name, "path": shown, "fate": word(*fate), "bytes": size,
+                "blake3": hash.map(|hash| hash.to_string()), "note": (!note.is_empty()).then_some(note),
+            }),
+        ));
         if state.printer.format() != Format::Text {
             return;
         }
@@ -133,8 +138,8 @@ impl Observer for Shown<'_, '_> {
     fn deleted(&mut self, path: &[u8]) {
         let state = &mut *self.show.borrow_mut();
         let prefix = self.prefix(state.several);
-        state.event(&json!({ "pod": self.name, "path": show(path), "fate": "deleted" }));
         let shown = show(path);
+        state.event(&exact(path, json!({ "pod": self.name, "path": shown, "fate": "deleted" })));
         match state.dry_run {
             true => state.printer.line(&format!("{prefix}would remove {shown}")),
             false if state.printer.format() == Format::Text => {
@@ -168,6 +173,14 @@ impl Observer for Shown<'_, '_> {
         let prefix = self.prefix(state.several);
         state.printer.warn(&format!("{prefix}{text}"));
     }
+}
+
+/// An event about a path; where that is not shown as it is, with its bytes besides.
+fn exact(path: &[u8], mut event: serde_json::Value) -> serde_json::Value {
+    if show(path).as_bytes() != path {
+        event["pathBase64"] = BASE64_STANDARD.encode(path).into();
+    }
+    event
 }
 
 fn word(fate: Fate) -> &'static str {
