@@ -73,6 +73,27 @@ impl Output {
     }
 }
 
+/// The format that arguments ask for which clap has refused.
+pub(crate) fn asked_format(arguments: impl Iterator<Item = std::ffi::OsString>) -> Format {
+    let mut arguments = arguments.take_while(|argument| argument != "--");
+    while let Some(argument) = arguments.next() {
+        let value = match argument.to_str() {
+            Some("-o" | "--output") => arguments.next().and_then(|next| next.into_string().ok()),
+            Some(text) => {
+                let joined = text.strip_prefix("--output=").or_else(|| text.strip_prefix("-o"));
+                joined.map(|value| value.trim_start_matches('=').to_owned())
+            }
+            None => None,
+        };
+        match value.as_deref() {
+            Some("json") => return Format::Json,
+            Some("yaml") => return Format::Yaml,
+            _ => {}
+        }
+    }
+    Format::Text
+}
+
 pub(crate) fn outputs<const N: usize>(
     names: [&'static str; N],
 ) -> impl clap::builder::TypedValueParser<Value = Output> {

@@ -97,11 +97,25 @@ pub(crate) fn main() -> ExitCode {
 fn parse() -> Cli {
     let program = std::env::args_os().next().unwrap_or_default();
     if Path::new(&program).file_name().is_some_and(|name| name == "kubectl-postern") {
-        let matches = Cli::command().bin_name("kubectl postern").get_matches();
-        Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+        let matches = Cli::command().bin_name("kubectl postern").try_get_matches();
+        matches.and_then(|matches| Cli::from_arg_matches(&matches)).unwrap_or_else(|error| refuse(&error))
     } else {
-        Cli::parse()
+        Cli::try_parse().unwrap_or_else(|error| refuse(&error))
     }
+}
+
+/// Ends the program over a command line that cannot be read: in the format that it asks for, as far as that can be told.
+fn refuse(error: &clap::Error) -> ! {
+    let format = crate::cli::asked_format(std::env::args_os().skip(1));
+    if !error.use_stderr() || format == crate::cli::Format::Text {
+        error.exit();
+    }
+    let said = error.render().to_string();
+    let message = said.split("\n\n").next().unwrap_or_default().trim_start_matches("error: ").to_owned();
+    let hint = said.lines().find_map(|line| line.trim().strip_prefix("tip: ")).map(str::to_owned);
+    let failure = Failure::usage(message, hint);
+    Printer::new(format, 0).failure(&failure);
+    std::process::exit(failure.code.into())
 }
 
 fn dispatch(global: Global, command: Command, printer: &mut Printer) -> Result<u8, Failure> {

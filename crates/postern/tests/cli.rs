@@ -57,6 +57,7 @@ snapshot!(help_install, &["ops", "install", "--help"]);
 snapshot!(help_run, &["run", "--help"]);
 snapshot!(help_exec, &["exec", "--help"]);
 snapshot!(help_cp, &["cp", "--help"]);
+snapshot!(a_usage_error_in_json, &["-o", "json", "run", "--timeot", "1s", "--", "true"]);
 snapshot!(help_sync, &["sync", "--help"]);
 snapshot!(version, &["--version"]);
 snapshot!(cp_of_one_path, &["cp", "a"]);
