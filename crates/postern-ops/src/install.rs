@@ -147,15 +147,18 @@ impl<R: Reporter> Install<'_, R> {
         self.report.changes.push(Changed { change, object: of, differences });
     }
 
-    /// In a dry run, an object whose namespace is not there yet cannot be judged by the server.
-    fn unjudged(&self, error: &KubeError) -> bool {
-        self.dry_run && error.is_not_found()
+    /// In a dry run, an object whose namespace is one that would be made, and is not there yet, cannot be judged by the server.
+    fn unjudged(&self, of: &ObjectRef, error: &KubeError) -> bool {
+        let ours = [names::NAMESPACE, names::TEST_NAMESPACE];
+        self.dry_run
+            && error.is_not_found()
+            && of.namespace.as_deref().is_none_or(|name| ours.contains(&name))
     }
 
     async fn observe(&self, of: &ObjectRef) -> Result<Option<DynamicObject>, InstallError> {
         match apply::get(self.cluster, of).await {
             Ok(existing) => Ok(existing),
-            Err(error) if self.unjudged(&error) => Ok(None),
+            Err(error) if self.unjudged(of, &error) => Ok(None),
             Err(error) => Err(at(of)(error)),
         }
     }
@@ -213,7 +216,7 @@ impl<R: Reporter> Install<'_, R> {
                 self.record(change, of, differences);
                 Ok(())
             }
-            Err(error) if self.unjudged(&error) => {
+            Err(error) if self.unjudged(&of, &error) => {
                 self.record(Change::Created, of, Vec::new());
                 Ok(())
             }

@@ -184,7 +184,9 @@ impl From<InstallError> for Failure {
             InstallError::Invalid(invalid) => return invalid.clone().into(),
             InstallError::Step { step: _, source, diagnosis } => {
                 let again = "run install again to continue".to_owned();
-                let hint = kube_hint(source).map_or(again.clone(), |hint| format!("{hint}; then {again}"));
+                let missing = || "make the namespace that is missing, or correct its name".to_owned();
+                let hint = source.is_not_found().then(missing).or_else(|| kube_hint(source));
+                let hint = hint.map_or(again.clone(), |hint| format!("{hint}; then {again}"));
                 (Some(hint), diagnosis.clone())
             }
             InstallError::NotReady { why: _, diagnosis } => (None, Some(diagnosis.clone())),

@@ -83,7 +83,7 @@ impl<R: Reporter> Install<'_, R> {
         let of = ObjectRef::of::<Pod>(Some(names::NAMESPACE), names::NAME);
         match pods::get(self.cluster, names::NAMESPACE, names::NAME).await {
             Ok(pod) => Ok(pod),
-            Err(error) if self.unjudged(&error) => Ok(None),
+            Err(error) if self.unjudged(&of, &error) => Ok(None),
             Err(error) => Err(at(&of)(error)),
         }
     }
