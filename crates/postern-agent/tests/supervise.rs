@@ -310,8 +310,9 @@ fn signals_are_passed_on_and_a_kill_ends_all() {
     agent.read(&mut seen, |seen| seen.stdout == b"up\n");
     agent.send(&ToAgent::Signal(2));
     agent.read(&mut seen, |seen| seen.trailer.is_some());
-    assert_eq!(seen.stdout, b"up\ncaught\n");
-    assert_eq!(seen.trailer.unwrap().outcome, Outcome::Exited(5));
+    let Trailer { outcome, stdout_bytes, .. } = seen.trailer.unwrap();
+    let said = String::from_utf8(seen.stdout).unwrap();
+    assert_eq!((outcome, stdout_bytes, said.as_str()), (Outcome::Exited(5), 10, "up\ncaught\n"));
 
     let script = "trap '' INT TERM; echo up; while :; do sleep 0.05; done";
     let mut agent = Agent::start(&Request { stdin: true, ..request(&["sh", "-c", script]) });

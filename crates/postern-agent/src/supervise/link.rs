@@ -136,8 +136,12 @@ impl Link {
     /// Loses a client that was silent for too long and says that we are here. To be called at every turn.
     pub(super) fn tick(&mut self) {
         let now = Instant::now();
-        if now >= self.heard + Duration::from_millis(CLIENT_SILENCE_MS) {
-            self.lose();
+        let silence = Duration::from_millis(CLIENT_SILENCE_MS);
+        if now >= self.heard + silence {
+            self.fill(); // it may be us who stood still, and its heartbeats wait
+            if now >= self.heard + silence {
+                self.lose();
+            }
         }
         if !self.lost && !self.has_waiting() && now >= self.said + Duration::from_millis(HEARTBEAT_MS) {
             self.send(&FromAgent::Heartbeat);
