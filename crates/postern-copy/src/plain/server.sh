@@ -58,7 +58,7 @@ flow() {
 # The content of a from a block of 64 KiB on, so many of them; then its hash and what it is.
 get() { flow got "$@"; }
 got() {
-  trap 'kill $! 2>/dev/null; exit' TERM
+  trap 'kill $! 2>/dev/null; wait $!; exit' TERM # nobody else may reap it
   { exec dd bs=65536 skip=$1 count=$2 >&3 <"$a"; } 2>/dev/null &
   if wait $!; then
     sum "$a"
@@ -72,7 +72,7 @@ got() {
 # The small files that were named, in an archive; then, for each, its hash and what it is.
 pack() { flow packed "$@"; }
 packed() {
-  trap 'kill $! 2>/dev/null; exit' TERM
+  trap 'kill $! 2>/dev/null; wait $!; exit' TERM # nobody else may reap it
   { exec tar -cf - -- "$@" >&3; } 2>/dev/null &
   wait $!
   printf '\n/%s ok %s\n' "$N" $?
