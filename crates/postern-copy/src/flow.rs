@@ -18,8 +18,8 @@ const SHARE: u64 = 16;
 /// Bytes on their way.
 #[derive(Debug, Default)]
 pub(crate) struct Flow {
-    /// Connections that were lost, and the bytes sent on them.
-    lost: Cell<u64>,
+    /// Connections that there were, with this one, and the bytes sent on those before it.
+    connections: Cell<u64>,
     before: Cell<u64>,
     /// This one's destination answers pings.
     answers: Cell<bool>,
@@ -33,8 +33,10 @@ pub(crate) struct Flow {
 }
 
 impl Flow {
-    /// A connection begins, to a destination that answers pings or not.
+    /// A connection begins, to a destination that answers pings or not; if there was one before, it was lost.
     pub(crate) fn begin(&self, answers: bool) {
+        self.connections.set(self.connections.get() + 1);
+        self.before.set(self.before.get().saturating_add(self.sent.get()));
         self.answers.set(answers);
         for count in [&self.sent, &self.arrived, &self.last] {
             count.set(0);
@@ -42,15 +44,10 @@ impl Flow {
         self.pings.borrow_mut().clear();
     }
 
-    /// The connection was lost.
-    pub(crate) fn lost(&self) {
-        self.lost.set(self.lost.get() + 1);
-        self.before.set(self.before.get().saturating_add(self.sent.get()));
-    }
-
     /// Bytes that may be under way; nothing for as many as there is room for.
     fn limit(&self) -> Option<u64> {
-        let usual = self.before.get().checked_div(self.lost.get()).filter(|_| self.answers.get())?;
+        let lost = self.connections.get().saturating_sub(1);
+        let usual = self.before.get().checked_div(lost).filter(|_| self.answers.get())?;
         Some((usual.max(self.arrived.get()) / SHARE).max(LEAST))
     }
 
@@ -110,7 +107,6 @@ mod tests {
         flow.begin(true);
         assert!(takes(&flow, 100_000_000) && !flow.ping(100_000_000) && !flow.pong());
         // And never where pings are not answered.
-        flow.lost();
         flow.begin(false);
         assert!(takes(&flow, 100_000_000) && !flow.ping(100_000_000));
     }
@@ -119,7 +115,6 @@ mod tests {
     fn after_a_loss_little_is_under_way_and_more_as_more_arrives() {
         let flow = Flow::default();
         flow.begin(true);
-        flow.lost();
         flow.begin(true);
         let mut most = 0;
         for round in 0..1_000 {
@@ -141,17 +136,16 @@ mod tests {
         let flow = Flow::default();
         flow.begin(true);
         assert!(takes(&flow, 1 << 30));
-        flow.lost();
         flow.begin(true);
         assert_eq!(flow.limit(), Some((1 << 30) / SHARE));
-        flow.lost();
+        flow.begin(true);
         assert_eq!(flow.limit(), Some((1 << 29) / SHARE));
     }
 
     #[test]
     fn an_answer_to_what_was_not_sent_is_none() {
         let flow = Flow::default();
-        flow.lost();
+        flow.begin(true);
         flow.begin(true);
         assert!(flow.ping(100_000) && !flow.pong());
     }

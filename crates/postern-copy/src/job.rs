@@ -52,7 +52,6 @@ impl Job<'_> {
                 return Err(CopyError::Lost { place, message, retries: vain });
             }
             vain += 1;
-            flow.lost();
             ledger.retried();
             ledger.notice(&format!("the connection to {place} was lost ({message}); going on in a moment"));
             tokio::time::sleep(pause).await;

@@ -2,8 +2,13 @@
 
 use crate::WireError;
 
+/// How many items of a list follow, or bytes.
+pub(crate) fn put_count(out: &mut Vec<u8>, count: usize) {
+    out.extend_from_slice(&u32::try_from(count).unwrap_or(u32::MAX).to_be_bytes());
+}
+
 pub(crate) fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
-    out.extend_from_slice(&u32::try_from(bytes.len()).unwrap_or(u32::MAX).to_be_bytes());
+    put_count(out, bytes.len());
     out.extend_from_slice(bytes);
 }
 

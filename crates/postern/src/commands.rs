@@ -77,11 +77,7 @@ pub(crate) fn main() -> ExitCode {
     let mut printer = Printer::new(global.output.format(), global.verbose);
     let done = dispatch(global, command, &mut printer);
     let done = match printer.lost() {
-        Some(error) if done.is_ok() => {
-            let failure = Failure::denied(&error, None);
-            let message = "writing to our own standard output".to_owned();
-            Err(Failure { message, causes: vec![error.to_string()], ..failure })
-        }
+        Some(error) if done.is_ok() => Err(Failure::attempted("writing to our own standard output", &error)),
         _ => done,
     };
     match done {

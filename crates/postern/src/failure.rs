@@ -42,6 +42,11 @@ impl Failure {
             diagnosis: None,
         }
     }
+
+    /// The same, where the error alone does not say what was attempted.
+    pub(crate) fn attempted(what: impl Into<String>, error: &dyn Error) -> Self {
+        Self { message: what.into(), causes: vec![error.to_string()], ..Self::denied(error, None) }
+    }
 }
 
 impl Failure {

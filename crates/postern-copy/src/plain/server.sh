@@ -50,7 +50,7 @@ sum() { [ "$S" = - ] && h=- || { h=$({ $S <"$1"; } 2>/dev/null); h=${h%% *}; }; 
 # Runs what writes much, and ends it with the client: a runtime stops reading then, and does not close the pipe, so that it
 # would wait for ever. The client says a line when it has heard the end.
 flow() {
-  "$@" &
+  { trap 'kill $! 2>/dev/null; wait $!; exit' TERM; "$@"; } & # nobody else may reap it
   f=$!
   IFS= read -r l || kill $f 2>/dev/null
   wait $f
@@ -58,7 +58,6 @@ flow() {
 # The content of a from a block of 64 KiB on, so many of them; then its hash and what it is.
 get() { flow got "$@"; }
 got() {
-  trap 'kill $! 2>/dev/null; wait $!; exit' TERM # nobody else may reap it
   { exec dd bs=65536 skip=$1 count=$2 >&3 <"$a"; } 2>/dev/null &
   if wait $!; then
     sum "$a"
@@ -72,7 +71,6 @@ got() {
 # The small files that were named, in an archive; then, for each, its hash and what it is.
 pack() { flow packed "$@"; }
 packed() {
-  trap 'kill $! 2>/dev/null; wait $!; exit' TERM # nobody else may reap it
   { exec tar -cf - -- "$@" >&3; } 2>/dev/null &
   wait $!
   printf '\n/%s ok %s\n' "$N" $?

@@ -3,7 +3,7 @@
 use super::frames::{Entry, Fate, FromDestination, FromSource, Kind, Known, Settled, Stamp, Want};
 use crate::WireError;
 use crate::decode::put_frame;
-use crate::fields::{Fields, put_bytes};
+use crate::fields::{Fields, put_bytes, put_count};
 
 mod kind {
     pub(super) const BEGIN: u8 = 144;
@@ -212,7 +212,7 @@ fn put_entry(out: &mut Vec<u8>, entry: &Entry) {
     }
     out.extend(seconds.to_be_bytes());
     out.push(u8::from(*settled));
-    out.extend(u32::try_from(xattrs.len()).unwrap_or(u32::MAX).to_be_bytes());
+    put_count(out, xattrs.len());
     for (name, value) in xattrs {
         put_bytes(out, name);
         put_bytes(out, value);

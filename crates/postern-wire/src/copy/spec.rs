@@ -1,7 +1,7 @@
 //! What the client asks of an end of a copy.
 
 use crate::decode::put_frame;
-use crate::fields::{Fields, put_bytes};
+use crate::fields::{Fields, put_bytes, put_count};
 use crate::{VERSION, WireError};
 
 /// Kinds of the frames of this file.
@@ -168,10 +168,6 @@ fn put_rules(out: &mut Vec<u8>, rules: &[Rule]) {
         out.push(u8::from(*include));
         put_bytes(out, pattern);
     }
-}
-
-fn put_count(out: &mut Vec<u8>, count: usize) {
-    out.extend_from_slice(&u32::try_from(count).unwrap_or(u32::MAX).to_be_bytes());
 }
 
 fn put_limits(out: &mut Vec<u8>, limits: Limits) {

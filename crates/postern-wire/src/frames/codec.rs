@@ -4,7 +4,7 @@ use super::{
     Failure, FailureKind, FileSpec, FromAgent, Hello, Login, Outcome, Request, TerminalSize, ToAgent, Trailer,
 };
 use crate::decode::put_frame;
-use crate::fields::{Fields, put_bytes};
+use crate::fields::{Fields, put_bytes, put_count};
 use crate::{MAGIC, VERSION, WireError};
 
 mod kind {
@@ -134,10 +134,6 @@ fn put_size(out: &mut Vec<u8>, TerminalSize { rows, columns }: TerminalSize) {
 
 fn get_size(fields: &mut Fields<'_>) -> Result<TerminalSize, WireError> {
     Ok(TerminalSize { rows: fields.u16()?, columns: fields.u16()? })
-}
-
-fn put_count(out: &mut Vec<u8>, count: usize) {
-    out.extend_from_slice(&u32::try_from(count).unwrap_or(u32::MAX).to_be_bytes());
 }
 
 fn put_pairs(out: &mut Vec<u8>, pairs: &[(Vec<u8>, Vec<u8>)]) {

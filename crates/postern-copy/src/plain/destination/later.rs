@@ -17,6 +17,17 @@ pub(super) struct Directory {
     owner: String,
 }
 
+/// Something in a directory that is to be removed.
+struct Found {
+    /// Its path below the root, and the one that rules are asked about.
+    below: Vec<u8>,
+    inner: Vec<u8>,
+    /// Where the directory that holds it stands in the list of these.
+    holder: usize,
+    /// It is left out, or holds what is.
+    stays: bool,
+}
+
 impl Destination<'_> {
     /// A directory: made at once, as files go into it.
     pub(super) async fn directory(&mut self, entry: &Entry, path: Vec<u8>) -> Result<(), Trouble> {
@@ -171,35 +182,33 @@ impl Destination<'_> {
     }
 
     /// What is to be removed of a directory, so that what is left out stays: all of it, or what of it holds nothing such.
-    /// The path below the root goes with the one that rules are asked about.
     async fn doomed(&mut self, below: Vec<u8>, inner: Vec<u8>) -> Result<Vec<Vec<u8>>, Trouble> {
-        // Each with where its directory stands in this list, and whether it stays.
-        let mut found = vec![(below, inner, 0, false)];
-        let (mut at, mut waiting) = (0, vec![0]);
+        let mut found = vec![Found { below, inner, holder: 0, stays: false }];
+        let mut waiting = vec![0];
         while let Some(holder) = waiting.pop() {
-            let (below, inner) = (found[holder].0.clone(), found[holder].1.clone());
+            let Found { below, inner, holder: _, stays: _ } = &found[holder];
+            let (below, inner) = (below.clone(), inner.clone());
             let real = self.real(&below);
             for (last, stat) in list(&mut self.session, &real).await?.unwrap_or_default() {
-                let (path, directory) = (name::join(&inner, &last), stat.kind() == Type::Directory);
-                let stays = self.rules.excludes(&path, directory);
-                at += 1;
+                let (below, inner) = (name::join(&below, &last), name::join(&inner, &last));
+                let directory = stat.kind() == Type::Directory;
+                let stays = self.rules.excludes(&inner, directory);
                 if directory && !stays {
-                    waiting.push(at);
+                    waiting.push(found.len());
                 }
-                found.push((name::join(&below, &last), path, holder, stays));
+                found.push(Found { below, inner, holder, stays });
             }
         }
+        // What a directory holds stands behind it.
         for at in (1..found.len()).rev() {
-            if found[at].3 {
-                let mut holder = found[at].2;
-                while !std::mem::replace(&mut found[holder].3, true) && holder > 0 {
-                    holder = found[holder].2;
-                }
+            if found[at].stays {
+                let holder = found[at].holder;
+                found[holder].stays = true;
             }
         }
         // What goes with its directory needs no word of its own.
-        let goes = |at: usize| !found[at].3 && (at == 0 || found[found[at].2].3);
-        Ok((0..found.len()).filter(|at| goes(*at)).map(|at| found[at].0.clone()).collect())
+        let goes = |at: usize| !found[at].stays && (at == 0 || found[found[at].holder].stays);
+        Ok((0..found.len()).filter(|at| goes(*at)).map(|at| found[at].below.clone()).collect())
     }
 
     async fn remove(&mut self, path: &[u8]) -> Result<Result<(), String>, Trouble> {

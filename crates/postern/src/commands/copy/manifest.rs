@@ -15,7 +15,7 @@ pub(super) struct Manifest {
 impl Manifest {
     /// Begins one, and gives where its lines go.
     pub(super) fn create(path: &Path) -> Result<(Self, File), Failure> {
-        let failed = |error: &io::Error| failure(&format!("creating {}", path.display()), error);
+        let failed = |error: &io::Error| Failure::attempted(format!("creating {}", path.display()), error);
         // What a symlink leads to is replaced, and the symlink stays.
         let path = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
         let special = std::fs::metadata(&path).is_ok_and(|found| !found.is_file());
@@ -36,7 +36,7 @@ impl Manifest {
         let Some(beside) = self.beside.take() else { return Ok(()) };
         std::fs::rename(&beside, &self.path).map_err(|error| {
             let _ = std::fs::remove_file(&beside); // it has failed already
-            failure(&format!("replacing {}", self.path.display()), &error)
+            Failure::attempted(format!("replacing {}", self.path.display()), &error)
         })
     }
 }
@@ -47,8 +47,4 @@ impl Drop for Manifest {
             let _ = std::fs::remove_file(beside); // nobody is there to be told
         }
     }
-}
-
-fn failure(what: &str, error: &io::Error) -> Failure {
-    Failure { message: what.to_owned(), causes: vec![error.to_string()], ..Failure::denied(error, None) }
 }
