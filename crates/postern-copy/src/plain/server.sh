@@ -48,9 +48,10 @@ sums() {
 # The hash of a file, or nothing where none is asked for.
 sum() { [ "$S" = - ] && h=- || { h=$({ $S <"$1"; } 2>/dev/null); h=${h%% *}; }; }
 # Runs what writes much, and ends it with the client: a runtime stops reading then, and does not close the pipe, so that it
-# would wait for ever. The client says a line when it has heard the end.
+# would wait for ever. The client says a line when it has heard the end. By KILL: what a shell has forked and not yet made
+# another program loses a TERM.
 flow() {
-  { trap 'kill $! 2>/dev/null; wait $!; exit' TERM; "$@"; } & # nobody else may reap it
+  { trap 'kill -9 $! 2>/dev/null; wait $!; exit' TERM; "$@"; } & # nobody else may reap it
   f=$!
   IFS= read -r l || kill $f 2>/dev/null
   wait $f
