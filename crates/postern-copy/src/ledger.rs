@@ -2,8 +2,9 @@
 
 use crate::error::CopyError;
 use crate::pod::News;
+use crate::verified::Verified;
 use postern_wire::copy::{Entry, Fate, Kind, Settled, UNSIZED};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufWriter, Write as _};
 use std::time::{Duration, Instant};
@@ -178,7 +179,7 @@ pub struct Ledger<'a> {
     open: HashMap<u32, Open>,
     /// Files whose content is known to be the source's, by a hash of their paths; they are not asked about again after
     /// a lost connection.
-    verified: HashSet<u64>,
+    verified: Verified,
     hasher: std::hash::RandomState,
     /// The destination gives what was asked for a name of its own, rather than take it into a directory.
     named: bool,
@@ -196,7 +197,7 @@ impl<'a> Ledger<'a> {
             tally: Tally::default(),
             began: Instant::now(),
             open: HashMap::new(),
-            verified: HashSet::new(),
+            verified: Verified::new(),
             hasher: std::hash::RandomState::new(),
             named: false,
             doubted: false,
@@ -241,7 +242,7 @@ impl<'a> Ledger<'a> {
             _ => OpenKind::Other,
         };
         self.open.insert(entry.id, Open { path: entry.path.clone(), kind });
-        kind != OpenKind::Other && !self.verified.is_empty() && self.verified.contains(&self.key(&entry.path))
+        kind != OpenKind::Other && self.verified.contains(self.key(&entry.path))
     }
 
     /// The source cannot send something.
@@ -289,7 +290,7 @@ impl<'a> Ledger<'a> {
         }
         let Some(Open { path, kind }) = self.open.remove(&id) else { return false };
         let key = self.key(&path);
-        let seen = self.verified.contains(&key);
+        let seen = self.verified.contains(key);
         let size = match kind {
             OpenKind::File(UNSIZED) | OpenKind::Other => None,
             OpenKind::File(size) => Some(size),

@@ -18,6 +18,7 @@ pub mod plain;
 pub mod pod;
 mod relay;
 pub mod streams;
+mod verified;
 
 pub use ends::End;
 pub use error::CopyError;
