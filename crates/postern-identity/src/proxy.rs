@@ -6,11 +6,13 @@
 mod body;
 mod forward;
 mod headers;
+mod http1;
 mod metrics;
 mod patience;
 mod route;
 mod serve;
 
+pub(crate) use http1::fuzz;
 pub use metrics::Metrics;
 pub(crate) use route::climbs;
 pub use route::{Route, Routes, RoutesError};

@@ -4,7 +4,7 @@ use crate::connect::CONNECT;
 use crate::resolver::resolver;
 use crate::web::{self, WebError};
 use hyper::rt::{Read, ReadBufCursor, Write};
-use hyper_rustls::HttpsConnectorBuilder;
+use hyper_rustls::{HttpsConnectorBuilder, MaybeHttpsStream};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::proxy::Tunnel;
 use hyper_util::client::legacy::connect::{Connected, Connection, HttpConnector};
@@ -19,7 +19,7 @@ use tower::util::BoxCloneSyncService;
 use tower::{BoxError, ServiceExt as _};
 
 /// How long a connection that nobody uses is kept; servers commonly close theirs after a minute or more.
-const IDLE: Duration = Duration::from_secs(30);
+pub const IDLE: Duration = Duration::from_secs(30);
 
 /// A client for one server. `B` is the body of its requests.
 pub type Upstream<B> = Client<BoxCloneSyncService<http::Uri, Stream, BoxError>, B>;
@@ -44,7 +44,7 @@ where
     B: http_body::Body + Send + 'static,
     B::Data: Send,
 {
-    connect(address, &web::base(address)?, certificates, versions)
+    connector(address, &web::base(address)?, certificates, versions).map(kept)
 }
 
 /// The same for a server that may be spoken to without TLS wherever it is: one that the user named with `http://`, or a
@@ -61,19 +61,63 @@ where
     let base = address
         .parse()
         .map_err(|_| WebError::Address { address: address.to_owned(), why: "this is no URL".to_owned() })?;
-    connect(address, &base, certificates, versions)
+    connector(address, &base, certificates, versions).map(kept)
 }
 
-fn connect<B>(
-    address: &str,
-    base: &http::Uri,
-    certificates: Option<Vec<Vec<u8>>>,
-    versions: Versions,
-) -> Result<Upstream<B>, WebError>
+/// Makes connections to one server as [`client`] does, for who speaks HTTP/1.1 without its help.
+#[derive(Clone)]
+pub struct Dialer(Connector);
+
+impl std::fmt::Debug for Dialer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Dialer")
+    }
+}
+
+impl Dialer {
+    /// For the server at `address`, as [`client`]; HTTP/2 is offered too, see [`Stream::is_http2`]. Sends nothing.
+    pub fn new(address: &str, certificates: Option<Vec<Vec<u8>>>) -> Result<Self, WebError> {
+        connector(address, &web::base(address)?, certificates, Versions::Newest).map(Self)
+    }
+
+    /// A client that makes its connections so, and speaks what the server chooses.
+    pub fn client<B>(&self) -> Upstream<B>
+    where
+        B: http_body::Body + Send + 'static,
+        B::Data: Send,
+    {
+        kept(self.0.clone())
+    }
+
+    /// A new connection to the host of `uri`.
+    pub async fn connect(&self, uri: http::Uri) -> Result<Stream, BoxError> {
+        self.0.clone().oneshot(uri).await
+    }
+}
+
+/// What keeps connections, over a connector.
+fn kept<B>(connector: Connector) -> Upstream<B>
 where
     B: http_body::Body + Send + 'static,
     B::Data: Send,
 {
+    Client::builder(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .pool_timer(TokioTimer::new())
+        // One connection may carry all requests: a dead one must be noticed.
+        .http2_keep_alive_interval(Some(Duration::from_secs(15)))
+        .http2_keep_alive_timeout(Duration::from_secs(10))
+        .pool_idle_timeout(IDLE)
+        .http1_preserve_header_case(false)
+        .build(connector)
+}
+
+fn connector(
+    address: &str,
+    base: &http::Uri,
+    certificates: Option<Vec<Vec<u8>>>,
+    versions: Versions,
+) -> Result<Connector, WebError> {
     let mut config = Config::new(base.clone());
     config.root_cert = web::trusted(base, certificates);
     let unusable = |why: String| WebError::Address { address: address.to_owned(), why };
@@ -85,7 +129,7 @@ where
     http.set_keepalive(Some(Duration::from_secs(10)));
     http.set_keepalive_interval(Some(Duration::from_secs(5)));
     http.set_keepalive_retries(Some(3));
-    let connector = match web::proxy(base) {
+    Ok(match web::proxy(base) {
         None => secured(tls, versions, http),
         Some(proxy) if proxy.scheme_str() == Some("http") => {
             secured(tls, versions, crate::connect::authorized(Tunnel::new(proxy.clone(), http), &proxy))
@@ -98,16 +142,7 @@ where
             let inner = inner.map_err(|error| unusable(error.to_string()))?;
             secured(tls, versions, crate::connect::authorized(Tunnel::new(proxy.clone(), inner), &proxy))
         }
-    };
-    Ok(Client::builder(TokioExecutor::new())
-        .timer(TokioTimer::new())
-        .pool_timer(TokioTimer::new())
-        // One connection may carry all requests: a dead one must be noticed.
-        .http2_keep_alive_interval(Some(Duration::from_secs(15)))
-        .http2_keep_alive_timeout(Duration::from_secs(10))
-        .pool_idle_timeout(IDLE)
-        .http1_preserve_header_case(false)
-        .build(connector))
+    })
 }
 
 type Connector = BoxCloneSyncService<http::Uri, Stream, BoxError>;
@@ -126,14 +161,18 @@ where
     }
 }
 
-fn boxed<S>(connector: S) -> Connector
+fn boxed<S, T>(connector: S) -> Connector
 where
-    S: tower::Service<http::Uri> + Clone + Send + Sync + 'static,
-    S::Response: Connection + Read + Write + Send + Unpin + 'static,
+    S: tower::Service<http::Uri, Response = MaybeHttpsStream<T>> + Clone + Send + Sync + 'static,
+    T: Connection + Read + Write + Send + Unpin + 'static,
     S::Error: Into<BoxError>,
     S::Future: Send + 'static,
 {
-    BoxCloneSyncService::new(connector.map_err(Into::into).map_response(|stream| Stream(Box::new(stream))))
+    BoxCloneSyncService::new(connector.map_err(Into::into).map_response(|stream| match stream {
+        // A kibibyte less than with room for TLS.
+        MaybeHttpsStream::Http(stream) => Stream(Box::new(stream)),
+        MaybeHttpsStream::Https(_) => Stream(Box::new(stream)),
+    }))
 }
 
 trait Io: Connection + Read + Write + Send + Unpin {}
@@ -145,6 +184,13 @@ pub struct Stream(Box<dyn Io>);
 impl std::fmt::Debug for Stream {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Stream")
+    }
+}
+
+impl Stream {
+    /// Whether the server chose HTTP/2.
+    pub fn is_http2(&self) -> bool {
+        self.0.connected().is_negotiated_h2()
     }
 }
 

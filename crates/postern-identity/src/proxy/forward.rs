@@ -4,10 +4,10 @@ use super::body::Passing;
 use super::headers::{strip_credentials, strip_hops, upgrade};
 use super::metrics::Open;
 use super::route::Route;
-use super::serve::{Answer, problem};
+use super::serve::{Answer, Problem, problem};
 use crate::keeper::{Held, KeeperError};
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONNECTION, HeaderValue, RETRY_AFTER, UPGRADE};
+use http::header::{AUTHORIZATION, CONNECTION, HeaderValue, UPGRADE};
 use http::request::Parts;
 use http::{Request, Response, StatusCode, Version};
 use http_body::Body as _;
@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 /// Bodies of known size up to this many bytes are taken whole, so that they can be sent again after a 401.
-const REPLAYABLE: u64 = 64 * 1024;
+pub(super) const REPLAYABLE: u64 = 64 * 1024;
 
 /// Sends a request on; `below` is its path and query below the API's base.
 pub(super) async fn forward(route: &Arc<Route>, below: &str, request: Request<Incoming>) -> Response<Answer> {
@@ -43,14 +43,14 @@ pub(super) async fn forward(route: &Arc<Route>, below: &str, request: Request<In
     // Not before: a body may take its time, and a token has little.
     let credential = match route.keeper.credential().await {
         Ok(credential) => credential,
-        Err(error) => return no_token(route, &error),
+        Err(error) => return no_token(route, &error).response(),
     };
     let client = if wanted.is_some() { &route.upgradable } else { &route.client };
     // Only what may be sent again is copied.
     let copy = again.as_ref().map(|_| copy(&head));
     let mut sent = match authorized(head, first, &credential) {
         Some(request) => client.request(request).await,
-        None => return unusable(route),
+        None => return unusable(route).response(),
     };
     if let Ok(answer) = &sent
         && answer.status() == StatusCode::UNAUTHORIZED
@@ -70,8 +70,7 @@ pub(super) async fn forward(route: &Arc<Route>, below: &str, request: Request<In
         }
         Err(error) => {
             route.counters.failed.fetch_add(1, Ordering::Relaxed);
-            let why = innermost(&error);
-            problem(StatusCode::BAD_GATEWAY, &format!("{} did not answer: {why}", route.authority), None)
+            route.did_not_answer(&innermost(&error)).response()
         }
     }
 }
@@ -104,20 +103,17 @@ fn authorized(mut head: Parts, body: Passing, credential: &Held) -> Option<Reque
     Some(Request::from_parts(head, body))
 }
 
-fn unusable(route: &Route) -> Response<Answer> {
+pub(super) fn unusable(route: &Route) -> Problem {
     let why = format!("{} gives no bearer token: its API cannot be reached through the proxy", route.name());
-    problem(StatusCode::BAD_GATEWAY, &why, None)
+    Problem { status: StatusCode::BAD_GATEWAY, message: why, hint: None, again: false }
 }
 
-fn no_token(route: &Route, error: &Arc<KeeperError>) -> Response<Answer> {
+pub(super) fn no_token(route: &Route, error: &Arc<KeeperError>) -> Problem {
     route.counters.without_token.fetch_add(1, Ordering::Relaxed);
-    let passing = matches!(&**error, KeeperError::Exchange(error) if error.is_transient());
-    let status = if passing { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::BAD_GATEWAY };
-    let mut answer = problem(status, &format!("no token of {}: {error}", route.name()), error.cause());
-    if passing {
-        answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
-    }
-    answer
+    let again = matches!(&**error, KeeperError::Exchange(error) if error.is_transient());
+    let status = if again { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::BAD_GATEWAY };
+    let message = format!("no token of {}: {error}", route.name());
+    Problem { status, message, hint: error.cause().map(str::to_owned), again }
 }
 
 /// The API's answer as it comes. When it changes the protocol, both ends are joined.

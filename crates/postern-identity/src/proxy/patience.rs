@@ -1,4 +1,5 @@
-//! A connection whose client must say something soon: hyper's own time-out begins with the first byte.
+//! A connection whose client must say something soon: hyper's own time-out begins with the first byte. Or one that has said
+//! something already.
 
 use std::io;
 use std::pin::Pin;
@@ -10,13 +11,20 @@ use tokio::time::Sleep;
 /// A connection that breaks when nothing comes for a while at its beginning.
 pub(super) struct Patience<S> {
     stream: S,
+    /// What was read before.
+    said: Vec<u8>,
     /// Until the first byte.
     first: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> Patience<S> {
     pub(super) fn new(stream: S, first: Duration) -> Self {
-        Self { stream, first: Some(Box::pin(tokio::time::sleep(first))) }
+        Self { stream, said: Vec::new(), first: Some(Box::pin(tokio::time::sleep(first))) }
+    }
+
+    /// One of which this much was read already.
+    pub(super) fn having_read(stream: S, said: Vec<u8>) -> Self {
+        Self { stream, said, first: None }
     }
 }
 
@@ -26,6 +34,12 @@ impl<S: AsyncRead + Unpin> AsyncRead for Patience<S> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if !self.said.is_empty() {
+            let count = self.said.len().min(buf.remaining());
+            buf.put_slice(&self.said[..count]);
+            self.said.drain(..count);
+            return Poll::Ready(Ok(()));
+        }
         let read = Pin::new(&mut self.stream).poll_read(cx, buf);
         let Some(first) = &mut self.first else { return read };
         if read.is_ready() {
@@ -66,6 +80,18 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Patience<S> {
 mod tests {
     use super::*;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    #[tokio::test]
+    async fn what_was_read_before_is_read_again_first() {
+        let (mut client, server) = tokio::io::duplex(16);
+        client.write_all(b"lo").await.unwrap();
+        drop(client);
+        let mut server = Patience::having_read(server, b"hel".to_vec());
+        assert_eq!(server.read_u8().await.unwrap(), b'h');
+        let mut rest = Vec::new();
+        server.read_to_end(&mut rest).await.unwrap();
+        assert_eq!(rest, b"ello");
+    }
 
     #[tokio::test(start_paused = true)]
     async fn only_the_first_byte_is_waited_for() {

@@ -1,16 +1,18 @@
 //! Which API a request is for.
 
 use super::body::Passing;
+use super::http1::Pool;
 use super::metrics::Counters;
+use super::serve::Problem;
 use crate::exchange::Exchanger;
 use crate::keeper::Keeper;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{StatusCode, Uri};
 use postern_config::providers::Api;
-use postern_kube::upstream::{self, Upstream, Versions};
+use postern_kube::upstream::{self, Dialer, Stream, Upstream, Versions};
 use postern_kube::web::{self, WebError};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Paths of our own.
 pub(super) const OWN: [&str; 4] = ["healthz", "readyz", "metrics", "aws-credentials"];
@@ -48,6 +50,12 @@ pub struct Route {
     pub(super) base: String,
     pub(super) client: Upstream<Passing>,
     pub(super) upgradable: Upstream<Passing>,
+    /// Of HTTP/1.1, for plain requests.
+    pub(super) pool: Pool,
+    /// What makes them.
+    dialer: Dialer,
+    /// The API chose HTTP/2: there are no such connections to it.
+    pub(super) is_http2: AtomicBool,
     pub(super) counters: Counters,
 }
 
@@ -78,7 +86,8 @@ impl Route {
             }
         };
         let failed = |source| RoutesError::Address { name: name(), source };
-        let client = upstream::client(base_url, certificates.clone(), Versions::Newest).map_err(failed)?;
+        let dialer = Dialer::new(base_url, certificates.clone()).map_err(failed)?;
+        let client = dialer.client();
         // Without TLS it is HTTP/1.1 in any case.
         let upgradable = match base_url.starts_with("https://") {
             true => upstream::client(base_url, certificates, Versions::Upgradable).map_err(failed)?,
@@ -92,7 +101,8 @@ impl Route {
         };
         let base = parts.path_and_query.map(|path| path.path().trim_end_matches('/').to_owned());
         let base = base.unwrap_or_default();
-        Ok(Self { keeper, scheme, authority, base, client, upgradable, counters: Counters::default() })
+        let (pool, is_http2, counters) = (Pool::default(), AtomicBool::new(false), Counters::default());
+        Ok(Self { keeper, scheme, authority, base, client, upgradable, pool, dialer, is_http2, counters })
     }
 
     /// The provider's name.
@@ -103,6 +113,17 @@ impl Route {
     /// The API's address.
     pub fn address(&self) -> String {
         format!("{}://{}{}/", self.scheme, self.authority, self.base)
+    }
+
+    /// A new connection to the API.
+    pub(super) async fn connect(&self) -> Result<Stream, Box<dyn std::error::Error + Send + Sync>> {
+        self.dialer.connect(self.uri("/").unwrap_or_default()).await
+    }
+
+    /// What the client hears then.
+    pub(super) fn did_not_answer(&self, why: &str) -> Problem {
+        let message = format!("{} did not answer: {why}", self.authority);
+        Problem { status: StatusCode::BAD_GATEWAY, message, hint: None, again: false }
     }
 
     /// Where a request goes.

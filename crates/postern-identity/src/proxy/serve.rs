@@ -3,6 +3,7 @@
 use super::body::Passing;
 use super::forward::forward;
 use super::headers::{ambiguous, is_of_a_foreign_page};
+use super::http1;
 use super::metrics::{Metrics, Open};
 use super::patience::Patience;
 use super::route::{Found, Routes};
@@ -10,14 +11,15 @@ use crate::exchange::{Credential, Exchanger, Listener};
 use crate::keeper::{Clock as _, Keeper, SystemClock};
 use crate::render::aws_container;
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue, RETRY_AFTER};
 use http::{Method, Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use postern_kube::upstream::IDLE;
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -25,10 +27,11 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::watch;
 use zeroize::Zeroizing;
 
 /// How long a client may take to say what it wants.
-const HEAD: Duration = Duration::from_secs(30);
+pub(super) const HEAD: Duration = Duration::from_secs(30);
 
 /// How long `/readyz` waits for tokens.
 const READY: Duration = Duration::from_secs(5);
@@ -42,6 +45,13 @@ pub enum Door {
     Unix(UnixListener),
     /// For probes and Prometheus only: it opens no API.
     Watch(TcpListener),
+}
+
+/// By what connections hear that they are to end: those that hyper serves, and those that we do.
+#[derive(Clone)]
+struct Ending {
+    by_hyper: Arc<GracefulShutdown>,
+    by_us: watch::Receiver<bool>,
 }
 
 /// The proxy.
@@ -118,9 +128,46 @@ pub(super) fn shown(text: &str) -> String {
 }
 
 /// What we answer when the API does not: JSON that says what, why and what usually helps.
+#[derive(Debug)]
+pub(super) struct Problem {
+    pub(super) status: StatusCode,
+    pub(super) message: String,
+    pub(super) hint: Option<String>,
+    /// It may be otherwise in a second.
+    pub(super) again: bool,
+}
+
+impl Problem {
+    fn body(&self) -> String {
+        let Self { status: _, message, hint, again: _ } = self;
+        let value = serde_json::json!({"error": {"kind": "postern_proxy", "message": message, "hint": hint}});
+        format!("{value}\n")
+    }
+
+    pub(super) fn response(&self) -> Response<Answer> {
+        let mut answer = typed(self.status, "application/json", self.body());
+        if self.again {
+            answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        answer
+    }
+
+    /// The same as HTTP/1.1 writes it.
+    pub(super) fn text(&self, bodiless: bool, close: bool) -> Vec<u8> {
+        let (status, body) = (self.status, self.body());
+        let again = if self.again { "retry-after: 1\r\n" } else { "" };
+        let close = if close { "connection: close\r\n" } else { "" };
+        let length = body.len();
+        let body = if bodiless { "" } else { &body };
+        format!(
+            "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n{again}{close}\r\n{body}"
+        )
+        .into_bytes()
+    }
+}
+
 pub(super) fn problem(status: StatusCode, message: &str, hint: Option<&str>) -> Response<Answer> {
-    let value = serde_json::json!({"error": {"kind": "postern_proxy", "message": message, "hint": hint}});
-    typed(status, "application/json", format!("{value}\n"))
+    Problem { status, message: message.to_owned(), hint: hint.map(str::to_owned), again: false }.response()
 }
 
 fn typed(status: StatusCode, kind: &'static str, text: impl Into<Bytes>) -> Response<Answer> {
@@ -133,20 +180,24 @@ fn typed(status: StatusCode, kind: &'static str, text: impl Into<Bytes>) -> Resp
 impl Proxy {
     /// Serves until `stop` comes; then takes no new connections and lets requests end, for `grace` at most.
     pub async fn serve(self: Arc<Self>, doors: Vec<Door>, stop: impl Future<Output = ()>, grace: Duration) {
-        let connections = Arc::new(GracefulShutdown::new());
+        let (by_hyper, stopping) = (Arc::new(GracefulShutdown::new()), watch::Sender::new(false));
+        let ending = Ending { by_hyper: by_hyper.clone(), by_us: stopping.subscribe() };
         let mut tasks = Vec::new();
         for door in doors {
-            tasks.push(tokio::spawn(self.clone().accept(door, connections.clone())));
+            tasks.push(tokio::spawn(self.clone().accept(door, ending.clone())));
         }
+        drop(ending);
         tasks.extend(self.keepers.iter().map(|keeper| tokio::spawn(keeper.clone().keep_fresh())));
+        tasks.push(tokio::spawn(self.clone().sweep()));
         stop.await;
         // Abort lets go of the doors, and of their share of the connections.
         for task in tasks {
             task.abort();
             let _ = task.await;
         }
+        stopping.send_replace(true);
         let ended = async {
-            if let Some(connections) = Arc::into_inner(connections) {
+            if let Some(connections) = Arc::into_inner(by_hyper) {
                 connections.shutdown().await;
             }
             // What was upgraded (WebSocket) is no connection of HTTP any more, and is let end as well.
@@ -157,17 +208,25 @@ impl Proxy {
         let _ = tokio::time::timeout(grace, ended).await;
     }
 
-    async fn accept(self: Arc<Self>, door: Door, connections: Arc<GracefulShutdown>) {
+    /// Closes connections to APIs that nobody uses.
+    async fn sweep(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(IDLE).await;
+            self.routes.all().iter().for_each(|route| route.pool.sweep());
+        }
+    }
+
+    async fn accept(self: Arc<Self>, door: Door, ending: Ending) {
         loop {
             let accepted = match &door {
                 Door::Tcp(listener) | Door::Watch(listener) => listener.accept().await.map(|(stream, _)| {
                     let _ = stream.set_nodelay(true);
                     let own = stream.local_addr().map(|address| address.port()).ok();
                     let watch = matches!(door, Door::Watch(_));
-                    self.clone().connection(stream, &connections, own, watch);
+                    self.clone().connection(stream, &ending, own, watch);
                 }),
                 Door::Unix(listener) => listener.accept().await.map(|(stream, _)| {
-                    self.clone().connection(stream, &connections, None, false);
+                    self.clone().connection(stream, &ending, None, false);
                 }),
             };
             if let Err(error) = accepted {
@@ -178,10 +237,27 @@ impl Proxy {
         }
     }
 
-    fn connection<S>(
+    fn connection<S>(self: Arc<Self>, stream: S, ending: &Ending, port: Option<u16>, watch: bool)
+    where
+        S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
+    {
+        let (watcher, stop) = (ending.by_hyper.watcher(), ending.by_us.clone());
+        tokio::spawn(async move {
+            let stream = if watch {
+                Patience::new(stream, HEAD)
+            } else {
+                let Some((stream, said)) = http1::serve(&self, stream, port, stop).await else { return };
+                Patience::having_read(stream, said)
+            };
+            // In a box: most connections never need as much.
+            Box::pin(self.by_hyper(stream, watcher, port, watch)).await;
+        });
+    }
+
+    async fn by_hyper<S>(
         self: Arc<Self>,
-        stream: S,
-        connections: &GracefulShutdown,
+        stream: Patience<S>,
+        watcher: Watcher,
         port: Option<u16>,
         watch: bool,
     ) where
@@ -195,13 +271,9 @@ impl Proxy {
             let this = self.clone();
             async move { Ok::<_, Infallible>(this.answer(request, port, watch).await) }
         });
-        let stream = Patience::new(stream, HEAD);
         let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
-        let watched = connections.watch(connection);
-        tokio::spawn(async move {
-            // A connection that breaks is its client's affair.
-            let _ = watched.await;
-        });
+        // A connection that breaks is its client's affair.
+        let _ = watcher.watch(connection).await;
     }
 
     async fn answer(&self, request: Request<Incoming>, port: Option<u16>, watch: bool) -> Response<Answer> {
@@ -291,7 +363,7 @@ impl Proxy {
 
 /// Whether a `Host` is this proxy's own: a name of loopback, with our port. Any other name that leads here is
 /// somebody's trick (DNS rebinding), or an API's.
-fn is_ours(host: &str, port: Option<u16>) -> bool {
+pub(super) fn is_ours(host: &str, port: Option<u16>) -> bool {
     let Ok(authority) = host.parse::<http::uri::Authority>() else { return false };
     postern_kube::web::is_loopback(authority.host())
         && (port.is_none() || authority.port_u16().unwrap_or(80) == port.unwrap_or(80))
@@ -341,7 +413,9 @@ pub async fn serve_aws_only(
         metrics: Metrics::default(),
         clock: SystemClock::new(),
     };
-    Arc::new(proxy).accept(Door::Tcp(listener), Arc::new(GracefulShutdown::new())).await;
+    let (by_hyper, never) = (Arc::new(GracefulShutdown::new()), watch::Sender::new(false));
+    let ending = Ending { by_hyper, by_us: never.subscribe() };
+    Arc::new(proxy).accept(Door::Tcp(listener), ending).await;
 }
 
 #[cfg(test)]
