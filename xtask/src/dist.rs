@@ -34,7 +34,7 @@ pub(crate) fn has_agent() -> bool {
 /// Builds the agent for this machine's architecture, without any dependency on the image it lands in.
 pub(crate) fn agent() -> Result<PathBuf> {
     let profile = ["--profile", "agent", "-p", "postern-agent"];
-    let mut build = cargo(&profile);
+    let mut build = cargo("build", &profile);
     lean(&mut build, &host());
     sh::run_shown(&mut build).context("build postern-agent")?;
     Ok(agent_path(&host()))
@@ -47,7 +47,7 @@ pub(crate) fn lean(build: &mut std::process::Command, target: &str) {
 
 /// Builds the tests' stand-in for a cloud, to run in pods.
 pub(crate) fn cloud() -> Result<PathBuf> {
-    sh::run_shown(&mut cargo(&["--release", "-p", "e2e", "--bin", "cloud"]))
+    sh::run_shown(&mut cargo("build", &["--release", "-p", "e2e", "--bin", "cloud"]))
         .context("build the stand-in cloud")?;
     Ok(paths::target().join(host()).join("release/cloud"))
 }
@@ -56,9 +56,21 @@ fn agent_path(target: &str) -> PathBuf {
     paths::target().join(target).join("agent/postern-agent")
 }
 
+/// What `postern` runs first lies first (`cargo xtask layout`).
+pub(crate) const FIRST: &str = "xtask/src/first.ld";
+
 /// Builds `postern` with the agents embedded.
 pub(crate) fn postern() -> Result<PathBuf> {
-    let mut build = cargo(&["--release", "-p", "postern"]);
+    client(&[])
+}
+
+/// The same with the names of its functions.
+pub(crate) fn with_names() -> Result<PathBuf> {
+    client(&["-Cstrip=none"])
+}
+
+fn client(more: &[&str]) -> Result<PathBuf> {
+    let mut build = cargo("rustc", &["--release", "-p", "postern"]);
     let own = agent()?;
     for (variable, arch) in [("POSTERN_AGENT_AMD64", "x86_64"), ("POSTERN_AGENT_ARM64", "aarch64")] {
         if arch == std::env::consts::ARCH {
@@ -67,6 +79,8 @@ pub(crate) fn postern() -> Result<PathBuf> {
             build.env(variable, other);
         }
     }
+    // For the last step only: what it is made of stays as it is.
+    build.args(["--", &format!("-Clink-arg=-Wl,-T,{FIRST}")]).args(more);
     sh::run_shown(&mut build).context("build postern")?;
     Ok(paths::target().join(host()).join("release/postern"))
 }
@@ -143,8 +157,8 @@ fn flags_variable(target: &str) -> String {
     format!("CARGO_TARGET_{}_RUSTFLAGS", target.to_uppercase().replace('-', "_"))
 }
 
-fn cargo(args: &[&str]) -> std::process::Command {
-    let mut command = test::cargo(["build", "--quiet", "--target", &host()]);
+fn cargo(what: &str, args: &[&str]) -> std::process::Command {
+    let mut command = test::cargo([what, "--quiet", "--target", &host()]);
     // Cargo looks no further than RUSTFLAGS when that is set.
     command.args(args).env(flags_variable(&host()), FLAGS).env_remove("RUSTFLAGS");
     command.env("CARGO_TARGET_DIR", paths::target());

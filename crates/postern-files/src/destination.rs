@@ -278,7 +278,9 @@ impl<'a> Destination<'a> {
         if self.busy.contains(&path) {
             return self.settle(entry.id, Fate::Refused, verdict::TWICE.to_owned());
         }
-        self.seen.add(&entry.path);
+        if self.spec.delete {
+            self.seen.add(&entry.path);
+        }
         match &entry.kind {
             Kind::File(_) => {
                 self.bad.insert(path.clone()); // until it is written

@@ -116,13 +116,18 @@ pub(super) async fn serve<C: AsyncRead + AsyncWrite + Unpin>(
     port: Option<u16>,
     mut stop: watch::Receiver<bool>,
 ) -> Option<(C, Vec<u8>)> {
-    let mut said = Vec::new();
-    // Who says nothing at all is not waited for.
-    let first = tokio::time::timeout(HEAD, flow::more(&mut client, &mut said));
-    if first.await.ok()?.ok()? == 0 {
-        return None;
-    }
+    let (mut said, mut first) = (Vec::new(), true);
     loop {
+        if said.is_empty() {
+            tokio::select! {
+                biased;
+                more = flow::more(&mut client, &mut said) => if more.ok()? == 0 { return None },
+                _ = stop.changed() => return None,
+                // Who says nothing at all is not waited for.
+                () = tokio::time::sleep(HEAD), if first => return None,
+            }
+            first = false;
+        }
         let plain = match request::read(&said) {
             Said::Plain(plain) if plain.length() <= said.len() => plain,
             Said::Plain(_) | Said::More => match Box::pin(whole(&mut client, &mut said)).await? {
@@ -136,13 +141,6 @@ pub(super) async fn serve<C: AsyncRead + AsyncWrite + Unpin>(
             Outcome::Close => return None,
             Outcome::Next if *stop.borrow() => return None,
             Outcome::Next => {}
-        }
-        if said.is_empty() {
-            tokio::select! {
-                biased;
-                more = flow::more(&mut client, &mut said) => if more.ok()? == 0 { return None },
-                _ = stop.changed() => return None,
-            }
         }
     }
 }
