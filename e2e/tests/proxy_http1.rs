@@ -1,6 +1,7 @@
 //! `postern identity proxy`: messages of HTTP/1.1 as servers and clients write them, and what they may not do.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "these are tests")]
 
+use e2e::proxy::TlsFront;
 use e2e::scene::{Running, Scene, proxy};
 use e2e::{enabled, eventually};
 use serde_json::json;
@@ -83,10 +84,10 @@ fn serve(client: TcpStream) {
     }
 }
 
-/// The proxy with that API as `/live/`.
-fn begin() -> (Arc<Api>, Scene, Running, String) {
+/// The proxy with that API as `/live/`, reached by TLS or without.
+fn begin(secured: bool) -> (Arc<Api>, Scene, Running, String) {
     let (listener, api) = (TcpListener::bind("127.0.0.1:0").unwrap(), Arc::new(Api::default()));
-    let address = format!("http://{}", listener.local_addr().unwrap());
+    let plain = listener.local_addr().unwrap().to_string();
     let shared = api.clone();
     std::thread::spawn(move || {
         for client in listener.incoming().flatten() {
@@ -100,9 +101,15 @@ fn begin() -> (Arc<Api>, Scene, Running, String) {
         }
     });
     let scene = Scene::new(&json!({}));
+    let mut address = json!({"base_url": format!("http://{plain}")});
+    if secured {
+        let ca = scene.path("proxy-ca.crt");
+        let front = TlsFront::start(&plain, scene.home.path(), &ca);
+        address = json!({"base_url": format!("https://{}", front.address), "ca_file": ca});
+    }
     scene.configure(&json!({"live": {
-        "type": "oauth2", "token_endpoint": format!("{address}/token"), "grant": "jwt_bearer",
-        "subject_token": {"type": "file", "path": scene.path("token")}, "api": {"base_url": address},
+        "type": "oauth2", "token_endpoint": format!("http://{plain}/token"), "grant": "jwt_bearer",
+        "subject_token": {"type": "file", "path": scene.path("token")}, "api": address,
     }}));
     let (process, at) = proxy(&scene, &[]);
     (api, scene, process, at)
@@ -139,7 +146,12 @@ fn answers_of_every_shape_arrive_whole_and_one_connection_carries_many() {
     if !enabled() {
         return;
     }
-    let (api, _scene, process, at) = begin();
+    shapes(false);
+    shapes(true);
+}
+
+fn shapes(secured: bool) {
+    let (api, _scene, process, at) = begin(secured);
     let get = |path: &str| format!("GET /live{path} HTTP/1.1\r\nHost: {at}\r\n\r\n");
     let last = |path: &str| format!("GET /live{path} HTTP/1.1\r\nHost: {at}\r\nConnection: close\r\n\r\n");
     let chunked =
@@ -191,7 +203,7 @@ fn what_is_broken_or_ambiguous_is_never_passed_for_whole() {
     if !enabled() {
         return;
     }
-    let (_api, _scene, process, at) = begin();
+    let (_api, _scene, process, at) = begin(false);
     let get = |path: &str| format!("GET /live{path} HTTP/1.1\r\nHost: {at}\r\n\r\n");
     // The connection ends before the body does, as the API's did.
     assert!(all(&at, &get("/short")).ends_with("Content-Length: 50\r\n\r\nhello"));
@@ -222,7 +234,7 @@ fn open_streams_take_little_and_go_with_their_clients() {
     if !enabled() {
         return;
     }
-    let (api, _scene, process, at) = begin();
+    let (api, _scene, process, at) = begin(false);
     let anonymous = || {
         let status = std::fs::read_to_string(format!("/proc/{}/status", process.0.id())).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap().to_owned();

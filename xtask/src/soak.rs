@@ -10,7 +10,7 @@ use clap::Subcommand;
 
 use crate::say::{self, Progress};
 use crate::subject::Subject;
-use crate::{sh, test};
+use crate::{sh, test, tools};
 
 /// `seq 1 2000000` prints this many bytes, and this last.
 const LAST: u32 = 2_000_000;
@@ -141,5 +141,6 @@ fn cut(count: u32) -> Result<ExitCode> {
 
 /// The kubelet's own rotation of projected tokens.
 fn identity(rotations: u32) -> Result<ExitCode> {
+    sh::run_shown(&mut sh::command(tools::itself()?, ["providers", "get"]))?;
     proof("servers", "proof_1", "POSTERN_SOAK_ROTATIONS", rotations)
 }

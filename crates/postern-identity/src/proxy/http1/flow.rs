@@ -9,8 +9,9 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// The most that a client may say ahead of its turn, in bytes; what follows waits in its socket.
-const MOST_AHEAD: usize = 16 * 1024;
+/// The most of a client that is read while it waits for an answer, its request included, in bytes; what follows waits in its
+/// socket.
+const MOST_AHEAD: usize = 128 * 1024;
 
 thread_local! {
     static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; 64 * 1024]);
