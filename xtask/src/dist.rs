@@ -87,8 +87,9 @@ fn client(more: &[&str]) -> Result<PathBuf> {
 
 /// Static; and small, as the agent travels: relocations in their compact form (`DT_RELR`), and no tables for unwinding,
 /// which a program that aborts on panic never reads, nor those that what others compiled brings (the script's path is from
-/// the workspace's root, where Cargo builds its members). What the agent has of its own goes before glibc's (its `lean`).
-pub(crate) const FLAGS: &str = "-Clink-arg=-Wl,-T,xtask/src/lean.ld -Ctarget-feature=+crt-static -Clink-arg=-Wl,-z,pack-relative-relocs -Clink-arg=-Wl,--no-eh-frame-hdr -Clink-arg=-Wl,--allow-multiple-definition -Cforce-unwind-tables=no";
+/// the workspace's root, where Cargo builds its members). What the agent has of its own goes before glibc's (its `lean`). One
+/// signature for each connection is checked as fast without vectors, which take 20 KiB.
+pub(crate) const FLAGS: &str = "-Clink-arg=-Wl,-T,xtask/src/lean.ld -Ctarget-feature=+crt-static -Clink-arg=-Wl,-z,pack-relative-relocs -Clink-arg=-Wl,--no-eh-frame-hdr -Clink-arg=-Wl,--allow-multiple-definition -Cforce-unwind-tables=no --cfg=curve25519_dalek_backend=\"serial\"";
 
 /// The same for what of it is C: of zstd the levels that a pod has time for (those above 4 become the highest that is
 /// left), one way of each where it has several, and its errors as numbers. Its loops are no faster for being aligned, or

@@ -26,6 +26,22 @@ pub(crate) fn size(stat: &Stat) -> u64 {
     u64::try_from(stat.st_size).unwrap_or(0)
 }
 
+/// Whether an open file is one whose content the kernel makes when it is read, as those of /proc and /sys: they are empty,
+/// or a page long, whatever can be read of them.
+#[cfg(target_os = "linux")]
+pub(crate) fn says_no_size(file: impl AsFd, stat: &Stat) -> bool {
+    /// proc, sysfs, cgroup, cgroup2, debugfs, tracefs (linux/magic.h).
+    const MADE: [i64; 6] = [0x9fa0, 0x6265_6572, 0x0027_e0eb, 0x6367_7270, 0x6462_6720, 0x7472_6163];
+    let empty = stat.st_blocks == 0 && matches!(size(stat), 0 | 4096);
+    empty && rustix::fs::fstatfs(file).is_ok_and(|found| MADE.contains(&found.f_type))
+}
+
+/// There are none elsewhere.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn says_no_size(_file: impl AsFd, _stat: &Stat) -> bool {
+    false
+}
+
 /// A special file as an entry has it; nothing for what cannot be copied, such as a socket.
 pub(crate) fn special(stat: &Stat) -> Option<Kind> {
     let device = |block| Kind::Device {

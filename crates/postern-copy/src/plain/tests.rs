@@ -9,7 +9,7 @@ use postern_wire::copy::{Ask, Compare, Fate, ReceiveSpec, SendSpec};
 use std::ffi::OsString;
 use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::{MetadataExt as _, symlink};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -266,6 +266,16 @@ fn sync_updates_deletes_and_leaves_alone_as_asked() {
         let checked = ReceiveSpec { compare: Compare::Hash, ..plain.clone() };
         let (tally, _) = copy(&Side::Here, &far(), &asked, &checked).unwrap();
         assert_eq!((tally.same, tally.written), (2, 0));
+        // What stays is given the mode that was asked for, with `--preserve`.
+        for (bits, compare, fate) in [(0o751, Compare::Times, "unchanged"), (0o715, Compare::Hash, "same")] {
+            fs::set_permissions(at("site/one"), fs::Permissions::from_mode(bits)).unwrap();
+            copy(&Side::Here, &far(), &asked, &ReceiveSpec { compare, ..plain.clone() }).unwrap();
+            assert_ne!(fs::metadata(at("new/there/one")).unwrap().mode() & 0o7777, bits);
+            let kept = ReceiveSpec { compare, preserve: true, ..plain.clone() };
+            let (tally, seen) = copy(&Side::Here, &far(), &asked, &kept).unwrap();
+            assert_eq!((tally.unchanged + tally.same, tally.written), (2, 0), "{fate}: {:?}", seen.done);
+            assert_eq!(fs::metadata(at("new/there/one")).unwrap().mode() & 0o7777, bits, "{fate}");
+        }
         // The other way: newer here is left, and wildcards are found there.
         let newer = ReceiveSpec { update: true, ..receive(&at("here")) };
         fs::create_dir(at("here")).unwrap();

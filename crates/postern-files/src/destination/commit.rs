@@ -288,7 +288,7 @@ pub(super) fn first_mode(spec: &ReceiveSpec, entry: &Entry, old: Option<&Stat>) 
     stat::permissions(bits(spec, entry, old) & 0o777)
 }
 
-/// Gives a new file, which is `now` like this, its owner, mode and attributes; says what it could not give.
+/// Gives a file, which is `now` like this, its owner, mode and attributes; says what it could not give.
 pub(super) fn dress(
     spec: &ReceiveSpec,
     entry: &Entry,
@@ -297,18 +297,8 @@ pub(super) fn dress(
     now: &Stat,
 ) -> String {
     let old = old.filter(|_| !spec.preserve);
-    let owner = owner(spec, entry, old);
     let mut notes = Vec::new();
-    let us = || Owner {
-        user: Some(rustix::process::geteuid().as_raw()),
-        group: Some(rustix::process::getegid().as_raw()),
-    };
-    if owner != Owner::default()
-        && owner != us()
-        && let Err(error) = stat::own_open(file, owner)
-    {
-        notes.push(format!("its owner could not be set: {error}"));
-    }
+    notes.extend(give(owner(spec, entry, old), file, now));
     let bits = bits(spec, entry, old);
     if stat::stamp(now).mode != bits
         && let Err(error) = stat::permit(file, bits)
@@ -319,6 +309,15 @@ pub(super) fn dress(
         notes.push(format!("its extended attributes could not be set: {error}"));
     }
     notes.join("; ")
+}
+
+/// Gives an owner to a file, which is `now` like this; why it could not.
+pub(super) fn give(owner: Owner, file: &File, now: &Stat) -> Option<String> {
+    let own = Owner { user: Some(now.st_uid), group: Some(now.st_gid) };
+    if owner == Owner::default() || owner == own {
+        return None;
+    }
+    stat::own_open(file, owner).err().map(|error| format!("its owner could not be set: {error}"))
 }
 
 /// Who is to own an entry: whom the user names, else the owner of what it replaces, else nobody in particular.

@@ -1,6 +1,6 @@
 //! What was asked for, as it comes: where it goes, and what becomes of it.
 
-use super::commit::Ready;
+use super::commit::{self, Ready};
 use super::decide::unfinished_trouble;
 use super::partial::{self, EVERY};
 use super::tell::Ahead;
@@ -68,11 +68,11 @@ impl Destination<'_> {
 
     fn open(&mut self, path: &[u8], size: u64, entry: &Entry, replaces: Option<&Stat>) -> Into {
         let failed = |why| Into::Failed { why, remove: None };
-        let mode = super::commit::first_mode(self.spec, entry, replaces);
+        let mode = commit::first_mode(self.spec, entry, replaces);
         let old = if self.spec.delta { self.read(path) } else { None };
         let Some(placed) = &mut self.placed else { return failed("it has no place".to_owned()) };
         // One of another owner may be forbidden to be linked (proc_sys_fs(5), protected_hardlinks).
-        let own = super::commit::owner(self.spec, entry, replaces) == Owner::default();
+        let own = commit::owner(self.spec, entry, replaces) == Owner::default();
         if replaces.is_none()
             && own
             && size <= EVERY
@@ -121,7 +121,10 @@ impl Destination<'_> {
             }
             // The source compared the hashes.
             (Into::Same, _) if is_whole => {
-                let note = self.touch(&path, &entry);
+                let mut note = self.redress(&path, &entry);
+                if note.is_empty() {
+                    note = self.touch(&path, &entry);
+                }
                 self.busy.remove(&path);
                 self.bad.remove(&path);
                 return self.answer(Settled { id, fate: Fate::Same, hash, note });
@@ -139,13 +142,31 @@ impl Destination<'_> {
                 Ok(()) => {
                     self.busy.remove(&path);
                     self.bad.remove(&path);
-                    return self.answer(Settled { id, fate: Fate::Written, hash, note: String::new() });
+                    let note = self.redress(&path, &entry);
+                    return self.answer(Settled { id, fate: Fate::Written, hash, note });
                 }
                 Err(error) => (format!("writing it: {error}"), Fate::Failed),
             },
         };
         self.busy.remove(&path);
         self.settle(id, fate, note)
+    }
+
+    /// Gives a file that stays what was asked for besides its content: owner, and with `--preserve` mode and attributes.
+    pub(super) fn redress(&mut self, path: &[u8], entry: &Entry) -> String {
+        if !self.spec.preserve && self.spec.owner == Owner::default() {
+            return String::new();
+        }
+        // By what it is opened as, and not by a name that may have become another's.
+        let dressed = self.read(path).and_then(|file| {
+            let now = rustix::fs::fstat(&file).ok()?;
+            if self.spec.preserve {
+                return Some(commit::dress(self.spec, entry, None, &file, &now));
+            }
+            let owner = commit::owner(self.spec, entry, Some(&now));
+            Some(commit::give(owner, &file, &now).unwrap_or_default())
+        });
+        dressed.unwrap_or_else(|| "its mode and owner could not be looked at".to_owned())
     }
 
     /// Sets the time of a file whose content was there already.
@@ -172,7 +193,7 @@ impl Destination<'_> {
         self.replaced = old.or(self.replaced.take());
         // Small files are many: one look serves all that need not be done.
         let finished = rustix::fs::fstat(&file).and_then(|now| {
-            let note = super::commit::dress(self.spec, entry, replaces, &file, &now);
+            let note = commit::dress(self.spec, entry, replaces, &file, &now);
             if stat::size(&now) != size {
                 rustix::fs::ftruncate(&file, size)?;
             }
@@ -231,7 +252,7 @@ impl Destination<'_> {
     /// Removes an unfinished file of ours that is of no use, while it is locked.
     pub(super) fn forget(&mut self, path: &[u8], file: Option<File>) {
         if let (Some(placed), Some(file)) = (&mut self.placed, file) {
-            let _ = super::commit::remove_partial(&mut placed.root, path, &file); // it may be gone
+            let _ = commit::remove_partial(&mut placed.root, path, &file); // it may be gone
         }
     }
 }

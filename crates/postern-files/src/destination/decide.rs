@@ -36,9 +36,12 @@ impl Destination<'_> {
                     );
                 }
             }
-            if let Some((fate, note)) = self.left_alone(&entry, size, there) {
+            if let Some((fate, mut note)) = self.left_alone(&entry, size, there) {
                 if fate != Fate::Skipped {
                     self.bad.remove(&path);
+                    if !self.spec.dry_run {
+                        note = self.redress(&path, &entry);
+                    }
                 }
                 return self.settle(entry.id, fate, note);
             }

@@ -27,6 +27,8 @@ pub(super) struct Item {
     pub(super) tree: Arc<Tree>,
     pub(super) below: Vec<u8>,
     pub(super) stat: Stat,
+    /// The kernel makes its content when it is read: neither size nor time say anything of it.
+    pub(super) sizeless: bool,
     /// Where it is still open from its announcement, with what counts those.
     pub(super) held: Option<(OwnedFd, Arc<Share>)>,
 }
@@ -39,7 +41,9 @@ impl Item {
             None => self.tree.read(&self.below, OFlags::empty())?,
         };
         let stat = rustix::fs::fstat(&file)?;
-        unchanged(&self.stat, &stat)?;
+        if !self.sizeless {
+            unchanged(&self.stat, &stat)?;
+        }
         Ok((File::from(file), stat))
     }
 }
@@ -117,6 +121,9 @@ impl Content {
         let size = stat::size(&stat);
         let mut hasher = blake3::Hasher::new();
         let mut offset = 0;
+        if item.sizeless {
+            return self.until_its_end(want.id, &file).map(Some);
+        }
         if want.have > size {
             return Err(fault(STALE));
         }
@@ -167,6 +174,23 @@ impl Content {
             Known::Nothing | Known::Chunks | Known::Beginning => None,
         };
         Ok(Some(whole.unwrap_or_else(|| hasher.finalize().into())))
+    }
+
+    /// Sends all that can be read, and hashes it.
+    fn until_its_end(&mut self, id: u32, mut file: &File) -> Result<[u8; 32], Trouble> {
+        let mut hasher = blake3::Hasher::new();
+        self.out.put(|buffer| FromSource::From { id, offset: 0 }.encode(buffer))?;
+        loop {
+            let got = match std::io::Read::read(&mut file, &mut self.buffer) {
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+                read => read?,
+            };
+            if got == 0 {
+                return Ok(hasher.finalize().into());
+            }
+            hasher.update(&self.buffer[..got]);
+            block(&mut self.packer, &self.out, &self.buffer[..got])?;
+        }
     }
 
     /// Sends what follows the beginning that the destination has, and hashes that meanwhile: the hash of all of it.

@@ -7,7 +7,7 @@ use crate::beneath::Base;
 use crate::pattern::Rules;
 use crate::share::Share;
 use crate::{name, stat, verdict};
-use postern_wire::copy::{Entry, Kind, Limits, SendSpec};
+use postern_wire::copy::{Entry, Kind, Limits, SendSpec, UNSIZED};
 use rustix::fd::{AsFd as _, OwnedFd};
 use rustix::fs::{Dir, FileType, OFlags, Stat};
 use rustix::io::Errno;
@@ -193,11 +193,12 @@ impl Walk {
                         other => other.ok(), // why not is told when its content is
                     };
                     xattrs = opened.as_ref().map(stat::xattrs).unwrap_or_default();
+                    let sizeless = opened.as_ref().is_some_and(|file| stat::says_no_size(file, &stat));
                     let held = opened
                         .filter(|_| Arc::strong_count(&self.share) <= HELD.min(self.share.quarter()))
                         .map(|file| (file, Arc::clone(&self.share)));
-                    item = Some(Item { tree: Arc::clone(&tree), below: below.clone(), stat, held });
-                    Kind::File(stat::size(&stat))
+                    item = Some(Item { tree: Arc::clone(&tree), below: below.clone(), stat, sizeless, held });
+                    Kind::File(if sizeless { UNSIZED } else { stat::size(&stat) })
                 }
             },
             FileType::Directory => {

@@ -1,7 +1,7 @@
 //! Whole trees, and the places that they get.
 
 use super::support::{copy, copy_cut, random, receiving, seen, sending};
-use postern_wire::copy::{Compare, Fate, ReceiveSpec, SendSpec};
+use postern_wire::copy::{Compare, Fate, Owner, ReceiveSpec, SendSpec};
 use std::fs;
 use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _, symlink};
@@ -225,10 +225,47 @@ fn a_replaced_file_keeps_its_mode_and_a_reader_sees_old_or_new() {
         assert_eq!(report.fate("from"), Fate::Written);
     });
     assert_eq!(fs::metadata(&to).unwrap().mode() & 0o7777, 0o640);
-    copy(
-        &sending(std::slice::from_ref(&from)),
-        &ReceiveSpec { preserve: true, compare: Compare::Hash, ..receiving(&to) },
-    );
-    // What is the same is not written, and so not dressed either.
-    assert_eq!(fs::metadata(&to).unwrap().mode() & 0o7777, 0o640);
+    // What is the same is not written, and its mode is the source's all the same where that was asked for.
+    let mode = |path: &Path| fs::metadata(path).unwrap().mode() & 0o7777;
+    for (bits, compare, fate) in
+        [(0o750, Compare::Hash, Fate::Same), (0o704, Compare::Times, Fate::Unchanged)]
+    {
+        fs::set_permissions(&from, fs::Permissions::from_mode(bits)).unwrap();
+        let report = copy(
+            &sending(std::slice::from_ref(&from)),
+            &ReceiveSpec { preserve: true, compare, ..receiving(&to) },
+        );
+        assert_eq!((report.fate("from"), mode(&to)), (fate, bits));
+        fs::set_permissions(&from, fs::Permissions::from_mode(0o600)).unwrap();
+        let dry = ReceiveSpec { preserve: true, compare, dry_run: true, ..receiving(&to) };
+        copy(&sending(std::slice::from_ref(&from)), &dry);
+        copy(&sending(std::slice::from_ref(&from)), &ReceiveSpec { compare, ..receiving(&to) });
+        assert_eq!(mode(&to), bits);
+        if fs::metadata(&to).unwrap().uid() == 0 {
+            let to_user = Owner { user: Some(12_345), group: None };
+            let given = ReceiveSpec { owner: to_user, compare, ..receiving(&to) };
+            assert_eq!(copy(&sending(std::slice::from_ref(&from)), &given).fate("from"), fate);
+            assert_eq!((fs::metadata(&to).unwrap().uid(), mode(&to)), (12_345, bits));
+            std::os::unix::fs::chown(&to, Some(0), None).unwrap();
+        }
+    }
+}
+
+/// Their size is 0, or a page, whatever can be read of them.
+#[cfg(target_os = "linux")]
+#[test]
+fn what_the_kernel_makes_when_it_is_read_comes_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["/proc/version", "/sys/kernel/mm/transparent_hugepage/enabled", "/proc/cpuinfo"] {
+        let (from, to) = (std::path::PathBuf::from(name), folder.path().join("to"));
+        if !from.exists() {
+            continue; // a kernel without it
+        }
+        let report = copy(&sending(std::slice::from_ref(&from)), &receiving(&to));
+        let last = name.rsplit('/').next().unwrap();
+        assert_eq!(report.fate(last), Fate::Written, "{name}");
+        let lines = |path: &Path| fs::read_to_string(path).unwrap().lines().count();
+        assert_eq!(lines(&to), lines(&from), "{name}");
+        assert!(lines(&to) > 0, "{name}");
+    }
 }

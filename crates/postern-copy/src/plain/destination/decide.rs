@@ -6,7 +6,7 @@ use crate::plain::listing::{Stat, Type};
 use crate::plain::words::assign_path;
 use bytes::Bytes;
 use postern_files::{name, verdict};
-use postern_wire::copy::{Compare, Entry, Fate, FromDestination, Kind, Stamp, UNSIZED, Want};
+use postern_wire::copy::{Compare, Entry, Fate, FromDestination, Kind, Settled, Stamp, UNSIZED, Want};
 
 /// An unfinished file is kept and taken up from this size on.
 pub(super) const LARGE: u64 = 8 * 1024 * 1024;
@@ -53,10 +53,15 @@ impl Destination<'_> {
         if let Some(old) = &old
             && let Some((fate, note)) = self.left_alone(&entry, size, old)
         {
+            let settled = Settled { id: entry.id, fate, hash: [0; 32], note };
+            if fate == Fate::Skipped || self.spec.dry_run {
+                self.answer(settled);
+            } else {
+                self.redress(&entry, &path, old, settled);
+            }
             if fate != Fate::Skipped {
                 self.bad.remove(&path);
             }
-            self.settle(entry.id, fate, note);
             return Ok(());
         }
         if self.spec.dry_run {

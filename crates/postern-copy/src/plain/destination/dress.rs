@@ -1,8 +1,9 @@
 //! Mode, owner and time of what is written.
 
-use super::Destination;
+use super::{Destination, Pending};
 use crate::plain::listing::Stat;
-use postern_wire::copy::{Entry, Owner};
+use crate::plain::words::assign_path;
+use postern_wire::copy::{Entry, Fate, Owner, Settled};
 
 impl Destination<'_> {
     /// Mode, time and owner, as `dress` takes them.
@@ -19,23 +20,50 @@ impl Destination<'_> {
 
     /// Who is to own an entry; nobody in particular where it is us.
     pub(super) fn owner(&self, entry: &Entry, old: Option<&Stat>) -> String {
+        let owner = self.ids(entry, old);
+        let tools = &self.session.tools;
+        let us = old.is_some() && owner == (tools.user, tools.group);
+        if us { "-".to_owned() } else { words(owner) }
+    }
+
+    fn ids(&self, entry: &Entry, old: Option<&Stat>) -> (Option<u32>, Option<u32>) {
         let Owner { user, group } = self.spec.owner;
         let (other_user, other_group) = match old {
             Some(old) => (Some(old.stamp.user), Some(old.stamp.group)),
             None if self.spec.preserve => (Some(entry.stamp.user), Some(entry.stamp.group)),
             None => (None, None),
         };
-        let (user, group) = (user.or(other_user), group.or(other_group));
-        let tools = &self.session.tools;
-        match (user, group) {
-            (None, None) => "-".to_owned(),
-            (user, group) if old.is_some() && (user, group) == (tools.user, tools.group) => "-".to_owned(),
-            (user, group) => {
-                let text = |id: Option<u32>| id.map(|id| id.to_string()).unwrap_or_default();
-                let group = if group.is_some() { format!(":{}", text(group)) } else { String::new() };
-                format!("{}{group}", text(user))
-            }
+        (user.or(other_user), group.or(other_group))
+    }
+
+    /// Answers for a file that stays, once it has what was asked for besides its content: owner, and with `--preserve` mode.
+    pub(super) fn redress(&mut self, entry: &Entry, path: &[u8], old: &Stat, settled: Settled) {
+        let (mode, time, _) = self.dress(entry, Some(old));
+        let mut owner = self.ids(entry, Some(old).filter(|_| !self.spec.preserve));
+        if owner == (Some(old.stamp.user), Some(old.stamp.group)) {
+            owner = (None, None);
         }
+        let moved = (old.stamp.seconds, old.stamp.nanos) != (entry.stamp.seconds, entry.stamp.nanos);
+        let time = if moved && settled.fate == Fate::Same { time } else { "-".to_owned() };
+        let same = !self.spec.preserve || mode == format!("{:o}", old.stamp.mode);
+        let mode = if same { "-".to_owned() } else { mode };
+        if owner == (None, None) && mode == "-" && time == "-" {
+            return self.answer(settled);
+        }
+        let mut line = Vec::new();
+        assign_path(&mut line, 'a', &self.real(path));
+        line.extend_from_slice(format!("attr {mode} {time} {}\n", words(owner)).as_bytes());
+        self.session.say(&line);
+        self.pending.push_back(Pending::File { id: settled.id, path: path.to_vec(), settled });
+    }
+}
+
+/// An owner for chown(1).
+fn words(owner: (Option<u32>, Option<u32>)) -> String {
+    match owner {
+        (None, None) => "-".to_owned(),
+        (user, None) => user.map(|id| id.to_string()).unwrap_or_default(),
+        (user, Some(group)) => format!("{}:{group}", user.map(|id| id.to_string()).unwrap_or_default()),
     }
 }
 

@@ -1,7 +1,6 @@
 //! Content on its way into the container.
 
 use super::decide::{LARGE, There, Wanted};
-use super::dress::time;
 use super::{Destination, Pending};
 use crate::plain::Trouble;
 use crate::plain::listing::Stat;
@@ -261,18 +260,13 @@ impl Destination<'_> {
     /// All of the content is in its place already.
     fn was_there(&mut self, writing: &Writing, hash: [u8; 32]) {
         let Writing { entry, path, old, .. } = writing;
-        let stamp = entry.stamp;
-        if old.as_ref().is_none_or(|old| (old.stamp.seconds, old.stamp.nanos) != (stamp.seconds, stamp.nanos))
-        {
-            let mut line = Vec::new();
-            assign_path(&mut line, 'a', &self.real(path));
-            line.extend_from_slice(format!("attr - {} -\n", time(entry)).as_bytes());
-            self.session.say(&line);
-            self.pending.push_back(Pending::Attributes);
-        }
         self.busy.remove(path);
         self.bad.remove(path);
-        self.answer(Settled { id: entry.id, fate: Fate::Same, hash, note: String::new() });
+        let settled = Settled { id: entry.id, fate: Fate::Same, hash, note: String::new() };
+        match old {
+            Some(old) => self.redress(entry, path, old, settled),
+            None => self.answer(settled),
+        }
     }
 
     /// Where nothing hashes, what was written is read again.
