@@ -5,7 +5,7 @@ use super::tell::{Deferred, Told};
 use super::trouble::{Trouble, explain};
 use super::{Destination, Wanted};
 use crate::beginning::each_up_to;
-use crate::{stat, verdict};
+use crate::{name, stat, verdict};
 use postern_wire::copy::{Compare, Entry, Fate, FromDestination, Kind, Known, Stamp, UNSIZED, Want};
 use rustix::fs::{Access, AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
@@ -22,29 +22,30 @@ impl Destination<'_> {
             Ok(there) => there,
             Err(error) => return self.settle(entry.id, Fate::Failed, explain("looking at its place", error)),
         };
-        if let Some(there) = &there {
-            match stat::file_type(there) {
-                FileType::RegularFile | FileType::Symlink => {} // a symlink is replaced, not followed
-                FileType::Directory => {
-                    return self.settle(entry.id, Fate::Failed, "a directory has its place".to_owned());
+        let there = match there {
+            // A symlink is replaced, not followed.
+            Some(there) if !matches!(stat::file_type(&there), FileType::RegularFile | FileType::Symlink) => {
+                if !self.make_way(&entry, &path)? {
+                    let why = match stat::file_type(&there) {
+                        FileType::Directory => "a directory has its place",
+                        _ => "a device, fifo or socket has its place",
+                    };
+                    return self.settle(entry.id, Fate::Failed, why.to_owned());
                 }
-                _ => {
-                    return self.settle(
-                        entry.id,
-                        Fate::Failed,
-                        "a device, fifo or socket has its place".to_owned(),
-                    );
+                None
+            }
+            there => there,
+        };
+        if let Some(there) = &there
+            && let Some((fate, mut note)) = self.left_alone(&entry, size, there)
+        {
+            if fate != Fate::Skipped {
+                self.bad.remove(&path);
+                if !self.spec.dry_run {
+                    note = self.redress(&path, &entry);
                 }
             }
-            if let Some((fate, mut note)) = self.left_alone(&entry, size, there) {
-                if fate != Fate::Skipped {
-                    self.bad.remove(&path);
-                    if !self.spec.dry_run {
-                        note = self.redress(&path, &entry);
-                    }
-                }
-                return self.settle(entry.id, fate, note);
-            }
+            return self.settle(entry.id, fate, note);
         }
         if self.spec.dry_run {
             return self.settle(entry.id, Fate::Planned, String::new());
@@ -56,6 +57,24 @@ impl Destination<'_> {
             return Ok(());
         }
         self.ask(entry, path, size, there)
+    }
+
+    /// With `delete`, what has the place of something of another kind goes: whether the place is free. It is no file of this
+    /// copy where that has one source.
+    pub(super) fn make_way(&mut self, entry: &Entry, path: &[u8]) -> Result<bool, Trouble> {
+        let (Some(placed), true, 1) = (&mut self.placed, self.spec.delete, self.tops) else {
+            return Ok(false);
+        };
+        let inner = name::inner(&entry.path, placed.contents);
+        let rules = &self.rules;
+        let kept = |path: &[u8], directory: bool| rules.excludes(path, directory);
+        match super::delete::make_way(&mut placed.root, path, inner, &kept, self.spec.dry_run) {
+            Ok(true) => {
+                self.out.put(|buffer| FromDestination::Deleted(path).encode(buffer))?;
+                Ok(true)
+            }
+            Ok(false) | Err(_) => Ok(false), // it is said what has the place
+        }
     }
 
     /// What of there may be used again block by block.
@@ -180,8 +199,9 @@ impl Destination<'_> {
             .and_then(|(directory, last)| rustix::fs::statat(directory, last, AtFlags::SYMLINK_NOFOLLOW));
         match found {
             Ok(found) => Ok(Some(found)),
-            // In a dry run the directory may only be planned.
+            // In a dry run the directory may only be planned, in place of what is none.
             Err(Errno::NOENT) => Ok(None),
+            Err(Errno::NOTDIR | Errno::LOOP | Errno::XDEV) if self.spec.dry_run => Ok(None),
             Err(error) => Err(error),
         }
     }

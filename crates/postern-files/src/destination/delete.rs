@@ -46,6 +46,28 @@ impl Seen {
     }
 }
 
+/// Removes what has the place of something of another kind, if nothing that it holds is kept: whether it went. `path` is
+/// below the root, `inner` what `kept` is asked about.
+pub(super) fn make_way(
+    root: &mut Root,
+    path: &[u8],
+    inner: &[u8],
+    kept: &dyn Fn(&[u8], bool) -> bool,
+    dry_run: bool,
+) -> Result<bool, Errno> {
+    let (parent, last) = root.parent(path)?;
+    let parent = parent.try_clone_to_owned().map_err(|_| Errno::MFILE)?;
+    let mut clearing = Clearing { kept, dry_run, gone: Vec::new() };
+    let opened = open(&parent, last).ok();
+    if opened.as_ref().is_some_and(|opened| clearing.holds(opened, inner, 0)) {
+        return Ok(false);
+    }
+    if !dry_run {
+        clearing.remove(&parent, last, (opened.is_some(), opened), 0)?;
+    }
+    Ok(true)
+}
+
 struct Clearing<'a> {
     kept: &'a dyn Fn(&[u8], bool) -> bool,
     dry_run: bool,

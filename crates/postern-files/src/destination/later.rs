@@ -40,10 +40,16 @@ impl Destination<'_> {
     pub(super) fn directory(&mut self, entry: &Entry, path: Vec<u8>) -> Result<(), Trouble> {
         let root = path.is_empty();
         let new_root = self.placed.as_ref().is_some_and(|placed| placed.made);
-        let looked = match (&self.placed, root) {
+        let mut looked = match (&self.placed, root) {
             (Some(placed), true) => rustix::fs::fstat(placed.root.as_fd()).map(Some),
             _ => self.look(&path),
         };
+        if let (Ok(Some(there)), false) = (&looked, root)
+            && stat::file_type(there) != FileType::Directory
+            && self.make_way(entry, &path)?
+        {
+            looked = Ok(None);
+        }
         let there = match &looked {
             _ if root => !new_root,
             Ok(Some(there)) if stat::file_type(there) == FileType::Directory => true,

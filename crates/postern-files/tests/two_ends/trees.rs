@@ -269,3 +269,42 @@ fn what_the_kernel_makes_when_it_is_read_comes_whole() {
         assert!(lines(&to) > 0, "{name}");
     }
 }
+
+#[test]
+fn what_became_of_another_kind_is_replaced_where_things_are_deleted() {
+    let folder = tempfile::tempdir().unwrap();
+    let (from, to) = (folder.path().join("from"), folder.path().join("to"));
+    fs::create_dir_all(from.join("was-file/sub")).unwrap();
+    fs::create_dir_all(from.join("was-link")).unwrap();
+    fs::write(from.join("was-file/sub/new"), "new").unwrap();
+    fs::write(from.join("was-directory"), "new").unwrap();
+    fs::write(from.join("holds"), "new").unwrap();
+    fs::create_dir_all(to.join("was-directory/deep")).unwrap();
+    fs::create_dir_all(to.join("holds")).unwrap();
+    fs::write(to.join("was-directory/deep/old"), "old").unwrap();
+    fs::write(to.join("holds/a.keep"), "kept").unwrap();
+    fs::write(to.join("was-file"), "old").unwrap();
+    fs::write(folder.path().join("elsewhere"), "old").unwrap();
+    symlink("../elsewhere", to.join("was-link")).unwrap();
+    let rules = vec![postern_wire::copy::Rule { include: false, pattern: b"*.keep".to_vec() }];
+    let spec = SendSpec { contents: true, rules: rules.clone(), ..sending(std::slice::from_ref(&from)) };
+    let plain = ReceiveSpec { rules, ..receiving(&to) };
+    // Only with `delete`.
+    let report = copy(&spec, &plain);
+    assert_eq!(report.fate("was-directory"), Fate::Failed);
+    assert_eq!(report.fate("was-file"), Fate::Failed);
+    assert_eq!(fs::read(to.join("was-directory/deep/old")).unwrap(), b"old");
+    let delete = ReceiveSpec { delete: true, ..plain };
+    let report = copy(&spec, &ReceiveSpec { dry_run: true, ..delete.clone() });
+    assert_eq!((report.fate("was-directory"), report.fate("was-file")), (Fate::Planned, Fate::Planned));
+    assert_eq!(fs::read(to.join("was-file")).unwrap(), b"old");
+    let report = copy(&spec, &delete);
+    assert_eq!(report.fate("was-directory"), Fate::Written);
+    assert_eq!(fs::read(to.join("was-directory")).unwrap(), b"new");
+    assert_eq!(fs::read(to.join("was-file/sub/new")).unwrap(), b"new");
+    assert!(to.join("was-link").symlink_metadata().unwrap().is_dir());
+    assert_eq!(fs::read(folder.path().join("elsewhere")).unwrap(), b"old");
+    // What is kept is in the way.
+    assert_eq!(report.fate("holds"), Fate::Failed);
+    assert_eq!(fs::read(to.join("holds/a.keep")).unwrap(), b"kept");
+}
