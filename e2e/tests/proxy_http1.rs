@@ -258,3 +258,37 @@ fn open_streams_take_little_and_go_with_their_clients() {
     });
     process.stop();
 }
+
+#[test]
+fn a_client_that_leaves_takes_what_was_begun_for_it_along() {
+    if !enabled() {
+        return;
+    }
+    // It takes connections, and says nothing: neither to a request nor to the beginning of TLS.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = silent.local_addr().unwrap();
+    let tokens = TcpListener::bind("127.0.0.1:0").unwrap();
+    let issuer = format!("http://{}/token", tokens.local_addr().unwrap());
+    std::thread::spawn(move || tokens.incoming().flatten().for_each(serve));
+    let scene = Scene::new(&json!({}));
+    let provider = |scheme: &str| {
+        json!({
+            "type": "oauth2", "token_endpoint": issuer, "grant": "jwt_bearer",
+            "subject_token": {"type": "file", "path": scene.path("token")},
+            "api": {"base_url": format!("{scheme}://{address}")},
+        })
+    };
+    scene.configure(&json!({"plain": provider("http"), "secured": provider("https")}));
+    let (process, at) = proxy(&scene, &[]);
+    for name in ["plain", "secured"] {
+        let mut client = connect(&at);
+        write!(client, "GET /{name}/x HTTP/1.1\r\nHost: {at}\r\n\r\n").unwrap();
+        let (mut api, _) = silent.accept().unwrap();
+        api.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        assert!(api.read(&mut [0; 4_096]).unwrap() > 0, "{name}");
+        drop(client);
+        let mut rest = Vec::new();
+        assert!(api.read_to_end(&mut rest).is_ok(), "{name}: its connection stays");
+    }
+    process.stop();
+}

@@ -18,12 +18,14 @@ use super::route::{Found, Route};
 use super::serve::{HEAD, Problem, Proxy, is_ours, shown};
 use crate::keeper::Held;
 use answer::Head;
-use flow::Ended;
+use flow::{Ended, Gone};
 use framing::{Framing, chunk};
+use http::uri::Scheme;
 use http::{Method, StatusCode};
 use pool::Upstream;
 use request::{Plain, Said};
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -101,6 +103,12 @@ enum NoAnswer {
     Http2,
 }
 
+impl From<Gone> for NoAnswer {
+    fn from(Gone: Gone) -> Self {
+        Self::Client
+    }
+}
+
 /// The beginning of an answer.
 struct Beginning {
     head: Head,
@@ -130,7 +138,7 @@ pub(super) async fn serve<C: AsyncRead + AsyncWrite + Unpin>(
         }
         let plain = match request::read(&said) {
             Said::Plain(plain) if plain.length() <= said.len() => plain,
-            Said::Plain(_) | Said::More => match Box::pin(whole(&mut client, &mut said)).await? {
+            Said::Plain(_) | Said::More => match Box::pin(whole(&mut client, &mut said, &mut stop)).await? {
                 Some(plain) => plain,
                 None => return Some((client, said)),
             },
@@ -146,14 +154,23 @@ pub(super) async fn serve<C: AsyncRead + AsyncWrite + Unpin>(
 }
 
 /// Waits for the rest of a request; nothing when it is hyper's.
-async fn whole<C: AsyncRead + Unpin>(client: &mut C, said: &mut Vec<u8>) -> Option<Option<Plain>> {
-    let begun = tokio::time::Instant::now();
+async fn whole<C: AsyncRead + Unpin>(
+    client: &mut C,
+    said: &mut Vec<u8>,
+    stop: &mut watch::Receiver<bool>,
+) -> Option<Option<Plain>> {
+    let end = tokio::time::Instant::now() + HEAD;
     loop {
         let more = match request::read(said) {
             Said::Other => return Some(None),
             Said::Plain(plain) if plain.length() <= said.len() => return Some(Some(plain)),
             Said::Plain(_) => flow::more(client, said).await,
-            Said::More => tokio::time::timeout_at(begun + HEAD, flow::more(client, said)).await.ok()?,
+            Said::More => tokio::select! {
+                biased;
+                more = flow::more(client, said) => more,
+                _ = stop.changed() => return None,
+                () = tokio::time::sleep_until(end) => return None,
+            },
         };
         if more.ok()? == 0 {
             return None;
@@ -228,7 +245,7 @@ async fn with_token<C: AsyncRead + Unpin>(
     let write = |credential: &Held, said: &[u8]| {
         let path = [route.base.as_str(), rest];
         let body = &said[plain.head..plain.length()];
-        let text = plain.write(path, route.authority.as_str(), credential.header()?.as_bytes(), body);
+        let text = plain.write(path, &route.host, credential.header()?.as_bytes(), body);
         Some(Zeroizing::new(text))
     };
     let text = write(&credential, said).ok_or_else(|| NoAnswer::Problem(unusable(route)))?;
@@ -264,7 +281,7 @@ async fn ask<C: AsyncRead + Unpin>(
         let mut api = match waiting {
             Some(api) => api,
             None => {
-                let connected = Box::pin(route.connect()).await;
+                let connected = flow::meanwhile(client, said, Box::pin(route.connect())).await?;
                 let stream = connected.map_err(|error| failed(&innermost(&*error)))?;
                 if stream.is_http2() {
                     route.is_http2.store(true, Ordering::Relaxed);
@@ -273,24 +290,32 @@ async fn ask<C: AsyncRead + Unpin>(
                 Upstream::new(stream)
             }
         };
-        // A server may close a connection just when we take it. What was not heard, or changes nothing, is asked again.
-        let sent = match api.write(text).await {
-            Err(_) if used => continue,
-            Err(error) => return Err(failed(&error.to_string())),
-            Ok(count) => api.write_all(&text[count..]).await,
-        };
+        // A server may close a connection just when we take it. What was not heard, or changes nothing, is asked again; by
+        // TLS nobody knows what of a piece was sent.
+        let sent = flow::meanwhile(client, said, pin!(send(&mut api, text))).await?;
         let mut bytes = Vec::new();
-        let read = match sent {
-            Ok(()) => head(&mut api, plain, client, said, &mut bytes).await,
-            Err(error) => Err(Ended::Api(error)),
+        let (read, unheard) = match sent {
+            Ok(()) => (head(&mut api, plain, client, said, &mut bytes).await, false),
+            Err((error, first)) => (Err(Ended::Api(error)), first && route.scheme == Scheme::HTTP),
         };
         match read {
             Ok(head) => return Ok(Beginning { head, bytes, api }),
             Err(Ended::Client) => return Err(NoAnswer::Client),
-            Err(Ended::Api(_)) if used && bytes.is_empty() && plain.is_safe() => {}
+            Err(Ended::Api(_)) if used && (unheard || bytes.is_empty() && plain.is_safe()) => {}
             Err(Ended::Api(error)) => return Err(failed(&error.to_string())),
         }
     }
+}
+
+/// Sends all of a request. What went wrong comes with whether nothing was taken before.
+async fn send(api: &mut Upstream, text: &[u8]) -> Result<(), (io::Error, bool)> {
+    let count = api.write(text).await.map_err(|error| (error, true))?;
+    let rest = async {
+        api.write_all(&text[count..]).await?;
+        // TLS takes more than the socket does, and sends the rest when it is told to.
+        api.flush().await
+    };
+    rest.await.map_err(|error| (error, false))
 }
 
 async fn head<C: AsyncRead + Unpin>(

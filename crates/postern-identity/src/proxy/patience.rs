@@ -38,6 +38,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Patience<S> {
             let count = self.said.len().min(buf.remaining());
             buf.put_slice(&self.said[..count]);
             self.said.drain(..count);
+            if self.said.is_empty() {
+                self.said = Vec::new();
+            }
             return Poll::Ready(Ok(()));
         }
         let read = Pin::new(&mut self.stream).poll_read(cx, buf);

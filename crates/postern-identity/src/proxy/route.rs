@@ -46,6 +46,8 @@ pub struct Route {
     pub(super) keeper: Arc<Keeper<Exchanger>>,
     pub(super) scheme: Scheme,
     pub(super) authority: Authority,
+    /// What an API is told that it is called: without the port where it is the scheme's.
+    pub(super) host: String,
     /// Without a '/' at its end.
     pub(super) base: String,
     pub(super) client: Upstream<Passing>,
@@ -102,7 +104,24 @@ impl Route {
         let base = parts.path_and_query.map(|path| path.path().trim_end_matches('/').to_owned());
         let base = base.unwrap_or_default();
         let (pool, is_http2, counters) = (Pool::default(), AtomicBool::new(false), Counters::default());
-        Ok(Self { keeper, scheme, authority, base, client, upgradable, pool, dialer, is_http2, counters })
+        let usual = if scheme == Scheme::HTTPS { 443 } else { 80 };
+        let host = match authority.port_u16() {
+            Some(port) if port == usual => authority.host().to_owned(),
+            _ => authority.as_str().to_owned(),
+        };
+        Ok(Self {
+            keeper,
+            scheme,
+            authority,
+            host,
+            base,
+            client,
+            upgradable,
+            pool,
+            dialer,
+            is_http2,
+            counters,
+        })
     }
 
     /// The provider's name.

@@ -246,18 +246,19 @@ impl Proxy {
             let stream = if watch {
                 Patience::new(stream, HEAD)
             } else {
-                let Some((stream, said)) = http1::serve(&self, stream, port, stop).await else { return };
+                let served = http1::serve(&self, stream, port, stop.clone()).await;
+                let Some((stream, said)) = served else { return };
                 Patience::having_read(stream, said)
             };
             // In a box: most connections never need as much.
-            Box::pin(self.by_hyper(stream, watcher, port, watch)).await;
+            Box::pin(self.by_hyper(stream, (watcher, stop), port, watch)).await;
         });
     }
 
     async fn by_hyper<S>(
         self: Arc<Self>,
         stream: Patience<S>,
-        watcher: Watcher,
+        (watcher, stop): (Watcher, watch::Receiver<bool>),
         port: Option<u16>,
         watch: bool,
     ) where
@@ -266,6 +267,9 @@ impl Proxy {
         let mut builder = Builder::new(TokioExecutor::new());
         builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD);
         builder.http2().timer(TokioTimer::new()).keep_alive_interval(Some(HEAD));
+        // A request that comes to hyper when it is told to end is answered first, as its last.
+        let last = *stop.borrow();
+        builder.http1().keep_alive(!last);
         let builder = if watch { builder.http1_only() } else { builder };
         let service = service_fn(move |request| {
             let this = self.clone();
@@ -273,7 +277,7 @@ impl Proxy {
         });
         let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
         // A connection that breaks is its client's affair.
-        let _ = watcher.watch(connection).await;
+        let _ = if last { connection.await } else { watcher.watch(connection).await };
     }
 
     async fn answer(&self, request: Request<Incoming>, port: Option<u16>, watch: bool) -> Response<Answer> {

@@ -63,9 +63,11 @@ pub(super) fn read(bytes: &[u8], bodiless: bool) -> Result<Said, &'static str> {
         let is = |other: &str| header.name.eq_ignore_ascii_case(other);
         if is("content-length") {
             lengths += 1;
-            if chunked || empty || lengths > 1 {
-                continue;
+            // Whatever `Connection` says of it: the client has to know where the body ends.
+            if !chunked && !empty && lengths == 1 {
+                super::write_header(&mut text, header.name.as_bytes(), header.value);
             }
+            continue;
         }
         let stays = is("connection")
             || is("transfer-encoding")
@@ -157,6 +159,8 @@ mod tests {
         let both = "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n";
         assert_eq!(passed(both), "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n");
         assert!(!head(both).reusable);
+        let named = "HTTP/1.1 200 OK\r\nConnection: content-length\r\nContent-Length: 3\r\n\r\n";
+        assert_eq!(passed(named), "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n");
         assert_eq!(passed("HTTP/1.0 200 OK\r\n\r\n"), "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n");
     }
 

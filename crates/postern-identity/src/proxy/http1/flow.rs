@@ -52,19 +52,36 @@ pub(super) async fn more<S: AsyncRead + Unpin>(stream: &mut S, all: &mut Vec<u8>
 }
 
 /// What a client says, or that it goes, while it waits for an answer.
-fn poll_client<C: AsyncRead + Unpin>(
+fn poll_client<C: AsyncRead + Unpin, T>(
     client: &mut C,
     cx: &mut Context<'_>,
     ahead: &mut Vec<u8>,
-) -> Result<(), Ended> {
+) -> Poll<Result<T, Gone>> {
     while ahead.len() < MOST_AHEAD {
         match poll_read(client, cx, append(ahead)) {
             Poll::Pending => break,
             Poll::Ready(Ok(1..)) => {}
-            Poll::Ready(Ok(0) | Err(_)) => return Err(Ended::Client),
+            Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Err(Gone)),
         }
     }
-    Ok(())
+    Poll::Pending
+}
+
+/// The client is gone: nobody is there to be told.
+#[derive(Debug)]
+pub(super) struct Gone;
+
+/// Waits for something, as long as the client is there.
+pub(super) async fn meanwhile<C: AsyncRead + Unpin, F: Future + Unpin>(
+    client: &mut C,
+    ahead: &mut Vec<u8>,
+    mut what: F,
+) -> Result<F::Output, Gone> {
+    poll_fn(|cx| match Pin::new(&mut what).poll(cx) {
+        Poll::Ready(done) => Poll::Ready(Ok(done)),
+        Poll::Pending => poll_client(client, cx, ahead),
+    })
+    .await
 }
 
 /// Reads more of an API's answer, as long as the client is there.
@@ -76,9 +93,7 @@ pub(super) async fn more_of_answer<C: AsyncRead + Unpin>(
 ) -> Result<usize, Ended> {
     poll_fn(|cx| match poll_read(api, cx, append(all)) {
         Poll::Ready(read) => Poll::Ready(read.map_err(Ended::Api)),
-        Poll::Pending => {
-            poll_client(client, cx, ahead).map_or_else(|ended| Poll::Ready(Err(ended)), |()| Poll::Pending)
-        }
+        Poll::Pending => poll_client(client, cx, ahead).map_err(|Gone| Ended::Client),
     })
     .await
 }
@@ -122,10 +137,7 @@ pub(super) async fn pass<C: AsyncRead + AsyncWrite + Unpin>(
             match read {
                 Poll::Ready(Ok(Ok((read, own)))) => (over, alone) = (read == 0, read == own),
                 Poll::Ready(Ok(Err(error)) | Err(error)) => return Poll::Ready(Err(Ended::Api(error))),
-                Poll::Pending => {
-                    return poll_client(client, cx, ahead)
-                        .map_or_else(|ended| Poll::Ready(Err(ended)), |()| Poll::Pending);
-                }
+                Poll::Pending => return poll_client(client, cx, ahead).map_err(|Gone| Ended::Client),
             }
         }
     })

@@ -100,7 +100,7 @@ impl Chunks {
                 }
                 (At::Size(size, 1..) | At::Blank(size) | At::Extension(size), b'\r') => At::SizeEnd(size),
                 (At::Size(size, 1..) | At::Blank(size), b';') => At::Extension(size),
-                (At::Size(size, 1..) | At::Blank(size), b' ' | b'\t') => self.beside(At::Blank(size))?,
+                (At::Size(size, 1..) | At::Blank(size), b' ' | b'\t') => At::Blank(size),
                 (At::Extension(size), byte) if is_text(*byte) => self.beside(At::Extension(size))?,
                 (At::SizeEnd(0) | At::TrailerEnd, b'\n') => At::Line,
                 (At::SizeEnd(size), b'\n') => At::Data(size),

@@ -7,6 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Waker};
 use std::time::Instant;
 use tokio::io::{AsyncRead as _, ReadBuf};
+use tokio::task::coop::has_budget_remaining;
 
 /// A connection to an API.
 pub(super) type Upstream = TokioIo<Stream>;
@@ -33,7 +34,8 @@ impl Pool {
             let mut byte = [0];
             let mut nothing = Context::from_waker(Waker::noop());
             if Pin::new(&mut stream).poll_read(&mut nothing, &mut ReadBuf::new(&mut byte)).is_pending() {
-                return Some(stream);
+                // A task that has read enough for once is told that there is nothing, whatever there is.
+                return has_budget_remaining().then_some(stream);
             }
         }
     }
