@@ -65,7 +65,7 @@ pub enum ConfigError {
 }
 
 impl ConfigError {
-    pub(crate) fn from_yaml(path: &Path, error: &serde_saphyr::Error) -> Self {
+    pub(crate) fn from_yaml(path: &Path, text: &str, error: &serde_saphyr::Error) -> Self {
         let error = error.without_snippet();
         let (line, column) = error.location().map_or((0, 0), |at| (at.line(), at.column()));
         let path = path.to_owned();
@@ -78,12 +78,34 @@ impl ConfigError {
                 key: field.clone(),
             },
             other => {
-                let message = other.to_string();
-                let message = message.lines().next().unwrap_or_default().to_owned();
+                let said = other.to_string();
+                let said = said.lines().next().unwrap_or_default();
+                let own = said.split(" at line ").next().unwrap_or(said);
+                let wanted = WORDS.iter().find(|(word, _)| *word == own).map_or(own, |(_, wanted)| wanted);
+                let message = match key_before(text, line, column) {
+                    Some(key) => format!("{key}: {wanted}"),
+                    None => wanted.to_owned(),
+                };
                 Self::Yaml { path, line, column, message }
             }
         }
     }
+}
+
+/// What the parser says of a value of another type, and what it means.
+const WORDS: [(&str, &str); 3] = [
+    ("expected mapping start", "keys with values are expected here (KEY: VALUE)"),
+    ("expected sequence start", "a list is expected here ([A, B])"),
+    ("expected string scalar", "a string is expected here"),
+];
+
+/// The key whose value stands at a place of a text, where both are on one line.
+fn key_before(text: &str, line: u64, column: u64) -> Option<&str> {
+    let line = text.lines().nth(usize::try_from(line.checked_sub(1)?).ok()?)?;
+    let at = line.char_indices().nth(usize::try_from(column.checked_sub(1)?).ok()?)?.0;
+    let before = line[..at].trim_end().strip_suffix(':')?;
+    let key = before.rsplit([' ', '{', ',']).next()?.trim_matches(['"', '\'']);
+    (!key.is_empty()).then_some(key)
 }
 
 /// The known key that was meant, where one is near enough for that.

@@ -152,7 +152,7 @@ impl Config {
             return Ok(Self::default());
         }
         let config: Self =
-            serde_saphyr::from_str(text).map_err(|error| ConfigError::from_yaml(path, &error))?;
+            serde_saphyr::from_str(text).map_err(|error| ConfigError::from_yaml(path, text, &error))?;
         config.validate().map_err(|(key, why)| {
             let (line, column) = place::of(text, &key).unwrap_or_default();
             ConfigError::Invalid { path: path.to_owned(), line, column, key, why }

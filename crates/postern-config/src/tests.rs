@@ -141,3 +141,22 @@ fn clouds_need_what_they_cannot_guess() {
         assert!(error.contains(want), "{error}");
     }
 }
+
+#[test]
+fn a_value_of_another_type_is_told_by_its_key_and_what_it_has_to_be() {
+    let head =
+        "providers:\n  a:\n    type: oauth2\n    token_endpoint: https://x/token\n    grant: jwt_bearer\n";
+    for (line, want) in [
+        ("    api: https://x\n", ":6:10: api: keys with values are expected here (KEY: VALUE)"),
+        ("    client_id: [a]\n", ":6:16: client_id: a string is expected here"),
+        ("    scopes: {a: b}\n", ":6:13: scopes: invalid type: map, expected a string or a list of strings"),
+    ] {
+        let error = parse(&format!("{head}{line}")).unwrap_err();
+        assert!(error.ends_with(want), "{error}");
+    }
+    let error = parse("providers: [a]\n").unwrap_err();
+    assert!(error.ends_with(":1:12: providers: keys with values are expected here (KEY: VALUE)"), "{error}");
+    // Where the key is on another line, the place says it.
+    let error = parse("providers:\n  - a\n").unwrap_err();
+    assert!(error.ends_with(":2:3: keys with values are expected here (KEY: VALUE)"), "{error}");
+}
