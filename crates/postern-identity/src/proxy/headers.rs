@@ -2,12 +2,12 @@
 
 use http::header::{
     AUTHORIZATION, CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN,
-    PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+    PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
 
-const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
-const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
+/// What is never passed on, beside what `Connection` names and what has its own rule.
+pub(super) const FOR_ONE_HOP: [&str; 5] =
+    ["keep-alive", "proxy-connection", "proxy-authenticate", "proxy-authorization", "http2-settings"];
 
 /// Removes what was meant for us only. `Trailer` stays: trailers pass.
 pub(super) fn strip_hops(headers: &mut HeaderMap) {
@@ -25,17 +25,11 @@ pub(super) fn strip_hops(headers: &mut HeaderMap) {
         }
         headers.remove(CONNECTION);
     }
-    for name in [
-        KEEP_ALIVE,
-        PROXY_CONNECTION,
-        PROXY_AUTHENTICATE,
-        PROXY_AUTHORIZATION,
-        TRANSFER_ENCODING,
-        UPGRADE,
-        HTTP2_SETTINGS,
-    ] {
+    for name in FOR_ONE_HOP {
         headers.remove(name);
     }
+    headers.remove(TRANSFER_ENCODING);
+    headers.remove(UPGRADE);
     // gRPC needs this one to be passed (RFC 9110 section 10.1.4).
     let trailers = headers.get(TE).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"trailers"));
     if !trailers {

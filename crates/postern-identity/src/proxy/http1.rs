@@ -13,6 +13,7 @@ mod request;
 pub(super) use pool::Pool;
 
 use super::forward::{innermost, no_token, unusable};
+use super::headers::FOR_ONE_HOP;
 use super::metrics::Open;
 use super::route::{Found, Route};
 use super::serve::{HEAD, Problem, Proxy, is_ours, shown};
@@ -36,11 +37,8 @@ use zeroize::Zeroizing;
 /// The most headers that a message may have, as hyper has it.
 const HEADERS: usize = 100;
 
-/// What is never passed on (RFC 9110 section 7.6.1), beside what `Connection` names and what has its own rule.
 fn is_for_one_hop(name: &str) -> bool {
-    ["keep-alive", "proxy-connection", "proxy-authenticate", "proxy-authorization", "http2-settings"]
-        .iter()
-        .any(|other| name.eq_ignore_ascii_case(other))
+    FOR_ONE_HOP.iter().any(|other| name.eq_ignore_ascii_case(other))
 }
 
 fn write_header(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
