@@ -134,6 +134,7 @@ async fn forward(
             Err(Broke::Fatal(which, why)) => return Broke::Fatal(which, why),
             Err(lost) => return lost,
         }
+        let full = out.len() >= ENOUGH;
         if !out.is_empty() {
             // In pieces that take no longer than a heartbeat.
             for piece in out.chunks(pace.piece().min(flow.piece())) {
@@ -151,6 +152,10 @@ async fn forward(
                 shown = quiet_since;
                 ledger.borrow_mut().progress();
             }
+        }
+        // What was not taken for want of room is there already, and nothing may come after it.
+        if full {
+            continue;
         }
         match hear(from, decoder, &mut heard, &mut beat, &mut diagnostics).await {
             Ok(true) => {}
@@ -306,6 +311,7 @@ pub(crate) async fn listen(opened: &mut Opened, ledger: &RefCell<&mut Ledger<'_>
 mod tests {
     use super::*;
     use crate::ledger::{Done, Observer, Tally};
+    use bytes::Bytes;
     use tokio::sync::mpsc;
 
     struct Nobody;
@@ -318,14 +324,50 @@ mod tests {
         fn detail(&mut self, _: &str) {}
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_destination_hears_at_once_that_its_source_is_lost() {
-        let end = |from, to| Opened {
+    fn end(from: mpsc::Receiver<Bytes>, to: mpsc::Sender<Bytes>) -> Opened {
+        Opened {
             from: FromEnd::Thread(from),
             to: ToEnd::Thread(Some(to)),
             decoder: Decoder::default(),
             thread: None,
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn all_that_came_at_once_goes_on_at_once() {
+        let mut frames = Vec::new();
+        let block = vec![0; postern_wire::CHUNK - 64];
+        while frames.len() < 5 * ENOUGH {
+            FromSource::Data(&block).encode(&mut frames);
+        }
+        let all = frames.len();
+        let (says, from_source) = mpsc::channel(1);
+        let (to_source, _hears) = mpsc::channel(1);
+        let (to_destination, mut heard) = mpsc::channel(64);
+        let (_answers, from_destination) = mpsc::channel(1);
+        says.send(Bytes::from(frames)).await.unwrap();
+        let (mut source, mut destination) =
+            (end(from_source, to_source), end(from_destination, to_destination));
+        let mut nobody = Nobody;
+        let mut ledger = Ledger::new(&mut nobody, None);
+        let books = RefCell::new(&mut ledger);
+        let (mut pace, flow) = (Pace::new(None), Flow::default());
+        let began = Instant::now();
+        let arrived = async {
+            let mut arrived = 0;
+            while arrived < all {
+                arrived += heard.recv().await.unwrap().len();
+            }
         };
+        tokio::select! {
+            broke = relay(&mut source, &mut destination, &books, &mut pace, &flow) => panic!("{broke:?}"),
+            () = arrived => {}
+        }
+        assert_eq!(began.elapsed(), Duration::ZERO, "something waited for more to come");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_destination_hears_at_once_that_its_source_is_lost() {
         let (to_source, _held) = mpsc::channel(1);
         let (to_destination, mut heard) = mpsc::channel(1);
         let (says, from_destination) = mpsc::channel(1);
