@@ -268,6 +268,11 @@ fn what_cannot_be_written_is_told_with_its_cause_and_spares_the_rest() {
     // As a user who may not.
     let denied = cp(here, &["app.conf", "agent:/etc/app.conf"]).exits(1);
     denied.says(&["as uid ", "writable here: ", "/tmp"]);
+    // An owner that cannot be given: what was asked for is not done, though the content is there.
+    for again in ["copied and verified", "already there, verified"] {
+        let unowned = cp(here, &["--chown", "0:0", "set/small", "agent:/tmp/unowned"]).exits(1);
+        unowned.says(&["its owner could not be set", again, "1 not of the owner that was asked for"]);
+    }
     cp(here, &["set", "tools:/nowhere/set"]).exits(1).says(&["there is no directory /nowhere to copy into"]);
     cp(here, &["set", "missing:/tmp"]).exits(127).says(&["there is no pod missing"]);
     cp(here, &["--via", "agent", "set", "tools:/tmp"]).exits(127).says(&["--via agent needs the agent"]);

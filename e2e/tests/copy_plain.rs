@@ -205,6 +205,8 @@ fn what_cannot_be_written_is_told_with_its_cause_and_spares_the_rest() {
         cp(here, way, &["set", "tools:/nowhere/set"])
             .exits(1)
             .says(&["there is no directory /nowhere to copy into"]);
+        let unowned = cp(here, way, &["--chown", "0:0", "set/small", "sealed:/dev/shm/unowned"]).exits(1);
+        unowned.says(&["its owner could not be set", "1 not of the owner that was asked for"]);
         cp(here, way, &["tools:/tmp/none", "."]).exits(1).says(&["/tmp/none: No such file or directory"]);
     }
 }

@@ -103,6 +103,7 @@ impl Job<'_> {
                 });
             }
         };
+        ledger.owner(self.receive.owner);
         if let End::Pod(pod) = &self.source {
             ledger.doubt(pod.is_unverified());
         }

@@ -3,7 +3,7 @@
 use crate::error::CopyError;
 use crate::pod::News;
 use crate::verified::Verified;
-use postern_wire::copy::{Entry, Fate, Kind, Settled, UNSIZED};
+use postern_wire::copy::{Entry, Fate, Kind, Owner, Settled, UNOWNED, UNSIZED};
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufWriter, Write as _};
@@ -20,6 +20,8 @@ pub struct Done {
     pub size: Option<u64>,
     /// BLAKE3 of the content that both ends have, of a file that was verified.
     pub hash: Option<blake3::Hash>,
+    /// Its owner was asked for, and is another.
+    pub unowned: bool,
     /// Why, or what else there is to say.
     pub note: String,
 }
@@ -63,6 +65,8 @@ pub struct Tally {
     pub refused: u64,
     /// Failed at either end.
     pub failed: u64,
+    /// Of another owner than was asked for; counted besides.
+    pub unowned: u64,
     /// That a dry run would write.
     pub planned: u64,
     /// Removed at the destination.
@@ -80,7 +84,7 @@ pub struct Tally {
 impl Tally {
     /// Whether everything that was asked for is done.
     pub fn is_whole(&self) -> bool {
-        self.refused == 0 && self.failed == 0
+        self.refused == 0 && self.failed == 0 && self.unowned == 0
     }
 
     /// How much came to its end.
@@ -103,6 +107,7 @@ impl Tally {
             skipped,
             refused,
             failed,
+            unowned,
             planned,
             deleted,
             content,
@@ -121,6 +126,7 @@ impl Tally {
             (&mut self.skipped, skipped),
             (&mut self.refused, refused),
             (&mut self.failed, failed),
+            (&mut self.unowned, unowned),
             (&mut self.planned, planned),
             (&mut self.deleted, deleted),
             (&mut self.content, content),
@@ -185,6 +191,8 @@ pub struct Ledger<'a> {
     named: bool,
     /// The source does not say whether what it sends is what it has.
     doubted: bool,
+    /// The owner was asked for: what does not get it is not done.
+    owner: bool,
     manifest: Option<BufWriter<File>>,
     broken: Option<std::io::Error>,
 }
@@ -201,6 +209,7 @@ impl<'a> Ledger<'a> {
             hasher: std::hash::RandomState::new(),
             named: false,
             doubted: false,
+            owner: false,
             manifest: manifest.map(BufWriter::new),
             broken: None,
         }
@@ -249,7 +258,14 @@ impl<'a> Ledger<'a> {
     pub(crate) fn fault(&mut self, path: &[u8], message: String) {
         self.tally.failed += 1;
         let path = path.to_vec();
-        self.observer.done(&Done { path, fate: Fate::Failed, size: None, hash: None, note: message });
+        self.observer.done(&Done {
+            path,
+            fate: Fate::Failed,
+            size: None,
+            hash: None,
+            unowned: false,
+            note: message,
+        });
     }
 
     /// The source has told everything.
@@ -271,6 +287,11 @@ impl<'a> Ledger<'a> {
         self.doubted = doubted;
     }
 
+    /// Who is to own what is written, where the user says so.
+    pub(crate) fn owner(&mut self, owner: Owner) {
+        self.owner = owner != Owner::default();
+    }
+
     pub(crate) fn content(&mut self, bytes: u64) {
         self.tally.content = self.tally.content.saturating_add(bytes);
     }
@@ -289,6 +310,7 @@ impl<'a> Ledger<'a> {
             }
         }
         let Some(Open { path, kind }) = self.open.remove(&id) else { return false };
+        let unowned = self.owner && note.contains(UNOWNED) && !matches!(fate, Fate::Failed | Fate::Refused);
         let key = self.key(&path);
         let seen = self.verified.contains(key);
         let size = match kind {
@@ -308,6 +330,7 @@ impl<'a> Ledger<'a> {
             Fate::Planned => &mut self.tally.planned,
         };
         *count += 1;
+        self.tally.unowned += u64::from(unowned);
         // Without a hash it was written and not compared.
         let verified = fate == Fate::Same || fate == Fate::Written && hash != [0; 32];
         if verified {
@@ -322,7 +345,7 @@ impl<'a> Ledger<'a> {
         {
             self.broken.get_or_insert(error);
         }
-        self.observer.done(&Done { path, fate, size, hash, note });
+        self.observer.done(&Done { path, fate, size, hash, unowned, note });
         true
     }
 

@@ -18,6 +18,9 @@ pub const WINDOW: usize = 8_192;
 /// The size of a file that is known only at its end, such as of a pipe.
 pub const UNSIZED: u64 = u64::MAX;
 
+/// In the note of what was not given the owner that it was to have.
+pub const UNOWNED: &str = "its owner could not be set";
+
 /// Appends a frame that came, as it came.
 pub fn pass_on(out: &mut Vec<u8>, kind: u8, payload: &[u8]) {
     crate::decode::put_frame(out, kind, |out| out.extend_from_slice(payload));

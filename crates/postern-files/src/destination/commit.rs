@@ -6,7 +6,7 @@ use crate::beneath::Root;
 use crate::link::{LinkError, Outbox};
 use crate::share::Share;
 use crate::{name, stat};
-use postern_wire::copy::{Entry, Fate, FromDestination, Owner, ReceiveSpec, Settled};
+use postern_wire::copy::{Entry, Fate, FromDestination, Owner, ReceiveSpec, Settled, UNOWNED};
 use rustix::fs::{AtFlags, Mode, OFlags, Stat};
 use rustix::io::Errno;
 use std::fs::File;
@@ -317,7 +317,7 @@ pub(super) fn give(owner: Owner, file: &File, now: &Stat) -> Option<String> {
     if owner == Owner::default() || owner == own {
         return None;
     }
-    stat::own_open(file, owner).err().map(|error| format!("its owner could not be set: {error}"))
+    stat::own_open(file, owner).err().map(|error| format!("{UNOWNED}: {error}"))
 }
 
 /// Who is to own an entry: whom the user names, else the owner of what it replaces, else nobody in particular.

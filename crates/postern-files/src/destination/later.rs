@@ -7,7 +7,7 @@ use super::place::Placed;
 use super::trouble::{Trouble, explain};
 use crate::beneath::Root;
 use crate::{name, stat, verdict};
-use postern_wire::copy::{Entry, Fate, Kind, Owner, ReceiveSpec, Settled, Stamp};
+use postern_wire::copy::{Entry, Fate, Kind, Owner, ReceiveSpec, Settled, Stamp, UNOWNED};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use std::collections::HashSet;
@@ -97,7 +97,7 @@ impl Destination<'_> {
         if (!there || self.spec.preserve) && owner != Owner::default() {
             let opened = placed.root.open(&path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty());
             if let Err(error) = opened.and_then(|opened| stat::own_open(opened, owner)) {
-                note = format!("its owner could not be set: {error}");
+                note = format!("{UNOWNED}: {error}");
             }
         }
         if !entry.xattrs.is_empty()
@@ -200,7 +200,7 @@ fn finish(spec: &ReceiveSpec, root: &mut Root, path: &[u8], entry: &Entry) -> St
     let owned = stat::own(parent, last, owner(spec, entry, None));
     let timed = rustix::fs::utimensat(parent, last, &stat::times(entry.stamp), AtFlags::SYMLINK_NOFOLLOW);
     match (owned, timed) {
-        (Err(error), _) => format!("its owner could not be set: {error}"),
+        (Err(error), _) => format!("{UNOWNED}: {error}"),
         (_, Err(error)) => format!("its time could not be set: {error}"),
         (Ok(()), Ok(())) => String::new(),
     }

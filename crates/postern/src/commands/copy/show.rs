@@ -105,7 +105,7 @@ impl Shown<'_, '_> {
 
 impl Observer for Shown<'_, '_> {
     fn done(&mut self, done: &Done) {
-        let Done { path, fate, size, hash, note } = done;
+        let Done { path, fate, size, hash, unowned, note } = done;
         let state = &mut *self.show.borrow_mut();
         let prefix = self.prefix(state.several);
         let shown = if path.is_empty() { ".".into() } else { show(path) };
@@ -123,6 +123,7 @@ impl Observer for Shown<'_, '_> {
             Fate::Failed | Fate::Refused => {
                 state.problem(&format!("{prefix}{shown}: {} ({note})", word(*fate)));
             }
+            _ if *unowned => state.problem(&format!("{prefix}{shown}: {}, but {note}", word(*fate))),
             Fate::Planned => state.printer.line(&format!("{prefix}would write {shown}")),
             // The summary says it of all of them.
             Fate::Written if hash.is_none() => {
@@ -266,6 +267,7 @@ fn summary(total: &Tally, dry_run: bool) -> String {
         skipped,
         refused,
         failed,
+        unowned,
         planned,
         deleted,
         content,
@@ -294,6 +296,7 @@ fn summary(total: &Tally, dry_run: bool) -> String {
         (*skipped, "skipped"),
         (*refused, "refused"),
         (*failed, "failed"),
+        (*unowned, "not of the owner that was asked for"),
         ((*retries).into(), if *retries == 1 { "connection made again" } else { "connections made again" }),
     ] {
         if count > 0 {
@@ -321,6 +324,7 @@ fn numbers(total: &Tally, dry_run: bool) -> serde_json::Value {
         skipped,
         refused,
         failed,
+        unowned,
         planned,
         deleted,
         content,
@@ -330,7 +334,7 @@ fn numbers(total: &Tally, dry_run: bool) -> serde_json::Value {
     } = total;
     json!({
         "files": files, "bytes": bytes, "written": written, "unverified": unverified, "same": same, "unchanged": unchanged, "made": made,
-        "skipped": skipped, "refused": refused, "failed": failed, "planned": planned, "deleted": deleted,
+        "skipped": skipped, "refused": refused, "failed": failed, "unowned": unowned, "planned": planned, "deleted": deleted,
         "contentBytes": content, "sentBytes": sent, "retries": retries, "seconds": took.as_secs_f64(), "dryRun": dry_run,
     })
 }
