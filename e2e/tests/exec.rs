@@ -22,9 +22,31 @@ fn ready() -> bool {
          spec: {terminationGracePeriodSeconds: 0, containers: [{name: app, image: 'scratch-static:1'}]}\n---\n\
          apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web, namespace: postern-e2e-exec}\n\
          spec: {replicas: 2, selector: {matchLabels: {app: web}}, template: {metadata: {labels: {app: web}},\n\
-         spec: {terminationGracePeriodSeconds: 0, containers: [{name: a, image: 'busybox:1.35', command: [sleep, infinity]}]}}}\n",
+         spec: {terminationGracePeriodSeconds: 0, containers: [{name: a, image: 'busybox:1.35', command: [sleep, infinity]}]}}}\n---\n\
+         apiVersion: batch/v1\nkind: Job\nmetadata: {name: work, namespace: postern-e2e-exec}\n\
+         spec: {template: {spec: {restartPolicy: Never, terminationGracePeriodSeconds: 0,\n\
+         containers: [{name: a, image: 'busybox:1.35', command: [sleep, infinity]}]}}}\n---\n\
+         apiVersion: v1\nkind: Service\nmetadata: {name: web, namespace: postern-e2e-exec}\n\
+         spec: {selector: {app: web}, ports: [{port: 80}]}\n---\n\
+         apiVersion: v1\nkind: Service\nmetadata: {name: all, namespace: postern-e2e-exec}\nspec: {clusterIP: None}\n---\n\
+         apiVersion: v1\nkind: Pod\nmetadata: {name: wrong, namespace: postern-e2e-exec,\n\
+         annotations: {postern.dev/agent: /nowhere}}\n\
+         spec: {terminationGracePeriodSeconds: 0, containers: [{name: a, image: 'busybox:1.35', command: [sleep, infinity]}]}\n---\n\
+         apiVersion: v1\nkind: Pod\nmetadata: {name: never, namespace: postern-e2e-exec}\n\
+         spec: {containers: [{name: a, image: 'no-such-image:1', imagePullPolicy: Never}]}\n",
     );
-    kubectl(&["wait", "-n", NAMESPACE, "--for=condition=Ready", "pod/two", "pod/bare", "--timeout=60s"]).ok();
+    kubectl(&[
+        "wait",
+        "-n",
+        NAMESPACE,
+        "--for=condition=Ready",
+        "pod/two",
+        "pod/bare",
+        "pod/wrong",
+        "--timeout=60s",
+    ])
+    .ok();
+    kubectl(&["wait", "-n", NAMESPACE, "--for=jsonpath={.status.ready}=1", "job/work", "--timeout=60s"]).ok();
     kubectl(&["rollout", "status", "-n", NAMESPACE, "deploy/web", "--timeout=60s"]).ok();
     true
 }
@@ -47,8 +69,18 @@ fn targets_and_containers_are_chosen_as_kubectl_does() {
     assert_eq!(exec(&["-l", "app=two", "--", "cat", "/etc/hostname"]).ok().stdout, "two\n");
     exec(&["-l", "app=none", "--", "true"]).exits(127).says(&["no running pod"]);
     exec(&["nobody", "--", "true"]).exits(127).says(&["there is no pod nobody"]);
-    exec(&["svc/x", "--", "true"]).exits(2).says(&["not a kind with pods"]);
+    exec(&["cm/x", "--", "true"]).exits(2).says(&["not a kind with pods"]);
     exec(&["deploy/none", "--", "true"]).exits(127).says(&["none"]);
+    assert!(exec(&["svc/web", "--", "cat", "/etc/hostname"]).ok().stdout.starts_with("web-"));
+    assert!(exec(&["job/work", "--", "cat", "/etc/hostname"]).ok().stdout.starts_with("work-"));
+    // A Service without a selector is not one of all pods.
+    exec(&["svc/all", "--", "true"]).exits(127).says(&["has no selector, and so no pods"]);
+    exec(&["never", "--", "true"]).exits(127).says(&["is not running ("]);
+    let wrong = exec(&["wrong", "--", "true"]).exits(127);
+    wrong.says(&[
+        "starting /nowhere, which is the agent by the annotation postern.dev/agent",
+        "correct the annotation",
+    ]);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! What the words of the command line name.
 
+use postern_exec::target::is_kind;
 use postern_s3::Location;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
@@ -27,28 +28,6 @@ pub struct PodPath {
     /// The path, as typed.
     pub path: Vec<u8>,
 }
-
-/// Kinds that a pod's place may begin with, so that `deploy/web` is no pod `web` in a namespace `deploy`.
-const KINDS: [&str; 18] = [
-    "pod",
-    "pods",
-    "po",
-    "deploy",
-    "deployment",
-    "deployments",
-    "deployment.apps",
-    "sts",
-    "statefulset",
-    "statefulsets",
-    "ds",
-    "daemonset",
-    "daemonsets",
-    "rs",
-    "replicaset",
-    "replicasets",
-    "statefulset.apps",
-    "daemonset.apps",
-];
 
 impl Endpoint {
     /// Reads `PATH`, `-`, `s3://BUCKET/KEY`, `[NAMESPACE/][KIND/]NAME:PATH` or, where labels pick pods, `:PATH`. What begins with `/`, `./`,
@@ -97,9 +76,9 @@ impl Endpoint {
         }
         let (namespace, target) = match parts.as_slice() {
             [name] => (None, (*name).to_owned()),
-            [kind, name] if KINDS.contains(kind) => (None, format!("{kind}/{name}")),
+            [kind, name] if is_kind(kind) => (None, format!("{kind}/{name}")),
             [namespace, name] => (Some((*namespace).to_owned()), (*name).to_owned()),
-            [namespace, kind, name] if KINDS.contains(kind) => {
+            [namespace, kind, name] if is_kind(kind) => {
                 (Some((*namespace).to_owned()), format!("{kind}/{name}"))
             }
             _ => {
@@ -145,6 +124,8 @@ mod tests {
         assert_eq!(parse("web-0:/tmp/x"), pod(None, Some("web-0"), "/tmp/x"));
         assert_eq!(parse("prod/web-0:data"), pod(Some("prod"), Some("web-0"), "data"));
         assert_eq!(parse("deploy/web:/x:y"), pod(None, Some("deploy/web"), "/x:y"));
+        // A kind, and no namespace of that name.
+        assert_eq!(parse("svc/web:/x"), pod(None, Some("svc/web"), "/x"));
         assert_eq!(parse("prod/sts/db:/"), pod(Some("prod"), Some("sts/db"), "/"));
         assert_eq!(parse(":/tmp"), pod(None, None, "/tmp"));
         for local in ["a", "./a:b", "/a:b", "../a:b", "~/a:b", "A B:c", "dir/", "a b"] {

@@ -142,7 +142,8 @@ impl Pod<'_> {
             return Err(self.place.clone().needs_agent(&["--via agent"]));
         };
         let command = [agent.clone().into_bytes(), b"copy".to_vec()];
-        greet(self.place.open(self.cluster, &command, true, false).await?).await
+        let greeted = greet(self.place.open(self.cluster, &command, true, false).await?).await;
+        greeted.map_err(|error| self.place.of_agent(error))
     }
 
     async fn by_injection(&self) -> Result<Opened, ExecError> {

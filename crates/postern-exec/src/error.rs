@@ -1,6 +1,7 @@
 //! Errors of a run, classed by whether the tool was reached.
 
 use crate::ephemeral::Why;
+use crate::target::AGENT_ANNOTATION;
 use postern_kube::KubeError;
 use postern_wire::{Failure, FailureKind};
 use std::io;
@@ -36,6 +37,20 @@ pub enum ExecError {
     /// The runtime could not start it.
     #[error("the container runtime could not start the command: {0}")]
     Runtime(String),
+    /// The runtime could not start the agent that the pod's annotation names.
+    #[error(
+        "starting {agent}, which is the agent by the annotation {AGENT_ANNOTATION} of pod {namespace}/{pod}: {why}"
+    )]
+    Annotation {
+        /// The pod's namespace.
+        namespace: String,
+        /// The pod.
+        pod: String,
+        /// What the annotation names.
+        agent: String,
+        /// Why.
+        why: String,
+    },
     /// What answered is not our agent, or of another release.
     #[error("{0}")]
     NoAgent(String),
@@ -126,6 +141,7 @@ impl ExecError {
             | Self::Target(_)
             | Self::NotStarted(_)
             | Self::Runtime(_)
+            | Self::Annotation { .. }
             | Self::NoAgent(_)
             | Self::NeedsAgent { .. }
             | Self::Inject(_)

@@ -7,7 +7,8 @@ pub use many::{Containers, Found, find_all};
 use crate::error::ExecError;
 use postern_kube::exec::{self, ExecReader, ExecRequest, ExecWriter};
 use postern_kube::k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
-use postern_kube::k8s_openapi::api::core::v1::Pod;
+use postern_kube::k8s_openapi::api::batch::v1::Job;
+use postern_kube::k8s_openapi::api::core::v1::{Pod, Service};
 use postern_kube::k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
 use postern_kube::kube::{Api, ResourceExt as _};
 use postern_kube::{Cluster, pods};
@@ -40,6 +41,34 @@ pub enum Kind {
     DaemonSet,
     /// A `ReplicaSet`.
     ReplicaSet,
+    /// A Job.
+    Job,
+    /// A Service, by its selector.
+    Service,
+}
+
+/// What a kind is called, pods first.
+const KINDS: [(&[&str], Option<Kind>); 7] = [
+    (&["pod", "pods", "po"], None),
+    (&["deploy", "deployment", "deployments", "deployment.apps", "deployments.apps"], Some(Kind::Deployment)),
+    (
+        &["sts", "statefulset", "statefulsets", "statefulset.apps", "statefulsets.apps"],
+        Some(Kind::StatefulSet),
+    ),
+    (&["ds", "daemonset", "daemonsets", "daemonset.apps", "daemonsets.apps"], Some(Kind::DaemonSet)),
+    (&["rs", "replicaset", "replicasets", "replicaset.apps", "replicasets.apps"], Some(Kind::ReplicaSet)),
+    (&["job", "jobs", "job.batch", "jobs.batch"], Some(Kind::Job)),
+    (&["svc", "service", "services"], Some(Kind::Service)),
+];
+
+/// The kind that a word names; `None` inside for pods.
+fn kind(word: &str) -> Option<Option<Kind>> {
+    KINDS.iter().find(|(names, _)| names.contains(&word)).map(|(_, kind)| *kind)
+}
+
+/// Whether a word names a kind of object with pods, such as `deploy`.
+pub fn is_kind(word: &str) -> bool {
+    kind(word).is_some()
 }
 
 /// A container to run in.
@@ -69,6 +98,21 @@ impl Place {
         Ok(exec::open(cluster, &request).await?)
     }
 
+    /// What an error of the agent here means: where the pod names one, that it could not be started is about that.
+    #[must_use]
+    pub fn of_agent(&self, error: ExecError) -> ExecError {
+        let Self { namespace, pod, container: _, agent } = self;
+        match (agent, error) {
+            (Some(agent), ExecError::Runtime(why)) => ExecError::Annotation {
+                namespace: namespace.clone(),
+                pod: pod.clone(),
+                agent: agent.clone(),
+                why,
+            },
+            (_, other) => other,
+        }
+    }
+
     /// What is said where these options need an agent and there is none.
     pub fn needs_agent(self, options: &[&str]) -> ExecError {
         let Self { namespace, pod, container, agent: _ } = self;
@@ -77,25 +121,20 @@ impl Place {
 }
 
 impl Target {
-    /// Reads `[pod/]NAME`, `deploy/NAME`, `sts/NAME`, `ds/NAME`, `rs/NAME` and their long forms.
+    /// Reads `[pod/]NAME`, `deploy/NAME`, `sts/NAME`, `ds/NAME`, `rs/NAME`, `job/NAME`, `svc/NAME` and their long forms.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let (kind, name) = text.split_once('/').unwrap_or(("pod", text));
+        let (word, name) = text.split_once('/').unwrap_or(("pod", text));
         if name.is_empty() || name.contains('/') {
             return Err(format!("{text:?} names no pod: use NAME, pod/NAME or deploy/NAME"));
         }
         let name = name.to_owned();
-        Ok(match kind {
-            "pod" | "pods" | "po" => Self::Pod(name),
-            "deploy" | "deployment" | "deployments" | "deployment.apps" => {
-                Self::Workload(Kind::Deployment, name)
+        match kind(word) {
+            Some(None) => Ok(Self::Pod(name)),
+            Some(Some(kind)) => Ok(Self::Workload(kind, name)),
+            None => {
+                Err(format!("{word:?} is not a kind with pods: use pod, deploy, sts, ds, rs, job or svc"))
             }
-            "sts" | "statefulset" | "statefulsets" => Self::Workload(Kind::StatefulSet, name),
-            "ds" | "daemonset" | "daemonsets" => Self::Workload(Kind::DaemonSet, name),
-            "rs" | "replicaset" | "replicasets" => Self::Workload(Kind::ReplicaSet, name),
-            other => {
-                return Err(format!("{other:?} is not a kind with pods: use pod, deploy, sts, ds or rs"));
-            }
-        })
+        }
     }
 }
 
@@ -123,7 +162,11 @@ pub async fn find(
                 .ok_or_else(|| ExecError::Target(format!("{kind:?} {namespace}/{name} has no running pod")))?
         }
     };
-    place(&pod, container).map_err(ExecError::Target)
+    let place = place(&pod, container).map_err(ExecError::Target)?;
+    match many::not_running(&pod, &place.container) {
+        None => Ok(place),
+        Some(why) => Err(ExecError::Target(why)),
+    }
 }
 
 async fn workload_selector(
@@ -144,10 +187,28 @@ async fn workload_selector(
         Kind::StatefulSet => selector!(StatefulSet),
         Kind::DaemonSet => selector!(DaemonSet),
         Kind::ReplicaSet => selector!(ReplicaSet),
+        Kind::Job => {
+            let found = Api::<Job>::namespaced(cluster.client.clone(), namespace).get(name).await;
+            found.map(|job| job.spec.and_then(|spec| spec.selector))
+        }
+        Kind::Service => {
+            let found = Api::<Service>::namespaced(cluster.client.clone(), namespace).get(name).await;
+            found.map(|service| {
+                let match_labels = service.spec.and_then(|spec| spec.selector);
+                Some(LabelSelector { match_labels, match_expressions: None })
+            })
+        }
     };
     let found =
         found.map_err(|error| cluster.error(format!("reading {kind:?} {namespace}/{name}"), &error))?;
-    Ok(selector_text(&found.unwrap_or_default()))
+    let text = selector_text(&found.unwrap_or_default());
+    // An empty one would pick every pod of the namespace.
+    if text.is_empty() {
+        return Err(ExecError::Target(format!(
+            "{kind:?} {namespace}/{name} has no selector, and so no pods"
+        )));
+    }
+    Ok(text)
 }
 
 /// A selector as the API's query parameter has it.
@@ -227,7 +288,9 @@ mod tests {
         assert_eq!(Target::parse("web"), Ok(Target::Pod("web".to_owned())));
         assert_eq!(Target::parse("pod/web"), Ok(Target::Pod("web".to_owned())));
         assert_eq!(Target::parse("deploy/web"), Ok(Target::Workload(Kind::Deployment, "web".to_owned())));
-        for wrong in ["", "pod/", "svc/web", "pod/a/b"] {
+        assert_eq!(Target::parse("svc/web"), Ok(Target::Workload(Kind::Service, "web".to_owned())));
+        assert_eq!(Target::parse("jobs.batch/web"), Ok(Target::Workload(Kind::Job, "web".to_owned())));
+        for wrong in ["", "pod/", "cm/web", "pod/a/b"] {
             assert!(Target::parse(wrong).is_err(), "{wrong}");
         }
     }

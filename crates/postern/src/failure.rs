@@ -225,6 +225,7 @@ impl From<ExecError> for Failure {
             ExecError::NoAgent(_) => {
                 Some("`postern ops install` puts the agent of this release there".to_owned())
             }
+            ExecError::Annotation { .. } => Some("correct the annotation, or remove it".to_owned()),
             ExecError::NeedsAgent { .. } => Some("add --inject to put it there".to_owned()),
             ExecError::Broke(_) | ExecError::Corrupt { .. } => {
                 Some("run it again; what the command did before the break is done".to_owned())

@@ -83,7 +83,7 @@ snapshot!(zero_duration, &["run", "--timeout", "0s", "--", "true"]);
 snapshot!(bad_env, &["run", "--env", "NOVALUE", "--", "true"]);
 snapshot!(credential_for_the_ops_pod, &["run", "--credential", "KEY", "--", "true"]);
 snapshot!(exec_without_target, &["exec", "--", "true"]);
-snapshot!(exec_of_a_wrong_kind, &["exec", "svc/web", "--", "true"]);
+snapshot!(exec_of_a_wrong_kind, &["exec", "cm/web", "--", "true"]);
 snapshot!(fan_out_with_stdin, &["exec", "-i", "a", "b", "--", "cat"]);
 snapshot!(fan_out_with_a_terminal, &["exec", "-l", "app=web", "--all", "-t", "--", "sh"]);
 snapshot!(fan_out_grouped_as_json, &["exec", "a", "b", "--group", "-o", "json", "--", "true"]);

@@ -53,7 +53,7 @@ pub async fn run(
             let run = Run { request: request.clone(), files: Vec::new() };
             session::run(reader, writer, run, streams, control).await.map(|report| report.outcome)
         };
-        return ran.await.into();
+        return ran.await.map_err(|error| place.of_agent(error)).into();
     }
     if !needs_agent.is_empty() {
         return Ran::from(Err(place.needs_agent(needs_agent)));

@@ -144,6 +144,7 @@ async fn of_workload(
     let selector = match workload_selector(cluster, namespace, kind, name).await {
         Ok(selector) => selector,
         Err(ExecError::Kube(error)) => return its_own(&title, error),
+        Err(ExecError::Target(why)) => return Ok(missing(&title, why)),
         Err(error) => return Err(error),
     };
     let places = match by_selector(cluster, namespace, &selector, all, containers).await {
@@ -192,7 +193,7 @@ fn side_by_side(spec: &PodSpec) -> Vec<&str> {
 }
 
 /// Why nothing can be run in a container now. One that the pod says nothing of is left to the server to judge.
-fn not_running(pod: &Pod, container: &str) -> Option<String> {
+pub(super) fn not_running(pod: &Pod, container: &str) -> Option<String> {
     let (name, namespace) = (pod.name_any(), pod.namespace().unwrap_or_default());
     let status = pod.status.as_ref()?;
     let of = |statuses: &Option<Vec<ContainerStatus>>| {

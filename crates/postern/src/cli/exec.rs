@@ -15,7 +15,7 @@ it (or --group, or a record for each with -o json and -o yaml), a summary follow
 highest. A pod that does not run is an error of its own. --timeout is each target's; -i and -t are for one target."
 )]
 pub(crate) struct Exec {
-    /// NAME, pod/NAME, deploy/NAME, sts/NAME, ds/NAME or rs/NAME
+    /// NAME, pod/NAME, deploy/NAME, sts/NAME, ds/NAME, rs/NAME, job/NAME or svc/NAME
     #[arg(required_unless_present = "selector", conflicts_with = "selector", value_name = "TARGET")]
     pub(crate) targets: Vec<String>,
     /// One running pod that these labels pick; with --all, every one

@@ -1,5 +1,6 @@
 //! `postern cp` and `postern sync`.
 
+mod itself;
 mod manifest;
 mod plan;
 mod s3;
@@ -187,6 +188,7 @@ async fn copy(
         false => None,
     };
     let plans = plan::plans(cluster.as_ref(), &from, &to, how).await?;
+    itself::check(&plans, !how.rules.0.is_empty())?;
     let manifest = match &how.manifest {
         Some(_) if plans.len() > 1 => {
             return Err(Failure::usage("--manifest is for one pod at a time", None));

@@ -111,7 +111,8 @@ async fn through_agent(
         }
         None => inject::start(cluster, place, agents::embedded, &["run", "--unlink"]).await?,
     };
-    supervised(reader, writer, Run { request, files: Vec::new() }, stdin, printer).await
+    let ran = supervised(reader, writer, Run { request, files: Vec::new() }, stdin, printer).await;
+    ran.map_err(|error| place.of_agent(error))
 }
 
 async fn in_plain(

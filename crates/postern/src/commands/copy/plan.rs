@@ -215,7 +215,7 @@ fn apart(sources: &[Origin]) -> Result<(), Failure> {
     Ok(())
 }
 
-fn same(one: &Place, other: &Place) -> bool {
+pub(super) fn same(one: &Place, other: &Place) -> bool {
     match (one, other) {
         (Place::Local, Place::Local) | (Place::Stream, Place::Stream) => true,
         (Place::Pod(one), Place::Pod(other)) => one == other,
