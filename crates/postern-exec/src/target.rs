@@ -47,8 +47,8 @@ pub enum Kind {
     Service,
 }
 
-/// What a kind is called, pods first.
-const KINDS: [(&[&str], Option<Kind>); 7] = [
+/// What a kind is called; pods are no workload.
+const KINDS: [Called; 7] = [
     (&["pod", "pods", "po"], None),
     (&["deploy", "deployment", "deployments", "deployment.apps", "deployments.apps"], Some(Kind::Deployment)),
     (
@@ -61,14 +61,15 @@ const KINDS: [(&[&str], Option<Kind>); 7] = [
     (&["svc", "service", "services"], Some(Kind::Service)),
 ];
 
-/// The kind that a word names; `None` inside for pods.
-fn kind(word: &str) -> Option<Option<Kind>> {
-    KINDS.iter().find(|(names, _)| names.contains(&word)).map(|(_, kind)| *kind)
+type Called = (&'static [&'static str], Option<Kind>);
+
+fn called(word: &str) -> Option<&'static Called> {
+    KINDS.iter().find(|(names, _)| names.contains(&word))
 }
 
 /// Whether a word names a kind of object with pods, such as `deploy`.
 pub fn is_kind(word: &str) -> bool {
-    kind(word).is_some()
+    called(word).is_some()
 }
 
 /// A container to run in.
@@ -128,9 +129,9 @@ impl Target {
             return Err(format!("{text:?} names no pod: use NAME, pod/NAME or deploy/NAME"));
         }
         let name = name.to_owned();
-        match kind(word) {
-            Some(None) => Ok(Self::Pod(name)),
-            Some(Some(kind)) => Ok(Self::Workload(kind, name)),
+        match called(word) {
+            Some((_, None)) => Ok(Self::Pod(name)),
+            Some((_, Some(kind))) => Ok(Self::Workload(*kind, name)),
             None => {
                 Err(format!("{word:?} is not a kind with pods: use pod, deploy, sts, ds, rs, job or svc"))
             }
