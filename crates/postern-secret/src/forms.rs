@@ -6,8 +6,18 @@ use zeroize::Zeroizing;
 /// The shortest encoded form that is looked for; below it chance matches would blacken ordinary output.
 const MIN_FORM: usize = 8;
 
+/// What encoders leave as it is in a URL besides letters and digits: RFC 3986 and Go's queries; Python's `quote`; JavaScript's
+/// `encodeURIComponent` and `encodeURI`; Go's paths; HTML forms and Java (WHATWG's application/x-www-form-urlencoded).
+const PLAIN: [&[u8]; 6] = [b"-_.~", b"-_.~/", b"-_.~!*'()", b"-_.~!*'();:@&=+$,/?#", b"-_.~$&+:=@", b"-_.*"];
+
+/// What encoders of JSON escape by number though they need not: none; Go and many others for HTML; Gson; PHP by its flags.
+const ESCAPED: [&[u8]; 4] = [b"", b"<>&", b"<>&='", b"<>&'"];
+
+/// Where base64 is broken into lines: by base64(1) and MIME (RFC 2045), and by PEM (RFC 7468).
+const LINES: [usize; 2] = [76, 64];
+
 /// Every form of `secret` to look for: exact, base64 (both alphabets, at each of the three alignments it can have
-/// inside a longer text), URL-escaped (both cases of hex, space as `+` or `%20`) and JSON-escaped.
+/// inside a longer text), URL-escaped (both cases of hex, space as `+` or `%20`) and JSON-escaped, as encoders do it.
 pub(crate) fn forms(secret: &[u8]) -> Vec<Zeroizing<Vec<u8>>> {
     let mut forms = Vec::new();
     let mut add = |form: Vec<u8>| {
@@ -23,16 +33,22 @@ pub(crate) fn forms(secret: &[u8]) -> Vec<Zeroizing<Vec<u8>>> {
         add(base64_last(secret, alignment, &STANDARD));
         add(base64_last(secret, alignment, &URL_SAFE));
     }
-    for upper in [true, false] {
-        add(url_escaped(secret, upper, b"%20", url_unreserved));
-        add(url_escaped(secret, upper, b"+", url_unreserved));
-        // What `encodeURI` and Go's path escaping leave alone.
-        add(url_escaped(secret, upper, b"%20", |b| url_unreserved(b) || b"!*'();:@&=+$,/?#".contains(&b)));
-        add(url_escaped(secret, upper, b"%20", |b| url_unreserved(b) || b"$&+:=@".contains(&b)));
+    for width in LINES {
+        add(wrapped(&base64_last(secret, 0, &STANDARD), width));
+        add(wrapped(&base64_inside(secret, 0, &STANDARD_NO_PAD), width));
     }
-    for slashes in [true, false] {
-        for html in [true, false] {
-            add(json_escaped(secret, slashes, html));
+    for upper in [true, false] {
+        for plain in PLAIN {
+            let plain = |byte: u8| byte.is_ascii_alphanumeric() || plain.contains(&byte);
+            add(url_escaped(secret, upper, b"%20", plain));
+            add(url_escaped(secret, upper, b"+", plain));
+        }
+        add(url_escaped(secret, upper, b"%20", |_| false));
+        for escaped in ESCAPED {
+            for (short, ascii) in [(true, false), (true, true), (false, false), (false, true)] {
+                add(json_escaped(secret, &Json { escaped, slashes: false, short, ascii, upper }));
+                add(json_escaped(secret, &Json { escaped, slashes: true, short, ascii, upper }));
+            }
         }
     }
     forms
@@ -61,10 +77,6 @@ fn base64_inside(secret: &[u8], alignment: usize, engine: &impl base64::Engine) 
     encoded.get(begin..end).unwrap_or_default().to_vec()
 }
 
-fn url_unreserved(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte)
-}
-
 fn url_escaped(secret: &[u8], upper: bool, space: &[u8], plain: impl Fn(u8) -> bool) -> Vec<u8> {
     let digits = if upper { b"0123456789ABCDEF" } else { b"0123456789abcdef" };
     let mut out = Vec::with_capacity(secret.len() * 3);
@@ -78,23 +90,57 @@ fn url_escaped(secret: &[u8], upper: bool, space: &[u8], plain: impl Fn(u8) -> b
     out
 }
 
-/// As JSON encoders write it: some escape `/`, some (Go) also `<`, `>` and `&`.
-fn json_escaped(secret: &[u8], slashes: bool, html: bool) -> Vec<u8> {
+/// How an encoder writes JSON.
+struct Json<'a> {
+    /// Escaped by number though it need not be.
+    escaped: &'a [u8],
+    /// `/` is escaped too.
+    slashes: bool,
+    /// Line ends and the like have their short escapes.
+    short: bool,
+    /// What is not ASCII is escaped, as UTF-16.
+    ascii: bool,
+    /// Hex digits are capitals.
+    upper: bool,
+}
+
+fn json_escaped(secret: &[u8], how: &Json<'_>) -> Vec<u8> {
+    let &Json { escaped, slashes, short, ascii, upper } = how;
     let mut out = Vec::with_capacity(secret.len() * 2);
-    for &byte in secret {
-        match byte {
-            b'"' => out.extend_from_slice(br#"\""#),
-            b'\\' => out.extend_from_slice(br"\\"),
-            b'\n' => out.extend_from_slice(br"\n"),
-            b'\r' => out.extend_from_slice(br"\r"),
-            b'\t' => out.extend_from_slice(br"\t"),
-            b'/' if slashes => out.extend_from_slice(br"\/"),
-            b'<' | b'>' | b'&' if html => out.extend_from_slice(format!("\\u{byte:04x}").as_bytes()),
-            0..0x20 => out.extend_from_slice(format!("\\u{byte:04x}").as_bytes()),
-            _ => out.push(byte),
+    let number = |out: &mut Vec<u8>, unit: u16| {
+        out.extend(if upper { format!("\\u{unit:04X}") } else { format!("\\u{unit:04x}") }.into_bytes());
+    };
+    for chunk in secret.utf8_chunks() {
+        for letter in chunk.valid().chars() {
+            let short = match letter {
+                '"' => Some('"'),
+                '\\' => Some('\\'),
+                '/' if slashes => Some('/'),
+                '\n' if short => Some('n'),
+                '\r' if short => Some('r'),
+                '\t' if short => Some('t'),
+                '\u{8}' if short => Some('b'),
+                '\u{c}' if short => Some('f'),
+                _ => None,
+            };
+            let wanted = u8::try_from(letter).is_ok_and(|byte| escaped.contains(&byte));
+            let control = letter < ' ' || ascii && letter > '~';
+            if let Some(short) = short {
+                out.extend([b'\\', u8::try_from(short).unwrap_or(b'?')]);
+            } else if wanted || control {
+                letter.encode_utf16(&mut [0; 2]).iter().for_each(|unit| number(&mut out, *unit));
+            } else {
+                out.extend(letter.encode_utf8(&mut [0; 4]).as_bytes());
+            }
         }
+        out.extend_from_slice(chunk.invalid());
     }
     out
+}
+
+/// In lines of so many characters; nothing for what fits into one.
+fn wrapped(text: &[u8], width: usize) -> Vec<u8> {
+    if text.len() <= width { Vec::new() } else { text.chunks(width).collect::<Vec<_>>().join(&b'\n') }
 }
 
 #[cfg(test)]
@@ -131,5 +177,31 @@ mod tests {
             assert!(forms.iter().any(|f| f.as_slice() == form.as_bytes()), "{form}");
         }
         assert!(forms.iter().any(|f| f.as_slice() == br#"a b/c\"d\u003ce\u003e\u0026f"#));
+    }
+
+    #[test]
+    fn what_encoders_of_other_languages_make_of_it_is_there() {
+        for (secret, seen) in [
+            ("pässword1", r"p\u00e4ssword1"),          // json.dumps, jq -a
+            ("pässword1", r"p\u00E4ssword1"),          // upper-case hex
+            ("key-😀-rest", r"key-\ud83d\ude00-rest"), // two units of UTF-16
+            ("ab+cd/efgh", "ab%2Bcd/efgh"),            // urllib.parse.quote
+            ("abc'def/ghi", "abc'def%2Fghi"),          // encodeURIComponent
+            ("ab~cd*efgh", "ab%7Ecd*efgh"),            // java.net.URLEncoder
+            ("ab&cd<efgh", r"ab\u0026cd\u003Cefgh"),
+            ("ab'cd=efgh", r"ab\u0027cd\u003defgh"), // Gson
+            ("ab\tcd\nefgh", r"ab\u0009cd\u000aefgh"),
+            ("ab\u{8}cd\u{c}efgh", r"ab\bcd\fefgh"),
+            ("abcdefgh", "%61%62%63%64%65%66%67%68"),
+        ] {
+            let forms = forms(secret.as_bytes());
+            assert!(forms.iter().any(|form| form.as_slice() == seen.as_bytes()), "{secret:?} as {seen}");
+        }
+        let long = [b'k'; 100];
+        let lines = STANDARD.encode(long);
+        let lines = format!("{}\n{}", &lines[..76], &lines[76..]);
+        assert!(forms(&long).iter().any(|form| form.as_slice() == lines.as_bytes()), "base64 in lines");
+        // Most secrets need no escape, and have few forms.
+        assert!(forms(b"0123456789-abcdefghij_ABCD").len() < 18);
     }
 }
