@@ -244,6 +244,17 @@ fn show_says_what_is_missing_and_check_names_the_first_broken_link() {
     kubectl(&["delete", "-n", OPS, "serviceaccount/postern-ops"]).ok();
     assert_eq!(broken(), "service account");
     install(&[]).ok();
+    // A pod whose tokens are bound to an account that is gone is no use, though nothing of it changed.
+    install(&["--cluster-access", "default"]).ok();
+    kubectl(&["delete", "-n", OPS, "serviceaccount/postern-ops"]).ok();
+    let anew = install(&["--cluster-access", "default"]).ok();
+    assert!(anew.stdout.contains("✓ updated Pod"), "{}", anew.stdout);
+    let again = install(&["--cluster-access", "default"]).ok();
+    assert!(again.stdout.contains("✓ unchanged Pod"), "{}", again.stdout);
+    run(&["ops", "audit", "-n", "no-such-namespace"])
+        .exits(1)
+        .says(&["there is no namespace no-such-namespace"]);
+    install(&[]).ok();
     kubectl(&["delete", "-n", OPS, "pod/postern-ops"]).ok();
     assert_eq!(broken(), "image");
     install(&[]).ok();

@@ -11,6 +11,9 @@ use serde::de::DeserializeOwned;
 use std::fmt::Debug;
 use std::time::Duration;
 
+/// Between two looks at what may not be watched.
+const AGAIN: Duration = Duration::from_millis(500);
+
 /// Waits until `done` finds what it looks for in an object (`None` when it is not there). Each change the server
 /// reports is looked at; a watch that ends or expires (410) is begun again. Errors after `timeout` as "no answer".
 pub async fn until<K, T>(
@@ -28,7 +31,20 @@ where
     let wait = async {
         loop {
             let listed = api.list(&ListParams::default().fields(&selector)).await;
-            let listed = listed.map_err(|error| cluster.error(attempt(), &error))?;
+            let listed = match listed.map_err(|error| cluster.error(attempt(), &error)) {
+                Ok(listed) => listed,
+                // Who may only read it looks again and again.
+                Err(error) if error.is_forbidden() => {
+                    let found = api.get_opt(&of.name).await;
+                    let found = found.map_err(|_| error)?; // what to ask for is the list
+                    if let Some(found) = done(found.as_ref()) {
+                        return Ok(found);
+                    }
+                    tokio::time::sleep(AGAIN).await;
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
             if let Some(found) = done(listed.items.first()) {
                 return Ok(found);
             }

@@ -170,7 +170,10 @@ fn image(shown: &Shown, settings: &Settings) -> (bool, String) {
 
 fn pod(shown: &Shown) -> (bool, String) {
     let phase = shown.phase.clone().unwrap_or_else(|| "missing".to_owned());
-    if shown.ready {
+    if shown.service_account_replaced {
+        let why = "its ServiceAccount was made after it, and refuses its tokens; `postern ops install` replaces the pod";
+        (false, why.to_owned())
+    } else if shown.ready {
         (true, "ready".to_owned())
     } else if shown.pod_state == Presence::Unknown {
         (true, "you may not look at it; taken as given".to_owned())

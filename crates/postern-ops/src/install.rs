@@ -15,6 +15,7 @@ use postern_kube::apply::{self, Change, Deletion, ObjectRef};
 use postern_kube::k8s_openapi::ByteString;
 use postern_kube::k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
 use postern_kube::k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
+use postern_kube::k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use postern_kube::kube::core::DynamicObject;
 use postern_kube::kube::{Resource, ResourceExt as _};
 use postern_kube::{Cluster, KubeError, Reason};
@@ -96,6 +97,8 @@ struct Install<'a, R> {
     reporter: &'a mut R,
     dry_run: bool,
     report: Installed,
+    /// When the `ServiceAccount` was made that is there now.
+    account_made: Option<Time>,
 }
 
 /// Installs or converges; with `dry_run` the server judges everything and keeps nothing.
@@ -107,7 +110,7 @@ pub async fn install(
 ) -> Result<Installed, InstallError> {
     settings.validate()?;
     let report = Installed { identity: settings.identity.clone(), dry_run, ..Installed::default() };
-    let mut install = Install { cluster, settings, reporter, dry_run, report };
+    let mut install = Install { cluster, settings, reporter, dry_run, report, account_made: None };
     for name in [names::NAMESPACE, names::TEST_NAMESPACE] {
         install.namespace(name).await?;
     }
@@ -176,15 +179,21 @@ impl<R: Reporter> Install<'_, R> {
         let existing = self.observe(&of).await?;
         let mut applied = apply::apply(self.cluster, &desired, existing.as_ref(), self.dry_run).await;
         let mut tries = 0;
+        let binding = of.kind.ends_with("Binding");
+        if self.dry_run
+            && binding
+            && matches!(&applied, Err(KubeError { reason: Reason::Refused { code: 422, .. }, .. }))
+        {
+            self.record(Change::Updated, of, vec!["replaced: it binds another role".to_owned()]);
+            return Ok(());
+        }
         while let Err(error) = &applied {
             tries += 1;
             match &error.reason {
                 // Someone else was at it in the same moment.
                 Reason::Refused { code: 409, .. } if tries <= 3 => {}
                 // A binding cannot be pointed to another role: an older one makes way.
-                Reason::Refused { code: 422, .. }
-                    if tries == 1 && of.kind.ends_with("Binding") && !self.dry_run =>
-                {
+                Reason::Refused { code: 422, .. } if tries == 1 && binding => {
                     let any = Deletion::default();
                     apply::delete(self.cluster, &of, &any, self.settings.timeout).await.map_err(at(&of))?;
                 }
@@ -204,6 +213,9 @@ impl<R: Reporter> Install<'_, R> {
     ) -> Result<(), InstallError> {
         match applied {
             Ok((change, now)) => {
+                if of.kind == "ServiceAccount" {
+                    self.account_made.clone_from(&now.metadata.creation_timestamp);
+                }
                 let differences = match existing {
                     Some(before) if self.dry_run => diff::lines(before, &now),
                     _ => Vec::new(),

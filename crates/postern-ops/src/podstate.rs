@@ -2,6 +2,7 @@
 
 use crate::names;
 use postern_kube::k8s_openapi::api::core::v1::Pod;
+use postern_kube::k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 /// What is desired of the pod, as far as it decides between keeping and replacing.
 #[derive(Debug, Clone, Copy)]
@@ -9,6 +10,8 @@ pub(crate) struct Wanted<'a> {
     pub(crate) pod: &'a Pod,
     /// A pod of this UID is replaced even if it is as desired.
     pub(crate) force: Option<&'a str>,
+    /// When its `ServiceAccount` was made.
+    pub(crate) account: Option<&'a Time>,
 }
 
 /// The next step towards it.
@@ -49,10 +52,26 @@ pub(crate) fn next_step(existing: Option<&Pod>, wanted: Wanted<'_>) -> Step {
         "its specification changed"
     } else if differs(names::CREDENTIAL_VERSION) {
         "the credential changed"
+    } else if outlived(existing, wanted.account) {
+        "its ServiceAccount was made anew"
     } else {
         return Step::Keep;
     };
     Step::Replace { uid, why }
+}
+
+/// Whether a pod's tokens are those of a `ServiceAccount` that is gone: one of the same name was made after the pod. Tokens are
+/// bound to the UID.
+pub(crate) fn outlived(pod: &Pod, account: Option<&Time>) -> bool {
+    let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
+    let mut sources = volumes.filter_map(|volume| volume.projected.as_ref()?.sources.as_ref()).flatten();
+    let holds_token = sources.any(|source| source.service_account_token.is_some());
+    holds_token
+        && pod
+            .metadata
+            .creation_timestamp
+            .as_ref()
+            .is_some_and(|made| account.is_some_and(|account| made < account))
 }
 
 /// Why a pod that is not ready will not become so by waiting, if that can be told.
@@ -91,7 +110,7 @@ mod tests {
     #[test]
     fn it_is_replaced_only_for_a_reason() {
         let desired = pod("h", "c", "");
-        let wanted = Wanted { pod: &desired, force: None };
+        let wanted = Wanted { pod: &desired, force: None, account: None };
         let step = |existing: &Pod| next_step(Some(existing), wanted);
         let replace = |why| Step::Replace { uid: "u".to_owned(), why };
         assert_eq!(next_step(None, wanted), Step::Create);
@@ -103,9 +122,22 @@ mod tests {
         let mut edited = pod("h", "c", "");
         edited.spec.as_mut().unwrap().containers[0].image = Some("other".to_owned());
         assert_eq!(step(&edited), replace("its specification changed"));
-        let forced = Wanted { pod: &desired, force: Some("u") };
+        let forced = Wanted { pod: &desired, force: Some("u"), account: None };
         assert_eq!(next_step(Some(&pod("h", "c", "")), forced), replace("--force"));
-        let other = Wanted { pod: &desired, force: Some("another") };
+        let other = Wanted { pod: &desired, force: Some("another"), account: None };
         assert_eq!(next_step(Some(&pod("h", "c", "")), other), Step::Keep);
+        // Tokens are bound to the account's UID.
+        let time = |text: &str| serde_json::from_value::<Time>(text.into()).unwrap();
+        let (before, after) = (time("2026-01-01T00:00:00Z"), time("2026-01-01T00:00:09Z"));
+        let mut existing = pod("h", "c", r#","creationTimestamp":"2026-01-01T00:00:05Z""#);
+        let newer = Wanted { account: Some(&after), ..wanted };
+        assert_eq!(next_step(Some(&existing), newer), Step::Keep, "it holds no token");
+        existing.spec.as_mut().unwrap().volumes = serde_json::from_str(
+            r#"[{"name":"t","projected":{"sources":[{"serviceAccountToken":{"path":"token"}}]}}]"#,
+        )
+        .unwrap();
+        assert_eq!(next_step(Some(&existing), newer), replace("its ServiceAccount was made anew"));
+        let older = Wanted { account: Some(&before), ..wanted };
+        assert_eq!(next_step(Some(&existing), older), Step::Keep);
     }
 }

@@ -1,6 +1,7 @@
 //! `ops show`: what is there, and what is missing; changes nothing.
 
 use crate::names;
+use crate::podstate::outlived;
 use postern_kube::apply::{self, ObjectRef};
 use postern_kube::k8s_openapi::api::core::v1::{Namespace, Pod, Secret, ServiceAccount};
 use postern_kube::kube::ResourceExt as _;
@@ -43,6 +44,8 @@ pub struct Shown {
     pub image_matches: Option<bool>,
     /// Who it is to the API server.
     pub rbac_subject: String,
+    /// Whether the `ServiceAccount` was made after the pod, whose tokens are then refused.
+    pub service_account_replaced: bool,
     /// Whether the `ServiceAccount` is there.
     pub service_account_state: Presence,
     /// What it may reach with that: `none`, `all`, or the namespaces.
@@ -124,6 +127,9 @@ pub async fn show(cluster: &Cluster, image: &str) -> Result<Shown, KubeError> {
         image: found_image,
         rbac_subject: format!("system:serviceaccount:{}:{}", names::NAMESPACE, names::NAME),
         service_account_state,
+        service_account_replaced: pod.as_ref().is_some_and(|pod| {
+            outlived(pod, account.as_ref().and_then(|account| account.metadata.creation_timestamp.as_ref()))
+        }),
         cluster_access: access,
         identity,
         trusted_profile: profile,
@@ -133,7 +139,8 @@ pub async fn show(cluster: &Cluster, image: &str) -> Result<Shown, KubeError> {
         rotated_at: secret
             .as_ref()
             .and_then(|secret| secret.annotations().get(names::ROTATED_AT).cloned())
-            .or_else(|| pod.as_ref().and_then(annotated)),
+            // Where the Secret may not be read, the pod says which it was made with.
+            .or_else(|| pod.as_ref().filter(|_| secret_state == Presence::Unknown).and_then(annotated)),
         agent_version,
         transports: pod.as_ref().map(transports).unwrap_or_default(),
     })

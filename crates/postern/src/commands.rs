@@ -140,7 +140,7 @@ fn dispatch(global: Global, command: Command, printer: &mut Printer) -> Result<u
     let runtime = runtime.map_err(|error| Failure::denied(&error, None))?;
     let result = runtime.block_on(async {
         match command {
-            Command::Ops(Ops::Install(args)) => ops_install::run(&context, args, printer).await,
+            Command::Ops(Ops::Install(args)) => Box::pin(ops_install::run(&context, args, printer)).await,
             Command::Ops(Ops::Show(args)) => ops_show::run(&context, args, printer).await,
             Command::Ops(Ops::Uninstall(args)) => ops_uninstall::run(&context, args, printer).await,
             Command::Ops(Ops::Authorize(args)) => ops_authorize::run(&context, args, printer).await,

@@ -44,7 +44,8 @@ impl<R: Reporter> Install<'_, R> {
             let credential = self.credential().await?;
             let desired = objects::pod(self.settings, &credential);
             let existing = self.current_pod().await?;
-            let gone = match next_step(existing.as_ref(), Wanted { pod: &desired, force }) {
+            let wanted = Wanted { pod: &desired, force, account: self.account_made.as_ref() };
+            let gone = match next_step(existing.as_ref(), wanted) {
                 Step::Keep => {
                     self.record(change, of.clone(), Vec::new());
                     return self.ready().await;
@@ -108,7 +109,7 @@ impl<R: Reporter> Install<'_, R> {
             .changes
             .iter()
             .any(|changed| changed.object.kind == "Secret" && changed.change != Change::Unchanged);
-        match next_step(existing, Wanted { pod: desired, force }) {
+        match next_step(existing, Wanted { pod: desired, force, account: self.account_made.as_ref() }) {
             Step::Keep if !rotated => self.record(Change::Unchanged, of, Vec::new()),
             Step::Keep => {
                 self.record(Change::Updated, of, vec!["replaced: the credential changed".to_owned()]);

@@ -20,6 +20,7 @@ pub(super) async fn run(context: &Context, args: Args, printer: &mut Printer) ->
             ..Failure::denied(&std::io::Error::other("the ops pod's ServiceAccount is not there"), None)
         });
     };
+    exist(&cluster, &namespace).await?;
     let (namespaces, note) =
         if namespace.is_empty() { all(&cluster, &declared).await } else { (namespace, None) };
     let (user, groups) = audit::subject();
@@ -38,6 +39,18 @@ pub(super) async fn run(context: &Context, args: Args, printer: &mut Printer) ->
     found.notes.extend(note);
     printer.result(&found, || text(&found));
     Ok(u8::from(!found.excess.is_empty()))
+}
+
+/// A namespace that is not there would be found without excess; one that may not be read is taken as given.
+async fn exist(cluster: &Cluster, namespaces: &[String]) -> Result<(), Failure> {
+    let api: Api<Namespace> = Api::all(cluster.client.clone());
+    for name in namespaces {
+        if let Ok(None) = api.get_opt(name).await {
+            let why = std::io::Error::other(format!("there is no namespace {name} to audit"));
+            return Err(Failure::denied(&why, Some("check the spelling of --namespace".to_owned())));
+        }
+    }
+    Ok(())
 }
 
 /// Every namespace that may be listed; else the ones that are ours or were declared.

@@ -45,6 +45,7 @@ fn text(report: &Report) -> String {
         image_matches,
         rbac_subject,
         service_account_state,
+        service_account_replaced: _,
         cluster_access,
         identity,
         trusted_profile: _,
