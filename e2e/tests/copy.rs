@@ -222,6 +222,22 @@ fn streams_wildcards_and_many_pods_are_as_users_of_a_shell_expect() {
     assert!(
         here.join("some/b.log").exists() && !here.join("some/a.log").exists() && here.join("some/x").exists()
     );
+    // What a wildcard finds may be left out; a file that is called like one is no more than itself.
+    in_pod("little", &["sh", "-c", "cd /tmp/w && echo 5 > '*.log'"]).ok();
+    fs::create_dir(here.join("found")).unwrap();
+    cp(here, &["little:/tmp/w/*.log", "found", "--exclude", "b.*"]).ok();
+    let found = |name: &str| here.join("found").join(name).exists();
+    assert!(found("a.log") && found("*.log") && !found("b.log"));
+    cp(here, &["little:/tmp/w/*.log", "found", "--exclude", "*"]).exits(1).says(&["is left out"]);
+    in_pod("little", &["rm", "/tmp/w/*.log"]).ok();
+    // Contents of a directory, and more, in any order.
+    fs::create_dir_all(here.join("contents/deep")).unwrap();
+    fs::write(here.join("contents/deep/f"), "6").unwrap();
+    in_pod("little", &["mkdir", "-p", "/tmp/both"]).ok();
+    cp(here, &["a.log", "contents/.", "little:/tmp/both"]).ok();
+    in_pod("little", &["test", "-f", "/tmp/both/deep/f", "-a", "-f", "/tmp/both/a.log"]).ok();
+    let twice = ["contents/.", "all/.", "little:/tmp/both"];
+    cp(here, &twice).exits(1).says(&["the contents of several directories are not copied at once"]);
     // One file through our own streams.
     let mut up = postern();
     with_stdin(up.args(["cp", "-n", NAMESPACE, "-", "little:/tmp/piped"]), &random(3_000_000, 3)).ok();
@@ -265,6 +281,26 @@ fn what_cannot_be_written_is_told_with_its_cause_and_spares_the_rest() {
     assert_eq!(in_pod("tools", &["cat", "/etc/app.conf"]).ok().stdout, "old\n");
     cp(here, &["--inplace", "app.conf", "tools:/etc/app.conf"]).ok();
     assert_eq!(in_pod("tools", &["cat", "/etc/app.conf"]).ok().stdout, "new\n");
+    // From an ephemeral container the kernel would take such a mount away.
+    for command in ["cp", "sync"] {
+        let by = [
+            command,
+            "-n",
+            NAMESPACE,
+            "--via",
+            "ephemeral",
+            "--image",
+            IMAGE,
+            "set/small",
+            "tools:/etc/app.conf",
+        ];
+        Outcome::of(postern().current_dir(here).args(by)).exits(1).says(&["--inplace"]);
+    }
+    fs::create_dir(here.join("empty")).unwrap();
+    let only = ["--delete", "--exclude", "*", "--include", "/app.conf", "empty", "tools:/etc"];
+    sync(here, &[&["--via", "ephemeral", "--image", IMAGE], &only[..]].concat()).exits(1).says(&["app.conf"]);
+    assert_eq!(in_pod("tools", &["cat", "/etc/app.conf"]).ok().stdout, "new\n");
+    in_pod("tools", &["grep", "-q", " /etc/app.conf ", "/proc/self/mountinfo"]).ok();
     // As a user who may not.
     let denied = cp(here, &["app.conf", "agent:/etc/app.conf"]).exits(1);
     denied.says(&["as uid ", "writable here: ", "/tmp"]);

@@ -205,8 +205,21 @@ fn what_cannot_be_written_is_told_with_its_cause_and_spares_the_rest() {
         cp(here, way, &["set", "tools:/nowhere/set"])
             .exits(1)
             .says(&["there is no directory /nowhere to copy into"]);
+        // A file that is replaced keeps its owner, and a directory gets the one that is asked for.
+        in_pod(
+            "tools",
+            &["sh", "-c", "mkdir -p /tmp/own; echo old > /tmp/own/small; chown 5:6 /tmp/own/small"],
+        )
+        .ok();
+        cp(here, way, &["set/small", "tools:/tmp/own/small"]).ok();
+        assert_eq!(in_pod("tools", &["stat", "-c", "%u:%g", "/tmp/own/small"]).ok().stdout, "5:6\n");
+        cp(here, way, &["--chown", "7:8", "set/.", "tools:/tmp/own"]).ok();
+        let owners = in_pod("tools", &["stat", "-c", "%u:%g", "/tmp/own", "/tmp/own/small"]).ok().stdout;
+        assert_eq!(owners, "7:8\n7:8\n", "{way}");
+        in_pod("tools", &["rm", "-r", "/tmp/own"]).ok();
         let unowned = cp(here, way, &["--chown", "0:0", "set/small", "sealed:/dev/shm/unowned"]).exits(1);
         unowned.says(&["its owner could not be set", "1 not of the owner that was asked for"]);
+        in_pod("sealed", &["rm", "/dev/shm/unowned"]).ok();
         cp(here, way, &["tools:/tmp/none", "."]).exits(1).says(&["/tmp/none: No such file or directory"]);
     }
 }

@@ -103,7 +103,7 @@ impl Job<'_> {
                 });
             }
         };
-        ledger.owner(self.receive.owner);
+        ledger.asked(&self.receive);
         if let End::Pod(pod) = &self.source {
             ledger.doubt(pod.is_unverified());
         }

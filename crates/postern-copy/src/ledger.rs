@@ -3,7 +3,7 @@
 use crate::error::CopyError;
 use crate::pod::News;
 use crate::verified::Verified;
-use postern_wire::copy::{Entry, Fate, Kind, Owner, Settled, UNOWNED, UNSIZED};
+use postern_wire::copy::{Entry, Fate, Kind, Owner, ReceiveSpec, Settled, UNOWNED, UNSIZED};
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufWriter, Write as _};
@@ -169,6 +169,8 @@ fn line(hash: &blake3::Hash, path: &[u8]) -> Vec<u8> {
 struct Open {
     path: Vec<u8>,
     kind: OpenKind,
+    /// A file that is run as its owner or group, which it is not to be here.
+    privileged: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -193,6 +195,8 @@ pub struct Ledger<'a> {
     doubted: bool,
     /// The owner was asked for: what does not get it is not done.
     owner: bool,
+    /// Setuid and setgid bits were asked for.
+    specials: bool,
     manifest: Option<BufWriter<File>>,
     broken: Option<std::io::Error>,
 }
@@ -210,6 +214,7 @@ impl<'a> Ledger<'a> {
             named: false,
             doubted: false,
             owner: false,
+            specials: false,
             manifest: manifest.map(BufWriter::new),
             broken: None,
         }
@@ -250,7 +255,8 @@ impl<'a> Ledger<'a> {
             }
             _ => OpenKind::Other,
         };
-        self.open.insert(entry.id, Open { path: entry.path.clone(), kind });
+        let privileged = kind != OpenKind::Other && entry.stamp.mode & 0o6000 != 0 && !self.specials;
+        self.open.insert(entry.id, Open { path: entry.path.clone(), kind, privileged });
         kind != OpenKind::Other && self.verified.contains(self.key(&entry.path))
     }
 
@@ -287,9 +293,10 @@ impl<'a> Ledger<'a> {
         self.doubted = doubted;
     }
 
-    /// Who is to own what is written, where the user says so.
-    pub(crate) fn owner(&mut self, owner: Owner) {
-        self.owner = owner != Owner::default();
+    /// What was asked for besides content.
+    pub(crate) fn asked(&mut self, receive: &ReceiveSpec) {
+        self.owner = receive.owner != Owner::default();
+        self.specials = receive.specials;
     }
 
     pub(crate) fn content(&mut self, bytes: u64) {
@@ -309,7 +316,10 @@ impl<'a> Ledger<'a> {
                 "not verified".clone_into(&mut note);
             }
         }
-        let Some(Open { path, kind }) = self.open.remove(&id) else { return false };
+        let Some(Open { path, kind, privileged }) = self.open.remove(&id) else { return false };
+        if privileged && fate == Fate::Written && note.is_empty() {
+            "without its setuid and setgid bits, which --specials keeps".clone_into(&mut note);
+        }
         let unowned = self.owner && note.contains(UNOWNED) && !matches!(fate, Fate::Failed | Fate::Refused);
         let key = self.key(&path);
         let seen = self.verified.contains(key);

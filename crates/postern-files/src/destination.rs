@@ -5,6 +5,7 @@ mod commit;
 mod content;
 mod decide;
 mod delete;
+mod foreign;
 mod later;
 mod nameless;
 mod partial;
@@ -100,6 +101,7 @@ pub fn receive(
 ) -> Result<(), LinkError> {
     if spec.root.is_some() {
         trouble::elsewhere();
+        foreign::begin();
     }
     if spec.clean {
         return clean::clean(spec, out);

@@ -73,6 +73,12 @@ impl Rules {
         decides.is_some_and(|rule| rule.excludes)
     }
 
+    /// The same of a path that was found by a wildcard: it, or a directory that it lies in, is left out.
+    pub fn leave_out(&self, path: &[u8], directory: bool) -> bool {
+        let slashes = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at);
+        slashes.into_iter().any(|at| self.excludes(&path[..at], true)) || self.excludes(path, directory)
+    }
+
     /// Whether there are none, so that nothing is left out.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -180,6 +186,18 @@ impl Glob {
     /// Whether it ends in a slash, and so means directories only.
     pub fn directories(&self) -> bool {
         self.directories
+    }
+
+    /// A path that was found, without the directories that are named as they are.
+    pub fn below<'p>(&self, found: &'p [u8]) -> &'p [u8] {
+        let named = self.steps.iter().take_while(|step| matches!(step, Step::Literal(_))).count();
+        let named = named.min(self.steps.len().saturating_sub(1));
+        let mut below = found.strip_prefix(b"/").unwrap_or(found);
+        for _ in 0..named {
+            let slash = below.iter().position(|byte| *byte == b'/');
+            below = slash.map_or(below, |slash| &below[slash + 1..]);
+        }
+        below
     }
 
     /// The steps, outermost first; none for `/`.

@@ -26,6 +26,12 @@ pub(crate) fn size(stat: &Stat) -> u64 {
     u64::try_from(stat.st_size).unwrap_or(0)
 }
 
+/// Whether it takes less room than its size: it has holes.
+pub(crate) fn is_sparse(stat: &Stat) -> bool {
+    // Counted in 512 bytes.
+    u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(512) < size(stat)
+}
+
 /// Whether an open file is one whose content the kernel makes when it is read, as those of /proc and /sys: they are empty,
 /// or a page long, whatever can be read of them.
 #[cfg(target_os = "linux")]

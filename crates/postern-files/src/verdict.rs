@@ -87,3 +87,16 @@ pub fn refused(spec: &ReceiveSpec, kind: &Kind, own: &[u8]) -> Option<String> {
         _ => None,
     }
 }
+
+/// Why two sources of one name, or without any, are not copied at once.
+pub fn twice_told(called: &[u8]) -> String {
+    match called {
+        b"" => {
+            "the contents of several directories are not copied at once: copy one after the other".to_owned()
+        }
+        called => format!(
+            "two of the sources are called {}: the second would replace the first",
+            name::show(called)
+        ),
+    }
+}

@@ -58,11 +58,20 @@ impl Walk {
         for source in sources {
             let key = std::str::from_utf8(source);
             let key = key.map_err(|_| Ended::Fatal("S3 has names in UTF-8 only".to_owned()))?;
-            // An object that really has such a name is taken by it.
-            match *glob && pattern::is_glob(source) && store.head(key).await?.is_none() {
-                true => tops.extend(matches(store, key).await?),
-                false => tops.push(top(store, key, *contents).await?),
+            if !(*glob && pattern::is_glob(source)) {
+                tops.push(top(store, key, *contents).await?);
+                continue;
             }
+            let mut found = matches(store, key, &rules).await?;
+            // An object may be called just so.
+            let exact = |top: &Top| matches!(top, Top::Object(found) if found == key);
+            if !found.iter().any(exact) && store.head(key).await?.is_some() {
+                found.push(Top::Object(key.to_owned()));
+            }
+            if found.is_empty() {
+                return Err(Ended::Fatal(format!("{}: no match", store.show(key))));
+            }
+            tops.append(&mut found);
         }
         Ok(Self { store: store.clone(), tops, rules, limits: *limits })
     }
@@ -111,8 +120,8 @@ fn last(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or(path)
 }
 
-/// What a wildcard takes.
-async fn matches(store: &Store, key: &str) -> Result<Vec<Top>, Ended> {
+/// What a wildcard takes, but for what is left out.
+async fn matches(store: &Store, key: &str, rules: &Rules) -> Result<Vec<Top>, Ended> {
     let glob = Glob::parse(key.as_bytes()).map_err(|error| Ended::Fatal(error.to_string()))?;
     let prefix = glob::literal(&glob);
     let (mut tops, mut next, mut before) = (Vec::new(), None, String::new());
@@ -121,6 +130,9 @@ async fn matches(store: &Store, key: &str) -> Result<Vec<Top>, Ended> {
         for Listed { key, size: _ } in page.objects {
             let Some(depth) = glob::takes(&glob, &key) else { continue };
             let taken = key.split('/').take(depth).collect::<Vec<_>>().join("/");
+            if rules.leave_out(glob.below(taken.as_bytes()), taken != key) {
+                continue;
+            }
             if taken == key {
                 tops.push(Top::Object(key));
             } else if taken != before {
@@ -134,10 +146,7 @@ async fn matches(store: &Store, key: &str) -> Result<Vec<Top>, Ended> {
             break;
         }
     }
-    match tops.is_empty() {
-        true => Err(Ended::Fatal(format!("{}: no match", store.show(key)))),
-        false => Ok(tops),
-    }
+    Ok(tops)
 }
 
 /// A directory that is to be listed.

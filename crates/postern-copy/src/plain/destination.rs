@@ -22,7 +22,9 @@ use place::Placed;
 use postern_files::pattern::Rules;
 use postern_files::{name, verdict};
 use postern_wire::Decoder;
-use postern_wire::copy::{Entry, Fate, FromDestination, FromSource, Kind, ReceiveSpec, Settled, WINDOW};
+use postern_wire::copy::{
+    Entry, Fate, FromDestination, FromSource, Kind, Owner, ReceiveSpec, Settled, UNOWNED, WINDOW,
+};
 use std::collections::{HashMap, HashSet, VecDeque};
 use tokio::sync::mpsc::Receiver;
 use writing::Writing;
@@ -40,7 +42,7 @@ enum Pending {
     /// A link or special file was made.
     Other { id: u32 },
     /// A directory got its mode and time.
-    Attributes,
+    Attributes { path: Vec<u8> },
 }
 
 /// Answers that may be on their way.
@@ -223,7 +225,15 @@ impl Destination<'_> {
                     self.settle(id, Fate::Failed, why);
                 }
             },
-            Pending::Attributes => {} // a directory of someone else's keeps its own
+            // A directory of someone else's keeps its mode and time; but the owner that was asked for is not to be missed.
+            Pending::Attributes { path } => {
+                let message = answer.map(|said| note(&said)).unwrap_or_default();
+                if self.spec.owner != Owner::default() && message.contains(UNOWNED) {
+                    self.out.put(|buffer| {
+                        FromDestination::NotDeleted { path: &path, message }.encode(buffer);
+                    });
+                }
+            }
         }
         Ok(())
     }

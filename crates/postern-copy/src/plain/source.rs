@@ -64,7 +64,8 @@ pub(super) async fn send(
 ) -> Result<(), Trouble> {
     let (sender, heard) = unbounded_channel();
     tokio::spawn(listen(input, sender));
-    let (tops, faults) = tops::expand(&mut session, spec).await?;
+    let rules = postern_files::rules(&spec.rules).map_err(Trouble::Fatal)?;
+    let (tops, faults) = tops::expand(&mut session, spec, &rules).await?;
     let count = u32::try_from(tops.len() + faults.len()).unwrap_or(u32::MAX);
     out.put(|buffer| FromSource::Begin(count).encode(buffer));
     for (path, message) in faults {

@@ -1,7 +1,7 @@
 //! Finished files get their names, many at a time once all of them are on the disk.
 
 use super::trouble::explain;
-use super::{Destination, nameless};
+use super::{Destination, foreign, nameless};
 use crate::beneath::Root;
 use crate::link::{LinkError, Outbox};
 use crate::share::Share;
@@ -237,7 +237,8 @@ fn name_it(
             }
         }
     }
-    let named = rustix::fs::renameat(directory, unfinished.as_slice(), directory, last);
+    let named = foreign::spare(directory, last)
+        .and_then(|()| rustix::fs::renameat(directory, unfinished.as_slice(), directory, last));
     match named {
         Err(Errno::BUSY | Errno::XDEV) if inplace => {
             into_itself(root, path, file)?;
@@ -313,8 +314,8 @@ pub(super) fn dress(
 
 /// Gives an owner to a file, which is `now` like this; why it could not.
 pub(super) fn give(owner: Owner, file: &File, now: &Stat) -> Option<String> {
-    let own = Owner { user: Some(now.st_uid), group: Some(now.st_gid) };
-    if owner == Owner::default() || owner == own {
+    let Owner { user, group } = owner;
+    if user.is_none_or(|user| user == now.st_uid) && group.is_none_or(|group| group == now.st_gid) {
         return None;
     }
     stat::own_open(file, owner).err().map(|error| format!("{UNOWNED}: {error}"))

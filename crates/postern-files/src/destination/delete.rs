@@ -1,5 +1,6 @@
 //! Removing what the source has not.
 
+use super::foreign;
 use crate::beneath::Root;
 use crate::name;
 use rustix::fd::OwnedFd;
@@ -128,6 +129,7 @@ impl Clearing<'_> {
         if let Some(opened) = opened {
             self.clear(&opened, None, &|_| false, depth + 1)?;
         }
+        foreign::spare(directory, last)?;
         let flags = if is_directory { AtFlags::REMOVEDIR } else { AtFlags::empty() };
         rustix::fs::unlinkat(directory, last, flags)
     }

@@ -1,16 +1,17 @@
 //! What is done once all files are in place: links, so that nothing is ever written through one, special files, and the
 //! times of directories, which every entry made in them changes.
 
-use super::Destination;
-use super::commit::{mode, owner};
+use super::commit::{give, mode, owner};
 use super::place::Placed;
 use super::trouble::{Trouble, explain};
+use super::{Destination, foreign};
 use crate::beneath::Root;
 use crate::{name, stat, verdict};
 use postern_wire::copy::{Entry, Fate, Kind, Owner, ReceiveSpec, Settled, Stamp, UNOWNED};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use std::collections::HashSet;
+use std::fs::File;
 
 #[derive(Debug, Default)]
 pub(super) struct Later {
@@ -93,12 +94,15 @@ impl Destination<'_> {
             let _ = stat::permit(opened, meanwhile); // whatever the umask; it is said at the end what could not be set
         }
         let mut note = String::new();
+        // One that is there keeps its own, unless the user says otherwise.
         let owner = owner(self.spec, entry, None);
-        if (!there || self.spec.preserve) && owner != Owner::default() {
+        if owner != Owner::default() {
             let opened = placed.root.open(&path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty());
-            if let Err(error) = opened.and_then(|opened| stat::own_open(opened, owner)) {
-                note = format!("{UNOWNED}: {error}");
-            }
+            let given = opened.and_then(|opened| {
+                let now = rustix::fs::fstat(&opened)?;
+                Ok(give(owner, &File::from(opened), &now))
+            });
+            note = given.map_or_else(|error| format!("{UNOWNED}: {error}"), Option::unwrap_or_default);
         }
         if !entry.xattrs.is_empty()
             && let Ok(opened) = placed.root.open(&path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())
@@ -216,7 +220,8 @@ fn replace(
     let unfinished = name::partial(last);
     let _ = rustix::fs::unlinkat(parent, unfinished.as_slice(), AtFlags::empty()); // left by one that was cut off
     make(parent, &unfinished)?;
-    let named = rustix::fs::renameat(parent, unfinished.as_slice(), parent, last);
+    let named = foreign::spare(parent, last)
+        .and_then(|()| rustix::fs::renameat(parent, unfinished.as_slice(), parent, last));
     // Two names of one file: rename(2) then does nothing, and leaves both.
     let _ = rustix::fs::unlinkat(parent, unfinished.as_slice(), AtFlags::empty());
     named

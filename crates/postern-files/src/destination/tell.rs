@@ -88,8 +88,7 @@ impl Destination<'_> {
             _ => None,
         };
         let mut flusher = file.as_ref().and_then(Flusher::start);
-        let sparse =
-            u64::try_from(replaces.st_blocks).unwrap_or(0).saturating_mul(512) < stat::size(replaces);
+        let sparse = stat::is_sparse(replaces);
         let (mut parts, mut at) = (Parts::new(tree::part_length(size)), 0_u64);
         let mut buffer = vec![0; BLOCK];
         while at < size {

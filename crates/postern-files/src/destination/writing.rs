@@ -258,6 +258,12 @@ impl Writing {
             self.advance(taken);
         }
         let (from, length) = (from + taken, length - taken);
+        let sparse = match &self.into {
+            Into::Beside(Open { old: Some(old), .. }) => {
+                rustix::fs::fstat(old).is_ok_and(|old| crate::stat::is_sparse(&old))
+            }
+            _ => false,
+        };
         let mut buffer = vec![0; 128 * 1024];
         let (mut at, end) = (from, from.saturating_add(length));
         while at < end {
@@ -270,7 +276,12 @@ impl Writing {
             if read.is_err() {
                 return self.fail("the file that it replaces changed meanwhile".to_owned());
             }
-            self.data(&buffer[..wanted]);
+            // A hole stays one.
+            if sparse && buffer[..wanted].iter().all(|byte| *byte == 0) {
+                self.hole(wanted as u64);
+            } else {
+                self.data(&buffer[..wanted]);
+            }
             at += wanted as u64;
         }
     }

@@ -247,9 +247,8 @@ impl Content {
         (mut at, till): (u64, u64),
         each: &mut dyn FnMut(&[u8]),
     ) -> Result<(), Trouble> {
-        let size = stat::size(stat);
-        // st_blocks counts 512 bytes. Without a hole there is nothing to look for.
-        let sparse = u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(512) < size;
+        // Without a hole there is nothing to look for.
+        let sparse = stat::is_sparse(stat);
         while at < till {
             let (data, end) = if sparse { extent(file, at, till)? } else { (at, till) };
             if data > at {

@@ -2,8 +2,8 @@
 
 use crate::beneath::Base;
 use crate::name;
-use crate::pattern::{Glob, Step, is_glob, matches};
-use crate::stat;
+use crate::pattern::{Glob, Rules, Step, is_glob, matches};
+use crate::{stat, verdict};
 use postern_wire::copy::SendSpec;
 use rustix::fs::{Dir, FileType, OFlags};
 use rustix::io::Errno;
@@ -19,11 +19,10 @@ pub(super) struct Top {
 }
 
 /// Everything that the paths mean, in their order; an error for people when one means nothing.
-pub(super) fn expand(base: &Base, spec: &SendSpec) -> Result<Vec<Top>, String> {
+pub(super) fn expand(base: &Base, spec: &SendSpec, rules: &Rules) -> Result<Vec<Top>, String> {
     let mut tops = Vec::new();
     for source in &spec.sources {
-        let literal = || base.look(source, false).is_ok();
-        if !spec.glob || !is_glob(source) || literal() {
+        if !spec.glob || !is_glob(source) {
             tops.push(Top { typed: source.clone(), name: called(source), matched: false });
             continue;
         }
@@ -34,20 +33,33 @@ pub(super) fn expand(base: &Base, spec: &SendSpec) -> Result<Vec<Top>, String> {
         if glob.directories() {
             found.retain(|path| is_directory(base, path, true));
         }
+        // Something may be called just so.
+        let exact =
+            !found.iter().any(|path| called(path) == called(source)) && base.look(source, false).is_ok();
+        if exact {
+            found.push(source.clone());
+        }
         if found.is_empty() {
             return Err(format!("nothing matches {}", name::show(source)));
+        }
+        let left_out = |path: &Vec<u8>| {
+            let directory = is_directory(base, path, false);
+            !rules.is_empty() && rules.leave_out(glob.below(path), directory)
+        };
+        found.retain(|path| !left_out(path));
+        if found.is_empty() {
+            return Err(format!("everything that matches {} is left out", name::show(source)));
         }
         found.sort();
         found.dedup();
         tops.extend(found.into_iter().map(|typed| Top { name: called(&typed), typed, matched: true }));
     }
+    // What has no name of its own says where things go, and comes first.
+    tops.sort_by_key(|top| !top.name.is_empty());
     let mut names: Vec<&[u8]> = tops.iter().map(|top| top.name.as_slice()).collect();
     names.sort_unstable();
     if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
-        return Err(format!(
-            "two of the sources are called {}: the second would replace the first",
-            name::show(twice[0])
-        ));
+        return Err(verdict::twice_told(twice[0]));
     }
     Ok(tops)
 }

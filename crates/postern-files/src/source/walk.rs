@@ -75,8 +75,8 @@ impl Walk {
         let root = spec.root.as_deref();
         let base = Base::new(root)
             .map_err(|error| format!("opening {}: {error}", name::show(root.unwrap_or_default())))?;
-        let tops = tops::expand(&base, spec)?;
         let rules = crate::rules(&spec.rules)?;
+        let tops = tops::expand(&base, spec, &rules)?;
         Ok(Self {
             base: Arc::new(base),
             count: tops.len(),

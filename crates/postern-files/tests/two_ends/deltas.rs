@@ -110,14 +110,22 @@ fn holes_stay_holes_where_content_is_used_again() {
     };
     let (one, other) = (random(1 << 20, 1), random(1 << 20, 2));
     // What is data there is a hole here, and the other way round.
-    make(&to, &[(4 << 20, &one), (20 << 20, &other)]);
-    make(&from, &[(4 << 20, &one), (12 << 20, &other)]);
-    let spec = ReceiveSpec { delta: true, ..receiving(&to) };
-    let report = copy(&sending(std::slice::from_ref(&from)), &spec);
-    assert_eq!(report.fate("from"), Fate::Written, "{:?}", report.fates);
-    assert!(fs::read(&to).unwrap() == fs::read(&from).unwrap());
-    assert!(report.sent < 1_300_000, "{}", report.sent);
-    assert!(fs::metadata(&to).unwrap().blocks() * 512 < 4 << 20, "{:?}", fs::metadata(&to).unwrap());
+    for same_time in [false, true] {
+        make(&to, &[(4 << 20, &one), (20 << 20, &other)]);
+        make(&from, &[(4 << 20, &one), (12 << 20, &other)]);
+        let then = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_700_000_000);
+        for (path, later) in [(&from, 0), (&to, u64::from(!same_time))] {
+            let file = fs::File::options().write(true).open(path).unwrap();
+            file.set_modified(then + std::time::Duration::from_secs(later)).unwrap();
+        }
+        let spec = ReceiveSpec { delta: true, ..receiving(&to) };
+        let report = copy(&sending(std::slice::from_ref(&from)), &spec);
+        assert_eq!(report.fate("from"), Fate::Written, "{:?}", report.fates);
+        assert!(fs::read(&to).unwrap() == fs::read(&from).unwrap());
+        assert!(report.sent < 1_300_000, "{}", report.sent);
+        let used = fs::metadata(&to).unwrap().blocks() * 512;
+        assert!(used < 4 << 20, "{used}, {same_time}");
+    }
 }
 
 #[test]

@@ -163,7 +163,13 @@ fn owner(text: &str) -> Result<Owner, String> {
         text => text
             .parse()
             .map(Some)
-            .map_err(|_| format!("{text:?} is no number; names mean nothing in another image")),
+            .map_err(|_| format!("{text:?} is no number; names mean nothing in another image"))
+            .and_then(|id| match id {
+                Some(u32::MAX) => {
+                    Err(format!("{text} is nobody's: chown(2) leaves the owner as it is by it"))
+                }
+                id => Ok(id),
+            }),
     };
     let owner = Owner { user: number(user)?, group: group.map(number).transpose()?.flatten() };
     if owner == Owner::default() { Err("write it as UID, UID:GID or :GID".to_owned()) } else { Ok(owner) }

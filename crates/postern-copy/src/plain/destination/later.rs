@@ -55,10 +55,11 @@ impl Destination<'_> {
             self.settle(id, if there { Fate::Made } else { Fate::Planned }, String::new());
             return Ok(());
         }
-        let (mode, owner) = match there && !self.spec.preserve {
-            true => ("-".to_owned(), "-".to_owned()),
-            false => (format!("{:o}", self.bits(entry.stamp.mode)), self.owner(entry, None)),
+        let mode = match there && !self.spec.preserve {
+            true => "-".to_owned(),
+            false => format!("{:o}", self.bits(entry.stamp.mode)),
         };
+        let owner = self.owner(entry, None);
         self.directories.push(Directory { path: path.clone(), mode, time: time(entry), owner });
         if there || path.is_empty() {
             self.settle(id, Fate::Made, String::new());
@@ -132,7 +133,7 @@ impl Destination<'_> {
             assign_path(&mut line, 'a', &self.real(&path));
             line.extend_from_slice(format!("attr {mode} {time} {owner}\n").as_bytes());
             self.session.say(&line);
-            self.pending.push_back(Pending::Attributes);
+            self.pending.push_back(Pending::Attributes { path });
             self.session.say_much().await?;
         }
         Ok(())

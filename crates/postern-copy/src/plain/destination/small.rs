@@ -3,6 +3,7 @@
 use super::writing::Writing;
 use super::{Destination, Pending};
 use crate::plain::archive;
+use crate::plain::listing::Stat;
 use crate::plain::words::assign_path;
 use postern_files::name;
 use postern_wire::copy::{Entry, Owner, Settled};
@@ -29,8 +30,12 @@ struct Small {
 }
 
 impl Destination<'_> {
-    pub(super) fn goes_in_archive(&self, entry: &Entry, size: u64) -> bool {
-        let needs_owner = self.spec.preserve || self.spec.owner != Owner::default();
+    pub(super) fn goes_in_archive(&self, entry: &Entry, size: u64, old: Option<&Stat>) -> bool {
+        // What is unpacked is ours.
+        let tools = &self.session.tools;
+        let ours = |old: &Stat| (Some(old.stamp.user), Some(old.stamp.group)) == (tools.user, tools.group);
+        let needs_owner =
+            self.spec.preserve || self.spec.owner != Owner::default() || old.is_some_and(|old| !ours(old));
         self.way.tar
             && size <= SMALL
             && !needs_owner

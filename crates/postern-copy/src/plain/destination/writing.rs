@@ -62,7 +62,7 @@ impl Destination<'_> {
         let state = match there {
             There::Whole(theirs) => compare(theirs, true),
             There::Partial(theirs) => compare(theirs, false),
-            There::Nothing if self.goes_in_archive(&entry, size) => State::Gather(Vec::new()),
+            There::Nothing if self.goes_in_archive(&entry, size, old.as_ref()) => State::Gather(Vec::new()),
             There::Nothing => State::Put(Vec::new()),
         };
         let begins = matches!(state, State::Put(_));

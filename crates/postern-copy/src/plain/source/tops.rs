@@ -5,8 +5,8 @@ use crate::plain::Trouble;
 use crate::plain::listing::{Stat, Type};
 use crate::plain::session::Session;
 use crate::plain::words::cause;
-use postern_files::name;
-use postern_files::pattern::{Glob, Step, is_glob, matches};
+use postern_files::pattern::{Glob, Rules, Step, is_glob, matches};
+use postern_files::{name, verdict};
 use postern_wire::copy::SendSpec;
 
 /// One thing that was asked for.
@@ -22,11 +22,15 @@ pub(super) struct Top {
 pub(super) type Expanded = (Vec<Top>, Vec<(Vec<u8>, String)>);
 
 /// Expands the paths in their order.
-pub(super) async fn expand(session: &mut Session, spec: &SendSpec) -> Result<Expanded, Trouble> {
+pub(super) async fn expand(
+    session: &mut Session,
+    spec: &SendSpec,
+    rules: &Rules,
+) -> Result<Expanded, Trouble> {
     let (mut tops, mut faults) = (Vec::new(), Vec::new());
     for source in &spec.sources {
         let shown = name::show(source);
-        if !spec.glob || !is_glob(source) || look(session, source, false).await?.is_ok() {
+        if !spec.glob || !is_glob(source) {
             match look(session, source, true).await? {
                 Ok(stat) => tops.push(top(source.clone(), stat)),
                 // What a person named and is not there ends the copy, rather than a part of it.
@@ -36,24 +40,37 @@ pub(super) async fn expand(session: &mut Session, spec: &SendSpec) -> Result<Exp
         }
         let glob = Glob::parse(source).map_err(|error| Trouble::Fatal(error.to_string()))?;
         let mut found = follow(session, &glob).await?;
+        // Something may be called just so.
+        let there = found.iter().any(|path| called(path) == called(source));
+        if !there && look(session, source, false).await?.is_ok() {
+            found.push(source.clone());
+        }
         found.sort();
         found.dedup();
         if found.is_empty() {
             return Err(Trouble::Fatal(format!("nothing matches {shown}")));
         }
+        let mut left_out = 0;
+        let matched = found.len();
         for path in found {
             match look(session, &path, true).await? {
+                Ok(stat) if rules.leave_out(glob.below(&path), stat.kind() == Type::Directory) => {
+                    left_out += 1;
+                }
                 Ok(stat) => tops.push(top(path, stat)),
                 Err(why) => faults.push((called(&path), cause(&why))),
             }
         }
+        if left_out == matched {
+            return Err(Trouble::Fatal(format!("everything that matches {shown} is left out")));
+        }
     }
+    // What has no name of its own says where things go, and comes first.
+    tops.sort_by_key(|top| !top.name.is_empty());
     let mut names: Vec<&[u8]> = tops.iter().map(|top| top.name.as_slice()).collect();
     names.sort_unstable();
     if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
-        let shown = name::show(twice[0]);
-        let why = format!("two of the sources are called {shown}: the second would replace the first");
-        return Err(Trouble::Fatal(why));
+        return Err(Trouble::Fatal(verdict::twice_told(twice[0])));
     }
     Ok((tops, faults))
 }

@@ -130,7 +130,7 @@ impl Observer for Shown<'_, '_> {
                 state.printer.verbose(&format!("{prefix}written {shown} ({note})"));
             }
             _ if !note.is_empty() && *fate != Fate::Skipped => {
-                state.printer.warn(&format!("{prefix}{shown}: {note}"));
+                state.problem(&format!("{prefix}{shown}: {note}"));
             }
             _ => state.printer.verbose(&format!("{prefix}{} {shown}", word(*fate))),
         }
