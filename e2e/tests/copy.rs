@@ -229,7 +229,12 @@ fn streams_wildcards_and_many_pods_are_as_users_of_a_shell_expect() {
     let found = |name: &str| here.join("found").join(name).exists();
     assert!(found("a.log") && found("*.log") && !found("b.log"));
     cp(here, &["little:/tmp/w/*.log", "found", "--exclude", "*"]).exits(1).says(&["is left out"]);
-    in_pod("little", &["rm", "/tmp/w/*.log"]).ok();
+    in_pod("little", &["sh", "-c", "rm '/tmp/w/*.log'; echo 7 > '/tmp/w/odd[name'"]).ok();
+    for way in ["auto", "tar", "shell"] {
+        cp(here, &["--via", way, "little:/tmp/w/odd[name", "odd"]).ok();
+        assert_eq!(fs::read_to_string(here.join("odd")).unwrap(), "7\n");
+        fs::remove_file(here.join("odd")).unwrap();
+    }
     // Contents of a directory, and more, in any order.
     fs::create_dir_all(here.join("contents/deep")).unwrap();
     fs::write(here.join("contents/deep/f"), "6").unwrap();

@@ -62,10 +62,15 @@ impl Walk {
                 tops.push(top(store, key, *contents).await?);
                 continue;
             }
-            let mut found = matches(store, key, &rules).await?;
+            let there = store.head(key).await?.is_some();
+            let mut found = match matches(store, key, &rules).await {
+                // Just a name, though an odd one.
+                Err(Ended::Fatal(_)) if there => Vec::new(),
+                found => found?,
+            };
             // An object may be called just so.
             let exact = |top: &Top| matches!(top, Top::Object(found) if found == key);
-            if !found.iter().any(exact) && store.head(key).await?.is_some() {
+            if there && !found.iter().any(exact) {
                 found.push(Top::Object(key.to_owned()));
             }
             if found.is_empty() {

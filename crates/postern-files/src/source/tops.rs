@@ -26,7 +26,16 @@ pub(super) fn expand(base: &Base, spec: &SendSpec, rules: &Rules) -> Result<Vec<
             tops.push(Top { typed: source.clone(), name: called(source), matched: false });
             continue;
         }
-        let glob = Glob::parse(source).map_err(|error| error.to_string())?;
+        let there = base.look(source, false).is_ok();
+        let glob = match Glob::parse(source) {
+            Ok(glob) => glob,
+            // Just a name, though an odd one.
+            Err(_) if there => {
+                tops.push(Top { typed: source.clone(), name: called(source), matched: false });
+                continue;
+            }
+            Err(error) => return Err(error.to_string()),
+        };
         let start: &[u8] = if glob.absolute() { b"/" } else { b"" };
         let mut found = Vec::new();
         follow(base, start, glob.steps(), &mut found, 0)?;
@@ -34,19 +43,15 @@ pub(super) fn expand(base: &Base, spec: &SendSpec, rules: &Rules) -> Result<Vec<
             found.retain(|path| is_directory(base, path, true));
         }
         // Something may be called just so.
-        let exact =
-            !found.iter().any(|path| called(path) == called(source)) && base.look(source, false).is_ok();
-        if exact {
+        if there && !found.iter().any(|path| called(path) == called(source)) {
             found.push(source.clone());
         }
         if found.is_empty() {
             return Err(format!("nothing matches {}", name::show(source)));
         }
-        let left_out = |path: &Vec<u8>| {
-            let directory = is_directory(base, path, false);
-            !rules.is_empty() && rules.leave_out(glob.below(path), directory)
-        };
-        found.retain(|path| !left_out(path));
+        if !rules.is_empty() {
+            found.retain(|path| !rules.leave_out(glob.below(path), is_directory(base, path, false)));
+        }
         if found.is_empty() {
             return Err(format!("everything that matches {} is left out", name::show(source)));
         }

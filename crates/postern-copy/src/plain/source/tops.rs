@@ -38,11 +38,22 @@ pub(super) async fn expand(
             }
             continue;
         }
-        let glob = Glob::parse(source).map_err(|error| Trouble::Fatal(error.to_string()))?;
+        let itself = look(session, source, false).await?.is_ok();
+        let glob = match Glob::parse(source) {
+            Ok(glob) => glob,
+            // Just a name, though an odd one.
+            Err(_) if itself => {
+                if let Ok(stat) = look(session, source, true).await? {
+                    tops.push(top(source.clone(), stat));
+                }
+                continue;
+            }
+            Err(error) => return Err(Trouble::Fatal(error.to_string())),
+        };
         let mut found = follow(session, &glob).await?;
         // Something may be called just so.
         let there = found.iter().any(|path| called(path) == called(source));
-        if !there && look(session, source, false).await?.is_ok() {
+        if itself && !there {
             found.push(source.clone());
         }
         found.sort();
