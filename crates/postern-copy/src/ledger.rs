@@ -2,12 +2,14 @@
 
 use crate::error::CopyError;
 use crate::pod::News;
+pub use crate::tally::Tally;
 use crate::verified::Verified;
+use postern_files::name;
 use postern_wire::copy::{Entry, Fate, Kind, Owner, ReceiveSpec, Settled, UNOWNED, UNSIZED};
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufWriter, Write as _};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// One thing that came to its end.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,6 +24,8 @@ pub struct Done {
     pub hash: Option<blake3::Hash>,
     /// Its owner was asked for, and is another.
     pub unowned: bool,
+    /// Where it was to be, as far as the destination said, of what failed there.
+    pub place: Option<Vec<u8>>,
     /// Why, or what else there is to say.
     pub note: String,
 }
@@ -38,106 +42,6 @@ pub trait Observer {
     fn notice(&mut self, text: &str);
     /// Something to know for who asks.
     fn detail(&mut self, text: &str);
-}
-
-/// Counts of a copy.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Tally {
-    /// Files that the source has told of.
-    pub files: u64,
-    /// Their bytes.
-    pub bytes: u64,
-    /// Whether that was all.
-    pub complete: bool,
-    /// Files written and verified.
-    pub written: u64,
-    /// Files written as asked without being verified.
-    pub unverified: u64,
-    /// Files that were there already, by their hash.
-    pub same: u64,
-    /// Files that were there already, by size and time.
-    pub unchanged: u64,
-    /// Directories, links and special files.
-    pub made: u64,
-    /// Left alone as asked.
-    pub skipped: u64,
-    /// Refused as dangerous.
-    pub refused: u64,
-    /// Failed at either end.
-    pub failed: u64,
-    /// Of another owner than was asked for; counted besides.
-    pub unowned: u64,
-    /// That a dry run would write.
-    pub planned: u64,
-    /// Removed at the destination.
-    pub deleted: u64,
-    /// Bytes of content dealt with, whether they had to be sent or not.
-    pub content: u64,
-    /// Bytes that the source sent.
-    pub sent: u64,
-    /// Connections that were lost and made again.
-    pub retries: u32,
-    /// Time since the beginning.
-    pub took: Duration,
-}
-
-impl Tally {
-    /// Whether everything that was asked for is done.
-    pub fn is_whole(&self) -> bool {
-        self.refused == 0 && self.failed == 0 && self.unowned == 0
-    }
-
-    /// How much came to its end.
-    pub fn settled(&self) -> u64 {
-        let done = self.written + self.unverified + self.same + self.unchanged + self.made + self.planned;
-        done + self.skipped + self.refused + self.failed + self.deleted
-    }
-
-    /// Adds what another copy came to.
-    pub fn add(&mut self, other: &Self) {
-        let Self {
-            files,
-            bytes,
-            complete,
-            written,
-            unverified,
-            same,
-            unchanged,
-            made,
-            skipped,
-            refused,
-            failed,
-            unowned,
-            planned,
-            deleted,
-            content,
-            sent,
-            retries,
-            took,
-        } = other;
-        for (own, more) in [
-            (&mut self.files, files),
-            (&mut self.bytes, bytes),
-            (&mut self.written, written),
-            (&mut self.unverified, unverified),
-            (&mut self.same, same),
-            (&mut self.unchanged, unchanged),
-            (&mut self.made, made),
-            (&mut self.skipped, skipped),
-            (&mut self.refused, refused),
-            (&mut self.failed, failed),
-            (&mut self.unowned, unowned),
-            (&mut self.planned, planned),
-            (&mut self.deleted, deleted),
-            (&mut self.content, content),
-            (&mut self.sent, sent),
-        ] {
-            *own += more;
-        }
-        self.complete &= complete;
-        self.retries += retries;
-        self.took = self.took.max(*took);
-    }
 }
 
 /// A line of a manifest as coreutils' `sha256sum` and `b3sum` write and check theirs: the name as it is, but for bytes that would
@@ -189,8 +93,8 @@ pub struct Ledger<'a> {
     /// a lost connection.
     verified: Verified,
     hasher: std::hash::RandomState,
-    /// The destination gives what was asked for a name of its own, rather than take it into a directory.
-    named: bool,
+    /// The directory where things go, and the name that what was asked for gets there where it does not keep its own.
+    place: Option<(Vec<u8>, Option<Vec<u8>>)>,
     /// The source does not say whether what it sends is what it has.
     doubted: bool,
     /// The owner was asked for: what does not get it is not done.
@@ -211,7 +115,7 @@ impl<'a> Ledger<'a> {
             open: HashMap::new(),
             verified: Verified::new(),
             hasher: std::hash::RandomState::new(),
-            named: false,
+            place: None,
             doubted: false,
             owner: false,
             specials: false,
@@ -270,6 +174,7 @@ impl<'a> Ledger<'a> {
             size: None,
             hash: None,
             unowned: false,
+            place: None,
             note: message,
         });
     }
@@ -279,13 +184,25 @@ impl<'a> Ledger<'a> {
         self.tally.complete = true;
     }
 
-    pub(crate) fn placed(&mut self, named: bool) {
-        self.named = named;
+    pub(crate) fn placed(&mut self, directory: &[u8], name: Option<&[u8]>) {
+        self.place = Some((directory.to_vec(), name.map(<[u8]>::to_vec)));
+    }
+
+    /// Where an entry is at the destination.
+    fn place_of(&self, path: &[u8]) -> Option<Vec<u8>> {
+        let (directory, name) = self.place.as_ref()?;
+        let below = match (name, path.iter().position(|byte| *byte == b'/')) {
+            (Some(name), Some(slash)) => name::join(name, &path[slash + 1..]),
+            (Some(name), None) => name.clone(),
+            (None, _) => path.to_vec(),
+        };
+        let here = directory == b"." || directory.is_empty();
+        Some(if here { below } else { name::join(directory, &below) })
     }
 
     /// Whether an earlier connection gave what was asked for a name of its own.
     pub(crate) fn named(&self) -> bool {
-        self.named
+        matches!(self.place, Some((_, Some(_))))
     }
 
     /// What comes from the source is not verified there, whatever the destination says.
@@ -355,7 +272,8 @@ impl<'a> Ledger<'a> {
         {
             self.broken.get_or_insert(error);
         }
-        self.observer.done(&Done { path, fate, size, hash, unowned, note });
+        let place = if fate == Fate::Failed || unowned { self.place_of(&path) } else { None };
+        self.observer.done(&Done { path, fate, size, hash, unowned, place, note });
         true
     }
 
@@ -411,20 +329,48 @@ impl<'a> Ledger<'a> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     #[test]
     fn lines_of_a_manifest_tell_any_two_names_apart() {
         let hash = blake3::hash(b"x");
-        let name = |path: &[u8]| {
+        let after = |path: &[u8]| {
             let line = line(&hash, path);
             let at = line.iter().position(|byte| *byte == b' ').unwrap();
             [&line[..at - 64], b"|", &line[at + 2..]].concat()
         };
-        assert_eq!(name(b"a b"), b"|a b\n");
-        assert_eq!(name(b"a\nb"), b"\\|a\\nb\n");
-        assert_eq!(name(b"a\\nb"), b"\\|a\\\\nb\n");
-        assert_eq!(name(b"\xff\t"), b"|\xff\t\n");
+        assert_eq!(after(b"a b"), b"|a b\n");
+        assert_eq!(after(b"a\nb"), b"\\|a\\nb\n");
+        assert_eq!(after(b"a\\nb"), b"\\|a\\\\nb\n");
+        assert_eq!(after(b"\xff\t"), b"|\xff\t\n");
+    }
+
+    /// Does not want to know.
+    pub(crate) struct Nobody;
+
+    impl Observer for Nobody {
+        fn done(&mut self, _: &Done) {}
+        fn deleted(&mut self, _: &[u8]) {}
+        fn progress(&mut self, _: &Tally) {}
+        fn notice(&mut self, _: &str) {}
+        fn detail(&mut self, _: &str) {}
+    }
+
+    #[test]
+    fn what_failed_is_told_by_where_it_was_to_be() {
+        let mut nobody = Nobody;
+        let mut ledger = Ledger::new(&mut nobody, None);
+        assert_eq!(ledger.place_of(b"set/big"), None);
+        for (directory, name, place) in [
+            ("/data", None, "/data/set/big"),
+            ("/", None, "/set/big"),
+            (".", None, "set/big"),
+            ("/data", Some("other"), "/data/other/big"),
+        ] {
+            ledger.placed(directory.as_bytes(), name.map(str::as_bytes));
+            assert_eq!(ledger.place_of(b"set/big"), Some(place.as_bytes().to_vec()));
+        }
+        assert_eq!(ledger.place_of(b"f"), Some(b"/data/other".to_vec()));
     }
 }

@@ -18,6 +18,7 @@ pub mod plain;
 pub mod pod;
 mod relay;
 pub mod streams;
+mod tally;
 mod verified;
 
 pub use ends::End;

@@ -272,7 +272,7 @@ fn take_from_destination(
             FromDestination::Finished => return Ok(true),
             FromDestination::Fatal(message) => return Err(Broke::Fatal(Which::Destination, message)),
             FromDestination::NotDeleted { path, message } => ledger.fault(path, message),
-            FromDestination::Placed { directory: _, name } => ledger.placed(name.is_some()),
+            FromDestination::Placed { directory, name } => ledger.placed(directory, name),
             FromDestination::Pong => {
                 if !flow.pong() {
                     let why = "it answers a ping that it was not sent".to_owned();
@@ -310,19 +310,9 @@ pub(crate) async fn listen(opened: &mut Opened, ledger: &RefCell<&mut Ledger<'_>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ledger::{Done, Observer, Tally};
+    use crate::ledger::tests::Nobody;
     use bytes::Bytes;
     use tokio::sync::mpsc;
-
-    struct Nobody;
-
-    impl Observer for Nobody {
-        fn done(&mut self, _: &Done) {}
-        fn deleted(&mut self, _: &[u8]) {}
-        fn progress(&mut self, _: &Tally) {}
-        fn notice(&mut self, _: &str) {}
-        fn detail(&mut self, _: &str) {}
-    }
 
     fn end(from: mpsc::Receiver<Bytes>, to: mpsc::Sender<Bytes>) -> Opened {
         Opened {

@@ -105,7 +105,8 @@ impl Shown<'_, '_> {
 
 impl Observer for Shown<'_, '_> {
     fn done(&mut self, done: &Done) {
-        let Done { path, fate, size, hash, unowned, note } = done;
+        let Done { path, fate, size, hash, unowned, place, note } = done;
+        let at = place.as_ref().map(|place| format!("; its place is {}", show(place))).unwrap_or_default();
         let state = &mut *self.show.borrow_mut();
         let prefix = self.prefix(state.several);
         let shown = if path.is_empty() { ".".into() } else { show(path) };
@@ -114,6 +115,7 @@ impl Observer for Shown<'_, '_> {
             json!({
                 "pod": self.name, "path": shown, "fate": word(*fate), "bytes": size,
                 "blake3": hash.map(|hash| hash.to_string()), "note": (!note.is_empty()).then_some(note),
+                "place": place.as_ref().map(|place| show(place)),
             }),
         ));
         if state.printer.format() != Format::Text {
@@ -121,9 +123,9 @@ impl Observer for Shown<'_, '_> {
         }
         match fate {
             Fate::Failed | Fate::Refused => {
-                state.problem(&format!("{prefix}{shown}: {} ({note})", word(*fate)));
+                state.problem(&format!("{prefix}{shown}: {} ({note}{at})", word(*fate)));
             }
-            _ if *unowned => state.problem(&format!("{prefix}{shown}: {}, but {note}", word(*fate))),
+            _ if *unowned => state.problem(&format!("{prefix}{shown}: {}, but {note}{at}", word(*fate))),
             Fate::Planned => state.printer.line(&format!("{prefix}would write {shown}")),
             // The summary says it of all of them.
             Fate::Written if hash.is_none() => {
