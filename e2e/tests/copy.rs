@@ -277,8 +277,8 @@ fn what_cannot_be_written_is_told_with_its_cause_and_spares_the_rest() {
     fs::write(here.join("set/big"), random(6_000_000, 4)).unwrap();
     fs::write(here.join("set/small"), "fits").unwrap();
     let full = cp(here, &["set", "tools:/small/set"]).exits(1);
+    let full = full.says(&["its place is /small/set/big"]);
     full.says(&["set/big: failed", "No space left on device", "1 file copied and verified", "1 failed"]);
-    full.says(&["its place is /small/set/big"]);
     assert_eq!(in_pod("tools", &["cat", "/small/set/small"]).ok().stdout, "fits");
     assert_ne!(in_pod("tools", &["test", "-e", "/small/set/big"]).code, 0);
     // A file that is a mount of its own.

@@ -194,8 +194,8 @@ fn what_cannot_be_written_is_told_with_its_cause_and_spares_the_rest() {
     fs::write(here.join("app.conf"), "new\n").unwrap();
     for way in ["tar", "shell"] {
         let full = cp(here, way, &["set", &format!("tools:/small/{way}")]).exits(1);
+        let full = full.says(&[&format!("its place is /small/{way}/big")]);
         full.says(&["set/big: failed", "No space left on device", "1 file copied and verified", "1 failed"]);
-        full.says(&[&format!("its place is /small/{way}/big")]);
         assert_eq!(in_pod("tools", &["ls", "-A", &format!("/small/{way}")]).ok().stdout, "small\n");
         // A file that is a mount of its own.
         cp(here, way, &["app.conf", "tools:/etc/app.conf"]).exits(1).says(&["app.conf: failed", "--inplace"]);

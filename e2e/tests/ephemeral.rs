@@ -109,7 +109,7 @@ fn files_are_seen_and_written_within_the_restricted_standard() {
     let namespace = Namespace::new("restricted", "restricted");
     namespace.pod("apart", &bare(), &json!({}));
     let reached = namespace.reach("apart", &WANTED).unwrap();
-    assert!(reached.created);
+    assert_eq!(reached.created, std::slice::from_ref(&reached.place.container));
     let path = sees_the_app(&reached);
     assert_eq!(path, "/proc/1/root");
     // As the target's own user: it owns what is written.
@@ -121,7 +121,7 @@ fn files_are_seen_and_written_within_the_restricted_standard() {
         .then_some(())
         .unwrap();
     let again = namespace.reach("apart", &WANTED).unwrap();
-    assert_eq!((again.place, again.created), (reached.place.clone(), false));
+    assert_eq!((again.place, again.created.len()), (reached.place.clone(), 0));
     // One that ended is not used again.
     inside(
         &reached.place,
@@ -134,7 +134,10 @@ fn files_are_seen_and_written_within_the_restricted_standard() {
         all.iter().any(|one| one["name"] == name && one["state"]["terminated"]["exitCode"] == 0)
     });
     let next = namespace.reach("apart", &WANTED).unwrap();
-    assert_eq!((next.place.container.as_str(), next.created), ("postern-app-2", true));
+    assert_eq!(
+        (next.place.container.as_str(), next.created.as_slice()),
+        ("postern-app-2", &["postern-app-2".to_owned()][..])
+    );
     sees_the_app(&next);
 }
 
@@ -192,7 +195,7 @@ fn a_user_that_nobody_tells_is_asked_for() {
     root(&namespace.reach("listed", &WANTED).unwrap()).ok();
     // Again, nothing is added.
     let again = namespace.reach("image", &WANTED).unwrap();
-    assert_eq!((again.place, again.created), (first.place, false));
+    assert_eq!((again.place, again.created.len()), (first.place, 0));
 }
 
 #[test]
@@ -231,7 +234,10 @@ fn beside_a_target_that_was_restarted_there_is_another() {
             && status["ephemeralContainerStatuses"][0]["state"]["terminated"].is_object()
     });
     let second = namespace.reach("app", &WANTED).unwrap();
-    assert_eq!((second.place.container.as_str(), second.created), ("postern-app-2", true));
+    assert_eq!(
+        (second.place.container.as_str(), second.created.as_slice()),
+        ("postern-app-2", &["postern-app-2".to_owned()][..])
+    );
     assert_ne!(second.container_id, first.container_id);
     sees_the_app(&second);
 }

@@ -157,11 +157,10 @@ impl Pod<'_> {
         let mut said = |text: &str| notify(News::Detail(text.to_owned()));
         let Reached { place, container_id, created } =
             ephemeral::reach(cluster, place, &wanted, &mut said).await?;
-        if created {
+        for added in created {
             notify(News::Notice(format!(
-                "{}: ephemeral container {} was added; it runs, and its record stays, for the pod's life",
-                self.name(),
-                place.container
+                "{}: ephemeral container {added} was added; it runs, and its record stays, for the pod's life",
+                self.name()
             )));
         }
         let copy = [agent.as_bytes(), b"copy", b"--of", container_id.as_bytes()];

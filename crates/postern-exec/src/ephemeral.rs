@@ -62,8 +62,8 @@ pub struct Reached {
     pub place: Place,
     /// The target container's id, without the runtime's name before it.
     pub container_id: String,
-    /// Whether it was added now, and so stays in the pod's record.
-    pub created: bool,
+    /// What was added now, and so stays in the pod's record: it, and before it one that asked whom it is to run as.
+    pub created: Vec<String>,
 }
 
 /// Why a container cannot be reached from an ephemeral one.
@@ -138,7 +138,7 @@ pub async fn reach(
     ));
     let wanted = Wanted { user: Some(its), ..*wanted };
     let (second, ..) = ensure(cluster, place, &wanted, notify).await?;
-    Ok(Reached { created: first.created || second.created, ..second })
+    Ok(Reached { created: [first.created, second.created].concat(), ..second })
 }
 
 /// Finds or adds one and waits until it runs. With it, whom it runs as and whether that is a guess.
@@ -154,14 +154,14 @@ async fn ensure(
     let pod = pod.ok_or_else(|| failed(Why::Target("there is no such pod".to_owned())))?;
     let Plan { step, user, guessed } = plan(&pod, container, wanted).map_err(failed)?;
     let (name, created) = match step {
-        Step::Use(name) => (name, false),
+        Step::Use(name) => (name, Vec::new()),
         Step::Add(new) => {
             let words = format!("adding ephemeral container {} to pod {namespace}/{pod_name}", new.name);
             notify(&format!("{words}, image {}; it stays until the pod is gone", wanted.image));
             pods::add_ephemeral(cluster, namespace, pod_name, &new)
                 .await
                 .map_err(|error| refused(place, &pod, &new.name, error))?;
-            (new.name, true)
+            (new.name.clone(), vec![new.name])
         }
     };
     let container_id = running(cluster, place, &name, wanted.image, notify).await?;

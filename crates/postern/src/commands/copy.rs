@@ -243,7 +243,7 @@ async fn all(
             let Ok(_turn) = gate.acquire().await else { return };
             let mut shown = Shown { show, name: name.as_deref() };
             let mut ledger = Ledger::new(&mut shown, manifest);
-            let ran = job.run(&mut ledger).await;
+            let ran = Box::pin(job.run(&mut ledger)).await;
             let (tally, closed) = ledger.close();
             match &mut *total.borrow_mut() {
                 Some(total) => total.add(&tally),
