@@ -12,10 +12,20 @@ pub struct Credential {
 /// Groups of names that mean one credential, the canonical name first.
 const ALIASES: &[&[&str]] = &[&["IBMCLOUD_API_KEY", "IC_API_KEY"]];
 
-/// The name is no name of an environment variable.
+/// Variables that programs go by, whatever they hold: as a credential they would change what a tool is or does.
+const RESERVED: [&str; 12] =
+    ["BASH_ENV", "ENV", "HOME", "IFS", "LANG", "PATH", "PWD", "SHELL", "TERM", "TMPDIR", "TZ", "USER"];
+
+/// The name is none for a credential.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not a credential name: use letters, digits and underscores, not starting with a digit")]
-pub struct InvalidName(pub String);
+pub enum InvalidName {
+    /// It is no name of an environment variable.
+    #[error("{0:?} is not a credential name: use letters, digits and underscores, not starting with a digit")]
+    Characters(String),
+    /// It is one that every program reads.
+    #[error("{0} is no credential: every tool goes by this variable")]
+    Reserved(String),
+}
 
 impl Credential {
     /// The credential that `name` (or one of its aliases) stands for.
@@ -23,7 +33,10 @@ impl Credential {
         let valid = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
             && name.bytes().next().is_some_and(|first| !first.is_ascii_digit());
         if !valid {
-            return Err(InvalidName(name.to_owned()));
+            return Err(InvalidName::Characters(name.to_owned()));
+        }
+        if RESERVED.contains(&name) || name.starts_with("LD_") || name.starts_with("LC_") {
+            return Err(InvalidName::Reserved(name.to_owned()));
         }
         let names = match ALIASES.iter().find(|group| group.contains(&name)) {
             Some(group) => group.iter().map(|&alias| alias.to_owned()).collect(),
@@ -47,7 +60,11 @@ mod tests {
     #[test]
     fn names_that_no_environment_takes_are_refused() {
         for name in ["", "1A", "A-B", "A=B", "Ä"] {
-            assert_eq!(Credential::named(name), Err(InvalidName(name.to_owned())));
+            assert_eq!(Credential::named(name), Err(InvalidName::Characters(name.to_owned())));
         }
+        for name in ["PATH", "HOME", "LD_PRELOAD", "LC_ALL"] {
+            assert_eq!(Credential::named(name), Err(InvalidName::Reserved(name.to_owned())));
+        }
+        assert!(Credential::named("PATHS").is_ok());
     }
 }

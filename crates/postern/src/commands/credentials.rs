@@ -50,14 +50,23 @@ pub(super) fn from_flags(
         match resolve(&machine, &credential, only, &quiet, &mut notes) {
             Ok(resolved) => found.push(resolved),
             Err(ResolveError::NotFound { .. }) => {}
-            Err(error) => return Err(refused(&error)),
+            Err(error) => return Err(refused(&error, only)),
         }
     }
+    let mut named: Vec<(Credential, Option<Source>)> = Vec::new();
     for flag in flags {
         let (credential, only) = wanted(context, flag)?;
+        match named.iter().find(|(known, _)| *known == credential) {
+            None => named.push((credential.clone(), only)),
+            Some((_, source)) if *source == only => continue, // by an alias, or once more
+            Some(_) => {
+                let message =
+                    format!("--credential {flag}: {} is named twice, with two sources", credential.name);
+                return Err(Failure::usage(message, None));
+            }
+        }
         let resolved = resolve(&machine, &credential, only, &Source::CHAIN, &mut notes);
-        let resolved = resolved.map_err(|error| refused(&error))?;
-        found.push(resolved);
+        found.push(resolved.map_err(|error| refused(&error, only))?);
     }
     if let Some(why) = notes.no_keychain {
         if flags.is_empty() {
@@ -93,11 +102,16 @@ fn wanted(context: &Context, flag: &str) -> Result<(Credential, Option<Source>),
     Ok((credential, only))
 }
 
-fn refused(error: &ResolveError) -> Failure {
+/// `only` is the source that was pinned: the others are of no help.
+fn refused(error: &ResolveError, only: Option<Source>) -> Failure {
     let hint = match error {
-        ResolveError::NotFound { name, .. } => {
-            Some(format!("export {name}=…, or put it into the config or the keychain"))
-        }
+        ResolveError::NotFound { name, .. } => Some(match only {
+            None => format!("export {name}=…, or put it into the config or the keychain"),
+            Some(Source::Environment) => format!("export {name}=…, or leave the source out"),
+            Some(Source::Keychain) => "put it into the keychain, or leave the source out".to_owned(),
+            Some(Source::Config) => "put it into the config, or leave the source out".to_owned(),
+            Some(Source::Prompt) => "it is asked for on a terminal only; leave the source out".to_owned(),
+        }),
         ResolveError::NoKeychain { .. } => Some("leave the source out to ask the others too".to_owned()),
         ResolveError::TooShort { .. } | ResolveError::Prompt { .. } => None,
     };
