@@ -75,7 +75,7 @@ pub fn refused(spec: &ReceiveSpec, kind: &Kind, own: &[u8]) -> Option<String> {
     match kind {
         Kind::Symlink(target) if target.len() > name::PATH_MAX => Some("a symlink to no path".to_owned()),
         Kind::Symlink(target) if !spec.unsafe_links && !inside::stays(own, target) => Some(format!(
-            "a symlink to {}, which is outside of what is copied; --unsafe-links makes it all the same",
+            "a symlink to {}, which is absolute or may lead out of what is copied; --unsafe-links makes it all the same",
             name::show(target)
         )),
         Kind::HardLink(to) if to.is_empty() || name::check(to, spec.limits.depth).is_err() => {
