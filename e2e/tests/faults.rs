@@ -119,13 +119,13 @@ fn interrupts_are_the_tools_first_and_ours_second() {
             Outcome::of(std::process::Command::new("kill").args(["-INT", &pid.to_string()])).ok();
         };
         let (mut client, mut out) =
-            start("trap 'echo caught; exit 7' INT; echo up; while :; do sleep 0.05; done");
+            start("trap 'echo caught; exit 7' INT; echo up; while :; do :; done");
         interrupt(client.id());
         let mut rest = String::new();
         out.read_to_string(&mut rest).unwrap();
         assert_eq!((rest.as_str(), client.wait().unwrap().code()), ("caught\n", Some(7)));
 
-        let (mut client, mut out) = start("trap 'echo ignored' INT; echo up; while :; do sleep 0.05; done");
+        let (mut client, mut out) = start("trap 'echo ignored' INT; echo up; while :; do :; done");
         interrupt(client.id());
         let mut line = String::new();
         out.read_line(&mut line).unwrap();
