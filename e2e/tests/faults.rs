@@ -118,8 +118,7 @@ fn interrupts_are_the_tools_first_and_ours_second() {
         let interrupt = |pid: u32| {
             Outcome::of(std::process::Command::new("kill").args(["-INT", &pid.to_string()])).ok();
         };
-        let (mut client, mut out) =
-            start("trap 'echo caught; exit 7' INT; echo up; while :; do :; done");
+        let (mut client, mut out) = start("trap 'echo caught; exit 7' INT; echo up; while :; do :; done");
         interrupt(client.id());
         let mut rest = String::new();
         out.read_to_string(&mut rest).unwrap();
