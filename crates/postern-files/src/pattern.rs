@@ -75,8 +75,8 @@ impl Rules {
 
     /// The same of a path that was found by a wildcard: it, or a directory that it lies in, is left out.
     pub fn leave_out(&self, path: &[u8], directory: bool) -> bool {
-        let slashes = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at);
-        slashes.into_iter().any(|at| self.excludes(&path[..at], true)) || self.excludes(path, directory)
+        let mut slashes = path.iter().enumerate().filter(|(_, byte)| **byte == b'/');
+        slashes.any(|(at, _)| self.excludes(&path[..at], true)) || self.excludes(path, directory)
     }
 
     /// Whether there are none, so that nothing is left out.

@@ -42,9 +42,8 @@ fn inside_here(source: &[u8], target: &[u8]) -> bool {
 
 /// A path, or what is there of the way to it.
 fn existing(path: &Path) -> Option<PathBuf> {
-    let ways = path.ancestors().map(|way| if way.as_os_str().is_empty() { Path::new(".") } else { way });
-    let mut ways = ways.filter_map(|way| way.canonicalize().ok());
-    ways.next()
+    let mut ways = path.ancestors().map(|way| if way.as_os_str().is_empty() { Path::new(".") } else { way });
+    ways.find_map(|way| way.canonicalize().ok())
 }
 
 /// By the paths alone, as nothing of the pod is known here: one strictly below the other.
