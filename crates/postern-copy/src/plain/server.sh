@@ -124,8 +124,8 @@ hole() { [ -n "$x" ] || e=$(dd if=/dev/null of="$p" bs=1 seek=$1 2>&1) || x=$e; 
 dress() {
   w=
   [ "$3" = - ] || e=$(chown -h $3 "$p" 2>&1) || w="its owner could not be set: $e"
-  [ "$1" = - ] || e=$(chmod $1 "$p" 2>&1) || w="its mode could not be set: $e"
-  [ "$2" = - ] || touch $4 -c -d @$2 "$p" 2>/dev/null || e=$(touch $4 -c -d @${2%.*} "$p" 2>&1) || w="its time could not be set: $e"
+  [ "$1" = - ] || e=$(chmod $1 "$p" 2>&1) || w="${w:+$w; }its mode could not be set: $e"
+  [ "$2" = - ] || touch $4 -c -d @$2 "$p" 2>/dev/null || e=$(touch $4 -c -d @${2%.*} "$p" 2>&1) || w="${w:+$w; }its time could not be set: $e"
 }
 # Ends p, which gets the name q when its hash is the one given.
 fin() {

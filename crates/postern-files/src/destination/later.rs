@@ -108,7 +108,8 @@ impl Destination<'_> {
             && let Ok(opened) = placed.root.open(&path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())
             && let Err(error) = stat::set_xattrs(opened, &entry.xattrs)
         {
-            note = format!("its extended attributes could not be set: {error}");
+            let owner = if note.is_empty() { note } else { note + "; " };
+            note = format!("{owner}its extended attributes could not be set: {error}");
         }
         // One that has the mode of meanwhile is most likely ours, of a copy that was killed.
         let mode = match &found {
