@@ -137,7 +137,8 @@ fn present(name: &str, state: Presence, fix: &str) -> (bool, String) {
 
 /// Whether the cluster would admit the pod today: a dry run under another name.
 async fn admission(cluster: &Cluster, settings: &Settings) -> (bool, String) {
-    let version = objects::CredentialVersion { version: "check".to_owned(), rotated_at: "check".to_owned() };
+    let version =
+        objects::MadeWith { version: "check".to_owned(), rotated_at: "check".to_owned(), account: None };
     let mut pod = objects::pod(settings, &version);
     pod.metadata.name = Some(format!("{}-check", names::NAME));
     let Ok(object) = apply::dynamic(&pod) else { return (false, "the pod cannot be written".to_owned()) };

@@ -15,7 +15,6 @@ use postern_kube::apply::{self, Change, Deletion, ObjectRef};
 use postern_kube::k8s_openapi::ByteString;
 use postern_kube::k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
 use postern_kube::k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
-use postern_kube::k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use postern_kube::kube::core::DynamicObject;
 use postern_kube::kube::{Resource, ResourceExt as _};
 use postern_kube::{Cluster, KubeError, Reason};
@@ -97,8 +96,8 @@ struct Install<'a, R> {
     reporter: &'a mut R,
     dry_run: bool,
     report: Installed,
-    /// When the `ServiceAccount` was made that is there now.
-    account_made: Option<Time>,
+    /// The UID of the `ServiceAccount` that is there now.
+    account: Option<String>,
 }
 
 /// Installs or converges; with `dry_run` the server judges everything and keeps nothing.
@@ -110,7 +109,7 @@ pub async fn install(
 ) -> Result<Installed, InstallError> {
     settings.validate()?;
     let report = Installed { identity: settings.identity.clone(), dry_run, ..Installed::default() };
-    let mut install = Install { cluster, settings, reporter, dry_run, report, account_made: None };
+    let mut install = Install { cluster, settings, reporter, dry_run, report, account: None };
     for name in [names::NAMESPACE, names::TEST_NAMESPACE] {
         install.namespace(name).await?;
     }
@@ -214,7 +213,7 @@ impl<R: Reporter> Install<'_, R> {
         match applied {
             Ok((change, now)) => {
                 if of.kind == "ServiceAccount" {
-                    self.account_made.clone_from(&now.metadata.creation_timestamp);
+                    self.account.clone_from(&now.metadata.uid);
                 }
                 let differences = match existing {
                     Some(before) if self.dry_run => diff::lines(before, &now),
@@ -348,7 +347,7 @@ fn stale(before: &str, desired: &Access) -> Vec<ObjectRef> {
 pub fn manifests(settings: &Settings) -> Result<Vec<DynamicObject>, serde_json::Error> {
     let empty = objects::secret_data(settings).into_keys().map(|key| (key, ByteString::default())).collect();
     let credential =
-        objects::CredentialVersion { version: "none".to_owned(), rotated_at: "never".to_owned() };
+        objects::MadeWith { version: "none".to_owned(), rotated_at: "never".to_owned(), account: None };
     let mut all = vec![
         apply::dynamic(&objects::namespace(names::NAMESPACE))?,
         apply::dynamic(&objects::namespace(names::TEST_NAMESPACE))?,

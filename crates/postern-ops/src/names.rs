@@ -27,6 +27,8 @@ pub const IMAGE_REPOSITORY: &str = "ghcr.io/postern-dev/postern-ops";
 pub const ROTATED_AT: &str = "postern.dev/rotated-at";
 /// UID and version of the Secret that the pod was made with; reveals nothing of its content.
 pub const CREDENTIAL_VERSION: &str = "postern.dev/credential-version";
+/// UID of the ServiceAccount that the pod was made with: its tokens are bound to it, and one of the same name has another.
+pub const ACCOUNT_UID: &str = "postern.dev/service-account-uid";
 /// A hash over the pod's desired spec.
 pub const SPEC_HASH: &str = "postern.dev/spec-hash";
 /// The stream transport's public key that the pod is to take; a change makes the kubelet look at once.

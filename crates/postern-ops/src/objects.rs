@@ -95,29 +95,33 @@ pub fn config_map<const N: usize>(name: &str, data: [(&str, String); N]) -> Conf
     }
 }
 
-/// The Secret that the pod is made with.
+/// What the pod is made with, and to be made anew without.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CredentialVersion {
-    /// UID and resource version.
+pub struct MadeWith {
+    /// The Secret's UID and resource version.
     pub version: String,
-    /// When it was rotated.
+    /// When the credential was rotated.
     pub rotated_at: String,
+    /// The `ServiceAccount`'s UID, if it is known.
+    pub account: Option<String>,
 }
 
 /// The pod. It passes PSA `restricted` and OpenShift's restricted-v2: neither a user nor a group is set, so any
 /// namespace's range fits, and everything writable is an emptyDir.
-pub fn pod(settings: &Settings, credential: &CredentialVersion) -> Pod {
+pub fn pod(settings: &Settings, with: &MadeWith) -> Pod {
     let spec = pod_spec(settings);
     let mut metadata = metadata(Some(names::NAMESPACE), names::NAME, labels());
     let annotation = |key: &str, value: &str| (key.to_owned(), value.to_owned());
     metadata.annotations = Some(
         [
             annotation(postern_exec::target::AGENT_ANNOTATION, names::AGENT),
-            annotation(names::CREDENTIAL_VERSION, &credential.version),
-            annotation(names::ROTATED_AT, &credential.rotated_at),
+            annotation(names::CREDENTIAL_VERSION, &with.version),
+            annotation(names::ROTATED_AT, &with.rotated_at),
             annotation(names::SPEC_HASH, &spec_hash(&spec)),
         ]
-        .into(),
+        .into_iter()
+        .chain(with.account.as_deref().map(|uid| annotation(names::ACCOUNT_UID, uid)))
+        .collect(),
     );
     Pod { metadata, spec: Some(spec), status: None }
 }
@@ -323,8 +327,9 @@ mod tests {
     use super::*;
     use crate::settings::tests::settings;
 
-    fn version() -> CredentialVersion {
-        CredentialVersion { version: "uid.1".to_owned(), rotated_at: "2026-01-01T00:00:00Z".to_owned() }
+    fn version() -> MadeWith {
+        let rotated_at = "2026-01-01T00:00:00Z".to_owned();
+        MadeWith { version: "uid.1".to_owned(), rotated_at, account: None }
     }
 
     #[test]
@@ -344,7 +349,7 @@ mod tests {
     fn the_hash_follows_the_spec_and_not_the_credential() {
         let hash = |pod: Pod| pod.metadata.annotations.unwrap()[names::SPEC_HASH].clone();
         let one = hash(pod(&settings(Access::None), &version()));
-        let rotated = CredentialVersion { version: "uid.2".to_owned(), ..version() };
+        let rotated = MadeWith { version: "uid.2".to_owned(), ..version() };
         assert_eq!(one, hash(pod(&settings(Access::None), &rotated)));
         let mut other = settings(Access::None);
         other.image = "example/ops:2".to_owned();

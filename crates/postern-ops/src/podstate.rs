@@ -2,7 +2,6 @@
 
 use crate::names;
 use postern_kube::k8s_openapi::api::core::v1::Pod;
-use postern_kube::k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 /// What is desired of the pod, as far as it decides between keeping and replacing.
 #[derive(Debug, Clone, Copy)]
@@ -10,8 +9,6 @@ pub(crate) struct Wanted<'a> {
     pub(crate) pod: &'a Pod,
     /// A pod of this UID is replaced even if it is as desired.
     pub(crate) force: Option<&'a str>,
-    /// When its `ServiceAccount` was made.
-    pub(crate) account: Option<&'a Time>,
 }
 
 /// The next step towards it.
@@ -36,7 +33,6 @@ pub(crate) fn next_step(existing: Option<&Pod>, wanted: Wanted<'_>) -> Step {
     if existing.metadata.deletion_timestamp.is_some() {
         return Step::WaitGone { uid };
     }
-    let annotation = |pod: &Pod, key: &str| pod.metadata.annotations.as_ref()?.get(key).cloned();
     let differs = |key: &str| annotation(existing, key) != annotation(wanted.pod, key);
     let image = |pod: &Pod| pod.spec.as_ref()?.containers.first()?.image.clone();
     let ended = existing
@@ -52,7 +48,7 @@ pub(crate) fn next_step(existing: Option<&Pod>, wanted: Wanted<'_>) -> Step {
         "its specification changed"
     } else if differs(names::CREDENTIAL_VERSION) {
         "the credential changed"
-    } else if outlived(existing, wanted.account) {
+    } else if outlived(existing, annotation(wanted.pod, names::ACCOUNT_UID)) {
         "its ServiceAccount was made anew"
     } else {
         return Step::Keep;
@@ -60,18 +56,19 @@ pub(crate) fn next_step(existing: Option<&Pod>, wanted: Wanted<'_>) -> Step {
     Step::Replace { uid, why }
 }
 
-/// Whether a pod's tokens are those of a `ServiceAccount` that is gone: one of the same name was made after the pod. Tokens are
-/// bound to the UID.
-pub(crate) fn outlived(pod: &Pod, account: Option<&Time>) -> bool {
+fn annotation<'a>(pod: &'a Pod, key: &str) -> Option<&'a str> {
+    pod.metadata.annotations.as_ref()?.get(key).map(String::as_str)
+}
+
+/// Whether a pod's tokens are those of a `ServiceAccount` that is gone, where `account` is the UID of the one there is: tokens
+/// are bound to it. Creation times cannot tell, being of whole seconds.
+pub(crate) fn outlived(pod: &Pod, account: Option<&str>) -> bool {
     let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
     let mut sources = volumes.filter_map(|volume| volume.projected.as_ref()?.sources.as_ref()).flatten();
     let holds_token = sources.any(|source| source.service_account_token.is_some());
     holds_token
-        && pod
-            .metadata
-            .creation_timestamp
-            .as_ref()
-            .is_some_and(|made| account.is_some_and(|account| made < account))
+        && annotation(pod, names::ACCOUNT_UID)
+            .is_some_and(|made_with| account.is_some_and(|account| account != made_with))
 }
 
 /// Why a pod that is not ready will not become so by waiting, if that can be told.
@@ -110,7 +107,7 @@ mod tests {
     #[test]
     fn it_is_replaced_only_for_a_reason() {
         let desired = pod("h", "c", "");
-        let wanted = Wanted { pod: &desired, force: None, account: None };
+        let wanted = Wanted { pod: &desired, force: None };
         let step = |existing: &Pod| next_step(Some(existing), wanted);
         let replace = |why| Step::Replace { uid: "u".to_owned(), why };
         assert_eq!(next_step(None, wanted), Step::Create);
@@ -122,22 +119,29 @@ mod tests {
         let mut edited = pod("h", "c", "");
         edited.spec.as_mut().unwrap().containers[0].image = Some("other".to_owned());
         assert_eq!(step(&edited), replace("its specification changed"));
-        let forced = Wanted { pod: &desired, force: Some("u"), account: None };
+        let forced = Wanted { pod: &desired, force: Some("u") };
         assert_eq!(next_step(Some(&pod("h", "c", "")), forced), replace("--force"));
-        let other = Wanted { pod: &desired, force: Some("another"), account: None };
+        let other = Wanted { pod: &desired, force: Some("another") };
         assert_eq!(next_step(Some(&pod("h", "c", "")), other), Step::Keep);
         // Tokens are bound to the account's UID.
-        let time = |text: &str| serde_json::from_value::<Time>(text.into()).unwrap();
-        let (before, after) = (time("2026-01-01T00:00:00Z"), time("2026-01-01T00:00:09Z"));
-        let mut existing = pod("h", "c", r#","creationTimestamp":"2026-01-01T00:00:05Z""#);
-        let newer = Wanted { account: Some(&after), ..wanted };
-        assert_eq!(next_step(Some(&existing), newer), Step::Keep, "it holds no token");
+        let of_account = |mut pod: Pod, uid: &str| {
+            pod.metadata
+                .annotations
+                .get_or_insert_default()
+                .insert(names::ACCOUNT_UID.to_owned(), uid.to_owned());
+            pod
+        };
+        let mut existing = of_account(pod("h", "c", ""), "one");
+        let anew = of_account(desired.clone(), "another");
+        let anew = Wanted { pod: &anew, force: None };
+        assert_eq!(next_step(Some(&existing), anew), Step::Keep, "it holds no token");
         existing.spec.as_mut().unwrap().volumes = serde_json::from_str(
             r#"[{"name":"t","projected":{"sources":[{"serviceAccountToken":{"path":"token"}}]}}]"#,
         )
         .unwrap();
-        assert_eq!(next_step(Some(&existing), newer), replace("its ServiceAccount was made anew"));
-        let older = Wanted { account: Some(&before), ..wanted };
-        assert_eq!(next_step(Some(&existing), older), Step::Keep);
+        assert_eq!(next_step(Some(&existing), anew), replace("its ServiceAccount was made anew"));
+        let same = of_account(desired.clone(), "one");
+        assert_eq!(next_step(Some(&existing), Wanted { pod: &same, force: None }), Step::Keep);
+        assert_eq!(next_step(Some(&existing), wanted), Step::Keep, "what is not known is no reason");
     }
 }

@@ -128,7 +128,7 @@ pub async fn show(cluster: &Cluster, image: &str) -> Result<Shown, KubeError> {
         rbac_subject: format!("system:serviceaccount:{}:{}", names::NAMESPACE, names::NAME),
         service_account_state,
         service_account_replaced: pod.as_ref().is_some_and(|pod| {
-            outlived(pod, account.as_ref().and_then(|account| account.metadata.creation_timestamp.as_ref()))
+            outlived(pod, account.as_ref().and_then(|account| account.metadata.uid.as_deref()))
         }),
         cluster_access: access,
         identity,

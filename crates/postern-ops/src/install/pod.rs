@@ -10,13 +10,13 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 impl<R: Reporter> Install<'_, R> {
-    /// UID and version of the Secret as it is now.
-    async fn credential(&self) -> Result<objects::CredentialVersion, InstallError> {
+    /// The Secret and the `ServiceAccount` as they are now.
+    async fn made_with(&self) -> Result<objects::MadeWith, InstallError> {
         let of = ObjectRef::of::<Secret>(Some(names::NAMESPACE), names::SECRET);
         let secret = self.observe(&of).await?;
         let secret = secret.as_ref().map(|object| &object.metadata);
         let part = |part: Option<String>| part.unwrap_or_else(|| "none".to_owned());
-        Ok(objects::CredentialVersion {
+        Ok(objects::MadeWith {
             version: format!(
                 "{}.{}",
                 part(secret.and_then(|metadata| metadata.uid.clone())),
@@ -25,6 +25,7 @@ impl<R: Reporter> Install<'_, R> {
             rotated_at: part(
                 secret.and_then(|metadata| metadata.annotations.as_ref()?.get(names::ROTATED_AT).cloned()),
             ),
+            account: self.account.clone(),
         })
     }
 
@@ -34,17 +35,16 @@ impl<R: Reporter> Install<'_, R> {
         let first_uid = first.as_ref().and_then(|pod| pod.metadata.uid.clone());
         let force = first_uid.as_deref().filter(|_| self.settings.force);
         if self.dry_run {
-            let desired = objects::pod(self.settings, &self.credential().await?);
+            let desired = objects::pod(self.settings, &self.made_with().await?);
             return self.pod_dry_run(first.as_ref(), &desired, force).await;
         }
         let mut change = Change::Unchanged;
         // Each turn looks afresh, at the Secret too: another install, or a person, may be at work at the same time,
         // and a pod is to say which Secret it was made with, not which one we wrote.
         for _ in 0..6 {
-            let credential = self.credential().await?;
-            let desired = objects::pod(self.settings, &credential);
+            let desired = objects::pod(self.settings, &self.made_with().await?);
             let existing = self.current_pod().await?;
-            let wanted = Wanted { pod: &desired, force, account: self.account_made.as_ref() };
+            let wanted = Wanted { pod: &desired, force };
             let gone = match next_step(existing.as_ref(), wanted) {
                 Step::Keep => {
                     self.record(change, of.clone(), Vec::new());
@@ -109,7 +109,7 @@ impl<R: Reporter> Install<'_, R> {
             .changes
             .iter()
             .any(|changed| changed.object.kind == "Secret" && changed.change != Change::Unchanged);
-        match next_step(existing, Wanted { pod: desired, force, account: self.account_made.as_ref() }) {
+        match next_step(existing, Wanted { pod: desired, force }) {
             Step::Keep if !rotated => self.record(Change::Unchanged, of, Vec::new()),
             Step::Keep => {
                 self.record(Change::Updated, of, vec!["replaced: the credential changed".to_owned()]);

@@ -86,7 +86,7 @@ mod tests {
     fn only_the_public_half_is_mounted() {
         let mut settings = crate::settings::tests::settings(Access::None);
         let version =
-            objects::CredentialVersion { version: "uid.1".to_owned(), rotated_at: "then".to_owned() };
+            objects::MadeWith { version: "uid.1".to_owned(), rotated_at: "then".to_owned(), account: None };
         let without = serde_json::to_string(&objects::pod(&settings, &version)).unwrap();
         assert!(!without.contains("stream"));
         settings.stream = true;
