@@ -12,6 +12,8 @@ use postern_s3::Store;
 use postern_wire::Decoder;
 use postern_wire::copy::Ask;
 use std::io::{self, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
@@ -111,6 +113,9 @@ pub(crate) struct Opened {
     /// What came with the hello and belongs to the copy.
     pub(crate) decoder: Decoder,
     pub(crate) thread: Option<JoinHandle<()>>,
+    /// Where a translator stands before the end: the bytes that really went to the container since this was last looked at.
+    /// Of the frames some are for the translator alone, as where it compares what is there already.
+    pub(crate) said: Option<Arc<AtomicU64>>,
 }
 
 /// How long a goodbye may take where nobody takes it.
@@ -127,6 +132,11 @@ impl Opened {
                 self.to.send(&frame).await
             }
         }
+    }
+
+    /// How many bytes of frames count as sent: those that went on, where a translator says so.
+    pub(crate) fn went(said: Option<&AtomicU64>, frames: usize) -> usize {
+        said.map_or(frames, |said| usize::try_from(said.swap(0, Ordering::Relaxed)).unwrap_or(usize::MAX))
     }
 
     /// Ends the conversation, and waits for what is of this process.
@@ -176,6 +186,7 @@ pub(crate) async fn open(
                 to: ToEnd::Thread(Some(to)),
                 decoder: Decoder::default(),
                 thread: Some(task),
+                said: None,
             })
         }
         End::Pod(pod) => {
@@ -197,6 +208,7 @@ fn on_thread(serve: impl FnOnce(Channel, Outbox) + Send + 'static) -> Opened {
         to: ToEnd::Thread(Some(to)),
         decoder: Decoder::default(),
         thread: Some(thread),
+        said: None,
     }
 }
 

@@ -134,6 +134,7 @@ fn check(tools: &Tools, way: Way, ask: &Ask) -> Result<(), String> {
 fn start(session: Session, way: Way, memory: Memory, ask: Ask) -> Opened {
     let (to, input) = mpsc::channel(16);
     let (sender, from) = mpsc::channel(16);
+    let said = std::sync::Arc::clone(&session.said);
     let task = tokio::spawn(async move {
         let gone = sender.clone();
         tokio::select! {
@@ -146,6 +147,7 @@ fn start(session: Session, way: Way, memory: Memory, ask: Ask) -> Opened {
         to: ToEnd::Thread(Some(to)),
         decoder: Decoder::default(),
         thread: Some(task),
+        said: Some(said),
     }
 }
 

@@ -204,6 +204,7 @@ async fn greet((mut reader, writer): (ExecReader, ExecWriter)) -> Result<Opened,
         to: ToEnd::Exec(Box::new(writer)),
         decoder,
         thread: None,
+        said: None,
     })
 }
 

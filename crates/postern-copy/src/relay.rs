@@ -8,6 +8,7 @@ use postern_exec::transport::Incoming;
 use postern_wire::Decoder;
 use postern_wire::copy::{FromDestination, FromSource, pass_on};
 use std::cell::RefCell;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 
@@ -45,12 +46,14 @@ pub(crate) async fn relay(
     flow: &Flow,
 ) -> Result<(), Broke> {
     let Opened { from: from_source, to: to_source, decoder: source_decoder, .. } = source;
-    let Opened { from: from_destination, to: to_destination, decoder: destination_decoder, .. } = destination;
-    let forward = forward(from_source, source_decoder, to_destination, ledger, pace, flow);
+    let Opened { from: from_destination, to: to_destination, decoder: destination_decoder, said, .. } =
+        destination;
+    let said = said.as_deref();
+    let forward = forward(from_source, source_decoder, (to_destination, said), ledger, pace, flow);
     let backward = backward(from_destination, destination_decoder, to_source, ledger, flow);
     tokio::pin!(forward, backward);
     // Why an end stopped listening is in what it says last, if anything is.
-    tokio::select! {
+    let ended = tokio::select! {
         ended = &mut backward => match ended {
             Err(lost @ Broke::Lost(Which::Source, _)) => {
                 match tokio::time::timeout(LAST_WORDS, forward).await {
@@ -69,7 +72,9 @@ pub(crate) async fn relay(
             }
             fatal @ Broke::Fatal(..) => Err(fatal),
         },
-    }
+    };
+    ledger.borrow_mut().sent(Opened::went(said, 0));
+    ended
 }
 
 fn ticks(every: Duration) -> Interval {
@@ -120,7 +125,7 @@ async fn hear(
 async fn forward(
     from: &mut FromEnd,
     decoder: &mut Decoder,
-    to: &mut ToEnd,
+    (to, said): (&mut ToEnd, Option<&AtomicU64>),
     ledger: &RefCell<&mut Ledger<'_>>,
     pace: &mut Pace,
     flow: &Flow,
@@ -139,8 +144,9 @@ async fn forward(
             // In pieces that take no longer than a heartbeat.
             for piece in out.chunks(pace.piece().min(flow.piece())) {
                 flow.take(piece.len()).await;
-                pace.take(piece.len()).await;
-                ledger.borrow_mut().sent(piece.len());
+                let went = Opened::went(said, piece.len());
+                pace.take(went).await;
+                ledger.borrow_mut().sent(went);
                 if let Err(why) = to.send(piece).await {
                     return Broke::Lost(Which::Destination, why);
                 }
@@ -320,6 +326,7 @@ mod tests {
             to: ToEnd::Thread(Some(to)),
             decoder: Decoder::default(),
             thread: None,
+            said: None,
         }
     }
 

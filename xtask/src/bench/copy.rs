@@ -38,7 +38,7 @@ pub(super) fn bench(runs: usize, only: Option<&str>, write: bool) -> Result<()> 
     let method = format!(
         "How it is measured: by turns ({runs} pairs after one to warm up) between this machine and a pod of the testbed \
          with\ntar and a shell; the agent is put there by each run of postern and removed again. Before each run its \
-         destination is\nremoved. 256 MiB of random bytes, 256 MiB of log lines, and {SMALL} files of {EACH} bytes. The \
+         destination is\nremoved, or another, and what is not on the disk yet is written. 256 MiB of random bytes, 256 MiB of log lines, and {SMALL} files of {EACH} bytes. The \
          raw limit is\n`kubectl exec -i … cat` into or out of a file, which verifies and syncs nothing. postern verifies \
          by BLAKE3 at both\nends and syncs to the disk; its copies are resumed and sync'ed without kubectl's having a \
          peer for it: those are\nagainst a whole `kubectl cp`, the resumed one against postern's own whole copy. Runs of the peer that broke off \
@@ -54,6 +54,11 @@ pub(super) fn bench(runs: usize, only: Option<&str>, write: bool) -> Result<()> 
         write,
         progress,
     )
+}
+
+/// What one run left in memory is not for the next one to write: kubectl leaves all of it, and postern's sync would pay for both.
+fn settle() -> Result<()> {
+    sh::run(&mut Command::new("sync"))
 }
 
 struct Bench<'a> {
@@ -159,6 +164,7 @@ impl<'a> Bench<'a> {
     fn theirs(&self, before: &impl Fn() -> Result<()>, peer: &impl Fn() -> Command) -> Result<Sample> {
         for _ in 0..5 {
             before()?;
+            settle()?;
             match measure::run(&mut peer(), QUIET) {
                 Ok(sample) => return Ok(sample),
                 Err(_) => self.broken.set(self.broken.get() + 1),
@@ -178,6 +184,7 @@ impl<'a> Bench<'a> {
         for turn in 0..=self.runs {
             let theirs = self.theirs(&before, &peer)?;
             before()?;
+            settle()?;
             let ours = measure::run(&mut postern(), QUIET)?;
             if turn > 0 {
                 pairs.push((theirs, ours));

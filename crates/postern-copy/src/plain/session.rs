@@ -5,6 +5,8 @@ use super::words::cause;
 use bytes::{Bytes, BytesMut};
 use postern_exec::ExecError;
 use postern_files::name::show;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::mpsc;
 
 /// The loop that takes requests; the functions in them, and the mark, come by the first. What does not begin with the mark
@@ -96,6 +98,8 @@ pub(crate) enum Piece {
 
 pub(crate) struct Session {
     to: mpsc::Sender<Bytes>,
+    /// Bytes said since it was last looked at.
+    pub(crate) said: Arc<AtomicU64>,
     from: mpsc::Receiver<Heard>,
     queue: Vec<u8>,
     buffer: BytesMut,
@@ -114,7 +118,7 @@ impl Session {
         let mark =
             mark().ok_or_else(|| ExecError::Runtime("this machine gives no random numbers".to_owned()))?;
         let (queue, buffer) = (Vec::new(), BytesMut::new());
-        let mut session = Self { to, from, queue, buffer, mark, tools: nothing };
+        let mut session = Self { to, said: Arc::default(), from, queue, buffer, mark, tools: nothing };
         let mut line = Vec::new();
         super::words::assign(&mut line, 'a', SERVER.as_bytes());
         let hello = format!("eval \"$a\";hello {} '{}'\n", session.mark, sum.unwrap_or_default());
@@ -159,6 +163,7 @@ impl Session {
                     permit = self.to.reserve() => match permit {
                         Ok(permit) => {
                             permit.send(Bytes::copy_from_slice(piece));
+                            self.said.fetch_add(piece.len() as u64, Ordering::Relaxed);
                             Turn::Sent
                         }
                         Err(_) => Turn::Gone,
