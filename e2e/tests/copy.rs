@@ -310,6 +310,8 @@ fn what_cannot_be_written_is_told_with_its_cause_and_spares_the_rest() {
     // As a user who may not.
     let denied = cp(here, &["app.conf", "agent:/etc/app.conf"]).exits(1);
     denied.says(&["as uid ", "writable here: ", "/tmp"]);
+    let beside = ["--via", "ephemeral", "--image", IMAGE, "app.conf", "agent:/etc/app.conf"];
+    cp(here, &beside).exits(1).says(&["as uid ", "writable here: ", "/tmp"]);
     // An owner that cannot be given: what was asked for is not done, though the content is there.
     for again in ["copied and verified", "already there, verified"] {
         let unowned = cp(here, &["--chown", "0:0", "set/small", "agent:/tmp/unowned"]).exits(1);

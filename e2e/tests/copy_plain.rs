@@ -152,7 +152,7 @@ fn where_no_agent_can_run_tar_or_the_shell_is_taken_by_itself() {
     assert_eq!(in_pod("sealed", &["ls", "-A", "/dev/shm"]).ok().stdout, "it's\n");
     // Who may not, and where, is said.
     let denied = cp(here, "shell", &["a file", "sealed:/etc/x"]).exits(1);
-    denied.says(&["a file: failed", "Read-only file system as uid 1000"]);
+    denied.says(&["a file: failed", "Read-only file system as uid 1000", "; writable here: "]);
     // Where there is no shell the error says so.
     for way in ["tar", "shell"] {
         cp(here, way, &["a file", "nothing:/tmp/"]).exits(127).says(&["sh"]);

@@ -99,8 +99,8 @@ pub fn receive(
     out: &Outbox,
     patience: Option<Duration>,
 ) -> Result<(), LinkError> {
-    if spec.root.is_some() {
-        trouble::elsewhere();
+    if let Some(root) = &spec.root {
+        trouble::elsewhere(root);
         foreign::begin();
     }
     if spec.clean {

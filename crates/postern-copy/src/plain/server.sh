@@ -14,6 +14,7 @@ end() { set -- "$1" $e; printf '\n/%s %s\n' "$N" "$*"; }
 
 # The first line: what hashes, whether there is tar, who we are, and what is missing.
 hello() {
+  spots 2>/dev/null
   N=$1 S=- n= t=
   for c in sha256sum b3sum sha512sum sha1sum; do has $c && { S=$c; break; }; done
   [ "$2" = "" ] || S=$2
@@ -22,7 +23,21 @@ hello() {
   stat -c %f / >/dev/null 2>&1 || n="$n stat(-c)"
   has tar && t=tar || t=-
   case $(mv --help 2>&1) in *-T*) M=-fT ;; *) M=-f ;; esac
-  printf 'hello %s %s %s %s|%s\n' "$S" $t "$(id -u 2>/dev/null || echo '?')" "$(id -g 2>/dev/null || echo '?')" "$n"
+  printf 'hello %s %s %s %s|%s|%s\n' "$S" $t "$(id -u 2>/dev/null || echo '?')" "$(id -g 2>/dev/null || echo '?')" "$n" "$W"
+}
+
+# W is where one may write: where people put things, and what is mounted.
+spots() {
+  W=
+  for l in /tmp /var/tmp /dev/shm /data /run "$HOME"; do spot "$l"; done
+  while read -r l d t l; do
+    case $t in proc | sysfs | cgroup* | devpts | mqueue | devtmpfs) ;; *) spot "$d" ;; esac
+  done </proc/self/mounts
+}
+spot() {
+  case $1 in /proc* | /sys* | [!/]* | *[!a-zA-Z0-9/._-]*) return ;; esac
+  case "$W " in *" $1 "*) return ;; esac
+  [ ${#W} -gt 200 ] || [ ! -d "$1" ] || [ ! -w "$1" ] || [ ! -x "$1" ] || W="$W $1"
 }
 
 # What a is: itself, or what it leads to.

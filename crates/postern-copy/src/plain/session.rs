@@ -41,13 +41,19 @@ pub(crate) struct Tools {
     pub(crate) group: Option<u32>,
     /// Names of those that are missing.
     pub(crate) missing: Vec<String>,
+    /// Directories that may be written to.
+    pub(crate) writable: Vec<String>,
 }
 
 impl Tools {
-    /// Reads `hello SUM TAR UID GID| MISSING…`.
+    /// Reads `hello SUM TAR UID GID| MISSING…| WRITABLE…`.
     pub(crate) fn parse(line: &[u8]) -> Option<Self> {
         let text = std::str::from_utf8(line).ok()?.strip_prefix("hello ")?;
-        let (fields, missing) = text.split_once('|')?;
+        let (fields, words) = text.split_once('|')?;
+        let (missing, writable) = words.split_once('|')?;
+        let words = |words: &str| -> Vec<String> {
+            words.split_ascii_whitespace().map(|word| show(word.as_bytes()).into_owned()).collect()
+        };
         let fields: Vec<&str> = fields.split(' ').collect();
         let [sum, tar, user, group] = fields[..] else { return None };
         Some(Self {
@@ -55,10 +61,8 @@ impl Tools {
             tar: tar == "tar",
             user: user.parse().ok(),
             group: group.parse().ok(),
-            missing: missing
-                .split_ascii_whitespace()
-                .map(|tool| show(tool.as_bytes()).into_owned())
-                .collect(),
+            missing: words(missing),
+            writable: words(writable),
         })
     }
 
@@ -71,7 +75,11 @@ impl Tools {
         };
         match cause.as_str() {
             "Permission denied" | "Operation not permitted" | "Read-only file system" => {
-                format!("{attempt}: {cause}{who}")
+                let writable = match &self.writable[..] {
+                    [] => String::new(),
+                    places => format!("; writable here: {}", places.join(", ")),
+                };
+                format!("{attempt}: {cause}{who}{writable}")
             }
             "Device or resource busy" | "Resource busy" => format!(
                 "{attempt}: {cause}; it is a mount of its own and cannot be replaced, only written into: --inplace"
@@ -114,7 +122,14 @@ impl Session {
         from: mpsc::Receiver<Heard>,
         sum: Option<&str>,
     ) -> Result<Self, ExecError> {
-        let nothing = Tools { sum: None, tar: false, user: None, group: None, missing: Vec::new() };
+        let nothing = Tools {
+            sum: None,
+            tar: false,
+            user: None,
+            group: None,
+            missing: Vec::new(),
+            writable: Vec::new(),
+        };
         let mark =
             mark().ok_or_else(|| ExecError::Runtime("this machine gives no random numbers".to_owned()))?;
         let (queue, buffer) = (Vec::new(), BytesMut::new());

@@ -59,6 +59,13 @@ const CAUSES: [&str; 21] = [
     "Stale file handle",
 ];
 
+/// What shells say instead: dash, busybox, bash.
+const SHELLS: [(&str, &str); 3] = [
+    ("Directory nonexistent", "No such file or directory"),
+    ("nonexistent directory", "No such file or directory"),
+    ("cannot overwrite existing file", "File exists"),
+];
+
 /// Most of a tool's words that are repeated.
 const MOST: usize = 300;
 
@@ -66,7 +73,8 @@ const MOST: usize = 300;
 pub(crate) fn cause(said: &[u8]) -> String {
     let text = String::from_utf8_lossy(said);
     // The last one: a file's name may be one of these as well, and tools name the file first.
-    let found = CAUSES.iter().filter_map(|cause| text.rfind(cause).map(|at| (at, *cause)));
+    let words = CAUSES.iter().map(|cause| (*cause, *cause)).chain(SHELLS);
+    let found = words.filter_map(|(words, cause)| text.rfind(words).map(|at| (at, cause)));
     match found.max_by_key(|(at, cause)| (*at, cause.len())) {
         Some((_, cause)) => cause.to_owned(),
         None if said.is_empty() => "it failed without a word".to_owned(),
@@ -114,6 +122,12 @@ mod tests {
             cause(b"mkdir: can't create directory 'Is a directory': Permission denied"),
             "Permission denied"
         );
+        for said in [
+            "dash: 1: cannot create /no/y: Directory nonexistent",
+            "sh: can't create /no/y: nonexistent directory",
+        ] {
+            assert_eq!(cause(said.as_bytes()), "No such file or directory");
+        }
         assert_eq!(cause(b"odd\x1b[2J"), "odd\\u{1b}[2J");
         assert_eq!(cause(b""), "it failed without a word");
     }

@@ -1,8 +1,13 @@
 //! What ends a copy, and what a refusal of the system means to people.
 
+use crate::beneath::Base;
 use crate::link::LinkError;
+use rustix::fs::AtFlags;
 use rustix::io::Errno;
+use std::ffi::OsStr;
 use std::fmt::Write as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 /// What ends the whole copy, as opposed to one entry of it.
@@ -23,9 +28,12 @@ impl From<LinkError> for Trouble {
 /// Found once: it takes a look at each mount.
 static WRITABLE: OnceLock<Vec<String>> = OnceLock::new();
 
-/// The files are those of another container: what is writable here says nothing about it.
-pub(super) fn elsewhere() {
-    let _ = WRITABLE.set(Vec::new()); // it is the first thing that is done
+/// The root of another container, where the files that are written are those of one.
+static ROOT: OnceLock<Vec<u8>> = OnceLock::new();
+
+/// The files are those below this root.
+pub(super) fn elsewhere(root: &[u8]) {
+    let _ = ROOT.set(root.to_owned()); // it is the first thing that is done
 }
 
 /// A refusal of the system in words: the cause, and what helps.
@@ -50,11 +58,15 @@ pub(super) fn explain(attempt: &str, error: Errno) -> String {
     text
 }
 
-/// Directories that this process may write to: where people put things, and what is mounted.
+/// Directories that this process may write to, of the file system that is written: where people put things, and what is
+/// mounted.
 fn writable() -> Vec<String> {
+    let root = ROOT.get().map(Vec::as_slice);
+    let Ok(base) = Base::new(root) else { return Vec::new() };
     let mut places: Vec<String> = ["/tmp", "/var/tmp", "/dev/shm", "/data", "/run"].map(str::to_owned).into();
-    places.extend(std::env::var("HOME").ok());
-    if let Ok(mounts) = std::fs::read_to_string("/proc/self/mounts") {
+    // What another container calls home is not known here.
+    places.extend(std::env::var("HOME").ok().filter(|_| root.is_none()));
+    if let Ok(mounts) = std::fs::read_to_string(mounts(root)) {
         let mounted = mounts.lines().filter_map(|line| {
             let mut fields = line.split(' ');
             let (place, kind) = (fields.nth(1)?, fields.next()?);
@@ -65,10 +77,10 @@ fn writable() -> Vec<String> {
         });
         places.extend(mounted);
     }
+    let may = rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK;
     let serves = |place: &String| {
-        std::path::Path::new(place).is_dir()
-            && rustix::fs::access(place.as_str(), rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK)
-                .is_ok()
+        let found = base.look(place.as_bytes(), true);
+        found.and_then(|found| rustix::fs::accessat(found, c".", may, AtFlags::empty())).is_ok()
     };
     let mut found: Vec<String> = Vec::new();
     for place in places.into_iter().filter(serves) {
@@ -77,6 +89,12 @@ fn writable() -> Vec<String> {
         }
     }
     found
+}
+
+/// Where the mounts are listed of the process whose root this is (`/proc/PID/root`), or of ours.
+fn mounts(root: Option<&[u8]>) -> PathBuf {
+    let of = root.and_then(|root| root.strip_suffix(b"/root")).unwrap_or(b"/proc/self");
+    Path::new(OsStr::from_bytes(of)).join("mounts")
 }
 
 #[cfg(test)]
@@ -92,6 +110,8 @@ mod tests {
             "{text}"
         );
         assert!(text.contains("; writable here: /tmp"), "{text}");
+        assert_eq!(mounts(Some(b"/proc/7/root")), Path::new("/proc/7/mounts"));
+        assert_eq!(mounts(None), Path::new("/proc/self/mounts"));
         assert!(explain("replacing /etc/hosts", Errno::BUSY).ends_with("--inplace"));
     }
 }
