@@ -35,7 +35,7 @@ pub enum CopyError {
     #[error("writing the manifest")]
     Manifest(#[source] std::io::Error),
     /// The user ended it.
-    #[error("cancelled; run it again to go on")]
+    #[error("cancelled")]
     Cancelled,
 }
 

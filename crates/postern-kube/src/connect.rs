@@ -130,8 +130,10 @@ pub(crate) fn client(config: &Config, server: &str) -> Result<Client, KubeError>
                 _ => {
                     // Its address may hold a password.
                     let host = proxy.host().unwrap_or("without a host");
-                    let reason = format!("the proxy {host} is neither http:// nor https://");
-                    return Err(KubeError::new(attempt(), Reason::Kubeconfig(reason)));
+                    let reason = format!(
+                        "the proxy {host} is neither http:// nor https:// (HTTPS_PROXY, or proxy-url in the kubeconfig)"
+                    );
+                    return Err(KubeError::new(attempt(), Reason::Setting(reason)));
                 }
             };
             tunnel.map_err(|error| failed(&error))?

@@ -17,6 +17,9 @@ pub enum Reason {
     /// The kubeconfig cannot be used.
     #[error("{0}")]
     Kubeconfig(String),
+    /// What this machine's environment says of the way there cannot be used; says what would.
+    #[error("{0}")]
+    Setting(String),
     /// No connection, or it broke.
     #[error("the API server at {server} cannot be reached: {cause}")]
     Unreachable {
@@ -98,7 +101,11 @@ impl KubeError {
     pub fn is_answer(&self) -> bool {
         !matches!(
             self.reason,
-            Reason::Unreachable { .. } | Reason::NoAnswer(_) | Reason::Tls { .. } | Reason::Kubeconfig(_)
+            Reason::Unreachable { .. }
+                | Reason::NoAnswer(_)
+                | Reason::Tls { .. }
+                | Reason::Kubeconfig(_)
+                | Reason::Setting(_)
         )
     }
 }

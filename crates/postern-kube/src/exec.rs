@@ -40,7 +40,7 @@ impl Protocols {
             "websocket" => Ok(Self::WebSocket),
             other => {
                 let why = format!("it is {other:?}; use auto, spdy or websocket");
-                Err(KubeError::new(format!("reading the variable {PROTOCOL}"), Reason::Kubeconfig(why)))
+                Err(KubeError::new(format!("reading the variable {PROTOCOL}"), Reason::Setting(why)))
             }
         }
     }

@@ -246,9 +246,11 @@ impl From<CopyError> for Failure {
             CopyError::Reach { source: ExecError::Inject(_) | ExecError::NeedsAgent { .. }, .. } => {
                 Some("an image with the agent or with a shell can be reached".to_owned())
             }
-            CopyError::Lost { .. } => {
-                Some("run the same command again: it goes on where it was cut off".to_owned())
-            }
+            CopyError::Lost { .. } | CopyError::Cancelled => Some(
+                "run the same command again: it goes on where it was cut off; what is unfinished lies at the \
+                 destination as .NAME.postern-partial, and `postern cp --clean DST` removes it"
+                    .to_owned(),
+            ),
             _ => None,
         };
         Self { code: error.exit_code(), kind: error.kind(), ..Self::denied(&error, hint) }
