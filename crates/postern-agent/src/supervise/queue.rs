@@ -2,7 +2,8 @@
 //!
 //! The client's window is wide, so that the servers between us stay at work, and a command may stop reading at any
 //! moment: then up to a whole window lies here. The first part is kept in our memory, the rest in an anonymous file of
-//! the kernel's (`memfd_create(2)`), so that the agent itself stays small.
+//! the kernel's (`memfd_create(2)`), so that the agent itself stays small. That file is a ring: a command that keeps up with
+//! most of what comes may never empty it, and its pages count as the pod's memory.
 
 use rustix::fd::OwnedFd;
 use std::collections::VecDeque;
@@ -13,13 +14,16 @@ const MEMORY: usize = 512 * 1024;
 /// Bytes read back from the file at a time.
 const BLOCK: usize = 128 * 1024;
 
+/// Most that lies in the file: the client's window.
+const RING: u64 = postern_wire::STDIN_WINDOW as u64;
+
 #[derive(Default)]
 pub(super) struct Queue {
     memory: VecDeque<u8>,
     file: Option<OwnedFd>,
-    /// What lies in the file: from here …
+    /// What lies in the file, of all that was ever put there: from here …
     head: u64,
-    /// … to here.
+    /// … to here. A byte's place is its number modulo [`RING`].
     tail: u64,
 }
 
@@ -56,35 +60,41 @@ impl Queue {
         *self = Self::default();
     }
 
-    /// Appends to the file. `false` when there is none to be had, or it takes no more; then nothing was written, or
+    /// Appends to the file. `false` when there is none to be had, or it takes no more; then nothing was added, and
     /// all that lay in it is back in memory.
     fn spill(&mut self, data: &[u8]) -> bool {
         if self.file.is_none() {
             self.file = anonymous();
         }
         let Some(file) = &self.file else { return false };
-        let mut written = 0;
-        while written < data.len() {
-            match rustix::io::pwrite(file, &data[written..], self.tail + written as u64) {
-                Ok(count @ 1..) => written += count,
+        let end = self.tail + data.len() as u64;
+        let mut at = self.tail;
+        while at < end && end - self.head <= RING {
+            let place = at % RING;
+            let rest = &data[usize::try_from(at - self.tail).unwrap_or(data.len())..];
+            let piece = &rest[..rest.len().min(usize::try_from(RING - place).unwrap_or(usize::MAX))];
+            match rustix::io::pwrite(file, piece, place) {
+                Ok(count @ 1..) => at += count as u64,
                 Err(rustix::io::Errno::INTR) => {}
-                Ok(0) | Err(_) => {
-                    while self.head < self.tail && self.refill() {}
-                    return false;
-                }
+                Ok(0) | Err(_) => break,
             }
         }
-        self.tail += written as u64;
+        if at < end {
+            while self.head < self.tail && self.refill() {}
+            return false;
+        }
+        self.tail = end;
         true
     }
 
     /// Moves a block from the file to memory. What the kernel took it gives back; `false` would be its failure.
     fn refill(&mut self) -> bool {
         let Some(file) = &self.file else { return false };
-        let size = usize::try_from(self.tail - self.head).unwrap_or(BLOCK).min(BLOCK);
+        let place = self.head % RING;
+        let size = usize::try_from((self.tail - self.head).min(RING - place)).unwrap_or(BLOCK).min(BLOCK);
         let mut block = vec![0; size];
         let read = loop {
-            match rustix::io::pread(file, &mut block[..], self.head) {
+            match rustix::io::pread(file, &mut block[..], place) {
                 Err(rustix::io::Errno::INTR) => {}
                 other => break other.unwrap_or(0),
             }
@@ -113,6 +123,43 @@ fn anonymous() -> Option<OwnedFd> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// As with a command that is a little slower than the network: there is always something left.
+    #[test]
+    fn what_was_taken_takes_no_room() {
+        let (mut queue, mut received, mut sent) = (Queue::default(), 0_u64, 0_u64);
+        let byte = |number: u64| u8::try_from(number % 251).unwrap();
+        while sent < 6 * RING {
+            if u64::try_from(queue.len()).unwrap() < RING / 2 {
+                let piece: Vec<u8> = (sent..sent + 57_001).map(byte).collect();
+                queue.push(&piece);
+                sent += 57_001;
+            } else {
+                let front = queue.front();
+                assert!(front.iter().zip(received..).all(|(found, number)| *found == byte(number)));
+                let taken = front.len();
+                received += taken as u64;
+                queue.consume(taken);
+            }
+            assert!(!queue.is_empty() && queue.memory.len() <= MEMORY);
+        }
+        let held = rustix::fs::fstat(queue.file.as_ref().unwrap()).unwrap();
+        assert!(u64::try_from(held.st_size).unwrap() <= RING, "{}", held.st_size);
+        // More than the ring holds, from a client that keeps to no window, is in order all the same.
+        for _ in 0..5 {
+            let piece: Vec<u8> = (sent..sent + RING / 4).map(byte).collect();
+            queue.push(&piece);
+            sent += RING / 4;
+        }
+        while !queue.is_empty() {
+            let front = queue.front();
+            assert!(front.iter().zip(received..).all(|(found, number)| *found == byte(number)));
+            let taken = front.len();
+            received += taken as u64;
+            queue.consume(taken);
+        }
+        assert_eq!(received, sent);
+    }
 
     #[test]
     fn bytes_come_out_as_they_went_in_however_many_there_are() {
