@@ -129,6 +129,21 @@ fn pump(mut from: &TcpStream, mut to: &TcpStream, left: &AtomicI64, fault: Fault
     let _ = to.shutdown(Shutdown::Both);
 }
 
+/// A name of the API server that its certificate has and only the proxy knows the address of: no proxy of the environment is
+/// asked for loopback, where the testbed's is.
+pub const API_NAME: &str = "kubernetes.default.svc";
+
+/// A kubeconfig that names the API server so.
+pub fn named_kubeconfig(proxy_url: Option<&str>) -> tempfile::NamedTempFile {
+    let mut config = crate::whole_kubeconfig();
+    let cluster = &mut config["clusters"][0]["cluster"];
+    cluster["server"] = format!("https://{API_NAME}:6443").into();
+    if let Some(address) = proxy_url {
+        cluster["proxy-url"] = address.into();
+    }
+    crate::write_kubeconfig(&config)
+}
+
 /// An HTTP proxy that knows CONNECT only (RFC 9110, section 9.3.6).
 #[derive(Debug)]
 pub struct ConnectProxy {
@@ -144,6 +159,7 @@ impl ConnectProxy {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let requests = Arc::new(std::sync::Mutex::new(Vec::new()));
+        let server = crate::server();
         let seen = requests.clone();
         std::thread::spawn(move || {
             for client in listener.incoming() {
@@ -154,7 +170,8 @@ impl ConnectProxy {
                     head.push(byte[0]);
                 }
                 let head = String::from_utf8_lossy(&head).into_owned();
-                let target = head.split(' ').nth(1).unwrap_or_default().to_owned();
+                let named = head.split(' ').nth(1).unwrap_or_default().to_owned();
+                let target = if named.starts_with(API_NAME) { server.clone() } else { named };
                 seen.lock().unwrap().push(head);
                 let Ok(far) = TcpStream::connect(target) else { continue };
                 client.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n").unwrap();

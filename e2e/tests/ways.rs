@@ -1,7 +1,7 @@
 //! Ways in: through a proxy, and from a terminal.
 #![allow(clippy::unwrap_used, reason = "these are tests")]
 
-use e2e::proxy::{ConnectProxy, TlsFront};
+use e2e::proxy::{API_NAME, ConnectProxy, TlsFront, named_kubeconfig};
 use e2e::{Outcome, enabled, install, postern, with_stdin};
 use std::path::Path;
 use std::process::Command;
@@ -14,10 +14,15 @@ fn a_proxy_is_used_with_its_credentials_unless_no_proxy_says_otherwise() {
     }
     install(&[]).ok();
     let proxy = ConnectProxy::start();
-    let with = |variables: &[(&str, &str)]| {
-        Outcome::of(postern().envs(variables.iter().copied()).args(["run", "--", "echo", "through"]))
-    };
     let address = format!("http://us%40er:pa%3Ass@{}", proxy.address);
+    let (plain, own) = (named_kubeconfig(None), named_kubeconfig(Some(&address)));
+    let by = |kubeconfig: &Path, variables: &[(&str, &str)]| {
+        let mut command = postern();
+        command.env("KUBECONFIG", kubeconfig).envs(variables.iter().copied());
+        Outcome::of(command.args(["run", "--", "echo", "through"]))
+    };
+    let with = |variables: &[(&str, &str)]| by(plain.path(), variables);
+    let asked = || proxy.requests.lock().unwrap().len();
     assert_eq!(with(&[("HTTPS_PROXY", &address)]).ok().stdout, "through\n");
     let requests = proxy.requests.lock().unwrap().clone();
     assert_eq!(requests.len(), 1);
@@ -25,10 +30,24 @@ fn a_proxy_is_used_with_its_credentials_unless_no_proxy_says_otherwise() {
         requests[0].starts_with("CONNECT ") && requests[0].contains("Basic dXNAZXI6cGE6c3M="),
         "{requests:?}"
     );
-    let host = e2e::server().rsplit_once(':').unwrap().0.to_owned();
-    assert_eq!(with(&[("HTTPS_PROXY", &address), ("NO_PROXY", &host)]).ok().stdout, "through\n");
-    assert_eq!(proxy.requests.lock().unwrap().len(), 1);
+    // It is the server that NO_PROXY is about, and not the proxy's own address.
+    let host = proxy.address.rsplit_once(':').unwrap().0;
+    assert_eq!(with(&[("HTTPS_PROXY", &address), ("NO_PROXY", host)]).ok().stdout, "through\n");
+    assert_eq!(asked(), 2);
+    with(&[("HTTPS_PROXY", &address), ("NO_PROXY", API_NAME)]).exits(127).says(&["cannot be reached"]);
+    assert_eq!(asked(), 2);
+    // What the kubeconfig says holds whatever NO_PROXY says.
+    assert_eq!(by(own.path(), &[("NO_PROXY", API_NAME)]).ok().stdout, "through\n");
+    assert_eq!(asked(), 3);
+    // `host:port` is an http:// proxy.
+    assert_eq!(with(&[("HTTPS_PROXY", &proxy.address)]).ok().stdout, "through\n");
+    assert_eq!(asked(), 4);
     with(&[("HTTPS_PROXY", "http://127.0.0.1:1")]).exits(127).says(&["cannot be reached"]);
+    with(&[("HTTPS_PROXY", "gopher://127.0.0.1:1")]).exits(127).says(&["neither http:// nor https://"]);
+    // To loopback none leads, as with kubectl.
+    let loopback =
+        Outcome::of(postern().env("HTTPS_PROXY", "http://127.0.0.1:1").args(["run", "--", "echo", "direct"]));
+    assert_eq!(loopback.ok().stdout, "direct\n");
 }
 
 #[test]
@@ -69,9 +88,11 @@ fn a_proxy_that_speaks_tls_is_trusted_by_ssl_cert_file_and_not_by_the_clusters_c
     let proxy = ConnectProxy::start();
     let front = TlsFront::start(&proxy.address, folder.path(), cluster_ca.path());
     let address = format!("https://{}", front.address);
+    let named = named_kubeconfig(None);
     let with = |file: &Path| {
         let mut command = postern();
         command
+            .env("KUBECONFIG", named.path())
             .env("HTTPS_PROXY", &address)
             .env("SSL_CERT_FILE", file)
             .args(["run", "--", "echo", "through"]);

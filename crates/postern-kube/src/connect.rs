@@ -114,7 +114,14 @@ pub(crate) fn client(config: &Config, server: &str) -> Result<Client, KubeError>
     http.set_keepalive_interval(Some(Duration::from_secs(5)));
     http.set_keepalive_retries(Some(3));
     let attempt = || format!("connecting to {server}");
-    let failed = |error: &kube::Error| KubeError::from_client(attempt(), server, error);
+    let failed = |error: &kube::Error| {
+        let mut error = KubeError::from_client(attempt(), server, error);
+        let plug_in = config.auth_info.exec.as_ref().and_then(|exec| exec.command.as_deref());
+        if let (Reason::Credentials(why), Some(command)) = (&mut error.reason, plug_in) {
+            *why = why.replacen("exec plug-in", &format!("exec plug-in {command}"), 1);
+        }
+        error
+    };
     let client = match config.proxy_url.clone() {
         None => stack(config, http).map_err(|error| failed(&error))?,
         Some(proxy) => {
@@ -192,7 +199,10 @@ async fn load(target: &Target) -> Result<(Config, String), KubeError> {
         Err(error) if target.kubeconfig.is_none() && target.context.is_none() => {
             // In a pod there is no kubeconfig but a mounted ServiceAccount.
             return match Config::incluster() {
-                Ok(config) => Ok((config, "in-cluster".to_owned())),
+                Ok(mut config) => {
+                    config.proxy_url = crate::web::proxy(&config.cluster_url);
+                    Ok((config, "in-cluster".to_owned()))
+                }
                 Err(_) => Err(failed(&what, words(&error))),
             };
         }
@@ -208,9 +218,23 @@ async fn load(target: &Target) -> Result<(Config, String), KubeError> {
         let why = format!("the context {name:?} names the user {user:?}, and there is none of this name");
         return Err(failed(&what, why));
     }
+    let cluster = kubeconfig
+        .clusters
+        .iter()
+        .find(|one| one.name == context.context.as_ref().map_or("", |it| &it.cluster));
+    let own =
+        cluster.and_then(|found| found.cluster.as_ref()?.proxy_url.clone()).filter(|own| !own.is_empty());
     let options = KubeConfigOptions { context: Some(name.clone()), ..KubeConfigOptions::default() };
     match Config::from_custom_kubeconfig(kubeconfig, &options).await {
-        Ok(config) => Ok((config, user)),
+        Ok(mut config) => {
+            // The library looks for the proxy itself in NO_PROXY.
+            if own.is_none() {
+                config.proxy_url = crate::web::proxy(&config.cluster_url);
+            } else if config.proxy_url.is_none() {
+                config.proxy_url = own.and_then(|own| own.parse().ok());
+            }
+            Ok((config, user))
+        }
         Err(error) => Err(failed(&format!("using the context {name:?}"), words(&error))),
     }
 }

@@ -1,5 +1,7 @@
 //! What can go wrong between us and an API server, classed by who must act.
 
+use kube::client::AuthError;
+
 /// A request to the API server failed.
 #[derive(Debug, thiserror::Error)]
 #[error("{attempt}: {reason}")]
@@ -111,14 +113,44 @@ impl KubeError {
 }
 
 fn classify(server: &str, error: &kube::Error) -> Reason {
+    // The layers of the client may be around it.
+    let mut inner: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = inner {
+        if let Some(error) = error.downcast_ref::<AuthError>() {
+            return Reason::Credentials(of_credentials(error));
+        }
+        inner = error.source();
+    }
     match error {
         kube::Error::Api(status) => of_status(status.code, &status.message),
-        kube::Error::Auth(error) => Reason::Credentials(chain(error)),
         kube::Error::UpgradeConnection(error) => {
             Reason::Answer(format!("the server did not open a stream: {}", chain(error)))
         }
         kube::Error::SerdeError(error) => Reason::Answer(format!("the answer cannot be read: {error}")),
         other => of_transport(server, other),
+    }
+}
+
+/// Why there are no credentials. What an exec plug-in wrote on its stdout holds a token, and its command line may hold a
+/// secret: neither is repeated, as the library would.
+fn of_credentials(error: &AuthError) -> String {
+    match error {
+        AuthError::AuthExecRun { cmd: _, out } => {
+            let said = String::from_utf8_lossy(&out.stderr);
+            let last: String =
+                said.trim().lines().next_back().unwrap_or_default().chars().take(300).collect();
+            let said =
+                if last.is_empty() { String::new() } else { format!("; it said: {}", last.escape_debug()) };
+            format!("the kubeconfig's exec plug-in ended with {}{said}", out.status)
+        }
+        AuthError::AuthExecParse(_) => {
+            "what the kubeconfig's exec plug-in printed is no ExecCredential (client.authentication.k8s.io)"
+                .to_owned()
+        }
+        AuthError::AuthExecStart(error) => {
+            format!("the kubeconfig's exec plug-in cannot be started: {error}")
+        }
+        other => chain(other),
     }
 }
 
@@ -174,6 +206,21 @@ pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    #[cfg(unix)]
+    fn what_an_exec_plug_in_printed_is_not_repeated() {
+        use std::os::unix::process::ExitStatusExt as _;
+        let out = std::process::Output {
+            status: std::process::ExitStatus::from_raw(256),
+            stdout: br#"{"status":{"token":"canary-token"}}"#.to_vec(),
+            stderr: b"one\nlog in \x1b[2Jfirst\n".to_vec(),
+        };
+        let error =
+            AuthError::AuthExecRun { cmd: "login --client-secret canary".to_owned(), out: Box::new(out) };
+        let said = classify("s", &kube::Error::Auth(error)).to_string();
+        assert!(!said.contains("canary") && said.ends_with("it said: log in \\u{1b}[2Jfirst"), "{said}");
+    }
 
     #[test]
     fn statuses_are_classed_by_who_must_act() {

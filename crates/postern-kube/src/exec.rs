@@ -115,32 +115,43 @@ pub async fn open(
     request: &ExecRequest<'_>,
 ) -> Result<(ExecReader, ExecWriter), KubeError> {
     let attempt = || format!("starting a command in pod {}/{}", request.namespace, request.pod);
+    let mut refused = None;
     let protocols = Protocols::parse(&std::env::var(PROTOCOL).unwrap_or_default())?;
     if protocols == Protocols::Spdy || protocols == Protocols::Either && !REFUSED.load(Ordering::Relaxed) {
         match by_spdy(cluster, request, &attempt).await? {
-            Some(opened) => return Ok(opened),
-            None if protocols == Protocols::Spdy => {
+            Spdy::Opened(opened) => return Ok(*opened),
+            Spdy::Refused(Some(refused)) if protocols == Protocols::Spdy => return Err(refused),
+            Spdy::Refused(None) if protocols == Protocols::Spdy => {
                 let why = format!("SPDY/3.1 was refused, and {PROTOCOL} allows nothing else");
                 return Err(KubeError::new(attempt(), Reason::Answer(why)));
             }
-            None => {}
+            Spdy::Refused(why) => refused = why,
         }
     }
     let http = http::Request::get(path(request))
         .body(Vec::new())
         .map_err(|error| cluster.error(attempt(), &kube::Error::HttpError(error)))?;
-    let connection = cluster.client.connect(http).await.map_err(|error| cluster.error(attempt(), &error))?;
+    // A server that may not be asked by POST may be by GET, before 1.35; else the first answer names what is missing.
+    let connection = cluster.client.connect(http).await;
+    let connection =
+        connection.map_err(|error| refused.unwrap_or_else(|| cluster.error(attempt(), &error)))?;
     REFUSED.store(protocols == Protocols::Either, Ordering::Relaxed);
     let (reader, writer) = websocket::open(connection);
     Ok((ExecReader { half: Half::WebSocket(reader), unread: None }, ExecWriter(Half::WebSocket(writer))))
 }
 
-/// Nothing where the server, or what is before it, did not take up the protocol: why will be said to the other one.
+/// What became of asking for SPDY.
+enum Spdy {
+    Opened(Box<(ExecReader, ExecWriter)>),
+    /// The server, or what is before it, did not take up the protocol; the API server's own reason, where it is one about us.
+    Refused(Option<KubeError>),
+}
+
 async fn by_spdy(
     cluster: &Cluster,
     request: &ExecRequest<'_>,
     attempt: &impl Fn() -> String,
-) -> Result<Option<(ExecReader, ExecWriter)>, KubeError> {
+) -> Result<Spdy, KubeError> {
     let http = http::Request::post(path(request))
         .header(http::header::CONNECTION, "Upgrade")
         .header(http::header::UPGRADE, "SPDY/3.1")
@@ -152,19 +163,32 @@ async fn by_spdy(
     if answer.status() != http::StatusCode::SWITCHING_PROTOCOLS
         || !upgraded.is_some_and(|protocol| protocol.eq_ignore_ascii_case("SPDY/3.1"))
     {
-        return Ok(None);
+        return Ok(Spdy::Refused(reason(answer).await.map(|reason| KubeError::new(attempt(), reason))));
     }
     let broke = |why: String| KubeError::new(attempt(), Reason::Answer(why));
     let connection = hyper::upgrade::on(answer).await.map_err(|error| broke(chain(&error)))?;
     let opening = spdy::open(TokioIo::new(connection), request.stdin, request.tty);
     match tokio::time::timeout(STREAMS, opening).await {
         Ok(Ok((reader, writer))) => {
-            Ok(Some((ExecReader { half: Half::Spdy(reader), unread: None }, ExecWriter(Half::Spdy(writer)))))
+            let reader = ExecReader { half: Half::Spdy(reader), unread: None };
+            Ok(Spdy::Opened(Box::new((reader, ExecWriter(Half::Spdy(writer))))))
         }
-        Ok(Err(spdy::Unopened::Unknown)) => Ok(None),
+        Ok(Err(spdy::Unopened::Unknown)) => Ok(Spdy::Refused(None)),
         Ok(Err(spdy::Unopened::Broke(error))) => Err(broke(error.to_string())),
         Err(_) => Err(broke(format!("its streams were not made within {} s", STREAMS.as_secs()))),
     }
+}
+
+/// Why the API server itself refused us: its Status, not the page of a proxy that knows no SPDY.
+async fn reason(answer: http::Response<Body>) -> Option<Reason> {
+    use http_body_util::{BodyExt as _, Limited};
+    let code = answer.status().as_u16();
+    if !matches!(code, 401 | 403 | 404) {
+        return None;
+    }
+    let body = Limited::new(answer.into_body(), 64 * 1024).collect().await.ok()?.to_bytes();
+    let status: serde_json::Value = serde_json::from_slice(&body).ok()?;
+    (status["kind"] == "Status").then(|| of_status(code, status["message"].as_str().unwrap_or_default()))
 }
 
 fn path(request: &ExecRequest<'_>) -> String {

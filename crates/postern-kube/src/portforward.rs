@@ -4,7 +4,7 @@
 //! data and 1 for the runtime's errors, and on each the port number, little-endian, before anything else.
 
 use crate::connect::Cluster;
-use crate::error::{KubeError, chain};
+use crate::error::{KubeError, Reason, chain};
 use bytes::Bytes;
 use futures_util::{SinkExt as _, StreamExt as _};
 use hyper_util::rt::TokioIo;
@@ -47,7 +47,19 @@ pub async fn open(
     let http = http::Request::get(path)
         .body(Vec::new())
         .map_err(|error| cluster.error(attempt(), &kube::Error::HttpError(error)))?;
-    let connection = cluster.client.connect(http).await.map_err(|error| cluster.error(attempt(), &error))?;
+    let connection = cluster.client.connect(http).await.map_err(|error| {
+        let error = cluster.error(attempt(), &error);
+        match error.reason {
+            // From 1.35 on the server asks for both verbs, and of the second it says nothing.
+            Reason::Forbidden(message) | Reason::Refused { code: 403, message } => {
+                let message = format!(
+                    "{message}: a user who cannot get and create resource \"pods/portforward\" opens no WebSocket to it"
+                );
+                KubeError::new(error.attempt, Reason::Forbidden(message))
+            }
+            _ => error,
+        }
+    })?;
     let (sink, stream) = connection.into_stream().split();
     Ok((PortReader { stream, began: [false; 2] }, PortWriter(sink)))
 }

@@ -154,15 +154,28 @@ pub fn is_loopback(host: &str) -> bool {
     host == "localhost" || number.is_ok_and(|ip| ip.is_loopback())
 }
 
-/// The proxy for an address, as `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY` have it; with the user and password in it.
+/// The proxy for an address, as `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY` have it, and never for loopback, as Go's programs
+/// have it; with the user and password in it.
 pub(crate) fn proxy(base: &http::Uri) -> Option<http::Uri> {
     base.scheme_str().filter(|scheme| *scheme == "https")?;
-    let found = Matcher::from_env().intercept(base)?;
+    if is_loopback(base.host()?) {
+        return None;
+    }
+    let found = Matcher::from_env().intercept(base);
     let named = ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"];
     let whole = named.iter().find_map(|name| std::env::var(name).ok().filter(|value| !value.is_empty()));
     let whole = whole.and_then(|whole| whole.parse().ok());
-    // `proxy:3128` is an http:// proxy to who wrote it.
-    whole.filter(|proxy: &http::Uri| proxy.scheme().is_some()).or_else(|| Some(found.uri().clone()))
+    match found {
+        // `proxy:3128` is an http:// proxy to who wrote it.
+        Some(found) => {
+            whole.filter(|proxy: &http::Uri| proxy.scheme().is_some()).or_else(|| Some(found.uri().clone()))
+        }
+        // What the library does not know is an error, not no proxy.
+        None => whole.filter(|proxy: &http::Uri| {
+            let known = ["http", "https", "socks4", "socks4a", "socks5", "socks5h"];
+            proxy.scheme_str().is_some_and(|scheme| !known.contains(&scheme))
+        }),
+    }
 }
 
 #[cfg(test)]

@@ -113,6 +113,7 @@ pub async fn install(
     for name in [names::NAMESPACE, names::TEST_NAMESPACE] {
         install.namespace(name).await?;
     }
+    install.may_grant().await?;
     let before = install.account().await?;
     install.secret().await?;
     install.roles(&before).await?;
@@ -152,9 +153,10 @@ impl<R: Reporter> Install<'_, R> {
     /// In a dry run, an object whose namespace is one that would be made, and is not there yet, cannot be judged by the server.
     fn unjudged(&self, of: &ObjectRef, error: &KubeError) -> bool {
         let ours = [names::NAMESPACE, names::TEST_NAMESPACE];
-        self.dry_run
-            && error.is_not_found()
-            && of.namespace.as_deref().is_none_or(|name| ours.contains(&name))
+        // A pod is judged after its ServiceAccount, which was not made either: admission says so by a 403.
+        let absent = error.is_not_found()
+            || matches!(&error.reason, Reason::Refused { code: 403, message } if message.contains("looking up service account"));
+        self.dry_run && absent && of.namespace.as_deref().is_none_or(|name| ours.contains(&name))
     }
 
     async fn observe(&self, of: &ObjectRef) -> Result<Option<DynamicObject>, InstallError> {
@@ -275,6 +277,48 @@ impl<R: Reporter> Install<'_, R> {
         Ok(())
     }
 
+    /// Asks whether the access may be given before it is recorded: a record of what was never granted is one that a user
+    /// without rights there cannot take back.
+    async fn may_grant(&self) -> Result<(), InstallError> {
+        if self.dry_run {
+            return Ok(());
+        }
+        match &self.settings.access {
+            Access::None => Ok(()),
+            Access::Namespaces(wanted) => {
+                for namespace in wanted {
+                    self.judged(&objects::role(namespace, names::NAME, rules::ACCESS).0).await?;
+                }
+                Ok(())
+            }
+            Access::All => self.judged(&objects::cluster_role().0).await,
+        }
+    }
+
+    async fn judged<K>(&self, desired: &K) -> Result<(), InstallError>
+    where
+        K: Resource<DynamicType = ()> + Serialize,
+    {
+        let name = desired.meta().name.as_deref().unwrap_or_default();
+        let of = ObjectRef::of::<K>(desired.meta().namespace.as_deref(), name);
+        let desired = written(desired, &of)?;
+        apply::apply(self.cluster, &desired, None, true).await.map(|_| ()).map_err(at(&of))
+    }
+
+    /// Whether it was there. Who may not delete what is not there has nothing to be refused.
+    async fn taken_away(&self, of: &ObjectRef) -> Result<bool, InstallError> {
+        if self.dry_run {
+            return Ok(self.observe(of).await?.is_some());
+        }
+        match apply::delete(self.cluster, of, &Deletion::default(), self.settings.timeout).await {
+            Ok(was_there) => Ok(was_there),
+            Err(error) if error.is_forbidden() && matches!(apply::get(self.cluster, of).await, Ok(None)) => {
+                Ok(false)
+            }
+            Err(error) => Err(at(of)(error)),
+        }
+    }
+
     async fn roles(&mut self, before: &str) -> Result<(), InstallError> {
         let desired = self.settings.access.clone();
         match &desired {
@@ -302,10 +346,7 @@ impl<R: Reporter> Install<'_, R> {
             self.apply(&binding).await?;
         }
         for of in stale(before, &desired) {
-            let any = Deletion::default();
-            if self.dry_run
-                || apply::delete(self.cluster, &of, &any, self.settings.timeout).await.map_err(at(&of))?
-            {
+            if self.taken_away(&of).await? {
                 self.record(Change::Deleted, of, Vec::new());
             }
         }

@@ -103,7 +103,7 @@ pub fn opener(secret: &Secret) -> Result<Opener, OpenError> {
     let installation = data.get(INSTALLATION).ok_or_else(|| damaged("installation is missing"))?;
     let installation =
         String::from_utf8(installation.0.clone()).map_err(|_| damaged("installation is not text"))?;
-    let key = Key::from_pkcs8(&private.0, &format!("key.der of {}", secret_ref()))?;
+    let key = Key::from_pkcs8(&private.0, "key.der").map_err(|_| damaged("key.der is no Ed25519 key"))?;
     Ok(Opener { key, installation })
 }
 

@@ -276,6 +276,9 @@ fn kube_hint(error: &KubeError) -> Option<String> {
         Reason::Unauthorized => {
             "the token or client certificate is expired or not of this cluster: log in again".to_owned()
         }
+        Reason::Forbidden(message) if !message.contains("postern-ops") => {
+            "ask for the verb and resource named above in that namespace".to_owned()
+        }
         Reason::Forbidden(_) => {
             "ask for the verb and resource named above; `postern ops rbac` prints Roles that hold them"
                 .to_owned()

@@ -15,7 +15,14 @@ impl<R: Reporter> Install<'_, R> {
         let (secret, keys) = (stream::secret_ref(), stream::keys_ref());
         if !self.settings.stream {
             for of in [keys, secret] {
-                if self.observe(&of).await?.is_some() {
+                if let Some(there) = self.observe(&of).await? {
+                    let operators =
+                        if of == stream::keys_ref() { stream::operators(&there).len() } else { 0 };
+                    if operators > 0 {
+                        self.reporter.warn(&format!(
+                            "without --stream the keys of operators are taken away too: {operators}, to be authorized anew"
+                        ));
+                    }
                     if !self.dry_run {
                         let any = Deletion::default();
                         apply::delete(self.cluster, &of, &any, self.settings.timeout)

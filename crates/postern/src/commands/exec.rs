@@ -75,14 +75,14 @@ pub(super) async fn run(context: &Context, args: Args, printer: &mut Printer) ->
         return exec_many::run(&cluster, many, how, printer).await;
     }
     let [target] = targets.as_slice() else { return Err(Failure::usage("no target is named", None)) };
-    let place = target::find(&cluster, &namespace, target, container.as_deref()).await?;
+    let place = within(timeout, target::find(&cluster, &namespace, target, container.as_deref())).await?;
     let Place { namespace, pod, container, agent } = &place;
     printer.verbose(&format!("pod {namespace}/{pod}, container {container}"));
     if agent.is_some() || injected {
         let asked = Asked { env, workdir, stdin, tty, timeout };
         let mut request = asked.request(context, command, printer)?;
         request.claimed_user.clone_from(&cluster.user);
-        return Ok(through_agent(&cluster, &place, request, stdin, printer).await?);
+        return Ok(through_agent(&cluster, &place, (request, timeout), stdin, printer).await?);
     }
     if !needs_agent.is_empty() {
         return Err(place.needs_agent(&needs_agent).into());
@@ -92,24 +92,40 @@ pub(super) async fn run(context: &Context, args: Args, printer: &mut Printer) ->
     );
     let tty = tty && terminal::is_terminal();
     let command = bytes(&command);
-    let (reader, writer) = place.open(&cluster, &command, stdin, tty).await?;
+    let (reader, writer) = within(timeout, place.open(&cluster, &command, stdin, tty)).await?;
     in_plain(reader, writer, stdin, tty, timeout, printer).await
+}
+
+/// What has to be done before the command begins takes no longer than it may.
+pub(super) async fn within<T>(
+    limit: Option<Duration>,
+    reaching: impl Future<Output = Result<T, ExecError>>,
+) -> Result<T, ExecError> {
+    match limit {
+        None => reaching.await,
+        Some(limit) => tokio::time::timeout(limit, reaching).await.unwrap_or_else(|_| {
+            Err(ExecError::TimedOut { seconds: limit.as_secs(), note: ", before it was begun" })
+        }),
+    }
 }
 
 /// Runs by the agent of the image, or by one that is put there and removed again.
 async fn through_agent(
     cluster: &Cluster,
     place: &Place,
-    request: Request,
+    (request, timeout): (Request, Option<Duration>),
     stdin: bool,
     printer: &mut Printer,
 ) -> Result<u8, ExecError> {
     let (reader, writer) = match &place.agent {
         Some(agent) => {
             let command = [agent.clone().into_bytes(), b"run".to_vec()];
-            place.open(cluster, &command, true, false).await?
+            within(timeout, place.open(cluster, &command, true, false)).await?
         }
-        None => inject::start(cluster, place, agents::embedded, &["run", "--unlink"]).await?,
+        None => {
+            let started = inject::start(cluster, place, agents::embedded, &["run", "--unlink"]);
+            within(timeout, Box::pin(started)).await?
+        }
     };
     let ran = supervised(reader, writer, Run { request, files: Vec::new() }, stdin, printer).await;
     ran.map_err(|error| place.of_agent(error))

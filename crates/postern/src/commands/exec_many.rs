@@ -1,5 +1,6 @@
 //! `postern exec` over several targets.
 
+use super::exec::within;
 use super::fanout;
 use crate::cli::fanout::FanOut;
 use crate::failure::Failure;
@@ -27,7 +28,7 @@ pub(super) async fn run(
     printer: &mut Printer,
 ) -> Result<u8, Failure> {
     let Many { namespace, targets, all, containers, options } = many;
-    let found = target::find_all(cluster, namespace, targets, all, containers).await?;
+    let found = within(how.timeout, target::find_all(cluster, namespace, targets, all, containers)).await?;
     printer.verbose(&format!("{} targets in namespace {namespace}", found.len()));
     let how = &how;
     let start = |place, streams, control| async move {

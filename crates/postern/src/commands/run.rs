@@ -1,5 +1,6 @@
 //! `postern run`.
 
+use super::exec::within;
 use super::{Context, credentials, run_each, streams, transports};
 use crate::cli::run::{Backend, Login, Run as Args};
 use crate::failure::Failure;
@@ -55,6 +56,7 @@ pub(super) async fn run(context: &Context, args: Args, printer: &mut Printer) ->
     let mut request = asked.request(context, command, printer)?;
     let files = stage(&file, &mut request)?;
     let values = run_each::values(each)?;
+    let limit = Some(Duration::from_millis(request.timeout_ms)).filter(|limit| !limit.is_zero());
     let door = match backend {
         Backend::Ops => {
             let cluster = context.cluster().await.map_err(ExecError::Kube)?;
@@ -69,7 +71,8 @@ pub(super) async fn run(context: &Context, args: Args, printer: &mut Printer) ->
             }
             request.claimed_user.clone_from(&cluster.user);
             let transport = transports::chosen(context, transport);
-            match transports::stream(context, &cluster, transport, stream_key, printer).await? {
+            let opening = transports::stream(context, &cluster, transport, stream_key, printer);
+            match in_time(limit, Box::pin(opening)).await? {
                 Some(stream) => Door::Stream(stream),
                 None => Door::Exec(cluster),
             }
@@ -89,7 +92,8 @@ pub(super) async fn run(context: &Context, args: Args, printer: &mut Printer) ->
             supervised(reader, writer, run, stdin, printer).await
         }
         Door::Exec(cluster) => {
-            let (reader, writer) = open_agent(cluster).await.map_err(ExecError::Kube)?;
+            let opening = async { open_agent(cluster).await.map_err(ExecError::Kube) };
+            let (reader, writer) = within(limit, opening).await?;
             supervised(reader, writer, run, stdin, printer).await
         }
         Door::Local(own) => {
@@ -97,6 +101,14 @@ pub(super) async fn run(context: &Context, args: Args, printer: &mut Printer) ->
             supervised(reader, writer, run, stdin, printer).await
         }
     }?)
+}
+
+/// As [`within`], where why it failed is told already.
+async fn in_time<T>(
+    limit: Option<Duration>,
+    reaching: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    within(limit, async { Ok(reaching.await) }).await?
 }
 
 /// The way to a supervisor.

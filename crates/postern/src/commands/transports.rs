@@ -48,7 +48,7 @@ pub(super) async fn stream(
             Ok(None)
         }
         // Never silently: whoever installed it wants to know that it does not work.
-        Err(OpenError::Stream(error)) if transport == Transport::Auto => {
+        Err(error @ (OpenError::Stream(_) | OpenError::Damaged(..))) if transport == Transport::Auto => {
             printer.warn(&format!("the stream to the ops pod does not open ({error}): going on by exec"));
             Ok(None)
         }
@@ -57,7 +57,16 @@ pub(super) async fn stream(
 }
 
 fn read(path: &std::path::Path) -> Result<Key, Failure> {
+    use std::os::unix::fs::PermissionsExt as _;
     let shown = path.display().to_string();
+    let mode = std::fs::metadata(path).map_or(0, |found| found.permissions().mode());
+    if mode & 0o077 != 0 {
+        let why = format!("the stream key {shown} is open to others (mode {:04o})", mode & 0o7777);
+        return Err(Failure::usage(
+            why,
+            Some(format!("a private key is for its owner alone: chmod 600 {shown}")),
+        ));
+    }
     let text = std::fs::read_to_string(path)
         .map_err(|error| Failure::usage(format!("reading the stream key {shown}: {error}"), None))?;
     Key::from_pem(&text, &shown).map_err(|error| Failure::usage(error.to_string(), None))
