@@ -218,6 +218,26 @@ fn streams_wildcards_and_many_pods_are_as_users_of_a_shell_expect() {
     assert_eq!(fs::read_to_string(here.join("all/c.log")).unwrap(), "3\n");
     cp(here, &["little:/tmp/w/*.none", "."]).exits(1).says(&["nothing matches /tmp/w/*.none"]);
     cp(here, &["little:/tmp/none", "."]).exits(1).says(&["/tmp/none: No such file or directory"]);
+    // One of several that is not there: the others are copied, as by cp(1).
+    for there in ["part", "little:/tmp/part"] {
+        cp(here, &["a.log", "none", "b.log", there])
+            .exits(1)
+            .says(&["there is no directory", "to copy into"]);
+    }
+    fs::create_dir(here.join("part")).unwrap();
+    cp(here, &["a.log", "none", "part"])
+        .exits(1)
+        .says(&["none: failed (No such file or directory", "1 file copied"]);
+    assert!(here.join("part/a.log").exists());
+    cp(here, &["little:/tmp/none", "little:/tmp/w/x", "part"])
+        .exits(1)
+        .says(&["none: failed (No such file or directory", "1 file copied"]);
+    let dry = cp(here, &["--dry-run", "-o", "json", "part/.", "little:/tmp/not-yet"]).ok();
+    assert!(
+        dry.stdout.contains(r#""made":0"#) && dry.stdout.contains(r#""fate":"planned""#),
+        "{}",
+        dry.stdout
+    );
     cp(here, &["--exclude", "*.log", "--include", "b.log", "little:/tmp/w", "some"]).ok();
     assert!(
         here.join("some/b.log").exists() && !here.join("some/a.log").exists() && here.join("some/x").exists()
@@ -274,11 +294,14 @@ fn what_cannot_be_written_is_told_with_its_cause_and_spares_the_rest() {
     let folder = tempfile::tempdir().unwrap();
     let here = folder.path();
     fs::create_dir(here.join("set")).unwrap();
-    fs::write(here.join("set/big"), random(6_000_000, 4)).unwrap();
+    fs::write(here.join("set/big"), random(12_000_000, 4)).unwrap();
     fs::write(here.join("set/small"), "fits").unwrap();
     let full = cp(here, &["set", "tools:/small/set"]).exits(1);
     let full = full.says(&["its place is /small/set/big"]);
     full.says(&["set/big: failed", "No space left on device", "1 file copied and verified", "1 failed"]);
+    // Nobody wants to find a volume full because of a copy that failed.
+    let left = in_pod("tools", &["ls", "-A", "/small/set"]).ok().stdout;
+    assert_eq!(left, "small\n");
     assert_eq!(in_pod("tools", &["cat", "/small/set/small"]).ok().stdout, "fits");
     assert_ne!(in_pod("tools", &["test", "-e", "/small/set/big"]).code, 0);
     // A file that is a mount of its own.
@@ -310,8 +333,9 @@ fn what_cannot_be_written_is_told_with_its_cause_and_spares_the_rest() {
     // As a user who may not.
     let denied = cp(here, &["app.conf", "agent:/etc/app.conf"]).exits(1);
     denied.says(&["as uid ", "writable here: ", "/tmp"]);
-    let beside = ["--via", "ephemeral", "--image", IMAGE, "app.conf", "agent:/etc/app.conf"];
-    cp(here, &beside).exits(1).says(&["as uid ", "writable here: ", "/tmp"]);
+    // It is said of the target, and not of who stands beside it.
+    let beside = cp(here, &["--image", IMAGE, "app.conf", "nothing:/app.conf"]).exits(1);
+    beside.says(&["as uid ", "writable here: /tmp"]);
     // An owner that cannot be given: what was asked for is not done, though the content is there.
     for again in ["copied and verified", "already there, verified"] {
         let unowned = cp(here, &["--chown", "0:0", "set/small", "agent:/tmp/unowned"]).exits(1);

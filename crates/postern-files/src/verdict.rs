@@ -11,6 +11,14 @@ pub const STALE: &str = "it has changed since a copy of it was begun and interru
 pub const ANOTHER: &str =
     "what an interrupted copy of it had left is of another content, and is removed; copy it again";
 
+/// What stays of a file of this path that could not be written to its end.
+pub fn kept(path: &[u8]) -> String {
+    format!(
+        "; what came of it stays beside its place as {}, to go on from, or for `postern cp --clean`",
+        name::show(&name::partial(name::split(path).1))
+    )
+}
+
 /// A source's file is not what it was when its content was begun.
 pub const CHANGED: &str = "it changed while it was copied";
 

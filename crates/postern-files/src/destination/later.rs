@@ -40,7 +40,7 @@ impl Destination<'_> {
     /// A directory: made at once, as files go into it.
     pub(super) fn directory(&mut self, entry: &Entry, path: Vec<u8>) -> Result<(), Trouble> {
         let root = path.is_empty();
-        let new_root = self.placed.as_ref().is_some_and(|placed| placed.made);
+        let new_root = self.placed.as_ref().is_some_and(|placed| placed.made || placed.missing);
         let mut looked = match (&self.placed, root) {
             (Some(placed), true) => rustix::fs::fstat(placed.root.as_fd()).map(Some),
             _ => self.look(&path),

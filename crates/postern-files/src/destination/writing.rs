@@ -205,7 +205,11 @@ impl Writing {
             if let Err(error) = open.file.write_all_at(bytes, self.offset) {
                 let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
                 let why = explain("writing it", errno);
-                return self.fail_and_keep(why);
+                return match errno {
+                    // A disk that stays full is worse, for who works there and for the next files, than to begin again.
+                    Errno::NOSPC | Errno::DQUOT => self.fail(why),
+                    _ => self.fail_and_keep(why),
+                };
             }
             self.hasher.update(bytes);
             self.advance(bytes.len() as u64);
@@ -286,9 +290,12 @@ impl Writing {
         }
     }
 
-    fn fail_and_keep(&mut self, why: String) {
+    fn fail_and_keep(&mut self, mut why: String) {
         if self.size <= EVERY || self.note().is_none() {
             return self.fail(why); // the next files may fit
+        }
+        if matches!(&self.into, Into::Beside(open) if open.named) {
+            why.push_str(&verdict::kept(&self.path));
         }
         let into = std::mem::replace(&mut self.into, Into::Failed { why, remove: None });
         self.note_down(into);

@@ -14,16 +14,17 @@ pub(super) struct Top {
     pub(super) typed: Vec<u8>,
     /// What it is called in the destination; empty where its content was asked for.
     pub(super) name: Vec<u8>,
-    /// It was found by a wildcard: where it cannot be copied, the others still can.
-    pub(super) matched: bool,
+    /// It is one of several, or was found by a wildcard: where it cannot be copied, the others still can, as by `cp`.
+    pub(super) among: bool,
 }
 
 /// Everything that the paths mean, in their order; an error for people when one means nothing.
 pub(super) fn expand(base: &Base, spec: &SendSpec, rules: &Rules) -> Result<Vec<Top>, String> {
     let mut tops = Vec::new();
+    let among = spec.sources.len() > 1;
     for source in &spec.sources {
         if !spec.glob || !is_glob(source) {
-            tops.push(Top { typed: source.clone(), name: called(source), matched: false });
+            tops.push(Top { typed: source.clone(), name: called(source), among });
             continue;
         }
         let there = base.look(source, false).is_ok();
@@ -31,7 +32,7 @@ pub(super) fn expand(base: &Base, spec: &SendSpec, rules: &Rules) -> Result<Vec<
             Ok(glob) => glob,
             // Just a name, though an odd one.
             Err(_) if there => {
-                tops.push(Top { typed: source.clone(), name: called(source), matched: false });
+                tops.push(Top { typed: source.clone(), name: called(source), among });
                 continue;
             }
             Err(error) => return Err(error.to_string()),
@@ -57,7 +58,7 @@ pub(super) fn expand(base: &Base, spec: &SendSpec, rules: &Rules) -> Result<Vec<
         }
         found.sort();
         found.dedup();
-        tops.extend(found.into_iter().map(|typed| Top { name: called(&typed), typed, matched: true }));
+        tops.extend(found.into_iter().map(|typed| Top { name: called(&typed), typed, among: true }));
     }
     // What has no name of its own says where things go, and comes first.
     tops.sort_by_key(|top| !top.name.is_empty());

@@ -126,8 +126,7 @@ impl Walk {
                     let path = if tree.contents { Vec::new() } else { top.name };
                     self.tell(Found { tree: Arc::new(tree), below, path, stat, above: Vec::new() })
                 }
-                Err(error) if top.matched => Step::Fault(top.name, error.to_string()),
-                // What a person named and is not there ends the copy, rather than a part of it.
+                Err(error) if top.among && !top.name.is_empty() => Step::Fault(top.name, error.to_string()),
                 Err(error) => Step::Fatal(format!("{}: {error}", name::show(&top.typed))),
             };
         }

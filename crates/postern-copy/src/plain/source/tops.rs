@@ -33,7 +33,10 @@ pub(super) async fn expand(
         if !spec.glob || !is_glob(source) {
             match look(session, source, true).await? {
                 Ok(stat) => tops.push(top(source.clone(), stat)),
-                // What a person named and is not there ends the copy, rather than a part of it.
+                // One of several: the others are copied, as by `cp`.
+                Err(why) if spec.sources.len() > 1 && !called(source).is_empty() => {
+                    faults.push((called(source), cause(&why)));
+                }
                 Err(why) => return Err(Trouble::Fatal(format!("{shown}: {}", cause(&why)))),
             }
             continue;
