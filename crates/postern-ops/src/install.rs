@@ -302,7 +302,12 @@ impl<R: Reporter> Install<'_, R> {
         let name = desired.meta().name.as_deref().unwrap_or_default();
         let of = ObjectRef::of::<K>(desired.meta().namespace.as_deref(), name);
         let desired = written(desired, &of)?;
-        apply::apply(self.cluster, &desired, None, true).await.map(|_| ()).map_err(at(&of))
+        match apply::apply(self.cluster, &desired, None, true).await {
+            Ok(_) => Ok(()),
+            // Another install is at it in the same moment, and may.
+            Err(error) if error.is_conflict() => Ok(()),
+            Err(error) => Err(at(&of)(error)),
+        }
     }
 
     /// Whether it was there. Who may not delete what is not there has nothing to be refused.
