@@ -26,12 +26,13 @@ hello() {
   printf 'hello %s %s %s %s|%s|%s\n' "$S" $t "$(id -u 2>/dev/null || echo '?')" "$(id -g 2>/dev/null || echo '?')" "$n" "$W"
 }
 
-# W is where one may write: where people put things, and what is mounted.
+# W is where one may write: where people put things, and what is mounted of this node. A server's that does not answer would
+# keep us here.
 spots() {
   W=
   for l in /tmp /var/tmp /dev/shm /data /run "$HOME"; do spot "$l"; done
   while read -r l d t l; do
-    case $t in proc | sysfs | cgroup* | devpts | mqueue | devtmpfs) ;; *) spot "$d" ;; esac
+    case $t in tmpfs | ext[234] | xfs | btrfs | overlay | zfs | f2fs) spot "$d" ;; esac
   done </proc/self/mounts
 }
 spot() {
