@@ -227,12 +227,11 @@ async fn load(target: &Target) -> Result<(Config, String), KubeError> {
     let options = KubeConfigOptions { context: Some(name.clone()), ..KubeConfigOptions::default() };
     match Config::from_custom_kubeconfig(kubeconfig, &options).await {
         Ok(mut config) => {
-            // The library looks for the proxy itself in NO_PROXY.
-            if own.is_none() {
-                config.proxy_url = crate::web::proxy(&config.cluster_url);
-            } else if config.proxy_url.is_none() {
-                config.proxy_url = own.and_then(|own| own.parse().ok());
-            }
+            // The library looks for the proxy itself in NO_PROXY. An address that is none it has refused.
+            config.proxy_url = match own {
+                Some(own) => own.parse().ok(),
+                None => crate::web::proxy(&config.cluster_url),
+            };
             Ok((config, user))
         }
         Err(error) => Err(failed(&format!("using the context {name:?}"), words(&error))),

@@ -164,7 +164,6 @@ impl<'a> Bench<'a> {
     fn theirs(&self, before: &impl Fn() -> Result<()>, peer: &impl Fn() -> Command) -> Result<Sample> {
         for _ in 0..5 {
             before()?;
-            settle()?;
             match measure::run(&mut peer(), QUIET) {
                 Ok(sample) => return Ok(sample),
                 Err(_) => self.broken.set(self.broken.get() + 1),
@@ -180,11 +179,11 @@ impl<'a> Bench<'a> {
         peer: impl Fn() -> Command,
         postern: impl Fn() -> Command,
     ) -> Result<Pairs> {
+        let before = || before().and_then(|()| settle());
         let mut pairs = Vec::new();
         for turn in 0..=self.runs {
             let theirs = self.theirs(&before, &peer)?;
             before()?;
-            settle()?;
             let ours = measure::run(&mut postern(), QUIET)?;
             if turn > 0 {
                 pairs.push((theirs, ours));

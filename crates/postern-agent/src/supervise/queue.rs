@@ -129,17 +129,20 @@ mod tests {
     fn what_was_taken_takes_no_room() {
         let (mut queue, mut received, mut sent) = (Queue::default(), 0_u64, 0_u64);
         let byte = |number: u64| u8::try_from(number % 251).unwrap();
+        let mut take = |queue: &mut Queue| {
+            let front = queue.front();
+            assert!(front.iter().zip(received..).all(|(found, number)| *found == byte(number)));
+            let taken = front.len();
+            received += taken as u64;
+            queue.consume(taken);
+        };
         while sent < 6 * RING {
             if u64::try_from(queue.len()).unwrap() < RING / 2 {
                 let piece: Vec<u8> = (sent..sent + 57_001).map(byte).collect();
                 queue.push(&piece);
                 sent += 57_001;
             } else {
-                let front = queue.front();
-                assert!(front.iter().zip(received..).all(|(found, number)| *found == byte(number)));
-                let taken = front.len();
-                received += taken as u64;
-                queue.consume(taken);
+                take(&mut queue);
             }
             assert!(!queue.is_empty() && queue.memory.len() <= MEMORY);
         }
@@ -152,11 +155,7 @@ mod tests {
             sent += RING / 4;
         }
         while !queue.is_empty() {
-            let front = queue.front();
-            assert!(front.iter().zip(received..).all(|(found, number)| *found == byte(number)));
-            let taken = front.len();
-            received += taken as u64;
-            queue.consume(taken);
+            take(&mut queue);
         }
         assert_eq!(received, sent);
     }
