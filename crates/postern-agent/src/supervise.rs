@@ -15,7 +15,8 @@ mod run;
 mod staged;
 
 use crate::audit::{Ending, Invocation, Log, SOCKET};
-use crate::{credentials, sys};
+use crate::credentials::{self, CredentialError};
+use crate::sys;
 use child::Child;
 use link::{Link, Lost};
 use login::Stop;
@@ -79,6 +80,9 @@ fn prepare(
     signals: &sys::Signals,
     key: Option<&str>,
 ) -> Result<Result<(Prepared, Log), Failure>, Lost> {
+    // Until the runtime has passed the request on there is time for this.
+    link.flush();
+    let mounted = Mounted::read();
     let request = match link.next(|frame| match frame {
         ToAgent::Request(request) => Some(*request),
         _ => None,
@@ -86,11 +90,10 @@ fn prepare(
         Ok(request) => request,
         Err(message) => return Ok(Err(Failure { kind: FailureKind::BadRequest, message })),
     };
-    let (mut secrets, environment) = match secrets(&request) {
+    let (mut secrets, patterns, environment) = match secrets(&request, mounted) {
         Ok(found) => found,
         Err(failure) => return Ok(Err(failure)),
     };
-    let patterns = Patterns::new(&secrets);
     let argv = request.argv.iter().map(|argument| patterns.mask(argument));
     let invocation = Invocation::begin(&request.claimed_user, key, argv);
     let log = match Log::open(Path::new(SOCKET)) {
@@ -125,14 +128,31 @@ fn prepare(
 
 type Environment = Vec<(Vec<u8>, Vec<u8>)>;
 
-/// What to redact, and the variables to add to the command's environment.
-fn secrets(request: &Request) -> Result<(Vec<Secret>, Environment), Failure> {
+/// What the pod holds, whatever is asked for.
+struct Mounted {
+    credentials: Result<Vec<(String, Secret)>, CredentialError>,
+    token: Option<Secret>,
+    patterns: Patterns,
+}
+
+impl Mounted {
+    fn read() -> Self {
+        let credentials = credentials::mounted(Path::new(credentials::DIRECTORY));
+        let token = login::pod_token();
+        let held = credentials.iter().flatten().map(|(_, secret)| secret).chain(&token);
+        let patterns = Patterns::new(held);
+        Self { credentials, token, patterns }
+    }
+}
+
+/// What to redact, as secrets and as what is looked for, and the variables to add to the command's environment.
+fn secrets(request: &Request, mounted: Mounted) -> Result<(Vec<Secret>, Patterns, Environment), Failure> {
     let failed = |message: String| Failure {
         kind: FailureKind::Credential,
         message: format!("{message}; nothing was run"),
     };
-    let mounted =
-        credentials::mounted(Path::new(credentials::DIRECTORY)).map_err(|error| failed(error.to_string()))?;
+    let Mounted { credentials, token, patterns } = mounted;
+    let credentials = credentials.map_err(|error| failed(error.to_string()))?;
     let given = request.secret_env.iter().map(|(name, value)| {
         let shown = String::from_utf8_lossy(name).into_owned();
         Ok((name.clone(), Secret::new(&shown, value.clone())?))
@@ -142,12 +162,15 @@ fn secrets(request: &Request) -> Result<(Vec<Secret>, Environment), Failure> {
     let mut environment = Vec::new();
     if request.credentials {
         environment.extend(
-            mounted.iter().map(|(name, secret)| (name.clone().into_bytes(), secret.expose().to_vec())),
+            credentials.iter().map(|(name, secret)| (name.clone().into_bytes(), secret.expose().to_vec())),
         );
     }
     environment.extend(given.iter().map(|(name, secret)| (name.clone(), secret.expose().to_vec())));
     environment.extend(request.env.iter().cloned());
+    let known = given.is_empty();
     let all =
-        mounted.into_iter().map(|(_, secret)| secret).chain(given.into_iter().map(|(_, secret)| secret));
-    Ok((all.chain(login::pod_token()).collect(), environment))
+        credentials.into_iter().map(|(_, secret)| secret).chain(given.into_iter().map(|(_, secret)| secret));
+    let all: Vec<Secret> = all.chain(token).collect();
+    let patterns = if known { patterns } else { Patterns::new(&all) };
+    Ok((all, patterns, environment))
 }

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 /// Bytes collected before they are written.
-const FULL: usize = 64 * 1024;
+const FULL: usize = 256 * 1024;
 
 /// The other end cannot be understood or is gone.
 #[derive(Debug, thiserror::Error)]

@@ -1,12 +1,14 @@
 //! Looking at pods: waiting for a state, their logs, their events.
 
+mod seen;
+
 use crate::apply::ObjectRef;
 use crate::connect::Cluster;
 use crate::error::{KubeError, Reason};
 use futures_util::TryStreamExt as _;
 use k8s_openapi::api::core::v1::{EphemeralContainer, Event, Pod};
-use kube::Api;
 use kube::api::{ListParams, LogParams, Patch, PatchParams, WatchEvent, WatchParams};
+use kube::{Api, Resource as _};
 use serde::de::DeserializeOwned;
 use std::fmt::Debug;
 use std::time::Duration;
@@ -91,21 +93,27 @@ pub async fn get(cluster: &Cluster, namespace: &str, name: &str) -> Result<Optio
 /// Pods in one answer of the server, so that a big namespace is never in memory as a whole.
 const PAGE: u32 = 250;
 
-/// Gives each pod that a label selector picks (an empty one picks all), page by page.
+/// Gives each pod that a label selector picks (an empty one picks all), page by page. Of a pod there is what says whether and
+/// where something can be run in it, and no more: name, namespace, annotations, deletion; the containers' names; phase,
+/// conditions and the containers' states.
 pub async fn each(
     cluster: &Cluster,
     namespace: &str,
     selector: &str,
     mut each: impl FnMut(Pod),
 ) -> Result<(), KubeError> {
-    let api = api(cluster, namespace);
+    let lists = kube::core::Request::new(Pod::url_path(&(), Some(namespace)));
     let mut params = ListParams::default().labels(selector).limit(PAGE);
     loop {
-        let listed = api.list(&params).await.map_err(|error| {
+        let listed = async {
+            let list = lists.list(&params).map_err(kube::Error::BuildRequest)?;
+            cluster.client.request::<seen::Page>(list).await
+        };
+        let listed = listed.await.map_err(|error| {
             let which = if selector.is_empty() { String::new() } else { format!(" by {selector:?}") };
             cluster.error(format!("listing pods of {namespace}{which}"), &error)
         })?;
-        listed.items.into_iter().for_each(&mut each);
+        listed.items.into_iter().map(Pod::from).for_each(&mut each);
         match listed.metadata.continue_.filter(|token| !token.is_empty()) {
             Some(token) => params.continue_token = Some(token),
             None => return Ok(()),
@@ -113,7 +121,7 @@ pub async fn each(
     }
 }
 
-/// The pods that a label selector picks.
+/// The pods that a label selector picks, with what [`each`] gives of them.
 pub async fn select(cluster: &Cluster, namespace: &str, selector: &str) -> Result<Vec<Pod>, KubeError> {
     let mut pods = Vec::new();
     each(cluster, namespace, selector, |pod| pods.push(pod)).await?;

@@ -27,7 +27,10 @@ pub struct Patterns {
 impl Patterns {
     /// All forms of these secrets.
     pub fn new<'a>(secrets: impl IntoIterator<Item = &'a Secret>) -> Self {
-        let texts: Vec<_> = secrets.into_iter().flat_map(|secret| forms(secret.expose())).collect();
+        let mut texts: Vec<_> = secrets.into_iter().flat_map(|secret| forms(secret.expose())).collect();
+        // A credential under two names is looked for once.
+        texts.sort_unstable_by(|one, other| one.as_slice().cmp(other));
+        texts.dedup_by(|one, other| one.as_slice() == other.as_slice());
         if texts.is_empty() {
             return Self::default();
         }
