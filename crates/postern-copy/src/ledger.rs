@@ -87,6 +87,8 @@ enum OpenKind {
 pub struct Ledger<'a> {
     observer: &'a mut dyn Observer,
     tally: Tally,
+    /// Most files, and bytes of them, that a connection told of: the next one tells of them again.
+    told: (u64, u64),
     began: Instant,
     open: HashMap<u32, Open>,
     /// Files whose content is known to be the source's, by a hash of their paths; they are not asked about again after
@@ -111,6 +113,7 @@ impl<'a> Ledger<'a> {
         Self {
             observer,
             tally: Tally::default(),
+            told: (0, 0),
             began: Instant::now(),
             open: HashMap::new(),
             verified: Verified::new(),
@@ -127,6 +130,7 @@ impl<'a> Ledger<'a> {
     /// A connection begins, and with it the source from the beginning: what failed may succeed now.
     pub(crate) fn begin(&mut self) {
         self.open.clear();
+        self.told = self.most_told();
         let tally = &mut self.tally;
         for count in [
             &mut tally.files,
@@ -142,6 +146,10 @@ impl<'a> Ledger<'a> {
             *count = 0;
         }
         tally.complete = false;
+    }
+
+    fn most_told(&self) -> (u64, u64) {
+        (self.tally.files.max(self.told.0), self.tally.bytes.max(self.told.1))
     }
 
     fn key(&self, path: &[u8]) -> u64 {
@@ -303,8 +311,7 @@ impl<'a> Ledger<'a> {
     }
 
     pub(crate) fn progress(&mut self) {
-        self.tally.took = self.began.elapsed();
-        self.observer.progress(&self.tally);
+        self.observer.progress(&self.shown());
     }
 
     /// What says whether something moved: a copy that gets on is worth another try.
@@ -314,7 +321,7 @@ impl<'a> Ledger<'a> {
 
     /// Closes the books: what it came to, and whether the manifest is on the disk.
     pub fn close(mut self) -> (Tally, Result<(), CopyError>) {
-        self.tally.took = self.began.elapsed();
+        let tally = self.shown();
         let flushed = self.manifest.take().map_or(Ok(()), |mut manifest| {
             manifest.flush()?;
             match manifest.get_ref().sync_all() {
@@ -324,7 +331,17 @@ impl<'a> Ledger<'a> {
             }
         });
         let written = self.broken.take().map_or(flushed, Err);
-        (self.tally, written.map_err(CopyError::Manifest))
+        (tally, written.map_err(CopyError::Manifest))
+    }
+
+    /// As far as is known: until a connection has told of everything, what those before it told of counts.
+    fn shown(&self) -> Tally {
+        let mut tally = self.tally.clone();
+        tally.took = self.began.elapsed();
+        if !tally.complete {
+            (tally.files, tally.bytes) = self.most_told();
+        }
+        tally
     }
 }
 
@@ -372,5 +389,35 @@ pub(crate) mod tests {
             assert_eq!(ledger.place_of(b"set/big"), Some(place.as_bytes().to_vec()));
         }
         assert_eq!(ledger.place_of(b"f"), Some(b"/data/other".to_vec()));
+    }
+
+    #[test]
+    fn what_an_earlier_connection_told_of_is_not_forgotten_by_one_that_is_lost_early() {
+        let file = |id| Entry {
+            id,
+            path: id.to_string().into_bytes(),
+            kind: Kind::File(10),
+            stamp: postern_wire::copy::Stamp { mode: 0o644, user: 0, group: 0, seconds: 0, nanos: 0 },
+            xattrs: Vec::new(),
+            settled: false,
+        };
+        let told = |connections: &[&[u32]], complete| {
+            let mut nobody = Nobody;
+            let mut ledger = Ledger::new(&mut nobody, None);
+            for ids in connections {
+                ledger.begin();
+                for id in *ids {
+                    ledger.entry(&file(*id));
+                }
+            }
+            if complete {
+                ledger.complete();
+            }
+            let tally = ledger.close().0;
+            (tally.files, tally.bytes)
+        };
+        assert_eq!(told(&[&[1, 2, 3], &[1], &[]], false), (3, 30));
+        assert_eq!(told(&[&[1, 2], &[1, 2, 3]], false), (3, 30));
+        assert_eq!(told(&[&[1, 2, 3], &[1, 2]], true), (2, 20), "one was removed meanwhile");
     }
 }

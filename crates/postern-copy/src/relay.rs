@@ -289,6 +289,7 @@ fn take_from_destination(
             | FromDestination::Hashing(_)
             | FromDestination::Blocks(_)
             | FromDestination::Chunks(_)
+            | FromDestination::Stop(_)
             | FromDestination::Heartbeat => {}
         }
     }

@@ -235,6 +235,10 @@ impl<'a> Destination<'a> {
             FromSource::FileFault { id, message } => self.fault(id, message)?,
             FromSource::Fatal(message) => return Err(LinkError::Lost(message).into()),
         }
+        if let Some(id) = self.writing.as_mut().and_then(Writing::stops) {
+            self.out.put(|buffer| FromDestination::Stop(id).encode(buffer))?;
+            self.out.flush()?;
+        }
         self.take_up()
     }
 

@@ -20,6 +20,7 @@ mod resolve;
 mod share;
 pub mod source;
 mod stat;
+pub mod stop;
 pub mod tree;
 pub mod verdict;
 

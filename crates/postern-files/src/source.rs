@@ -9,6 +9,7 @@ mod walk;
 pub(crate) use content::zeroes;
 
 use crate::link::{Arrived, Incoming, LinkError, Outbox};
+use crate::stop::Stop;
 use content::{Content, Item, Served};
 use postern_wire::Decoder;
 use postern_wire::copy::{FromDestination, FromSource, SendSpec, WINDOW, Want};
@@ -37,8 +38,10 @@ pub fn send(
     lost: fn(),
 ) -> Result<(), LinkError> {
     let (sender, heard) = channel();
+    let stop = Stop::default();
+    let stopped = stop.clone();
     std::thread::spawn(move || {
-        if let Err(error) = listen(input, decoder, &sender, patience) {
+        if let Err(error) = listen(input, decoder, (&sender, &stop), patience) {
             let _ = sender.send(Heard::Lost(error)); // nobody listens any more
             lost();
         }
@@ -51,7 +54,7 @@ pub fn send(
     };
     let count = u32::try_from(walk.tops()).unwrap_or(u32::MAX);
     out.put(|buffer| FromSource::Begin(count).encode(buffer))?;
-    let content = Content::new(spec.compression, out.clone());
+    let content = Content::new(spec.compression, out.clone(), stopped);
     Source { walk: Some(walk), open: HashMap::new(), content, out, heard }.run()
 }
 
@@ -59,7 +62,7 @@ pub fn send(
 fn listen(
     mut input: impl Incoming,
     mut decoder: Decoder,
-    heard: &Sender<Heard>,
+    (heard, stop): (&Sender<Heard>, &Stop),
     patience: Option<Duration>,
 ) -> Result<(), LinkError> {
     let mut told = Vec::new();
@@ -79,6 +82,10 @@ fn listen(
                 }
                 FromDestination::Blocks(_) | FromDestination::Chunks(_) => {
                     return Err(LinkError::Protocol("too much is told of a file"));
+                }
+                FromDestination::Stop(id) => {
+                    stop.set(id);
+                    continue;
                 }
                 FromDestination::Placed { .. }
                 | FromDestination::Deleted(_)

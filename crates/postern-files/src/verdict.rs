@@ -22,6 +22,9 @@ pub fn kept(path: &[u8]) -> String {
 /// A source's file is not what it was when its content was begun.
 pub const CHANGED: &str = "it changed while it was copied";
 
+/// The destination asked for no more of a file; it says itself why.
+pub const STOPPED: &str = "the destination takes no more of it";
+
 /// The hashes of both ends are not the same.
 pub const DIFFERS: &str = "what arrived is not what was sent: its hash differs";
 

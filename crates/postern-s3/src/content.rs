@@ -7,7 +7,8 @@ use crate::store::Store;
 use aws_sdk_s3::primitives::ByteStream;
 use bytes::{Bytes, BytesMut};
 use postern_files::pack::Packer;
-use postern_files::verdict::{CHANGED, STALE};
+use postern_files::stop::Stop;
+use postern_files::verdict::{CHANGED, STALE, STOPPED};
 use postern_wire::copy::{BLOCK, Compression, FromSource, Known, Want};
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -52,15 +53,16 @@ const DIFFERS: &str = "what the bucket holds is not what was written there: its 
 pub(crate) struct Content {
     store: Store,
     packer: Packer,
+    stop: Stop,
     wanted: VecDeque<(Want, Item)>,
     /// Small objects on their way, in the order of `wanted`: the first so many of those.
     ahead: VecDeque<(u32, JoinSet<Result<Bytes, Trouble>>)>,
 }
 
 impl Content {
-    pub(crate) fn new(store: &Store, compression: Compression) -> Self {
+    pub(crate) fn new(store: &Store, compression: Compression, stop: Stop) -> Self {
         let packer = Packer::new(compression);
-        Self { store: store.clone(), packer, wanted: VecDeque::new(), ahead: VecDeque::new() }
+        Self { store: store.clone(), packer, stop, wanted: VecDeque::new(), ahead: VecDeque::new() }
     }
 
     pub(crate) fn want(&mut self, want: Want, item: Item) {
@@ -142,6 +144,9 @@ impl Content {
         out.put(|buffer| FromSource::From { id: want.id, offset }.encode(buffer)).await?;
         let (mut block, mut hole) = (BytesMut::with_capacity(BLOCK), 0);
         while body.at < size || !block.is_empty() {
+            if self.stop.is_set(want.id) {
+                return Err(fault(STOPPED));
+            }
             while block.len() < BLOCK && body.at < size {
                 let next = body.next((BLOCK - block.len()) as u64).await?;
                 block.extend_from_slice(&next);

@@ -49,6 +49,8 @@ struct Writing {
     id: u32,
     key: String,
     into: Into,
+    /// The source was told that no more of it is taken.
+    stopped: bool,
 }
 
 enum Into {
@@ -198,6 +200,12 @@ impl<'a> Destination<'a> {
             FromSource::FileFault { id, message } => self.fault(id, message, out).await?,
             // Nobody asks for chunks; and why a source gave up is told by the client.
             FromSource::Reuse { .. } | FromSource::Cut(_) | FromSource::Fatal(_) => return Err(Ended::Gone),
+        }
+        if let Some(Writing { id, into: Into::Failed(_), stopped: stopped @ false, .. }) = &mut self.writing {
+            *stopped = true;
+            let stop = FromDestination::Stop(*id);
+            out.put(|buffer| stop.encode(buffer)).await?;
+            out.flush().await?;
         }
         Ok(())
     }

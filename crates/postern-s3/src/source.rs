@@ -5,6 +5,7 @@ use crate::link::{Ended, Inbox, Outbox};
 use crate::listing::Found;
 use crate::store::Store;
 use crate::walk::{self, Step};
+use postern_files::stop::Stop;
 use postern_wire::Decoder;
 use postern_wire::copy::{Entry, FromDestination, FromSource, SendSpec, WINDOW, Want};
 use std::collections::HashMap;
@@ -38,20 +39,22 @@ pub(crate) async fn send(
     let (steps, walked) = mpsc::channel(64);
     // They end with this function, however it does.
     let mut tasks = JoinSet::new();
+    let stop = Stop::default();
+    let stopped = stop.clone();
     tasks.spawn(async move {
-        if listen(input, &sender).await.is_err() {
+        if listen(input, &sender, &stop).await.is_err() {
             let _ = sender.send(Heard::Gone); // nobody listens any more
         }
     });
     out.put(|buffer| FromSource::Begin(walk.tops()).encode(buffer)).await?;
     tasks.spawn(walk.run(steps));
-    let content = Content::new(store, spec.compression);
+    let content = Content::new(store, spec.compression, stopped);
     let open = HashMap::new();
     Source { walked: Some(walked), heard, open, next: 0, content, out }.run().await
 }
 
 /// Reads what the destination says into a queue that is never full: it answers at most [`WINDOW`] entries.
-async fn listen(mut input: Inbox, heard: &mpsc::UnboundedSender<Heard>) -> Result<(), Ended> {
+async fn listen(mut input: Inbox, heard: &mpsc::UnboundedSender<Heard>, stop: &Stop) -> Result<(), Ended> {
     let mut decoder = Decoder::default();
     loop {
         while let Some((kind, payload)) = decoder.next_frame()? {
@@ -60,6 +63,10 @@ async fn listen(mut input: Inbox, heard: &mpsc::UnboundedSender<Heard>) -> Resul
                 FromDestination::Settled(settled) => Heard::Settled(settled.id),
                 FromDestination::Finished => Heard::Finished,
                 FromDestination::Fatal(_) => return Err(Ended::Gone),
+                FromDestination::Stop(id) => {
+                    stop.set(id);
+                    continue;
+                }
                 FromDestination::Chunks(_)
                 | FromDestination::Blocks(_)
                 | FromDestination::Hashing(_)

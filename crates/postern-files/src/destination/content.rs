@@ -219,13 +219,16 @@ impl Destination<'_> {
     }
 
     /// The source cannot send a file, or no more of it.
-    pub(super) fn fault(&mut self, id: u32, message: String) -> Result<(), Trouble> {
+    pub(super) fn fault(&mut self, id: u32, mut message: String) -> Result<(), Trouble> {
         let path = match self.writing.take() {
             Some(writing) if writing.entry.id == id => {
                 let Writing { path, into, .. } = writing;
                 let remove = match into {
                     Into::Beside(open) => Some(open.close()),
-                    Into::Failed { why: _, remove } => remove,
+                    Into::Failed { why, remove } => {
+                        message = why; // what happened first, and here
+                        remove
+                    }
                     Into::Same | Into::Itself(_) => None,
                 };
                 self.forget(&path, remove);

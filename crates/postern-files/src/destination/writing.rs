@@ -7,7 +7,7 @@ use crate::beginning::Beginning;
 use crate::source::zeroes;
 use crate::tree::{self, ChainingValue, Parts};
 use crate::verdict;
-use postern_wire::copy::{Entry, UNSIZED};
+use postern_wire::copy::{BLOCK, Entry, UNSIZED};
 use rustix::fs::Stat;
 use rustix::io::Errno;
 use std::fs::File;
@@ -26,6 +26,8 @@ pub(super) struct Writing {
     size: u64,
     offset: u64,
     hasher: Hasher,
+    /// The source was told that no more of it is taken.
+    stopped: bool,
 }
 
 /// The hash of what came so far.
@@ -134,7 +136,17 @@ impl Writing {
             (Into::Beside(open), None) if open.ahead.is_some() => parts(None),
             _ => Hasher::Whole(blake3::Hasher::new()),
         };
-        Self { entry, path, into, replaces, size, offset, hasher }
+        Self { entry, path, into, replaces, size, offset, hasher, stopped: false }
+    }
+
+    /// Once, the entry of which no more is to be sent; nothing where as good as all of it is on its way.
+    pub(super) fn stops(&mut self) -> Option<u32> {
+        let failed = matches!(self.into, Into::Failed { .. });
+        if !failed || self.stopped || self.size - self.offset <= BLOCK as u64 {
+            return None;
+        }
+        self.stopped = true;
+        Some(self.entry.id)
     }
 
     /// Whether all of the content came, and has this hash; else why it is of no use.

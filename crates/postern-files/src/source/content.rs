@@ -8,8 +8,9 @@ use crate::link::{LinkError, Outbox};
 use crate::pack::Packer;
 use crate::share::Share;
 use crate::stat;
+use crate::stop::Stop;
 use crate::tree::{self, ChainingValue, Parts};
-use crate::verdict::{CHANGED, STALE};
+use crate::verdict::{CHANGED, STALE, STOPPED};
 use postern_wire::copy::{BLOCK, Compression, FromSource, Known, Want};
 use rustix::fd::OwnedFd;
 use rustix::fs::{FileType, OFlags, SeekFrom, Stat};
@@ -91,6 +92,9 @@ pub(super) enum Served {
 pub(super) struct Content {
     packer: Packer,
     out: Outbox,
+    stop: Stop,
+    /// The entry whose content is being sent.
+    serving: u32,
     buffer: Vec<u8>,
     /// The parts that were hashed already, and for which entry.
     parts: Option<(u32, Vec<ChainingValue>)>,
@@ -99,12 +103,19 @@ pub(super) struct Content {
 }
 
 impl Content {
-    pub(super) fn new(compression: Compression, out: Outbox) -> Self {
-        Self { packer: Packer::new(compression), out, buffer: vec![0; BLOCK], parts: None, sketch: None }
+    pub(super) fn new(compression: Compression, out: Outbox, stop: Stop) -> Self {
+        let (packer, buffer) = (Packer::new(compression), vec![0; BLOCK]);
+        Self { packer, out, stop, serving: 0, buffer, parts: None, sketch: None }
+    }
+
+    /// Ends content that the destination has given up on.
+    fn still_wanted(&self) -> Result<(), Trouble> {
+        if self.stop.is_set(self.serving) { Err(fault(STOPPED)) } else { Ok(()) }
     }
 
     /// Sends what is wanted of a file; whatever is wrong with the file is told to the destination.
     pub(super) fn serve(&mut self, item: &mut Item, want: &Want, told: &[u8]) -> Result<Served, LinkError> {
+        self.serving = want.id;
         let ended = match self.file(item, want, told) {
             Ok(Some(hash)) => FromSource::FileEnd { id: want.id, hash },
             Ok(None) => return Ok(Served::Later),
@@ -188,6 +199,7 @@ impl Content {
             if got == 0 {
                 return Ok(hasher.finalize().into());
             }
+            self.still_wanted()?;
             hasher.update(&self.buffer[..got]);
             block(&mut self.packer, &self.out, &self.buffer[..got])?;
         }
@@ -340,6 +352,7 @@ impl Content {
         each: &mut dyn FnMut(&[u8]),
     ) -> Result<(), Trouble> {
         while at < end {
+            self.still_wanted()?;
             let wanted = usize::try_from(end - at).unwrap_or(BLOCK).min(BLOCK);
             let got = read(file, &mut self.buffer[..wanted], at)?;
             each(&self.buffer[..got]);

@@ -1,6 +1,7 @@
 //! Ends that mean harm, and what they may not do.
 
 use super::support::{content, copy, entry, hostile, receiving, sending};
+use postern_files::verdict::STOPPED;
 use postern_wire::copy::{Fate, FromSource, Kind, SendSpec};
 use rustix::fs::{CWD, Mode, OFlags};
 use std::fs;
@@ -164,4 +165,25 @@ fn directories_that_turn_into_symlinks_meanwhile_lead_nowhere() {
         done.store(true, std::sync::atomic::Ordering::Relaxed);
     });
     assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
+}
+
+/// A disk that is full at a large file's beginning is not for its end to tell; a small one's is on its way anyway.
+#[test]
+fn a_source_is_told_to_stop_once_and_the_file_fails_for_the_destinations_reason() {
+    let bad = FromSource::Reuse { offset: 0, length: 4 }; // of a file that is not there
+    for (size, stops) in [(1 << 30, vec![0]), (1 << 10, Vec::new())] {
+        let folder = tempfile::tempdir().unwrap();
+        let frames = [
+            vec![FromSource::Begin(2), entry(0, b"f", Kind::File(size)), entry(1, b"g", Kind::File(2))],
+            vec![FromSource::From { id: 0, offset: 0 }, bad.clone(), FromSource::Data(b"more")],
+            vec![FromSource::FileFault { id: 0, message: STOPPED.to_owned() }],
+            content(1, b"ok").to_vec(),
+            vec![FromSource::End],
+        ];
+        let report = hostile(&receiving(folder.path()), &frames.concat());
+        assert_eq!((report.fate("f"), report.fate("g")), (Fate::Failed, Fate::Written));
+        assert_eq!(report.stopped, stops, "{size}");
+        let why = &report.fates[&b"f"[..]].1;
+        assert_eq!(why, "the file that it replaces changed meanwhile");
+    }
 }

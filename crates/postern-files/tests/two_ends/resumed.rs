@@ -3,6 +3,7 @@
 use super::support::{copy, copy_cut, entry, hostile, random, receiving, sending};
 use postern_files::link::{Arrived, Descriptor, Incoming as _, Outbox};
 use postern_files::source;
+use postern_files::verdict::STOPPED;
 use postern_wire::Decoder;
 use postern_wire::copy::{Fate, FromDestination, FromSource, Kind, Known, SendSpec, Want};
 use std::fs;
@@ -95,41 +96,55 @@ fn a_beginning_that_cannot_be_is_gone_on_from_by_nobody() {
     fs::write(&from, random(1_000_000, 6)).unwrap();
     let spec = sending(std::slice::from_ref(&from));
     for (have, fine) in [(64 * 1024, true), (64 * 1024 + 1, false), (2_000_000, false)] {
-        let (mut want, mut said) = (Want::all(0), Vec::new());
+        let mut want = Want::all(0);
         (want.have, want.partial, want.known) = (have, true, Known::Beginning);
-        FromDestination::Want(want).encode(&mut said);
-        FromDestination::Finished.encode(&mut said);
-        let (reader, mut to_source) = std::io::pipe().unwrap();
-        let (from_source, out) = std::io::pipe().unwrap();
-        let (mut decoder, mut input) = (Decoder::default(), Descriptor::new(from_source));
-        std::thread::scope(|scope| {
-            scope.spawn(|| {
-                source::send(
-                    &spec,
-                    Descriptor::new(reader),
-                    Decoder::default(),
-                    &Outbox::new(out),
-                    None,
-                    || (),
-                )
-            });
-            while decoder.pending().is_empty() {
-                input.read(&mut decoder, None).unwrap(); // it has told of its file
-            }
-            to_source.write_all(&said).unwrap();
-            while input.read(&mut decoder, None).unwrap() != Arrived::Ended {}
-        });
-        let mut ended = None;
-        while let Some((kind, payload)) = decoder.next_frame().unwrap() {
-            match FromSource::decode(kind, payload).unwrap() {
-                FromSource::FileEnd { id: 0, hash } => ended = Some(Ok(hash)),
-                FromSource::FileFault { id: 0, message } => ended = Some(Err(message)),
-                _ => {}
-            }
-        }
+        let (ended, _) = asked(&spec, &[FromDestination::Want(want), FromDestination::Finished]);
         let hash = *blake3::hash(&fs::read(&from).unwrap()).as_bytes();
-        assert_eq!(ended.as_ref().unwrap().as_ref().ok(), fine.then_some(&hash), "{have}: {ended:?}");
+        assert_eq!(ended.as_ref().ok(), fine.then_some(&hash), "{have}: {ended:?}");
     }
+}
+
+/// What the destination has given up on is not sent to its end.
+#[test]
+fn content_that_is_of_no_use_any_more_is_not_sent() {
+    let folder = tempfile::tempdir().unwrap();
+    let from = folder.path().join("big");
+    fs::write(&from, random(4_000_000, 6)).unwrap();
+    let spec = sending(std::slice::from_ref(&from));
+    let want = FromDestination::Want(Want::all(0));
+    let (ended, bytes) = asked(&spec, &[FromDestination::Stop(0), want.clone(), FromDestination::Finished]);
+    assert_eq!((ended, bytes), (Err(STOPPED.to_owned()), 0));
+    let (ended, bytes) = asked(&spec, &[FromDestination::Stop(1), want, FromDestination::Finished]);
+    assert!(ended.is_ok() && bytes == 4_000_000, "it was another that was stopped: {ended:?}");
+}
+
+/// What a source says of the end of its first file where a destination says this; and how many bytes of it came.
+fn asked(spec: &SendSpec, frames: &[FromDestination<'_>]) -> (Result<[u8; 32], String>, usize) {
+    let mut said = Vec::new();
+    frames.iter().for_each(|frame| frame.encode(&mut said));
+    let (reader, mut to_source) = std::io::pipe().unwrap();
+    let (from_source, out) = std::io::pipe().unwrap();
+    let (mut decoder, mut input) = (Decoder::default(), Descriptor::new(from_source));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            source::send(spec, Descriptor::new(reader), Decoder::default(), &Outbox::new(out), None, || ())
+        });
+        while decoder.pending().is_empty() {
+            input.read(&mut decoder, None).unwrap(); // it has told of its file
+        }
+        to_source.write_all(&said).unwrap();
+        while input.read(&mut decoder, None).unwrap() != Arrived::Ended {}
+    });
+    let (mut ended, mut bytes) = (None, 0);
+    while let Some((kind, payload)) = decoder.next_frame().unwrap() {
+        match FromSource::decode(kind, payload).unwrap() {
+            FromSource::FileEnd { id: 0, hash } => ended = Some(Ok(hash)),
+            FromSource::FileFault { id: 0, message } => ended = Some(Err(message)),
+            FromSource::Data(data) => bytes += data.len(),
+            _ => {}
+        }
+    }
+    (ended.unwrap(), bytes)
 }
 
 /// A source that cannot go on in the middle, as one without an agent, begins anew.

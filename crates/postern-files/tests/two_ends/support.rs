@@ -79,6 +79,8 @@ pub(super) struct Report {
     pub(super) fates: BTreeMap<Vec<u8>, (Fate, String)>,
     pub(super) faults: Vec<(Vec<u8>, String)>,
     pub(super) deleted: Vec<Vec<u8>>,
+    /// Entries of which the destination wanted no more.
+    pub(super) stopped: Vec<u32>,
     pub(super) fatal: Option<String>,
     pub(super) finished: bool,
     /// Bytes that the source sent.
@@ -147,6 +149,7 @@ fn report(from_source: &[u8], from_destination: &[u8]) -> Report {
                 report.fates.insert(paths[&settled.id].clone(), (settled.fate, settled.note));
             }
             FromDestination::Deleted(path) => report.deleted.push(path.to_vec()),
+            FromDestination::Stop(id) => report.stopped.push(id),
             FromDestination::Fatal(message) => report.fatal = Some(message),
             FromDestination::Finished => report.finished = true,
             _ => {}

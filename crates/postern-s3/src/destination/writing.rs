@@ -20,7 +20,7 @@ impl Destination<'_> {
             return Err(Ended::Gone);
         }
         if offset > 0 && whole {
-            self.writing = Some(Writing { id, key, into: Into::Same });
+            self.writing = Some(Writing { id, key, into: Into::Same, stopped: false });
             return Ok(());
         }
         let parts = match record {
@@ -44,7 +44,7 @@ impl Destination<'_> {
                 Into::Open(Box::new(Open { posix, size, came: offset, buffer, most, permit, parts }))
             }
         };
-        self.writing = Some(Writing { id, key, into });
+        self.writing = Some(Writing { id, key, into, stopped: false });
         Ok(())
     }
 
@@ -120,7 +120,7 @@ impl Destination<'_> {
     /// The source has sent all of a file.
     pub(super) async fn end(&mut self, id: u32, hash: [u8; 32], out: &mut Outbox) -> Result<(), Ended> {
         let writing = self.writing.take().filter(|writing| writing.id == id).ok_or(Ended::Gone)?;
-        let Writing { id, key, into } = writing;
+        let Writing { id, key, into, stopped: _ } = writing;
         match into {
             Into::Failed(why) => self.failed(&key, id, why, out).await,
             // The source compared the hashes.
@@ -175,13 +175,22 @@ impl Destination<'_> {
     }
 
     /// The source cannot send a file, or no more of it.
-    pub(super) async fn fault(&mut self, id: u32, message: String, out: &mut Outbox) -> Result<(), Ended> {
+    pub(super) async fn fault(
+        &mut self,
+        id: u32,
+        mut message: String,
+        out: &mut Outbox,
+    ) -> Result<(), Ended> {
         let key = match self.writing.take() {
-            Some(Writing { id: of, key, into }) if of == id => {
-                if let Into::Open(open) = into
-                    && let Some(parts) = open.parts
-                {
-                    parts.abort().await;
+            Some(Writing { id: of, key, into, stopped: _ }) if of == id => {
+                match into {
+                    Into::Open(open) => {
+                        if let Some(parts) = open.parts {
+                            parts.abort().await;
+                        }
+                    }
+                    Into::Failed(why) => message = why, // what happened first, and here
+                    Into::Same => {}
                 }
                 key
             }

@@ -35,6 +35,7 @@ mod kind {
     pub(super) const HASHING: u8 = 185;
     pub(super) const BLOCKS: u8 = 186;
     pub(super) const PONG: u8 = 187;
+    pub(super) const STOP: u8 = 188;
 }
 
 impl FromSource<'_> {
@@ -143,6 +144,7 @@ impl FromDestination<'_> {
             }
             Self::Heartbeat => put_frame(out, kind::DESTINATION_HEARTBEAT, |_| ()),
             Self::Pong => put_frame(out, kind::PONG, |_| ()),
+            Self::Stop(id) => put_frame(out, kind::STOP, |out| out.extend(id.to_be_bytes())),
         }
     }
 }
@@ -178,6 +180,7 @@ impl<'a> FromDestination<'a> {
             kind::DESTINATION_FATAL => Self::Fatal(fields.text("message")?),
             kind::DESTINATION_HEARTBEAT => Self::Heartbeat,
             kind::PONG => Self::Pong,
+            kind::STOP => Self::Stop(fields.u32()?),
             other => return Err(WireError::UnknownKind(other)),
         };
         fields.end().map(|()| frame)

@@ -233,4 +233,7 @@ pub enum FromDestination<'a> {
     Heartbeat,
     /// Everything before the [`FromSource::Ping`] that this answers has arrived.
     Pong,
+    /// What still comes of the content of this entry is of no use: the source may end it at once, by a
+    /// [`FromSource::FileFault`].
+    Stop(u32),
 }

@@ -53,6 +53,7 @@ fn from_destination() -> Vec<FromDestination<'static>> {
         FromDestination::Fatal("no".to_owned()),
         FromDestination::Heartbeat,
         FromDestination::Pong,
+        FromDestination::Stop(9),
     ]
 }
 
