@@ -304,6 +304,12 @@ fn what_cannot_be_written_is_told_with_its_cause_and_spares_the_rest() {
     assert_eq!(left, "small\n");
     assert_eq!(in_pod("tools", &["cat", "/small/set/small"]).ok().stdout, "fits");
     assert_ne!(in_pod("tools", &["test", "-e", "/small/set/big"]).code, 0);
+    // Nor to wait for the rest of it, which is of no use: it is not sent.
+    fs::write(here.join("huge"), random(48_000_000, 5)).unwrap();
+    let full = cp(here, &["-o", "json", "--bwlimit", "12M", "huge", "tools:/small/huge"]).exits(1);
+    assert!(full.stdout.contains("No space left on device"), "{}", full.stdout);
+    let sent = summary(&full)["sentBytes"].as_u64().unwrap();
+    assert!(sent < 24_000_000, "{sent}");
     // A file that is a mount of its own.
     fs::write(here.join("app.conf"), "new\n").unwrap();
     cp(here, &["app.conf", "tools:/etc/app.conf"]).exits(1).says(&["app.conf: failed", "--inplace"]);

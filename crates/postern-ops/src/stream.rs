@@ -55,6 +55,14 @@ pub enum OpenError {
     /// The agent's side.
     #[error("opening a stream to the ops pod: {0}")]
     Stream(#[from] StreamError),
+    /// A name that several keys have does not say which of them is meant.
+    #[error("{} authorized keys are called {name:?}", keys.len())]
+    Several {
+        /// The name.
+        name: String,
+        /// Those keys, as the lines have them.
+        keys: Vec<String>,
+    },
 }
 
 impl OpenError {
@@ -63,7 +71,7 @@ impl OpenError {
         match self {
             Self::NotInstalled => true,
             Self::Kube(error) => error.is_forbidden(),
-            Self::Damaged(..) | Self::Key(_) | Self::Stream(_) => false,
+            Self::Damaged(..) | Self::Key(_) | Self::Stream(_) | Self::Several { .. } => false,
         }
     }
 }
@@ -142,22 +150,29 @@ pub fn parse_line(line: &str) -> Result<(PublicKey, String), String> {
 pub enum Authorization {
     /// Adds this line, as [`parse_line`] returns it; a line with the same key is replaced.
     Add(String),
-    /// Takes away the lines with this key or comment.
+    /// Takes away the line with this key, or the only one with this comment.
     Revoke(String),
 }
 
 impl Authorization {
     /// The operators' lines as they are to be.
-    fn plan(&self, mut lines: Vec<String>) -> Vec<String> {
+    fn plan(&self, mut lines: Vec<String>) -> Result<Vec<String>, OpenError> {
         let field = |line: &str, at| line.split_ascii_whitespace().nth(at).unwrap_or_default().to_owned();
         match self {
             Self::Add(line) => {
                 lines.retain(|other| field(other, 1) != field(line, 1));
                 lines.push(line.clone());
             }
-            Self::Revoke(name) => lines.retain(|line| field(line, 1) != *name && field(line, 2) != *name),
+            Self::Revoke(name) => {
+                let called = lines.iter().filter(|line| field(line, 2) == *name);
+                let keys: Vec<String> = called.map(|line| field(line, 1)).collect();
+                if keys.len() > 1 {
+                    return Err(OpenError::Several { name: name.clone(), keys });
+                }
+                lines.retain(|line| field(line, 1) != *name && field(line, 2) != *name);
+            }
         }
-        lines
+        Ok(lines)
     }
 }
 
@@ -172,7 +187,10 @@ pub async fn authorize(
     loop {
         let keys = apply::get(cluster, &of).await?.ok_or(OpenError::NotInstalled)?;
         let before = operators(&keys);
-        let after = change.map_or(before.clone(), |change| change.plan(before.clone()));
+        let after = match change {
+            Some(change) => change.plan(before.clone())?,
+            None => before.clone(),
+        };
         if dry_run || before == after {
             return Ok((before, after));
         }
@@ -260,13 +278,25 @@ mod tests {
 
     #[test]
     fn a_key_is_authorized_once_and_revoked_by_either_name() {
-        let add = |line: &str, lines: &[String]| Authorization::Add(line.to_owned()).plan(lines.to_vec());
+        let add =
+            |line: &str, lines: &[String]| Authorization::Add(line.to_owned()).plan(lines.to_vec()).unwrap();
         let lines = add(&format!("{LINE} jo"), &[]);
         let lines = add(&format!("{LINE} jo-again"), &lines);
         assert_eq!(lines, [format!("{LINE} jo-again")]);
-        let revoke = |name: &str| Authorization::Revoke(name.to_owned()).plan(lines.clone());
+        let revoke = |name: &str| Authorization::Revoke(name.to_owned()).plan(lines.clone()).unwrap();
         assert!(revoke("jo-again").is_empty() && revoke(&LINE[12..]).is_empty());
         assert_eq!(revoke("someone"), lines);
+    }
+
+    #[test]
+    fn of_two_keys_with_one_name_none_is_revoked_by_it() {
+        let lines: Vec<String> =
+            ["AAAA jo", "BBBB jo", "CCCC al"].map(|key| format!("ssh-ed25519 {key}")).into();
+        let revoke = |name: &str| Authorization::Revoke(name.to_owned()).plan(lines.clone());
+        let error = revoke("jo").unwrap_err();
+        assert_eq!(error.to_string(), "2 authorized keys are called \"jo\"");
+        assert_eq!(revoke("BBBB").unwrap(), [lines[0].clone(), lines[2].clone()]);
+        assert_eq!(revoke("al").unwrap(), lines[..2]);
     }
 
     #[test]

@@ -24,6 +24,8 @@ pub(crate) fn controls(resize: bool) -> std::io::Result<mpsc::Receiver<Control>>
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut hangup = signal(SignalKind::hangup())?;
+    // What it does by itself is to end us where we are, and a terminal would stay raw.
+    let mut quit = signal(SignalKind::quit())?;
     let mut window = signal(SignalKind::window_change())?;
     tokio::spawn(async move {
         let mut asked = false;
@@ -32,6 +34,7 @@ pub(crate) fn controls(resize: bool) -> std::io::Result<mpsc::Receiver<Control>>
                 _ = interrupt.recv() => 2,
                 _ = terminate.recv() => 15,
                 _ = hangup.recv() => 1,
+                _ = quit.recv() => 3,
                 _ = window.recv(), if resize => 0,
             };
             let control = match number {

@@ -152,6 +152,10 @@ impl From<OpenError> for Failure {
             OpenError::Damaged(..) => {
                 Self::denied(&error, Some("`postern ops install --stream` makes it anew".to_owned()))
             }
+            OpenError::Several { ref keys, .. } => {
+                let hint = format!("name one by its key: --revoke {}", keys.join(", or --revoke "));
+                Self::denied(&error, Some(hint))
+            }
             OpenError::Key(_) | OpenError::Stream(_) => Self::denied(&error, None),
         }
     }

@@ -32,6 +32,8 @@ pub(super) async fn run(context: &Context, args: Args, printer: &mut Printer) ->
     Ok(u8::from(broken))
 }
 
+const UNSEEN: &str = "(you may not look)";
+
 fn text(report: &Report) -> String {
     let Report { shown, checks } = report;
     let Shown {
@@ -59,13 +61,15 @@ fn text(report: &Report) -> String {
     let named = |name: &str, state: &Presence| match state {
         Presence::Present => name.to_owned(),
         Presence::Missing => format!("(missing: {name})"),
-        Presence::Unknown => format!("{name} (you may not look)"),
+        Presence::Unknown => format!("{name} {UNSEEN}"),
     };
     let or = |value: &Option<String>, none: &str| value.clone().unwrap_or_else(|| none.to_owned());
+    // What may not be looked at is not said to be missing.
+    let none = if *pod_state == Presence::Unknown { UNSEEN } else { "(none)" };
     let image = match (image, image_matches) {
         (Some(image), Some(true)) => format!("{image} (of this version)"),
         (Some(image), _) => format!("{image} (not the one of this version: re-run install)"),
-        (None, _) => "(none)".to_owned(),
+        (None, _) => none.to_owned(),
     };
     let access =
         cluster_access.as_deref().map_or(String::new(), |access| format!(" (cluster access: {access})"));
@@ -78,17 +82,14 @@ fn text(report: &Report) -> String {
     let lines = [
         ("namespace", named(namespace, namespace_state)),
         ("pod", named(pod, pod_state)),
-        ("phase", or(phase, "(none)")),
-        ("ready", ready.to_string()),
+        ("phase", or(phase, none)),
+        ("ready", if *pod_state == Presence::Unknown { UNSEEN.to_owned() } else { ready.to_string() }),
         ("image", image),
         ("rbac subject", format!("{}{access}", named(rbac_subject, service_account_state))),
-        (
-            "identity",
-            or(identity, if *secret_state == Presence::Missing { "(none)" } else { "(you may not look)" }),
-        ),
+        ("identity", or(identity, if *secret_state == Presence::Missing { "(none)" } else { UNSEEN })),
         ("secret", format!("{}{rotated}", named(secret, secret_state))),
         ("agent", or(agent_version, "(unknown)")),
-        ("transports", if transports.is_empty() { "(none)".to_owned() } else { transports.join(", ") }),
+        ("transports", if transports.is_empty() { none.to_owned() } else { transports.join(", ") }),
     ];
     let mut text = String::new();
     for (key, value) in lines {
