@@ -1,6 +1,7 @@
 //! From a kubeconfig to a client.
 
 use crate::error::{KubeError, Reason};
+use crate::fields;
 use crate::resolver::resolver;
 use hyper_util::client::legacy::Client as HttpClient;
 use hyper_util::client::legacy::connect::proxy::Tunnel;
@@ -116,9 +117,14 @@ pub(crate) fn client(config: &Config, server: &str) -> Result<Client, KubeError>
     let attempt = || format!("connecting to {server}");
     let failed = |error: &kube::Error| {
         let mut error = KubeError::from_client(attempt(), server, error);
-        let plug_in = config.auth_info.exec.as_ref().and_then(|exec| exec.command.as_deref());
-        if let (Reason::Credentials(why), Some(command)) = (&mut error.reason, plug_in) {
+        if let (Reason::Credentials(why), Some(plug_in)) = (&mut error.reason, &config.auth_info.exec)
+            && let Some(command) = &plug_in.command
+        {
             *why = why.replacen("exec plug-in", &format!("exec plug-in {command}"), 1);
+            if let Some(hint) = plug_in.install_hint.as_deref().filter(|_| why.contains("cannot be started"))
+            {
+                why.push_str(&format!("; how to install it: {}", hint.trim()));
+            }
         }
         error
     };
@@ -194,7 +200,7 @@ async fn load(target: &Target) -> Result<(Config, String), KubeError> {
         Some(path) => (format!("reading the kubeconfig {}", path.display()), Kubeconfig::read_from(path)),
         None => read_usual(std::env::var_os("KUBECONFIG").as_deref()),
     };
-    let kubeconfig = match read {
+    let mut kubeconfig = match read {
         Ok(kubeconfig) => kubeconfig,
         Err(error) if target.kubeconfig.is_none() && target.context.is_none() => {
             // In a pod there is no kubeconfig but a mounted ServiceAccount.
@@ -208,6 +214,7 @@ async fn load(target: &Target) -> Result<(Config, String), KubeError> {
         }
         Err(error) => return Err(failed(&what, words(&error))),
     };
+    fields::unwrap_lines(&mut kubeconfig);
     let name = target.context.clone().or_else(|| kubeconfig.current_context.clone()).unwrap_or_default();
     let Some(context) = kubeconfig.contexts.iter().find(|context| context.name == name) else {
         return Err(failed(&what, unknown_context(&name, &kubeconfig)));
@@ -222,6 +229,16 @@ async fn load(target: &Target) -> Result<(Config, String), KubeError> {
         .clusters
         .iter()
         .find(|one| one.name == context.context.as_ref().map_or("", |it| &it.cluster));
+    let holds = |why| KubeError::new(what.clone(), Reason::Field(why));
+    if let Some(found) = cluster
+        && let Some(cluster) = &found.cluster
+    {
+        fields::of_cluster(&found.name, cluster).map_err(holds)?;
+    }
+    let found = kubeconfig.auth_infos.iter().find(|info| info.name == user);
+    if let Some(found) = found.and_then(|found| found.auth_info.as_ref()) {
+        fields::of_user(&user, found).map_err(holds)?;
+    }
     let own =
         cluster.and_then(|found| found.cluster.as_ref()?.proxy_url.clone()).filter(|own| !own.is_empty());
     let options = KubeConfigOptions { context: Some(name.clone()), ..KubeConfigOptions::default() };

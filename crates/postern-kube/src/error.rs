@@ -19,6 +19,9 @@ pub enum Reason {
     /// The kubeconfig cannot be used.
     #[error("{0}")]
     Kubeconfig(String),
+    /// What a field of the kubeconfig holds, or leads to, cannot be used; names the field.
+    #[error("{0}")]
+    Field(String),
     /// What this machine's environment says of the way there cannot be used; says what would.
     #[error("{0}")]
     Setting(String),
@@ -107,6 +110,7 @@ impl KubeError {
                 | Reason::NoAnswer(_)
                 | Reason::Tls { .. }
                 | Reason::Kubeconfig(_)
+                | Reason::Field(_)
                 | Reason::Setting(_)
         )
     }

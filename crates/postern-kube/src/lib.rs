@@ -6,6 +6,7 @@ pub mod apply;
 mod connect;
 mod error;
 pub mod exec;
+mod fields;
 pub mod pods;
 pub mod portforward;
 pub mod raw;

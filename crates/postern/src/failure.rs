@@ -262,6 +262,10 @@ fn kube_hint(error: &KubeError) -> Option<String> {
         Reason::Kubeconfig(_) => {
             "see `kubectl config get-contexts`; choose with --context or $KUBECONFIG".to_owned()
         }
+        Reason::Field(_) => {
+            "mend it with `kubectl config set-cluster` or `set-credentials`, or get a new kubeconfig"
+                .to_owned()
+        }
         Reason::Unreachable { .. } | Reason::NoAnswer(_) => {
             "check the server's address in the kubeconfig, the network, VPN and HTTPS_PROXY/NO_PROXY"
                 .to_owned()

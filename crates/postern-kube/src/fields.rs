@@ -1,0 +1,206 @@
+//! What the fields of a kubeconfig hold, looked at before anything is sent: the library's own errors name neither a field
+//! nor a file.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use kube::config::{AuthInfo, Cluster, Kubeconfig};
+use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use secrecy::ExposeSecret as _;
+use zeroize::Zeroizing;
+
+/// Takes the line breaks out of what is base64, as Go's decoder does: a YAML block may have them.
+pub(crate) fn unwrap_lines(kubeconfig: &mut Kubeconfig) {
+    let unwrap = |field: &mut Option<String>| {
+        if let Some(text) = field.as_mut().filter(|text| text.contains(['\n', '\r'])) {
+            text.retain(|each| !matches!(each, '\n' | '\r'));
+        }
+    };
+    for named in &mut kubeconfig.clusters {
+        named.cluster.iter_mut().for_each(|cluster| unwrap(&mut cluster.certificate_authority_data));
+    }
+    for user in kubeconfig.auth_infos.iter_mut().filter_map(|named| named.auth_info.as_mut()) {
+        unwrap(&mut user.client_certificate_data);
+        if let Some(key) = &user.client_key_data {
+            let mut text = Some(key.expose_secret().to_owned());
+            unwrap(&mut text);
+            user.client_key_data = text.map(Into::into);
+        }
+    }
+}
+
+/// Why a cluster cannot be reached as its fields have it; `name` is the kubeconfig's.
+pub(crate) fn of_cluster(name: &str, cluster: &Cluster) -> Result<(), String> {
+    let of = |field: &str| format!("{field} of the cluster {name:?}");
+    let server = cluster.server.as_deref().unwrap_or_default();
+    let scheme = server.parse::<http::Uri>().ok().and_then(|uri| uri.scheme_str().map(str::to_owned));
+    match scheme.as_deref() {
+        Some("https" | "http") => {}
+        _ if server.is_empty() => {
+            return Err(format!("{} is missing: a URL such as https://host:6443 is needed", of("server")));
+        }
+        _ => {
+            let is = of("server");
+            return Err(format!("{is} is {server:?}: a URL such as https://host:6443 is needed"));
+        }
+    }
+    let Cluster { certificate_authority: file, certificate_authority_data: data, .. } = cluster;
+    material((&of("certificate-authority"), file.as_deref()), data.as_deref(), certificate)
+}
+
+/// Why a user's credentials cannot be used as their fields have them; `name` is the kubeconfig's.
+pub(crate) fn of_user(name: &str, user: &AuthInfo) -> Result<(), String> {
+    let of = |field: &str| format!("{field} of the user {name:?}");
+    let AuthInfo { client_certificate: crt, client_certificate_data: crt_data, .. } = user;
+    let AuthInfo { client_key: key, token, token_file, .. } = user;
+    let key_data = user.client_key_data.as_ref().map(secrecy::ExposeSecret::expose_secret);
+    material((&of("client-certificate"), crt.as_deref()), crt_data.as_deref(), certificate)?;
+    material((&of("client-key"), key.as_deref()), key_data, private_key)?;
+    let has = |file: &Option<String>, data: Option<&str>| file.is_some() || data.is_some();
+    match (has(crt, crt_data.as_deref()), has(key, key_data)) {
+        (true, false) => return Err(format!("{} is missing, which its certificate needs", of("client-key"))),
+        (false, true) => return Err(format!("{} is missing, which its key needs", of("client-certificate"))),
+        _ => {}
+    }
+    let token = token.as_ref().map_or("", |token| token.expose_secret());
+    match token_file.as_deref().filter(|_| token.is_empty()) {
+        Some(path) => read(&of("tokenFile"), path).map(drop),
+        None => Ok(()),
+    }
+}
+
+fn read(field: &str, path: &str) -> Result<Zeroizing<Vec<u8>>, String> {
+    let read =
+        std::fs::read(path).map_err(|error| format!("{field} is {path}, which cannot be read: {error}"));
+    read.map(Zeroizing::new)
+}
+
+/// Looks at what a field has, as base64 or in a file; the first counts where there are both.
+fn material(
+    (field, file): (&str, Option<&str>),
+    data: Option<&str>,
+    look: impl Fn(&[u8]) -> Option<&'static str>,
+) -> Result<(), String> {
+    let (field, pem) = match (data.filter(|data| !data.is_empty()), file) {
+        (Some(data), _) => {
+            let (word, rest) = field.split_once(' ').unwrap_or((field, ""));
+            let field = format!("{word}-data {rest}");
+            let pem = STANDARD.decode(data).map_err(|error| format!("{field} is no base64: {error}"))?;
+            (field, Zeroizing::new(pem))
+        }
+        (None, Some(path)) if !path.is_empty() => (format!("{path} ({field})"), read(field, path)?),
+        _ => return Ok(()),
+    };
+    look(&pem).map_or(Ok(()), |what| Err(format!("{field} holds no {what} in PEM")))
+}
+
+fn certificate(pem: &[u8]) -> Option<&'static str> {
+    let found = CertificateDer::pem_slice_iter(pem).next().is_some_and(|found| found.is_ok());
+    (!found).then_some("certificate")
+}
+
+fn private_key(pem: &[u8]) -> Option<&'static str> {
+    PrivateKeyDer::from_pem_slice(pem).is_err().then_some("private key")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    const KEY: &str = "-----BEGIN EC PRIVATE KEY-----\nAAAA\n-----END EC PRIVATE KEY-----\n";
+
+    fn kubeconfig(cluster: &str, user: &str) -> Kubeconfig {
+        let text = format!(
+            "clusters: [{{name: c, cluster: {{{cluster}}}}}]\nusers: [{{name: u, user: {{{user}}}}}]\n"
+        );
+        Kubeconfig::from_yaml(&text).unwrap()
+    }
+
+    fn looked(cluster: &str, user: &str) -> String {
+        let mut kubeconfig = kubeconfig(cluster, user);
+        unwrap_lines(&mut kubeconfig);
+        let of_cluster = of_cluster("c", kubeconfig.clusters[0].cluster.as_ref().unwrap());
+        let looked = of_cluster.and(of_user("u", kubeconfig.auth_infos[0].auth_info.as_ref().unwrap()));
+        looked.err().unwrap_or_default()
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_told_by_field_and_file() {
+        let (base64, server) = (|text: &str| STANDARD.encode(text), "server: 'https://x:6443'");
+        let (crt, key, hello) = (base64(CERTIFICATE), base64(KEY), base64("hello"));
+        for (cluster, user, said) in [
+            (
+                "",
+                String::new(),
+                "server of the cluster \"c\" is missing: a URL such as https://host:6443 is needed",
+            ),
+            (
+                "server: 'host:6443'",
+                String::new(),
+                "server of the cluster \"c\" is \"host:6443\": a URL such",
+            ),
+            ("server: 'ftp://x'", String::new(), "server of the cluster \"c\" is \"ftp://x\": a URL such"),
+            (
+                server,
+                "client-certificate-data: '!'".to_owned(),
+                "client-certificate-data of the user \"u\" is no base64: ",
+            ),
+            (
+                server,
+                format!("client-key-data: {hello}"),
+                "client-key-data of the user \"u\" holds no private key in PEM",
+            ),
+            (
+                server,
+                format!("client-key-data: {key}"),
+                "client-certificate of the user \"u\" is missing, which its key",
+            ),
+            (
+                server,
+                format!("client-certificate-data: {crt}"),
+                "client-key of the user \"u\" is missing, which its",
+            ),
+            (
+                server,
+                "client-key: /no/key".to_owned(),
+                "client-key of the user \"u\" is /no/key, which cannot be read: No",
+            ),
+            (
+                server,
+                "client-key: /dev/null".to_owned(),
+                "/dev/null (client-key of the user \"u\") holds no private key",
+            ),
+            (
+                server,
+                "tokenFile: /no/token".to_owned(),
+                "tokenFile of the user \"u\" is /no/token, which cannot be",
+            ),
+        ] {
+            let why = looked(cluster, &user);
+            assert!(why.starts_with(said), "{why:?} is not {said:?}");
+        }
+        let authority = format!("{server}, certificate-authority-data: {hello}");
+        let said = "certificate-authority-data of the cluster \"c\" holds no certificate in PEM";
+        assert_eq!(looked(&authority, ""), said);
+    }
+
+    #[test]
+    fn what_can_be_used_is_left_alone() {
+        let (crt, key) = (STANDARD.encode(CERTIFICATE), STANDARD.encode(KEY));
+        let server = "server: 'https://x:6443'";
+        let both = format!("client-certificate-data: {crt}, client-key-data: {key}");
+        assert_eq!(looked(server, &both), "");
+        assert_eq!(looked(server, "token: t, tokenFile: /no/token"), "", "the token counts");
+        // As a YAML block has it.
+        let (head, tail) = crt.split_at(20);
+        let wrapped = format!("{server}, certificate-authority-data: \"{head}\\n{tail}\\n\"");
+        assert_eq!(
+            looked(
+                &wrapped,
+                &format!("client-certificate-data: \"{head}\\r\\n{tail}\", client-key-data: \"{key}\\n\"")
+            ),
+            ""
+        );
+    }
+}
