@@ -34,17 +34,20 @@ pub enum Versions {
 }
 
 /// A client for the server at `address`, which `certificates` (DER) vouch for, or the platform's. Proxies of the
-/// environment are honoured, as by [`web::Server`]. Sends nothing.
+/// environment are honoured, as by [`web::Server`]. A connection of which the other side takes nothing for longer than
+/// `stall` breaks, on Linux (`TCP_USER_TIMEOUT`, tcp(7)); without it that may be a quarter of an hour, or for ever. Sends
+/// nothing.
 pub fn client<B>(
     address: &str,
     certificates: Option<Vec<Vec<u8>>>,
     versions: Versions,
+    stall: Option<Duration>,
 ) -> Result<Upstream<B>, WebError>
 where
     B: http_body::Body + Send + 'static,
     B::Data: Send,
 {
-    connector(address, &web::base(address)?, certificates, versions).map(kept)
+    connector(address, &web::base(address)?, certificates, versions, stall).map(kept)
 }
 
 /// The same for a server that may be spoken to without TLS wherever it is: one that the user named with `http://`, or a
@@ -53,6 +56,7 @@ pub fn client_in_the_clear<B>(
     address: &str,
     certificates: Option<Vec<Vec<u8>>>,
     versions: Versions,
+    stall: Option<Duration>,
 ) -> Result<Upstream<B>, WebError>
 where
     B: http_body::Body + Send + 'static,
@@ -61,7 +65,7 @@ where
     let base = address
         .parse()
         .map_err(|_| WebError::Address { address: address.to_owned(), why: "this is no URL".to_owned() })?;
-    connector(address, &base, certificates, versions).map(kept)
+    connector(address, &base, certificates, versions, stall).map(kept)
 }
 
 /// Makes connections to one server as [`client`] does, for who speaks HTTP/1.1 without its help.
@@ -77,7 +81,7 @@ impl std::fmt::Debug for Dialer {
 impl Dialer {
     /// For the server at `address`, as [`client`]; HTTP/2 is offered too, see [`Stream::is_http2`]. Sends nothing.
     pub fn new(address: &str, certificates: Option<Vec<Vec<u8>>>) -> Result<Self, WebError> {
-        connector(address, &web::base(address)?, certificates, Versions::Newest).map(Self)
+        connector(address, &web::base(address)?, certificates, Versions::Newest, None).map(Self)
     }
 
     /// A client that makes its connections so, and speaks what the server chooses.
@@ -117,6 +121,7 @@ fn connector(
     base: &http::Uri,
     certificates: Option<Vec<Vec<u8>>>,
     versions: Versions,
+    stall: Option<Duration>,
 ) -> Result<Connector, WebError> {
     let mut config = Config::new(base.clone());
     config.root_cert = web::trusted(base, certificates);
@@ -129,6 +134,10 @@ fn connector(
     http.set_keepalive(Some(Duration::from_secs(10)));
     http.set_keepalive_interval(Some(Duration::from_secs(5)));
     http.set_keepalive_retries(Some(3));
+    #[cfg(target_os = "linux")]
+    http.set_tcp_user_timeout(stall);
+    #[cfg(not(target_os = "linux"))]
+    let _ = stall; // nothing like it there
     Ok(match web::proxy(base) {
         None => secured(tls, versions, http),
         Some(proxy) if proxy.scheme_str() == Some("http") => {
@@ -233,5 +242,25 @@ impl Write for Stream {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.0).poll_write_vectored(cx, bufs)
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+    use http_body_util::Full;
+
+    #[tokio::test]
+    async fn a_server_that_takes_nothing_is_not_waited_for_for_ever() {
+        let server = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = format!("http://{}", server.local_addr().unwrap());
+        let stall = Some(Duration::from_secs(1));
+        let client = client(&address, None, Versions::Upgradable, stall).unwrap();
+        let body = Full::new(bytes::Bytes::from(vec![0; 64 << 20]));
+        let request = http::Request::put(format!("{address}/part")).body(body).unwrap();
+        let held = tokio::spawn(async move { server.accept().await.unwrap() });
+        let ended = tokio::time::timeout(Duration::from_secs(60), client.request(request)).await;
+        assert!(ended.unwrap().is_err());
+        drop(held.await.unwrap());
     }
 }

@@ -19,6 +19,9 @@ const ANSWER: Duration = Duration::from_secs(120);
 /// Bytes in a second that a link is taken to carry at least: a request's body may take as long as that comes to.
 const SLOW: u64 = 16 * 1024;
 
+/// How long a server may take nothing of what there is for it.
+const STALL: Duration = Duration::from_secs(60);
+
 /// Connections to whatever servers the SDK names.
 #[derive(Clone)]
 pub(crate) struct Connections {
@@ -50,7 +53,7 @@ impl Connections {
             true => upstream::client_in_the_clear,
             false => upstream::client,
         };
-        let client = connect(&origin, self.certificates.clone(), Versions::Upgradable)
+        let client = connect(&origin, self.certificates.clone(), Versions::Upgradable, Some(STALL))
             .map_err(|error| ConnectorError::user(error.into()))?;
         clients.insert(origin, client.clone());
         Ok(client)

@@ -92,7 +92,7 @@ impl Route {
         let client = dialer.client();
         // Without TLS it is HTTP/1.1 in any case.
         let upgradable = match base_url.starts_with("https://") {
-            true => upstream::client(base_url, certificates, Versions::Upgradable).map_err(failed)?,
+            true => upstream::client(base_url, certificates, Versions::Upgradable, None).map_err(failed)?,
             false => client.clone(),
         };
         let uri: Uri = base_url.parse().unwrap_or_default();
