@@ -110,7 +110,8 @@ async fn by_name(context: &Context, confirm: bool, printer: &mut Printer) -> Res
             Some(format!("export {}=…, or put it into the config or the keychain", ibm::CREDENTIAL)),
         )
     })?;
-    let found = provider.find().await?;
+    let away = |error| trusted_profile::taking_away(&error);
+    let found = provider.find().await.map_err(away)?;
     let Some(Grant { id, name, created: _ }) = found else {
         let report = Report { trusted_profile: None, changes: Vec::new(), warnings: Vec::new() };
         printer.result(&report, || format!("There is no trusted profile {}.\n", provider.grant_name()));
@@ -122,7 +123,7 @@ async fn by_name(context: &Context, confirm: bool, printer: &mut Printer) -> Res
         printer.result(&preview, || preview_text(Some(&shown), &[]));
         return Ok(0);
     }
-    let deleted = provider.revoke(&id).await?;
+    let deleted = provider.revoke(&id).await.map_err(away)?;
     let text = format!("✓ deleted trusted profile {name} ({id})\n");
     let profile = Profile { id, deleted };
     let report = Report { trusted_profile: Some(profile), changes: Vec::new(), warnings: Vec::new() };

@@ -4,6 +4,7 @@ use super::{Context, credentials};
 use crate::cli::ops::TrustedProfile;
 use crate::failure::Failure;
 use crate::printer::Printer;
+use postern_identity::TrustError;
 use postern_identity::ibm::{self, Ibm};
 use postern_ops::identity::{self, Identity, Mode};
 use postern_secret::Secret;
@@ -59,4 +60,15 @@ pub(super) fn provider(context: &Context, printer: &mut Printer) -> Result<Resul
         Some(Resolved { credential: _, secret, from: _ }) => ibm(context, secret).map(Ok),
         None => Ok(Err(format!("{} was not found", ibm::CREDENTIAL))),
     }
+}
+
+/// What an uninstall says of an error: it makes nothing, and has no `--trusted-profile`.
+pub(super) fn taking_away(error: &TrustError) -> Failure {
+    let hint = match error {
+        TrustError::NotRegistered(_) => "set `workspace` in the config: the profile goes by its name",
+        TrustError::LookUp { .. } => "check `ibm.cluster` in the config and the API key",
+        TrustError::Permission { .. } => "ask for the Operator role on the IAM Identity service",
+        TrustError::Call { .. } => "run it again",
+    };
+    Failure::denied(error, Some(hint.to_owned()))
 }
