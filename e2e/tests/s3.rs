@@ -109,8 +109,13 @@ fn a_tree_goes_to_a_bucket_and_comes_back_the_same() {
     // What was holes is holes again.
     assert!(fs::metadata(here.join("back/sparse")).unwrap().blocks() * 512 < 1_000_000);
 
-    // Again: nothing is sent.
+    // Again: nothing is sent, and neither directories nor links are planned or written anew.
+    let planned = cp(&s3, here, &["-o", "json", "--dry-run", "tree", "s3://first-bucket/"]).ok();
+    assert_eq!(summary(&planned)["made"], json!(5), "{}", planned.stdout);
+    let written = || fs::metadata(s3.object("tree/link")).unwrap().modified().unwrap();
+    let before = written();
     let again = summary(&cp(&s3, here, &["-o", "json", "tree", "s3://first-bucket/"]).ok());
+    assert_eq!(written(), before);
     assert_eq!(
         (&again["written"], again["sentBytes"].as_u64().unwrap() < 5_000),
         (&json!(0), true),

@@ -310,21 +310,18 @@ impl<'a> Destination<'a> {
         Ok(())
     }
 
-    /// Writes a small object of ours: a directory, or a link. One that is there as it should be is left.
+    /// Writes a small object of ours: a directory, or a link. One that is there as it should be is left, and is said to
+    /// be made, by a dry run too.
     fn put(&mut self, id: u32, key: String, posix: Posix, content: Bytes, occupied: bool) {
-        let (store, requests, fate) = (self.store.clone(), Arc::clone(&self.requests), self.made());
-        let dry = self.spec.dry_run;
+        let (store, requests, dry) = (self.store.clone(), Arc::clone(&self.requests), self.spec.dry_run);
         self.tasks.spawn(async move {
             let _turn = requests.acquire().await;
-            let same = |found: Found| {
-                found.size == content.len() as u64 && found.posix == posix && posix.kind == Type::Directory
+            let done = match occupied && is_there(&store, &key, &posix, &content).await {
+                true => Ok(Fate::Made),
+                false if dry => Ok(Fate::Planned),
+                false => store.put(&key, &posix, content).await.map(|()| Fate::Made),
             };
-            let there = occupied && !dry && store.head(&key).await.ok().flatten().is_some_and(same);
-            let done = match dry || there {
-                true => Ok(()),
-                false => store.put(&key, &posix, content).await,
-            };
-            Event::Settled(key, settled(id, done.map(|()| (fate, [0; 32]))))
+            Event::Settled(key, settled(id, done.map(|fate| (fate, [0; 32]))))
         });
     }
 
@@ -364,6 +361,14 @@ impl<'a> Destination<'a> {
         }
         out.put(|buffer| FromDestination::Finished.encode(buffer)).await
     }
+}
+
+/// Whether a directory or link is in the bucket as it is to be.
+async fn is_there(store: &Store, key: &str, posix: &Posix, content: &Bytes) -> bool {
+    let size = content.len() as u64;
+    let found = store.head(key).await.ok().flatten();
+    found.is_some_and(|Found { size: own, etag: _, posix: has }| own == size && has == *posix)
+        && (size == 0 || store.small(key, size).await.is_ok_and(|target| target == *content))
 }
 
 fn units(bytes: u64) -> u32 {
