@@ -310,6 +310,14 @@ fn what_cannot_be_written_is_told_with_its_cause_and_spares_the_rest() {
     assert!(full.stdout.contains("No space left on device"), "{}", full.stdout);
     let sent = summary(&full)["sentBytes"].as_u64().unwrap();
     assert!(sent < 24_000_000, "{sent}");
+    // Least of all where there is no end to it.
+    let mut yes = std::process::Command::new("yes").stdout(Stdio::piped()).spawn().unwrap();
+    let mut endless = postern();
+    endless.args(["cp", "-n", NAMESPACE, "-", "tools:/small/endless"]).stdin(yes.stdout.take().unwrap());
+    Outcome::of(&mut endless).exits(1).says(&["No space left on device"]);
+    drop(endless); // it holds the pipe as well
+    yes.wait().unwrap();
+    assert_eq!(in_pod("tools", &["ls", "-A", "/small"]).ok().stdout, "set\n");
     // A file that is a mount of its own.
     fs::write(here.join("app.conf"), "new\n").unwrap();
     cp(here, &["app.conf", "tools:/etc/app.conf"]).exits(1).says(&["app.conf: failed", "--inplace"]);

@@ -8,6 +8,7 @@ use postern_wire::copy::{
     Ask, BLOCK, Entry, Fate, FromDestination, FromSource, Kind, Known, Settled, Stamp, UNSIZED, Want,
 };
 use std::io::{Read as _, Write as _};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// A stream of ours.
@@ -70,11 +71,24 @@ fn send(mut input: Channel, out: &Outbox) -> Result<(), Ended> {
     out.put(|buffer| FromSource::Entry(Box::new(entry)).encode(buffer))?;
     out.put(|buffer| FromSource::End.encode(buffer))?;
     out.flush()?;
-    let mut decoder = Decoder::default();
+    let (mut decoder, over) = (Decoder::default(), Arc::new(AtomicBool::new(false)));
     loop {
         while let Some((kind, payload)) = decoder.next_frame().map_err(LinkError::from)? {
             match FromDestination::decode(kind, payload).map_err(LinkError::from)? {
-                FromDestination::Want(_) => pour(out)?,
+                FromDestination::Want(_) => {
+                    let (out, over) = (out.clone(), Arc::clone(&over));
+                    // On its own: what it reads may never end.
+                    std::thread::spawn(move || pour(&out, &over));
+                }
+                FromDestination::Stop(_) => {
+                    out.put(|frames| {
+                        if !over.swap(true, Ordering::Relaxed) {
+                            let message = verdict::STOPPED.to_owned();
+                            FromSource::FileFault { id: 0, message }.encode(frames);
+                        }
+                    })?;
+                    out.flush()?;
+                }
                 FromDestination::Finished => return Ok(()),
                 _ => {}
             }
@@ -85,7 +99,16 @@ fn send(mut input: Channel, out: &Outbox) -> Result<(), Ended> {
     }
 }
 
-fn pour(out: &Outbox) -> Result<(), Ended> {
+/// Sends what comes by stdin, until that ends or nothing more of it is taken, which `over` says: it changes within
+/// [`Outbox::put`] only, so that nothing follows the file's end.
+fn pour(out: &Outbox, over: &AtomicBool) {
+    if let Err(Ended::Words(message)) = poured(out, over) {
+        let said = out.put(|frames| FromSource::Fatal(message).encode(frames));
+        let _ = said.and_then(|()| out.flush()); // nobody hears it any more
+    }
+}
+
+fn poured(out: &Outbox, over: &AtomicBool) -> Result<(), Ended> {
     let (mut hasher, mut buffer, mut stdin) =
         (blake3::Hasher::new(), vec![0; BLOCK], std::io::stdin().lock());
     out.put(|buffer| FromSource::From { id: 0, offset: 0 }.encode(buffer))?;
@@ -94,7 +117,14 @@ fn pour(out: &Outbox) -> Result<(), Ended> {
             Ok(0) => break,
             Ok(count) => {
                 hasher.update(&buffer[..count]);
-                out.put(|frames| FromSource::Data(&buffer[..count]).encode(frames))?;
+                out.put(|frames| {
+                    if !over.load(Ordering::Relaxed) {
+                        FromSource::Data(&buffer[..count]).encode(frames);
+                    }
+                })?;
+                if over.load(Ordering::Relaxed) {
+                    return Ok(());
+                }
                 // What comes slowly is wanted now.
                 if count < BLOCK / 2 {
                     out.flush()?;
@@ -105,7 +135,11 @@ fn pour(out: &Outbox) -> Result<(), Ended> {
         }
     }
     let hash = hasher.finalize().into();
-    out.put(|buffer| FromSource::FileEnd { id: 0, hash }.encode(buffer))?;
+    out.put(|frames| {
+        if !over.swap(true, Ordering::Relaxed) {
+            FromSource::FileEnd { id: 0, hash }.encode(frames);
+        }
+    })?;
     Ok(out.flush()?)
 }
 

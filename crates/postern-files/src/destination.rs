@@ -59,6 +59,9 @@ struct Wanted {
     replaces: Option<Box<Stat>>,
 }
 
+/// Why something of another kind is not put there.
+const DIRECTORY: &str = "a directory has its place";
+
 struct Destination<'a> {
     spec: &'a ReceiveSpec,
     out: &'a Outbox,
@@ -363,8 +366,12 @@ impl<'a> Destination<'a> {
     }
 
     fn abandon(&mut self) {
+        let mut writing = self.writing.take();
+        if let Some(Writing { path, into, .. }) = writing.take_if(|writing| writing.is_useless()) {
+            self.forget(&path, into.close());
+        }
         // Where it cannot get a name, it is only sent again.
-        if let Some((path, file)) = self.writing.take().and_then(Writing::keep)
+        if let Some((path, file)) = writing.and_then(Writing::keep)
             && let Some(placed) = &mut self.placed
             && let Ok((directory, last)) = placed.root.parent(&path)
         {

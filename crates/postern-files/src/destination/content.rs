@@ -223,15 +223,10 @@ impl Destination<'_> {
         let path = match self.writing.take() {
             Some(writing) if writing.entry.id == id => {
                 let Writing { path, into, .. } = writing;
-                let remove = match into {
-                    Into::Beside(open) => Some(open.close()),
-                    Into::Failed { why, remove } => {
-                        message = why; // what happened first, and here
-                        remove
-                    }
-                    Into::Same | Into::Itself(_) => None,
-                };
-                self.forget(&path, remove);
+                if let Into::Failed { why, remove: _ } = &into {
+                    message.clone_from(why); // what happened first, and here
+                }
+                self.forget(&path, into.close());
                 path
             }
             Some(_) => return Err(LinkError::Protocol("a fault of another file").into()),

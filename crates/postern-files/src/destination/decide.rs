@@ -3,7 +3,7 @@
 use super::partial::{self, Found, KEPT};
 use super::tell::{Deferred, Told};
 use super::trouble::{Trouble, explain};
-use super::{Destination, Wanted};
+use super::{DIRECTORY, Destination, Wanted};
 use crate::beginning::each_up_to;
 use crate::{name, stat, verdict};
 use postern_wire::copy::{Compare, Entry, Fate, FromDestination, Kind, Known, Stamp, UNSIZED, Want};
@@ -27,7 +27,7 @@ impl Destination<'_> {
             Some(there) if !matches!(stat::file_type(&there), FileType::RegularFile | FileType::Symlink) => {
                 if !self.make_way(&entry, &path)? {
                     let why = match stat::file_type(&there) {
-                        FileType::Directory => "a directory has its place",
+                        FileType::Directory => DIRECTORY,
                         _ => "a device, fifo or socket has its place",
                     };
                     return self.settle(entry.id, Fate::Failed, why.to_owned());

@@ -4,7 +4,7 @@
 use super::commit::{give, mode, owner};
 use super::place::Placed;
 use super::trouble::{Trouble, explain};
-use super::{Destination, foreign};
+use super::{DIRECTORY, Destination, foreign};
 use crate::beneath::Root;
 use crate::{name, stat, verdict};
 use postern_wire::copy::{Entry, Fate, Kind, Owner, ReceiveSpec, Settled, Stamp, UNOWNED};
@@ -137,6 +137,12 @@ impl Destination<'_> {
         let refused = verdict::refused(self.spec, &entry.kind, self.own(&path));
         if let Some(why) = refused {
             return self.settle(entry.id, Fate::Refused, why);
+        }
+        if let Ok(Some(there)) = self.look(&path)
+            && stat::file_type(&there) == FileType::Directory
+            && !self.make_way(&entry, &path)?
+        {
+            return self.settle(entry.id, Fate::Failed, DIRECTORY.to_owned());
         }
         if self.spec.dry_run {
             return self.settle(entry.id, Fate::Planned, String::new());

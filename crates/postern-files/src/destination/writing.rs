@@ -78,6 +78,17 @@ pub(super) enum Into {
     },
 }
 
+impl Into {
+    /// What was begun and is of no use, to be removed.
+    pub(super) fn close(self) -> Option<File> {
+        match self {
+            Self::Beside(open) => Some(open.close()),
+            Self::Failed { why: _, remove } => remove,
+            Self::Same | Self::Itself(_) => None,
+        }
+    }
+}
+
 /// A file that is open for writing.
 pub(super) struct Open {
     pub(super) file: File,
@@ -160,6 +171,11 @@ impl Writing {
             false if gone_on => Err(verdict::ANOTHER.to_owned()),
             false => Err(verdict::DIFFERS.to_owned()),
         }
+    }
+
+    /// Whether nobody can go on with it: it failed, or nobody knows how long it was to be.
+    pub(super) fn is_useless(&self) -> bool {
+        matches!(self.into, Into::Failed { .. }) || self.size == UNSIZED
     }
 
     /// Whether all of the content is there, as far as its length says.

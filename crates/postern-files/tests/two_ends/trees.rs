@@ -279,7 +279,10 @@ fn what_became_of_another_kind_is_replaced_where_things_are_deleted() {
     fs::write(from.join("was-file/sub/new"), "new").unwrap();
     fs::write(from.join("was-directory"), "new").unwrap();
     fs::write(from.join("holds"), "new").unwrap();
-    fs::create_dir_all(to.join("was-directory/deep")).unwrap();
+    symlink("holds", from.join("link")).unwrap();
+    for name in ["was-directory/deep", "link/deep"] {
+        fs::create_dir_all(to.join(name)).unwrap();
+    }
     fs::create_dir_all(to.join("holds")).unwrap();
     fs::write(to.join("was-directory/deep/old"), "old").unwrap();
     fs::write(to.join("holds/a.keep"), "kept").unwrap();
@@ -292,13 +295,18 @@ fn what_became_of_another_kind_is_replaced_where_things_are_deleted() {
     // Only with `delete`.
     let report = copy(&spec, &plain);
     assert_eq!(report.fate("was-directory"), Fate::Failed);
-    assert_eq!(report.fate("was-file"), Fate::Failed);
+    assert_eq!((report.fate("was-file"), report.fate("link")), (Fate::Failed, Fate::Failed));
+    assert!(to.join("link/deep").is_dir());
     assert_eq!(fs::read(to.join("was-directory/deep/old")).unwrap(), b"old");
     let delete = ReceiveSpec { delete: true, ..plain };
     let report = copy(&spec, &ReceiveSpec { dry_run: true, ..delete.clone() });
     assert_eq!((report.fate("was-directory"), report.fate("was-file")), (Fate::Planned, Fate::Planned));
+    assert_eq!(report.fate("link"), Fate::Planned);
     assert_eq!(fs::read(to.join("was-file")).unwrap(), b"old");
+    assert!(to.join("link/deep").is_dir());
     let report = copy(&spec, &delete);
+    assert_eq!(report.fate("link"), Fate::Made);
+    assert_eq!(fs::read_link(to.join("link")).unwrap(), Path::new("holds"));
     assert_eq!(report.fate("was-directory"), Fate::Written);
     assert_eq!(fs::read(to.join("was-directory")).unwrap(), b"new");
     assert_eq!(fs::read(to.join("was-file/sub/new")).unwrap(), b"new");
