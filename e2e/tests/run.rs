@@ -60,6 +60,10 @@ fn stdin_of_any_size_passes_both_ways_at_once() {
             with_stdin(postern().args(["run", "-i", "--", "sh", "-c", "head -c 5; exit 4"]), &data).exits(4);
         assert_eq!(seen.stdout, "01234");
         assert_eq!(with_stdin(postern().args(["run", "--", "cat"]), b"not passed").ok().stdout, "");
+        // What cannot be read is no end of it.
+        let directory = std::fs::File::open("/").unwrap();
+        let unread = Outcome::of(postern().args(["run", "-i", "--", "cat"]).stdin(directory)).exits(126);
+        unread.says(&["reading our own standard input", "Is a directory"]);
     });
 }
 

@@ -124,6 +124,9 @@ pub enum ExecError {
         /// Why.
         source: io::Error,
     },
+    /// Our own input cannot be read.
+    #[error("reading our own standard input")]
+    Input(#[source] io::Error),
     /// Our own output cannot be written.
     #[error("writing to our own standard output")]
     Output(#[source] io::Error),
@@ -150,7 +153,9 @@ impl ExecError {
             | Self::Local(_) => exit::NEVER_REACHED,
             Self::TimedOut { .. } | Self::Cancelled(_) => exit::CANCELLED,
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => exit::OUTPUT_CLOSED,
-            Self::Broke(_) | Self::Corrupt { .. } | Self::Hold { .. } | Self::Output(_) => exit::BROKE,
+            Self::Broke(_) | Self::Corrupt { .. } | Self::Hold { .. } | Self::Input(_) | Self::Output(_) => {
+                exit::BROKE
+            }
         }
     }
 

@@ -58,8 +58,11 @@ pub enum Control {
 /// runtimes copy at a time, and costs them one turn, not two.
 const STDIN_CHUNK: usize = CHUNK - 64;
 
+/// A chunk of our stdin, or why there is no more of it: what cannot be read is no end.
+pub(crate) type Chunk = io::Result<Bytes>;
+
 /// Chunks of our stdin; ends with it. The thread is left behind when the run ends first: it waits in a read.
-pub(crate) fn read_all(mut source: Box<dyn Read + Send>) -> mpsc::Receiver<Bytes> {
+pub(crate) fn read_all(mut source: Box<dyn Read + Send>) -> mpsc::Receiver<Chunk> {
     let (sender, receiver) = mpsc::channel(DEPTH);
     std::thread::spawn(move || {
         let mut buffer = vec![0; STDIN_CHUNK];
@@ -67,12 +70,15 @@ pub(crate) fn read_all(mut source: Box<dyn Read + Send>) -> mpsc::Receiver<Bytes
             match source.read(&mut buffer) {
                 Ok(0) => return,
                 Ok(count) => {
-                    if sender.blocking_send(Bytes::copy_from_slice(&buffer[..count])).is_err() {
+                    if sender.blocking_send(Ok(Bytes::copy_from_slice(&buffer[..count]))).is_err() {
                         return;
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => return,
+                Err(error) => {
+                    let _ = sender.blocking_send(Err(error)); // a run that has ended does not care
+                    return;
+                }
             }
         }
     });

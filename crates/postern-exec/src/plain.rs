@@ -5,8 +5,7 @@
 //! goes on running (kubernetes#89031).
 
 use crate::error::ExecError;
-use crate::io::{Control, Sink, Streams, read_all};
-use bytes::Bytes;
+use crate::io::{Chunk, Control, Sink, Streams, read_all};
 use postern_kube::exec::{ExecEnd, ExecEvent, ExecReader, ExecWriter};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -85,7 +84,7 @@ async fn receive_all(
 /// Sends stdin and sizes; returns only when the user ends the run.
 async fn send_all(
     mut writer: ExecWriter,
-    mut input: Option<mpsc::Receiver<Bytes>>,
+    mut input: Option<mpsc::Receiver<Chunk>>,
     tty: bool,
     mut control: mpsc::Receiver<Control>,
     heard: &AtomicBool,
@@ -108,7 +107,12 @@ async fn send_all(
                 }
             },
             chunk = next_chunk(&mut input) => match chunk {
-                Some(chunk) => writer.stdin(&chunk).await,
+                Some(Ok(chunk)) => writer.stdin(&chunk).await,
+                // Not as an end: a command that takes it for one would go on with half of what it was to have.
+                Some(Err(error)) => {
+                    writer.close().await;
+                    return ExecError::Input(error);
+                }
                 None => {
                     input = None;
                     writer.end_stdin().await.map(|_| ())
@@ -128,7 +132,7 @@ async fn send_all(
     }
 }
 
-async fn next_chunk(input: &mut Option<mpsc::Receiver<Bytes>>) -> Option<Bytes> {
+async fn next_chunk(input: &mut Option<mpsc::Receiver<Chunk>>) -> Option<Chunk> {
     match input {
         Some(receiver) => receiver.recv().await,
         None => std::future::pending().await,

@@ -4,7 +4,7 @@
 //! Neither waits for the other, so a slow reader of our output never silences the lifeline.
 
 use crate::error::ExecError;
-use crate::io::{Control, Sink, Streams, read_all};
+use crate::io::{Chunk, Control, Sink, Streams, read_all};
 use crate::transport::{Incoming, Reader, Writer};
 use bytes::Bytes;
 use postern_wire::{
@@ -322,7 +322,7 @@ async fn send_all(
         }
     }
     let mut input = stdin.filter(|_| sends_stdin).map(read_all);
-    let (mut window, mut waiting) = (STDIN_WINDOW, None::<Bytes>);
+    let (mut window, mut waiting, mut unread) = (STDIN_WINDOW, None::<Bytes>, None);
     let mut listening = true;
     let mut heartbeat = tokio::time::interval(Duration::from_millis(HEARTBEAT_MS));
     let mut frames = Vec::with_capacity(CHUNK + 16);
@@ -350,7 +350,8 @@ async fn send_all(
                 None => listening = false,
             },
             chunk = next_chunk(&mut input), if waiting.is_none() => match chunk {
-                Some(chunk) => waiting = Some(chunk),
+                Some(Ok(chunk)) => waiting = Some(chunk),
+                Some(Err(error)) => unread = Some(error),
                 None => {
                     input = None;
                     ToAgent::StdinEnd.encode(&mut frames);
@@ -363,17 +364,26 @@ async fn send_all(
             window -= chunk.len();
             ToAgent::Stdin(&chunk).encode(&mut frames);
             if frames.len() < MESSAGE {
-                waiting = input.as_mut().and_then(|input| input.try_recv().ok());
+                match input.as_mut().and_then(|input| input.try_recv().ok()) {
+                    Some(Ok(chunk)) => waiting = Some(chunk),
+                    Some(Err(error)) => unread = Some(error),
+                    None => {}
+                }
             }
         }
         if !frames.is_empty() && writer.send(&frames).await.is_err() {
             // The reader hears how the stream ended; it may still hold a trailer.
             return std::future::pending().await;
         }
+        // Not as an end: a command that takes it for one would go on with half of what it was to have.
+        if let Some(error) = unread {
+            writer.close().await;
+            return ExecError::Input(error);
+        }
     }
 }
 
-async fn next_chunk(input: &mut Option<mpsc::Receiver<Bytes>>) -> Option<Bytes> {
+async fn next_chunk(input: &mut Option<mpsc::Receiver<Chunk>>) -> Option<Chunk> {
     match input {
         Some(receiver) => receiver.recv().await,
         None => std::future::pending().await,

@@ -10,8 +10,9 @@ const MIN_FORM: usize = 8;
 /// `encodeURIComponent` and `encodeURI`; Go's paths; HTML forms and Java (WHATWG's application/x-www-form-urlencoded).
 const PLAIN: [&[u8]; 6] = [b"-_.~", b"-_.~/", b"-_.~!*'()", b"-_.~!*'();:@&=+$,/?#", b"-_.~$&+:=@", b"-_.*"];
 
-/// What encoders of JSON escape by number though they need not: none; Go and many others for HTML; Gson; PHP by its flags.
-const ESCAPED: [&[u8]; 4] = [b"", b"<>&", b"<>&='", b"<>&'"];
+/// What encoders of JSON escape by number though they need not: none; Go and many others for HTML; Gson; PHP by its flags;
+/// .NET (`JavaScriptEncoder.Default` of `System.Text.Json`).
+const ESCAPED: [&[u8]; 5] = [b"", b"<>&", b"<>&='", b"<>&'", b"<>&'\"+`"];
 
 /// Where base64 is broken into lines: by base64(1) and MIME (RFC 2045), and by PEM (RFC 7468).
 const LINES: [usize; 2] = [76, 64];
@@ -125,7 +126,7 @@ fn json_escaped(secret: &[u8], how: &Json<'_>) -> Vec<u8> {
             };
             let wanted = u8::try_from(letter).is_ok_and(|byte| escaped.contains(&byte));
             let control = letter < ' ' || ascii && letter > '~';
-            if let Some(short) = short {
+            if let Some(short) = short.filter(|_| !wanted) {
                 out.extend([b'\\', u8::try_from(short).unwrap_or(b'?')]);
             } else if wanted || control {
                 letter.encode_utf16(&mut [0; 2]).iter().for_each(|unit| number(&mut out, *unit));
@@ -189,7 +190,8 @@ mod tests {
             ("abc'def/ghi", "abc'def%2Fghi"),          // encodeURIComponent
             ("ab~cd*efgh", "ab%7Ecd*efgh"),            // java.net.URLEncoder
             ("ab&cd<efgh", r"ab\u0026cd\u003Cefgh"),
-            ("ab'cd=efgh", r"ab\u0027cd\u003defgh"), // Gson
+            ("ab'cd=efgh", r"ab\u0027cd\u003defgh"),    // Gson
+            ("ab+cd\"efgh=", r"ab\u002Bcd\u0022efgh="), // .NET
             ("ab\tcd\nefgh", r"ab\u0009cd\u000aefgh"),
             ("ab\u{8}cd\u{c}efgh", r"ab\bcd\fefgh"),
             ("abcdefgh", "%61%62%63%64%65%66%67%68"),
