@@ -85,6 +85,14 @@ pub(crate) fn read_all(mut source: Box<dyn Read + Send>) -> mpsc::Receiver<Chunk
     receiver
 }
 
+/// The next of these chunks; never comes where there is no stdin, or no more of it.
+pub(crate) async fn next_chunk(input: &mut Option<mpsc::Receiver<Chunk>>) -> Option<Chunk> {
+    match input {
+        Some(receiver) => receiver.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
 /// One of our outputs.
 pub(crate) enum Sink {
     /// Nothing was written yet; most commands leave at least one output empty, and a thread takes its time.

@@ -5,7 +5,7 @@
 //! goes on running (kubernetes#89031).
 
 use crate::error::ExecError;
-use crate::io::{Chunk, Control, Sink, Streams, read_all};
+use crate::io::{Chunk, Control, Sink, Streams, next_chunk, read_all};
 use postern_kube::exec::{ExecEnd, ExecEvent, ExecReader, ExecWriter};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -129,12 +129,5 @@ async fn send_all(
             // The reader hears how the stream ended.
             return std::future::pending().await;
         }
-    }
-}
-
-async fn next_chunk(input: &mut Option<mpsc::Receiver<Chunk>>) -> Option<Chunk> {
-    match input {
-        Some(receiver) => receiver.recv().await,
-        None => std::future::pending().await,
     }
 }

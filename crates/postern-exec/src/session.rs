@@ -4,7 +4,7 @@
 //! Neither waits for the other, so a slow reader of our output never silences the lifeline.
 
 use crate::error::ExecError;
-use crate::io::{Chunk, Control, Sink, Streams, read_all};
+use crate::io::{Control, Sink, Streams, next_chunk, read_all};
 use crate::transport::{Incoming, Reader, Writer};
 use bytes::Bytes;
 use postern_wire::{
@@ -380,13 +380,6 @@ async fn send_all(
             writer.close().await;
             return ExecError::Input(error);
         }
-    }
-}
-
-async fn next_chunk(input: &mut Option<mpsc::Receiver<Chunk>>) -> Option<Chunk> {
-    match input {
-        Some(receiver) => receiver.recv().await,
-        None => std::future::pending().await,
     }
 }
 

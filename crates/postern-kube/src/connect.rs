@@ -121,7 +121,8 @@ pub(crate) fn client(config: &Config, server: &str) -> Result<Client, KubeError>
             && let Some(command) = &plug_in.command
         {
             *why = why.replacen("exec plug-in", &format!("exec plug-in {command}"), 1);
-            if let Some(hint) = plug_in.install_hint.as_deref().filter(|_| why.contains("cannot be started"))
+            if let Some(hint) = &plug_in.install_hint
+                && why.contains("cannot be started")
             {
                 why.push_str(&format!("; how to install it: {}", hint.trim()));
             }
@@ -220,27 +221,22 @@ async fn load(target: &Target) -> Result<(Config, String), KubeError> {
         return Err(failed(&what, unknown_context(&name, &kubeconfig)));
     };
     let user = context.context.as_ref().and_then(|context| context.user.clone()).unwrap_or_default();
+    let info = kubeconfig.auth_infos.iter().find(|info| info.name == user);
     // Without this, requests would be sent as nobody.
-    if !user.is_empty() && !kubeconfig.auth_infos.iter().any(|info| info.name == user) {
+    if !user.is_empty() && info.is_none() {
         let why = format!("the context {name:?} names the user {user:?}, and there is none of this name");
         return Err(failed(&what, why));
     }
-    let cluster = kubeconfig
-        .clusters
-        .iter()
-        .find(|one| one.name == context.context.as_ref().map_or("", |it| &it.cluster));
+    let of = context.context.as_ref().map_or("", |context| &context.cluster);
+    let cluster = kubeconfig.clusters.iter().find(|one| one.name == of).and_then(|one| one.cluster.as_ref());
     let holds = |why| KubeError::new(what.clone(), Reason::Field(why));
-    if let Some(found) = cluster
-        && let Some(cluster) = &found.cluster
-    {
-        fields::of_cluster(&found.name, cluster).map_err(holds)?;
+    if let Some(cluster) = cluster {
+        fields::of_cluster(of, cluster).map_err(holds)?;
     }
-    let found = kubeconfig.auth_infos.iter().find(|info| info.name == user);
-    if let Some(found) = found.and_then(|found| found.auth_info.as_ref()) {
-        fields::of_user(&user, found).map_err(holds)?;
+    if let Some(info) = info.and_then(|info| info.auth_info.as_ref()) {
+        fields::of_user(&user, info).map_err(holds)?;
     }
-    let own =
-        cluster.and_then(|found| found.cluster.as_ref()?.proxy_url.clone()).filter(|own| !own.is_empty());
+    let own = cluster.and_then(|cluster| cluster.proxy_url.clone()).filter(|own| !own.is_empty());
     let options = KubeConfigOptions { context: Some(name.clone()), ..KubeConfigOptions::default() };
     match Config::from_custom_kubeconfig(kubeconfig, &options).await {
         Ok(mut config) => {

@@ -11,20 +11,18 @@ use zeroize::Zeroizing;
 
 /// Takes the line breaks out of what is base64, as Go's decoder does: a YAML block may have them.
 pub(crate) fn unwrap_lines(kubeconfig: &mut Kubeconfig) {
+    let broken = ['\n', '\r'];
     let unwrap = |field: &mut Option<String>| {
-        if let Some(text) = field.as_mut().filter(|text| text.contains(['\n', '\r'])) {
-            text.retain(|each| !matches!(each, '\n' | '\r'));
-        }
+        field.iter_mut().for_each(|text| text.retain(|each| !broken.contains(&each)));
     };
     for named in &mut kubeconfig.clusters {
         named.cluster.iter_mut().for_each(|cluster| unwrap(&mut cluster.certificate_authority_data));
     }
     for user in kubeconfig.auth_infos.iter_mut().filter_map(|named| named.auth_info.as_mut()) {
         unwrap(&mut user.client_certificate_data);
-        if let Some(key) = &user.client_key_data {
-            let mut text = Some(key.expose_secret().to_owned());
-            unwrap(&mut text);
-            user.client_key_data = text.map(Into::into);
+        let key = user.client_key_data.as_ref().map_or("", |key| key.expose_secret());
+        if key.contains(broken) {
+            user.client_key_data = Some(key.replace(broken, "").into());
         }
     }
 }
@@ -33,19 +31,13 @@ pub(crate) fn unwrap_lines(kubeconfig: &mut Kubeconfig) {
 pub(crate) fn of_cluster(name: &str, cluster: &Cluster) -> Result<(), String> {
     let of = |field: &str| format!("{field} of the cluster {name:?}");
     let server = cluster.server.as_deref().unwrap_or_default();
-    let scheme = server.parse::<http::Uri>().ok().and_then(|uri| uri.scheme_str().map(str::to_owned));
-    match scheme.as_deref() {
-        Some("https" | "http") => {}
-        _ if server.is_empty() => {
-            return Err(format!("{} is missing: a URL such as https://host:6443 is needed", of("server")));
-        }
-        _ => {
-            let is = of("server");
-            return Err(format!("{is} is {server:?}: a URL such as https://host:6443 is needed"));
-        }
+    let uri = server.parse::<http::Uri>();
+    if !uri.is_ok_and(|uri| matches!(uri.scheme_str(), Some("https" | "http"))) {
+        let is = if server.is_empty() { "missing".to_owned() } else { format!("{server:?}") };
+        return Err(format!("{} is {is}: a URL such as https://host:6443 is needed", of("server")));
     }
     let Cluster { certificate_authority: file, certificate_authority_data: data, .. } = cluster;
-    material((&of("certificate-authority"), file.as_deref()), data.as_deref(), certificate)
+    material(of, "certificate-authority", (data.as_deref(), file.as_deref()), certificate)
 }
 
 /// Why a user's credentials cannot be used as their fields have them; `name` is the kubeconfig's.
@@ -54,8 +46,8 @@ pub(crate) fn of_user(name: &str, user: &AuthInfo) -> Result<(), String> {
     let AuthInfo { client_certificate: crt, client_certificate_data: crt_data, .. } = user;
     let AuthInfo { client_key: key, token, token_file, .. } = user;
     let key_data = user.client_key_data.as_ref().map(secrecy::ExposeSecret::expose_secret);
-    material((&of("client-certificate"), crt.as_deref()), crt_data.as_deref(), certificate)?;
-    material((&of("client-key"), key.as_deref()), key_data, private_key)?;
+    material(of, "client-certificate", (crt_data.as_deref(), crt.as_deref()), certificate)?;
+    material(of, "client-key", (key_data, key.as_deref()), private_key)?;
     let has = |file: &Option<String>, data: Option<&str>| file.is_some() || data.is_some();
     match (has(crt, crt_data.as_deref()), has(key, key_data)) {
         (true, false) => return Err(format!("{} is missing, which its certificate needs", of("client-key"))),
@@ -75,20 +67,24 @@ fn read(field: &str, path: &str) -> Result<Zeroizing<Vec<u8>>, String> {
     read.map(Zeroizing::new)
 }
 
-/// Looks at what a field has, as base64 or in a file; the first counts where there are both.
+/// Looks at what a field has, as base64 or in a file; the first counts where there are both. `of` shows whose field it is.
 fn material(
-    (field, file): (&str, Option<&str>),
-    data: Option<&str>,
+    of: impl Fn(&str) -> String,
+    name: &str,
+    (data, file): (Option<&str>, Option<&str>),
     look: impl Fn(&[u8]) -> Option<&'static str>,
 ) -> Result<(), String> {
     let (field, pem) = match (data.filter(|data| !data.is_empty()), file) {
         (Some(data), _) => {
-            let (word, rest) = field.split_once(' ').unwrap_or((field, ""));
-            let field = format!("{word}-data {rest}");
+            let field = of(&format!("{name}-data"));
             let pem = STANDARD.decode(data).map_err(|error| format!("{field} is no base64: {error}"))?;
             (field, Zeroizing::new(pem))
         }
-        (None, Some(path)) if !path.is_empty() => (format!("{path} ({field})"), read(field, path)?),
+        (None, Some(path)) if !path.is_empty() => {
+            let field = of(name);
+            let pem = read(&field, path)?;
+            (format!("{path} ({field})"), pem)
+        }
         _ => return Ok(()),
     };
     look(&pem).map_or(Ok(()), |what| Err(format!("{field} holds no {what} in PEM")))

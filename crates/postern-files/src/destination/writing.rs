@@ -189,10 +189,7 @@ impl Writing {
     }
 
     fn fail(&mut self, why: String) {
-        let remove = match std::mem::replace(&mut self.into, Into::Same) {
-            Into::Beside(open) => Some(open.close()),
-            Into::Same | Into::Itself(_) | Into::Failed { .. } => None,
-        };
+        let remove = std::mem::replace(&mut self.into, Into::Same).close();
         self.into = Into::Failed { why, remove };
     }
 

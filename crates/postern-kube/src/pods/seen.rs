@@ -1,5 +1,5 @@
-//! What a list of pods is read for. Most of an answer is none of that, and skipping it takes a third of the time that
-//! reading it does; a fan-out waits for it before its first target.
+//! What a list of pods is read for. Most of an answer is none of that, and is skipped: a fan-out waits for it before its
+//! first target.
 
 use k8s_openapi::api::core::v1::{
     Container, ContainerState, ContainerStatus, EphemeralContainer, Pod, PodCondition, PodSpec, PodStatus,
