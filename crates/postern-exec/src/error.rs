@@ -5,6 +5,7 @@ use crate::target::AGENT_ANNOTATION;
 use postern_kube::KubeError;
 use postern_wire::{Failure, FailureKind};
 use std::io;
+use std::time::Duration;
 
 /// Exit codes of our own (a tool's passes through unchanged).
 pub mod exit {
@@ -106,10 +107,10 @@ pub enum ExecError {
         received: u64,
     },
     /// The time-out of `--timeout` came.
-    #[error("the command did not end within {seconds} s{note}")]
+    #[error("the command did not end within {}{note}", time(.limit))]
     TimedOut {
         /// The limit.
-        seconds: u64,
+        limit: Duration,
         /// What became of the process.
         note: &'static str,
     },
@@ -134,6 +135,11 @@ pub enum ExecError {
 
 fn hash_words(sent: u64, received: u64) -> &'static str {
     if sent == received { ", with other content" } else { "" }
+}
+
+/// As a user would have written it: `90 s`, `500ms`.
+fn time(limit: &Duration) -> String {
+    if limit.subsec_nanos() == 0 { format!("{} s", limit.as_secs()) } else { format!("{limit:?}") }
 }
 
 impl ExecError {

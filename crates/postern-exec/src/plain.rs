@@ -39,10 +39,7 @@ pub async fn run(
     tokio::select! {
         error = send_all(writer, stdin.map(read_all), tty, control, &heard) => Err(error),
         result = receive_all(reader, Sink::new(stdout), Sink::new(stderr), &heard) => result,
-        () = late => {
-            let seconds = timeout.unwrap_or_default().as_secs();
-            Err(ExecError::TimedOut { seconds, note: MAY_RUN_ON })
-        }
+        () = late => Err(ExecError::TimedOut { limit: timeout.unwrap_or_default(), note: MAY_RUN_ON }),
     }
 }
 

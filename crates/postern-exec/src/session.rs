@@ -261,8 +261,8 @@ impl<R: Reader, N: FnMut(Option<&str>)> Receiving<R, N> {
             Outcome::Exited(code) => Ended::Exited(code),
             Outcome::Signaled(number) => Ended::Signaled(number),
             Outcome::TimedOut => {
-                let seconds = self.timeout_ms.div_ceil(1_000);
-                return Err(ExecError::TimedOut { seconds, note: "; it was ended" });
+                let limit = Duration::from_millis(self.timeout_ms);
+                return Err(ExecError::TimedOut { limit, note: "; it was ended" });
             }
         };
         let agent_version = self.hello.take().map(|hello| hello.agent_version).unwrap_or_default();

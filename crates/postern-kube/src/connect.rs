@@ -83,7 +83,12 @@ impl Cluster {
             config.auth_info.impersonate = Some(name.clone());
             config.auth_info.impersonate_groups = Some(groups.clone());
         }
-        Self::from_config(&config, user)
+        if config.auth_info.exec.is_none() {
+            return Self::from_config(&config, user);
+        }
+        // The library waits for the plug-in where it is called: on a thread of its own, time-outs and signals go on.
+        let made = tokio::task::spawn_blocking(move || Self::from_config(&config, user)).await;
+        made.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
     }
 
     fn from_config(config: &Config, user: String) -> Result<Self, KubeError> {
@@ -271,6 +276,9 @@ fn read_usual(
 
 fn unknown_context(name: &str, kubeconfig: &Kubeconfig) -> String {
     let known: Vec<_> = kubeconfig.contexts.iter().map(|context| context.name.as_str()).collect();
+    if known.is_empty() {
+        return "it holds no context".to_owned();
+    }
     if name.is_empty() {
         return format!("no current context is set; name one of: {}", known.join(", "));
     }

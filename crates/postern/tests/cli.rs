@@ -297,3 +297,27 @@ snapshot!(
         "providers:\n  x:\n    type: oauth2\n    issuer: https://a\n    grant: client_credentials\n    client_id: a\n"
     )]
 );
+
+/// A plug-in that waits for ever, or until the folder of the test is gone.
+const HANGING: &str = "apiVersion: v1\nkind: Config\ncurrent-context: c\ncontexts: [{name: c, context: {cluster: c, \
+user: u}}]\nclusters: [{name: c, cluster: {server: 'https://127.0.0.1:1'}}]\nusers: [{name: u, user: {exec: \
+{apiVersion: client.authentication.k8s.io/v1, interactiveMode: Never, command: sh, args: ['-c', 'while [ -e hanging ]; \
+do sleep 0.1; done']}}}]\n";
+
+snapshot!(
+    run_in_time_whatever_a_plug_in_does,
+    &["run", "--kubeconfig", "hanging", "--timeout", "300ms", "--", "true"],
+    &[("hanging", HANGING)]
+);
+snapshot!(
+    exec_in_time_whatever_a_plug_in_does,
+    &["exec", "--kubeconfig", "hanging", "--timeout", "300ms", "pod/x", "--", "true"],
+    &[("hanging", HANGING)]
+);
+snapshot!(cp_at_less_than_no_rate, &["cp", "--bwlimit", "-1", "a", "b"]);
+snapshot!(cp_with_no_jobs, &["cp", "--jobs", "0", "a", "b"]);
+snapshot!(
+    a_kubeconfig_without_contexts,
+    &["run", "--kubeconfig", "empty", "--", "true"],
+    &[("empty", "apiVersion: v1\nkind: Config\n")]
+);

@@ -66,8 +66,8 @@ pub async fn run(
         let code = plain::run(reader, writer, false, left, streams, control).await;
         let code = code.map_err(|error| match error {
             // The limit that the user gave, not what connecting left of it.
-            ExecError::TimedOut { seconds: _, note } => {
-                ExecError::TimedOut { seconds: timeout.unwrap_or_default().as_secs(), note }
+            ExecError::TimedOut { limit, note } => {
+                ExecError::TimedOut { limit: timeout.unwrap_or(limit), note }
             }
             other => other,
         })?;
@@ -93,8 +93,7 @@ pub async fn unless_stopped<T>(
         Some(_) = control.recv() => Err(ExecError::Cancelled(" before it was reached")),
         opened = opening => opened,
         () = late => {
-            let seconds = timeout.unwrap_or_default().as_secs();
-            Err(ExecError::TimedOut { seconds, note: "; it was not reached" })
+            Err(ExecError::TimedOut { limit: timeout.unwrap_or_default(), note: "; it was not reached" })
         }
     }
 }

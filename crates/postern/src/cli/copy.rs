@@ -5,7 +5,6 @@ use clap::{Args, ValueEnum};
 use postern_exec::ephemeral::User;
 use postern_wire::copy::{Compression, Owner};
 use std::ffi::OsString;
-use std::num::NonZeroU16;
 use std::path::PathBuf;
 
 #[derive(Debug, Args)]
@@ -128,11 +127,11 @@ pub(crate) struct How {
     #[arg(long, value_name = "HOW", value_parser = compression, default_value = "auto", help_heading = "How it travels")]
     pub(crate) compress: Compression,
     /// Bytes in a second at most, such as 10M
-    #[arg(long, value_name = "RATE", value_parser = size, help_heading = "How it travels")]
+    #[arg(long, value_name = "RATE", value_parser = size, allow_hyphen_values = true, help_heading = "How it travels")]
     pub(crate) bwlimit: Option<u64>,
     /// Pods at a time
-    #[arg(long, value_name = "N", default_value = "4", help_heading = "How it travels")]
-    pub(crate) jobs: NonZeroU16,
+    #[arg(long, value_name = "N", default_value = "4", value_parser = clap::value_parser!(u16).range(1..), help_heading = "How it travels")]
+    pub(crate) jobs: u16,
     /// How often a lost connection is made again without getting on
     #[arg(long, value_name = "N", default_value = "5", help_heading = "How it travels")]
     pub(crate) retries: u32,

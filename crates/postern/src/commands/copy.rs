@@ -215,7 +215,7 @@ async fn copy(
     }
     let stop = signals::stop()?;
     let show = RefCell::new(Show::new(printer, jobs.len() > 1, how.dry_run));
-    let all = all(&jobs, lines, how.jobs.get().into(), &show);
+    let all = all(&jobs, lines, how.jobs.into(), &show);
     let (total, failed) = tokio::select! {
         done = all => done,
         () = stop => return Err(CopyError::Cancelled.into()),

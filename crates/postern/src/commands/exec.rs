@@ -59,7 +59,7 @@ pub(super) async fn run(context: &Context, args: Args, printer: &mut Printer) ->
     // The command line is right as it stands; it is a target that cannot honour them, whose tool is then never reached.
     let needs_agent: Vec<_> =
         asks_for_agent.into_iter().filter_map(|(name, given)| given.then_some(name)).collect();
-    let cluster = context.cluster().await.map_err(ExecError::Kube)?;
+    let cluster = within(timeout, async { context.cluster().await.map_err(ExecError::Kube) }).await?;
     let namespace = namespace.unwrap_or_else(|| cluster.namespace.clone());
     if several {
         let mut request = Asked { env, workdir, stdin, tty, timeout }.request(context, command, printer)?;
@@ -103,9 +103,9 @@ pub(super) async fn within<T>(
 ) -> Result<T, ExecError> {
     match limit {
         None => reaching.await,
-        Some(limit) => tokio::time::timeout(limit, reaching).await.unwrap_or_else(|_| {
-            Err(ExecError::TimedOut { seconds: limit.as_secs(), note: ", before it was begun" })
-        }),
+        Some(limit) => tokio::time::timeout(limit, reaching)
+            .await
+            .unwrap_or_else(|_| Err(ExecError::TimedOut { limit, note: ", before it was begun" })),
     }
 }
 

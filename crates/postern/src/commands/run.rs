@@ -59,7 +59,8 @@ pub(super) async fn run(context: &Context, args: Args, printer: &mut Printer) ->
     let limit = Some(Duration::from_millis(request.timeout_ms)).filter(|limit| !limit.is_zero());
     let door = match backend {
         Backend::Ops => {
-            let cluster = context.cluster().await.map_err(ExecError::Kube)?;
+            let connecting = async { context.cluster().await.map_err(ExecError::Kube) };
+            let cluster = within(limit, connecting).await?;
             request.credentials = true;
             request.login = wanted_login(context, login);
             if login == Some(Login::Ibm) {
