@@ -145,6 +145,33 @@ pub fn apply(yaml: &str) {
     with_stdin(&mut kubectl_command(&["apply", "-f", "-"]), yaml.as_bytes()).ok();
 }
 
+/// Runs a test under a policy that refuses what meets `rule` and not `expression`. The server heeds it, and forgets it, some
+/// moments later: `holds` tries.
+pub fn policed(name: &str, rule: &str, expression: &str, holds: impl Fn() -> bool, test: impl FnOnce()) {
+    struct Policy<'a>(&'a str);
+    impl Drop for Policy<'_> {
+        fn drop(&mut self) {
+            for kind in ["validatingadmissionpolicybinding", "validatingadmissionpolicy"] {
+                kubectl(&["delete", "--ignore-not-found", kind, self.0]);
+            }
+        }
+    }
+    let object = |kind: &str, spec: &str| {
+        let of = "apiVersion: admissionregistration.k8s.io/v1";
+        format!("---\n{of}\nkind: {kind}\nmetadata: {{name: {name}}}\nspec: {spec}\n")
+    };
+    let gone = Policy(name);
+    let rules = format!("{{resourceRules: [{rule}]}}");
+    let policy = format!("{{matchConstraints: {rules}, validations: [{{expression: '{expression}'}}]}}");
+    let binding = format!("{{policyName: {name}, validationActions: [Deny]}}");
+    let policy = object("ValidatingAdmissionPolicy", &policy);
+    apply(&(policy + &object("ValidatingAdmissionPolicyBinding", &binding)));
+    eventually("the policy holds", Duration::from_secs(60), &holds);
+    test();
+    drop(gone);
+    eventually("the policy is gone", Duration::from_secs(60), || !holds());
+}
+
 /// Runs a command with these bytes as its stdin.
 pub fn with_stdin(command: &mut Command, stdin: &[u8]) -> Outcome {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());

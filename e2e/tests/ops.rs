@@ -1,8 +1,11 @@
 //! `postern ops`: install converges from any state, show tells the truth, uninstall takes away what is ours.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "these are tests")]
 
-use e2e::{CANARY, OPS, Outcome, apply, clean, enabled, get, install, kubectl, postern, run, sh};
+use e2e::{
+    CANARY, OPS, Outcome, apply, clean, enabled, eventually, get, install, kubectl, policed, postern, run, sh,
+};
 use serde_json::Value;
+use std::time::Duration;
 
 const STATIC_IMAGE: &str = "ghcr.io/postern-dev/postern-ops-static:dev";
 
@@ -375,10 +378,70 @@ fn a_pod_that_does_not_start_says_why() {
     ]);
     failing(&["--image", "UPPER/case:1"]).says(&["image reference cannot be parsed"]);
     failing(&["--image", "busybox:1.35"]).says(&["runs as root"]);
+    install(&[]).ok();
+}
+
+#[test]
+fn a_pod_goes_only_when_the_next_one_would_be_let_in() {
+    if !enabled() {
+        return;
+    }
+    install(&[]).ok();
+    let first = pod_uid();
     // The whole namespace is full: nothing of ours fits.
-    install(&[]).ok();
     kubectl(&["create", "quota", "tight", "-n", OPS, "--hard=pods=0"]).ok();
-    failing(&["--force"]).says(&["exceeded quota", "Pod postern-ops/postern-ops"]);
+    eventually("the quota counts", Duration::from_secs(30), || {
+        get(&["-n", OPS, "quota/tight"])["status"]["used"]["pods"] == "1"
+    });
+    let kept = ["exceeded quota", "Pod postern-ops/postern-ops", "the one that is there was kept"];
+    install(&["--force"]).exits(1).says(&kept);
+    assert_eq!(pod_uid(), first);
+    run(&["run", "--", "true"]).ok();
+    // A quota of one pod is full as well, and has room for the next.
+    kubectl(&["patch", "quota", "tight", "-n", OPS, "-p", r#"{"spec":{"hard":{"pods":"1"}}}"#]).ok();
+    install(&["--force"]).ok();
+    let second = pod_uid();
+    assert_ne!(second, first);
     kubectl(&["delete", "quota", "tight", "-n", OPS]).ok();
+
+    let pods = r#"{apiGroups: [""], apiVersions: [v1], operations: [CREATE], resources: [pods]}"#;
+    let tried = ["run", "postern-ops", "-n", "default", "--image", "x", "--dry-run=server"];
+    let holds = || kubectl(&tried).stderr.contains("no-more-ops");
+    policed("no-more-ops", pods, r#"object.metadata.name != "postern-ops""#, holds, || {
+        install(&["--force"]).exits(1).says(&[
+            "no-more-ops",
+            "the one that is there was kept",
+            "likely cause: an admission policy",
+        ]);
+        assert_eq!(pod_uid(), second);
+    });
     install(&[]).ok();
+}
+
+#[test]
+fn what_is_being_deleted_is_neither_shown_nor_taken_as_there() {
+    if !enabled() {
+        return;
+    }
+    install(&[]).ok();
+    let secret = ["-n", OPS, "secret/postern-ops-credentials"];
+    let finalizers = |list: &str| {
+        let patch = format!(r#"{{"metadata":{{"finalizers":{list}}}}}"#);
+        kubectl(&[&["patch"], &secret[..], &["--type=merge", "-p", &patch]].concat()).ok();
+    };
+    finalizers(r#"["example.com/hold"]"#);
+    let before = get(&secret)["metadata"]["uid"].clone();
+    kubectl(&[&["delete", "--wait=false"], &secret[..]].concat()).ok();
+    let seen = run(&["ops", "show"]).ok().stdout;
+    assert!(seen.contains("postern-ops-credentials (being deleted)"), "{seen}");
+    let checked = run(&["ops", "show", "--check"]).exits(1).stdout;
+    assert!(checked.contains("✗ secret: postern-ops-credentials is being deleted"), "{checked}");
+    install(&["--timeout", "2s"]).exits(1).says(&[
+        "Secret postern-ops/postern-ops-credentials: it is still there after 2 s",
+        "finalizers example.com/hold",
+    ]);
+    finalizers("null");
+    let seen = install(&[]).ok().stdout;
+    assert!(seen.contains("✓ created Secret"), "{seen}");
+    assert_ne!(get(&secret)["metadata"]["uid"], before);
 }

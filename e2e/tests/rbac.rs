@@ -220,8 +220,10 @@ fn a_streamer_needs_each_of_its_rules_and_the_key_is_nobody_elses() {
         let seen = by_stream(if with_own { &key } else { &[] });
         seen.exits(127).says(&[resource, "postern-streamer"]);
     }
-    // It opens no exec, and who may only exec does not see the key: auto goes by exec then.
     grant("streamer", &streamer);
+    let checked = as_account(config.path(), &["ops", "show", "--check"]).ok().stdout;
+    assert!(checked.contains("✓ exec: you may not exec; going on by stream"), "{checked}");
+    // It opens no exec, and who may only exec does not see the key: auto goes by exec then.
     as_account(config.path(), &["run", "--", "true"]).exits(127).says(&["pods/exec"]);
     grant("runner", &role("postern-runner"));
     let runner = kubeconfig_of("runner");

@@ -3,7 +3,7 @@
 //! That it makes the promises of an exec is proved by `faults`, `leak` and `run`, which go both ways.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "these are tests")]
 
-use e2e::{OPS, Outcome, enabled, eventually, get, install, kubectl, postern, run};
+use e2e::{OPS, Outcome, enabled, eventually, get, install, kubectl, policed, postern, run};
 use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
@@ -40,12 +40,42 @@ fn it_is_off_unless_installed_and_nothing_falls_back_in_silence() {
     assert!(keys.contains(line["key"].as_str().unwrap()), "{line} of {keys}");
     assert!(line["claimedUser"].is_string());
 
+    // What is missing is named, and is not taken for what was never there.
+    let checked = || run(&["ops", "show", "--check"]);
+    assert!(checked().ok().stdout.contains("✓ stream: opens"));
+    kubectl(&["delete", "-n", OPS, "secret/postern-ops-stream"]).ok();
+    let missing = "Secret postern-ops/postern-ops-stream is not as an install leaves it: it is missing";
+    stream("true").exits(127).says(&[missing, "postern ops install --stream"]);
+    run(&["run", "--transport", "auto", "--", "true"]).ok().says(&[missing, "going on by exec"]);
+    let seen = checked().exits(1).stdout;
+    assert!(seen.contains("✗ stream: ") && seen.contains(missing), "{seen}");
+
     // And off again, with its keys.
     install(&[]).ok();
     for gone in ["secret/postern-ops-stream", "configmap/postern-ops-stream-keys"] {
         kubectl(&["get", "-n", OPS, gone]).exits(1).says(&["NotFound"]);
     }
     stream("true").exits(127);
+}
+
+#[test]
+fn where_admission_refuses_a_stream_auto_goes_on_by_exec() {
+    if !enabled() {
+        return;
+    }
+    install(&["--stream"]).ok();
+    let forwards =
+        r#"{apiGroups: [""], apiVersions: [v1], operations: [CONNECT], resources: [pods/portforward]}"#;
+    policed(
+        "no-forwards",
+        forwards,
+        "false",
+        || stream("true").code == 127,
+        || {
+            stream("true").exits(127).says(&["no-forwards"]);
+            run(&["run", "-v", "--transport", "auto", "--", "true"]).ok().says(&["by exec: ", "no-forwards"]);
+        },
+    );
 }
 
 #[test]

@@ -1,9 +1,11 @@
 //! Server-side apply with field manager `postern`, and deletion that waits.
 
 use crate::connect::Cluster;
-use crate::error::KubeError;
+use crate::error::{KubeError, Reason};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, Preconditions, PropagationPolicy};
+use kube::api::{
+    Api, DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy,
+};
 use kube::core::{ApiResource, GroupVersionKind, TypeMeta};
 use kube::{Resource, ResourceExt as _};
 use serde::Serialize;
@@ -181,12 +183,62 @@ pub async fn delete(
         Err(kube::Error::Api(status)) if status.code == 409 && uid.is_some() => return Ok(false),
         Err(error) => return Err(cluster.error(attempt(), &error)),
     }
-    let gone = crate::pods::until(cluster, &api, of, timeout, |object: Option<&DynamicObject>| {
-        let there = object.is_some_and(|object| uid.is_none() || object.meta().uid == *uid);
-        (!there).then_some(())
-    });
-    gone.await?;
+    gone(cluster, of, uid.as_deref(), timeout).await?;
     Ok(true)
+}
+
+/// Waits until an object that is being deleted is gone; with `uid`, only the one of that UID. Says what holds it, where it
+/// stays.
+pub async fn gone(
+    cluster: &Cluster,
+    of: &ObjectRef,
+    uid: Option<&str>,
+    timeout: Duration,
+) -> Result<(), KubeError> {
+    let mut last = None;
+    let api = of.api(cluster);
+    let gone = crate::pods::until(cluster, &api, of, timeout, |object: Option<&DynamicObject>| {
+        let there = object.filter(|object| uid.is_none_or(|uid| object.meta().uid.as_deref() == Some(uid)));
+        last = there.map(held);
+        there.is_none().then_some(())
+    });
+    match (gone.await, last) {
+        (Err(KubeError { attempt: _, reason: Reason::NoAnswer(seconds) }), Some(held)) => {
+            Err(KubeError::new(format!("deleting {of}"), Reason::StillThere { seconds, held }))
+        }
+        (done, _) => done,
+    }
+}
+
+/// What keeps an object from going.
+fn held(object: &DynamicObject) -> Vec<String> {
+    let finalizers = object.finalizers();
+    let mut held = Vec::new();
+    if !finalizers.is_empty() {
+        held.push(format!("finalizers {}", finalizers.join(", ")));
+    }
+    // A namespace tells what is left in it by conditions that are otherwise false.
+    let conditions = object.data["status"]["conditions"].as_array().into_iter().flatten();
+    let left = conditions.filter(|condition| {
+        let of = condition["type"].as_str().unwrap_or_default();
+        of.starts_with("Namespace") && condition["status"] == "True"
+    });
+    held.extend(left.filter_map(|condition| condition["message"].as_str().map(str::to_owned)));
+    held
+}
+
+/// Whether the server would take an object of this name that is not there yet: validation and admission are passed before
+/// it looks whether one is there already. Nothing is made.
+pub async fn admitted(cluster: &Cluster, desired: &DynamicObject) -> Result<(), KubeError> {
+    let of = ObjectRef::to(desired);
+    let params = PostParams { dry_run: true, field_manager: Some(FIELD_MANAGER.to_owned()) };
+    match of.api(cluster).create(&params, desired).await {
+        Ok(_) => Ok(()),
+        Err(error) => {
+            let error = cluster.error(format!("asking whether a new {of} would be admitted"), &error);
+            if error.is_conflict() { Ok(()) } else { Err(error) }
+        }
+    }
 }
 
 /// The metadata every object of ours has.

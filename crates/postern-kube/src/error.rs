@@ -61,6 +61,14 @@ pub enum Reason {
         /// The server's words.
         message: String,
     },
+    /// It was told to go and is there still; what keeps it, as far as it says so.
+    #[error("it is still there after {seconds} s{}", keeps(.held))]
+    StillThere {
+        /// How long was waited.
+        seconds: u64,
+        /// Its finalizers, and what a namespace says of what is left in it.
+        held: Vec<String>,
+    },
     /// The server itself is in trouble (429, 5xx).
     #[error("{message} ({code})")]
     Server {
@@ -75,6 +83,10 @@ pub enum Reason {
     /// The answer makes no sense.
     #[error("{0}")]
     Answer(String),
+}
+
+fn keeps(held: &[String]) -> String {
+    if held.is_empty() { String::new() } else { format!(", held by {}", held.join("; ")) }
 }
 
 impl KubeError {

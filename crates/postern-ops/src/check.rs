@@ -3,8 +3,11 @@
 use crate::install::Reporter;
 use crate::settings::Settings;
 use crate::show::{Presence, Shown};
+use crate::stream::{self, OpenError};
 use crate::{names, objects};
 use postern_exec::session::{self, Ended, Run};
+use postern_exec::stream::{Connection, Key};
+use postern_exec::transport::{Reader, Writer};
 use postern_exec::{ExecError, Output, Streams};
 use postern_kube::apply;
 use postern_kube::exec::{self, ExecRequest};
@@ -25,6 +28,15 @@ pub struct Link {
     pub ok: bool,
     /// What was seen.
     pub detail: String,
+}
+
+/// What the chain is walked with.
+#[derive(Debug)]
+pub struct Asked<'a> {
+    /// What must be found in the image.
+    pub tool: &'a str,
+    /// The operator's own key for streams; without it the install's is used.
+    pub key: Option<&'a Key>,
 }
 
 /// Starts the ops pod's agent: the one exec that every run there is.
@@ -48,6 +60,16 @@ pub async fn run_in_pod(
     credentials: bool,
 ) -> Result<(Ended, String), ExecError> {
     let (reader, writer) = open_agent(cluster).await?;
+    collected(&cluster.user, (reader, writer), argv, credentials).await
+}
+
+/// The same by whatever leads to the agent.
+async fn collected(
+    user: &str,
+    (reader, writer): (impl Reader, impl Writer),
+    argv: &[&str],
+    credentials: bool,
+) -> Result<(Ended, String), ExecError> {
     let output = Collected::default();
     let streams =
         Streams { stdin: None, stdout: Output::to(output.clone()), stderr: Output::to(output.clone()) };
@@ -55,7 +77,7 @@ pub async fn run_in_pod(
         argv: argv.iter().map(|argument| argument.as_bytes().to_vec()).collect(),
         credentials,
         timeout_ms: 30_000,
-        claimed_user: cluster.user.clone(),
+        claimed_user: user.to_owned(),
         ..Request::default()
     };
     let (_control, controls) = mpsc::channel(1);
@@ -87,18 +109,38 @@ impl Write for Collected {
     }
 }
 
-/// Walks the chain up to and including the first link that is broken. `tool` is what must be found in the image.
+/// How commands reach the agent in this walk.
+enum Way<'a> {
+    Exec(&'a Cluster),
+    Stream(&'a Cluster, Connection),
+}
+
+impl Way<'_> {
+    async fn run(&self, argv: &[&str], credentials: bool) -> Result<(Ended, String), ExecError> {
+        match self {
+            Self::Exec(cluster) => run_in_pod(cluster, argv, credentials).await,
+            Self::Stream(cluster, stream) => {
+                collected(&cluster.user, stream.session(), argv, credentials).await
+            }
+        }
+    }
+}
+
+const CHAIN: [&str; 9] =
+    ["namespace", "secret", "service account", "admission", "image", "pod", "exec", "credential", "tool"];
+
+/// Walks the chain up to and including the first link that is broken; where the pod takes streams, they are its last.
 pub async fn check(
     cluster: &Cluster,
     settings: &Settings,
     shown: &Shown,
-    tool: &str,
+    Asked { tool, key }: Asked<'_>,
     reporter: &mut impl Reporter,
 ) -> Vec<Link> {
     let mut links: Vec<Link> = Vec::new();
-    for name in
-        ["namespace", "secret", "service account", "admission", "image", "pod", "exec", "credential", "tool"]
-    {
+    let mut way = Way::Exec(cluster);
+    let streams = shown.transports.contains(&"stream");
+    for name in CHAIN.into_iter().chain(streams.then_some("stream")) {
         reporter.progress(&format!("checking {name}"));
         let (ok, detail) = match name {
             "namespace" => present(shown.namespace, shown.namespace_state, "run `postern ops install`"),
@@ -115,9 +157,23 @@ pub async fn check(
             "admission" => admission(cluster, settings).await,
             "image" => image(shown, settings),
             "pod" => pod(shown),
-            "exec" => exec_link(cluster).await,
-            "credential" => credential(cluster, shown).await,
-            _ => tool_link(cluster, tool).await,
+            "exec" => match exec_link(cluster).await {
+                // Who may only open streams is served as `run` serves them.
+                Err(error) if matches!(&error, ExecError::Kube(error) if error.is_forbidden()) => {
+                    match stream::connect(cluster, key, true).await {
+                        Ok(connection) => {
+                            way = Way::Stream(cluster, connection);
+                            (true, "you may not exec; going on by stream".to_owned())
+                        }
+                        Err(_) => refused(&error),
+                    }
+                }
+                Err(error) => refused(&error),
+                Ok(found) => found,
+            },
+            "credential" => credential(&way, shown).await,
+            "tool" => tool_link(&way, tool).await,
+            _ => stream_link(cluster, key).await,
         };
         links.push(Link { name, ok, detail });
         if !ok {
@@ -130,6 +186,7 @@ pub async fn check(
 fn present(name: &str, state: Presence, fix: &str) -> (bool, String) {
     match state {
         Presence::Present => (true, name.to_owned()),
+        Presence::Deleting => (false, format!("{name} is being deleted; {fix}, once it is gone")),
         Presence::Missing => (false, format!("{name} is missing; {fix}")),
         Presence::Unknown => (true, format!("{name} cannot be looked at by you; taken as given")),
     }
@@ -174,6 +231,8 @@ fn pod(shown: &Shown) -> (bool, String) {
     if shown.service_account_replaced {
         let why = "its ServiceAccount was made after it, and refuses its tokens; `postern ops install` replaces the pod";
         (false, why.to_owned())
+    } else if shown.pod_state == Presence::Deleting {
+        (false, "it is being deleted; run `postern ops install`, once it is gone".to_owned())
     } else if shown.ready {
         (true, "ready".to_owned())
     } else if shown.pod_state == Presence::Unknown {
@@ -183,16 +242,30 @@ fn pod(shown: &Shown) -> (bool, String) {
     }
 }
 
-async fn exec_link(cluster: &Cluster) -> (bool, String) {
-    match run_in_pod(cluster, &[names::AGENT, "--version"], false).await {
-        Ok((Ended::Exited(0), version)) => (true, version),
-        Ok((outcome, output)) => (false, format!("the agent ended with {outcome:?}: {output}")),
-        Err(error) => (false, format!("{error}; `postern ops rbac` prints the Role for running tools")),
+async fn exec_link(cluster: &Cluster) -> Result<(bool, String), ExecError> {
+    Ok(match run_in_pod(cluster, &[names::AGENT, "--version"], false).await? {
+        (Ended::Exited(0), version) => (true, version),
+        (outcome, output) => (false, format!("the agent ended with {outcome:?}: {output}")),
+    })
+}
+
+fn refused(error: &ExecError) -> (bool, String) {
+    (false, format!("{error}; `postern ops rbac` prints the Role for running tools"))
+}
+
+/// Whether a stream opens: the keys are there, the pod has them, and someone listens.
+async fn stream_link(cluster: &Cluster, key: Option<&Key>) -> (bool, String) {
+    match stream::connect(cluster, key, true).await {
+        Ok(_) => (true, "opens".to_owned()),
+        Err(OpenError::Kube(error)) if error.is_forbidden() => {
+            (true, "you may not open one; taken as given".to_owned())
+        }
+        Err(error) => (false, format!("{error}; run `postern ops install --stream`")),
     }
 }
 
-async fn credential(cluster: &Cluster, shown: &Shown) -> (bool, String) {
-    let (outcome, output) = match run_in_pod(cluster, &[names::AGENT, "credentials"], true).await {
+async fn credential(way: &Way<'_>, shown: &Shown) -> (bool, String) {
+    let (outcome, output) = match way.run(&[names::AGENT, "credentials"], true).await {
         Ok(found) => found,
         Err(error) => return (false, error.to_string()),
     };
@@ -212,8 +285,8 @@ async fn credential(cluster: &Cluster, shown: &Shown) -> (bool, String) {
     }
 }
 
-async fn tool_link(cluster: &Cluster, tool: &str) -> (bool, String) {
-    match run_in_pod(cluster, &[names::AGENT, "which", tool], false).await {
+async fn tool_link(way: &Way<'_>, tool: &str) -> (bool, String) {
+    match way.run(&[names::AGENT, "which", tool], false).await {
         Ok((Ended::Exited(0), path)) => (true, path),
         Ok(_) => (false, format!("{tool} is not in the image's PATH; use an image that has it (--image)")),
         Err(error) => (false, error.to_string()),

@@ -56,7 +56,11 @@ pub(crate) fn of_pod(pod: Option<&Pod>, events: &[Event]) -> Diagnosis {
     let (cause, fix) = if pod.is_none() {
         ("the pod is gone".to_owned(), "something deleted it while it started; run install again".to_owned())
     } else {
-        explain(&all)
+        let (cause, fix) = known(&all).unwrap_or((
+            "not known; nothing that was read names a cause",
+            "a slow node may only need more time: --timeout 180s",
+        ));
+        (cause.to_owned(), fix.to_owned())
     };
     Diagnosis { conditions, waiting, events, cause, fix }
 }
@@ -64,7 +68,9 @@ pub(crate) fn of_pod(pod: Option<&Pod>, events: &[Event]) -> Diagnosis {
 /// From the refusal of the pod itself.
 pub(crate) fn of_refusal(error: &KubeError) -> Option<Diagnosis> {
     let (Reason::Refused { message, .. } | Reason::Forbidden(message)) = &error.reason else { return None };
-    let (cause, fix) = explain(message);
+    let known =
+        known(message).unwrap_or(("the API server refused the pod", "the message says what it refuses"));
+    let (cause, fix) = (known.0.to_owned(), known.1.to_owned());
     Some(Diagnosis { cause, fix, ..Diagnosis::default() })
 }
 
@@ -73,108 +79,110 @@ fn join(name: &str, parts: &[String]) -> String {
     if parts.is_empty() { name.to_owned() } else { format!("{name}: {}", parts.join(": ")) }
 }
 
-/// The likely cause and its fix. The first that matches wins: what names the cause most exactly comes first.
-fn explain(text: &str) -> (String, String) {
-    const TABLE: &[(&[&str], &str, &str)] = &[
-        (
-            &["violates PodSecurity"],
-            "Pod Security admission refused the pod; the message names the field",
-            "the namespace enforces more than `restricted`, or something changed the pod on its way (a mutating webhook)",
-        ),
-        (
-            &["unable to validate against any security context constraint"],
-            "no OpenShift security context constraint admits the pod; the message names the field",
-            "let the ServiceAccount use restricted-v2: oc adm policy add-scc-to-user restricted-v2 -z postern-ops -n postern-ops",
-        ),
-        (
-            &[
-                "Invalid value: \"secret\"",
-                "Invalid value: \"emptyDir\"",
-                "volumes are not allowed to be used",
-            ],
-            "a policy forbids a volume type that the pod needs (secret, emptyDir)",
-            "allow secret and emptyDir volumes in namespace postern-ops",
-        ),
-        (
-            &["exceeded quota", "must specify limits", "minimum cpu", "maximum memory"],
-            "a ResourceQuota or LimitRange of the namespace refuses the pod (it asks for 50m CPU, 64Mi; limits 500m, 256Mi)",
-            "raise it, or remove it from namespace postern-ops",
-        ),
-        (
-            &["image will run as root", "has non-numeric user", "runAsNonRoot"],
-            "the image runs as root, or names its user by name",
-            "use an image with a numeric USER other than 0 (--image)",
-        ),
-        (
-            &["InvalidImageName", "couldn't parse image", "invalid reference format"],
-            "the image reference cannot be parsed",
-            "write it as REGISTRY/NAME:TAG (--image)",
-        ),
-        (
-            &["ErrImageNeverPull"],
-            "the image is not on the node and may not be pulled",
-            "load it onto the node, or use one that can be pulled (--image)",
-        ),
-        (
-            &[
-                "unauthorized",
-                "authentication required",
-                "pull access denied",
-                "401 Unauthorized",
-                "403 Forbidden",
-            ],
-            "the registry refused to give out the image",
-            "name a pull Secret in namespace postern-ops (--image-pull-secret), and check that it fits the registry",
-        ),
-        (
-            &["ImagePullBackOff", "ErrImagePull", "Failed to pull image"],
-            "the image cannot be pulled",
-            "check that the tag exists and that nodes reach the registry; behind a mirror set `image_mirror` in the config or use --image",
-        ),
-        (
-            &["secret \"", "MountVolume.SetUp failed", "FailedMount"],
-            "a volume cannot be mounted; most often its Secret is missing",
-            "run install again: it puts the Secret back",
-        ),
-        (
-            &["CreateContainerConfigError"],
-            "the container's configuration refers to something that is not there",
-            "the waiting message names it; run install again to restore what is ours",
-        ),
-        (
-            &["no such file or directory", "executable file not found", "exec format error"],
-            "the image has no agent at /usr/local/bin/postern-agent, or one for another architecture",
-            "use the postern-ops image of this version (--image)",
-        ),
-        (
-            &["OOMKilled"],
-            "the pod went over its memory limit of 256Mi",
-            "run tools that need less, or fewer at a time",
-        ),
-        (
-            &["Insufficient cpu", "Insufficient memory", "nodes are available", "Unschedulable"],
-            "no node has room for the pod, or its taints keep it away",
-            "the pod asks for 50m CPU and 64Mi: scale the cluster, or free a node",
-        ),
-        (
-            &["CrashLoopBackOff", "BackOff"],
-            "the container starts and ends at once",
-            "read its log: kubectl logs -n postern-ops postern-ops --previous",
-        ),
-        (
-            &[" cannot "],
-            "you may not do this",
-            "the message names verb and resource; `postern ops rbac` prints the Roles that hold it",
-        ),
-    ];
+/// Words of the server or the kubelet, the likely cause, and its fix. What names the cause most exactly comes first.
+const TABLE: &[(&[&str], &str, &str)] = &[
+    (
+        &["violates PodSecurity"],
+        "Pod Security admission refused the pod; the message names the field",
+        "the namespace enforces more than `restricted`, or something changed the pod on its way (a mutating webhook)",
+    ),
+    (
+        &["unable to validate against any security context constraint"],
+        "no OpenShift security context constraint admits the pod; the message names the field",
+        "let the ServiceAccount use restricted-v2: oc adm policy add-scc-to-user restricted-v2 -z postern-ops -n postern-ops",
+    ),
+    (
+        &["Invalid value: \"secret\"", "Invalid value: \"emptyDir\"", "volumes are not allowed to be used"],
+        "a policy forbids a volume type that the pod needs (secret, emptyDir)",
+        "allow secret and emptyDir volumes in namespace postern-ops",
+    ),
+    (
+        &["looking up service account"],
+        "the pod's ServiceAccount is gone: something deleted it in between",
+        "run install again: it puts it back",
+    ),
+    (
+        &["exceeded quota", "must specify limits", "minimum cpu", "maximum memory"],
+        "a ResourceQuota or LimitRange of the namespace refuses the pod (it asks for 50m CPU, 64Mi; limits 500m, 256Mi)",
+        "raise it, or remove it from namespace postern-ops",
+    ),
+    (
+        &["image will run as root", "has non-numeric user", "runAsNonRoot"],
+        "the image runs as root, or names its user by name",
+        "use an image with a numeric USER other than 0 (--image)",
+    ),
+    (
+        &["InvalidImageName", "couldn't parse image", "invalid reference format"],
+        "the image reference cannot be parsed",
+        "write it as REGISTRY/NAME:TAG (--image)",
+    ),
+    (
+        &["ErrImageNeverPull"],
+        "the image is not on the node and may not be pulled",
+        "load it onto the node, or use one that can be pulled (--image)",
+    ),
+    (
+        &[
+            "unauthorized",
+            "authentication required",
+            "pull access denied",
+            "401 Unauthorized",
+            "403 Forbidden",
+        ],
+        "the registry refused to give out the image",
+        "name a pull Secret in namespace postern-ops (--image-pull-secret), and check that it fits the registry",
+    ),
+    (
+        &["ImagePullBackOff", "ErrImagePull", "Failed to pull image"],
+        "the image cannot be pulled",
+        "check that the tag exists and that nodes reach the registry; behind a mirror set `image_mirror` in the config or use --image",
+    ),
+    (
+        &["secret \"", "MountVolume.SetUp failed", "FailedMount"],
+        "a volume cannot be mounted; most often its Secret is missing",
+        "run install again: it puts the Secret back",
+    ),
+    (
+        &["CreateContainerConfigError"],
+        "the container's configuration refers to something that is not there",
+        "the waiting message names it; run install again to restore what is ours",
+    ),
+    (
+        &["no such file or directory", "executable file not found", "exec format error"],
+        "the image has no agent at /usr/local/bin/postern-agent, or one for another architecture",
+        "use the postern-ops image of this version (--image)",
+    ),
+    (
+        &["OOMKilled"],
+        "the pod went over its memory limit of 256Mi",
+        "run tools that need less, or fewer at a time",
+    ),
+    (
+        &["Insufficient cpu", "Insufficient memory", "nodes are available", "Unschedulable"],
+        "no node has room for the pod, or its taints keep it away",
+        "the pod asks for 50m CPU and 64Mi: scale the cluster, or free a node",
+    ),
+    (
+        &["CrashLoopBackOff", "BackOff"],
+        "the container starts and ends at once",
+        "read its log: kubectl logs -n postern-ops postern-ops --previous",
+    ),
+    (
+        &["denied request", "denied the request", "denied by", "admission webhook"],
+        "an admission policy or webhook of the cluster refused the pod; the message names it",
+        "let it admit the pod, or ask who keeps it what it wants of pods",
+    ),
+    (
+        &[" cannot "],
+        "you may not do this",
+        "the message names verb and resource; `postern ops rbac` prints the Roles that hold it",
+    ),
+];
+
+/// The likely cause and its fix: the first of the table that matches.
+fn known(text: &str) -> Option<(&'static str, &'static str)> {
     let found = TABLE.iter().find(|(words, _, _)| words.iter().any(|word| text.contains(word)));
-    match found {
-        Some((_, cause, fix)) => ((*cause).to_owned(), (*fix).to_owned()),
-        None => (
-            "not known; nothing that was read names a cause".to_owned(),
-            "a slow node may only need more time: --timeout 180s".to_owned(),
-        ),
-    }
+    found.map(|(_, cause, fix)| (*cause, *fix))
 }
 
 #[cfg(test)]
@@ -199,9 +207,17 @@ mod tests {
                 "unable to validate against any security context constraint: spec.volumes[3]: Invalid value: \"secret\"",
                 "OpenShift",
             ),
+            (
+                r#"admission webhook "validate.kyverno.svc-fail" denied the request: labels are missing"#,
+                "policy or webhook",
+            ),
+            (
+                "error looking up service account postern-ops/postern-ops: serviceaccount not found",
+                "ServiceAccount is gone",
+            ),
             ("container has runAsNonRoot and image will run as root", "root"),
         ] {
-            let (cause, fix) = explain(text);
+            let (cause, fix) = known(text).unwrap();
             assert!(cause.contains(word), "{text}: {cause}");
             assert!(!fix.is_empty());
         }

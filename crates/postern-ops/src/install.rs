@@ -5,6 +5,7 @@
 
 mod planned;
 mod pod;
+mod quota;
 mod stream;
 
 use crate::diagnose::{self, Diagnosis};
@@ -167,6 +168,27 @@ impl<R: Reporter> Install<'_, R> {
         }
     }
 
+    /// The object as it is. One that is on its way out is waited for: what is written to it goes with it.
+    async fn settled(&mut self, of: &ObjectRef) -> Result<Option<DynamicObject>, InstallError> {
+        let there = self.observe(of).await?;
+        match there {
+            Some(ending) if ending.metadata.deletion_timestamp.is_some() => {
+                self.wait_gone(of, &ending).await?;
+                if self.dry_run { Ok(None) } else { self.observe(of).await }
+            }
+            there => Ok(there),
+        }
+    }
+
+    async fn wait_gone(&mut self, of: &ObjectRef, ending: &DynamicObject) -> Result<(), InstallError> {
+        if self.dry_run {
+            return Ok(());
+        }
+        self.reporter.progress(&format!("waiting for the old {of} to go"));
+        let uid = ending.metadata.uid.as_deref();
+        apply::gone(self.cluster, of, uid, self.settings.timeout).await.map_err(at(of))
+    }
+
     /// Applies an object that is desired whatever is there: the read before is for the report alone.
     async fn apply<K>(&mut self, desired: &K) -> Result<(), InstallError>
     where
@@ -177,7 +199,7 @@ impl<R: Reporter> Install<'_, R> {
             desired.meta().name.as_deref().unwrap_or_default(),
         );
         let desired = written(desired, &of)?;
-        let existing = self.observe(&of).await?;
+        let existing = self.settled(&of).await?;
         let mut applied = apply::apply(self.cluster, &desired, existing.as_ref(), self.dry_run).await;
         let mut tries = 0;
         let binding = of.kind.ends_with("Binding");
@@ -249,12 +271,8 @@ impl<R: Reporter> Install<'_, R> {
             }
             Err(error) => return Err(at(&of)(error)),
         };
-        if let Some(ending) = existing.take_if(|object| object.metadata.deletion_timestamp.is_some())
-            && !self.dry_run
-        {
-            self.reporter.progress(&format!("waiting for the old {of} to go"));
-            let only = Deletion { uid: ending.uid(), grace_seconds: None };
-            apply::delete(self.cluster, &of, &only, self.settings.timeout).await.map_err(at(&of))?;
+        if let Some(ending) = existing.take_if(|object| object.metadata.deletion_timestamp.is_some()) {
+            self.wait_gone(&of, &ending).await?;
         }
         let Some(existing) = existing else { return self.apply(&desired).await };
         let wanted = desired.metadata.labels.unwrap_or_default();

@@ -16,6 +16,8 @@ use serde::Serialize;
 pub enum Presence {
     /// It is there.
     Present,
+    /// It is on its way out.
+    Deleting,
     /// It is not.
     Missing,
     /// We may not look.
@@ -72,6 +74,9 @@ type Found = (Presence, Option<DynamicObject>);
 
 async fn find(cluster: &Cluster, of: &ObjectRef) -> Result<Found, KubeError> {
     match apply::get(cluster, of).await {
+        Ok(Some(object)) if object.metadata.deletion_timestamp.is_some() => {
+            Ok((Presence::Deleting, Some(object)))
+        }
         Ok(Some(object)) => Ok((Presence::Present, Some(object))),
         Ok(None) => Ok((Presence::Missing, None)),
         Err(error) if error.is_forbidden() => Ok((Presence::Unknown, None)),
@@ -148,9 +153,7 @@ pub async fn show(cluster: &Cluster, image: &str) -> Result<Shown, KubeError> {
 
 /// By what the pod's PID 1 was told.
 fn transports(pod: &Pod) -> Vec<&'static str> {
-    let command = pod.spec.as_ref().and_then(|spec| spec.containers.first()?.command.as_ref());
-    let stream = command.is_some_and(|command| command.iter().any(|argument| argument == "--stream"));
-    if stream { vec!["exec", "stream"] } else { vec!["exec"] }
+    if crate::stream::listens(pod) { vec!["exec", "stream"] } else { vec!["exec"] }
 }
 
 /// From the first line of the pod's log, where PID 1 says it.

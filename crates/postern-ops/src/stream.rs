@@ -7,9 +7,9 @@ use crate::{names, objects};
 use postern_exec::stream::{Connection, Key, KeyError, StreamError, open};
 use postern_kube::apply::{self, ObjectRef};
 use postern_kube::k8s_openapi::ByteString;
-use postern_kube::k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use postern_kube::k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
 use postern_kube::kube::core::DynamicObject;
-use postern_kube::{Cluster, KubeError, portforward};
+use postern_kube::{Cluster, KubeError, Reason, portforward};
 use postern_wire::stream::{PublicKey, audience, from_openssh, openssh};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -70,7 +70,8 @@ impl OpenError {
     pub fn is_not_for_us(&self) -> bool {
         match self {
             Self::NotInstalled => true,
-            Self::Kube(error) => error.is_forbidden(),
+            // Admission refuses a port-forward to who may do it.
+            Self::Kube(error) => error.is_forbidden() || matches!(error.reason, Reason::Refused { .. }),
             Self::Damaged(..) | Self::Key(_) | Self::Stream(_) | Self::Several { .. } => false,
         }
     }
@@ -185,7 +186,7 @@ pub async fn authorize(
 ) -> Result<(Vec<String>, Vec<String>), OpenError> {
     let of = keys_ref();
     loop {
-        let keys = apply::get(cluster, &of).await?.ok_or(OpenError::NotInstalled)?;
+        let Some(keys) = apply::get(cluster, &of).await? else { return Err(absent(cluster, of).await) };
         let before = operators(&keys);
         let after = match change {
             Some(change) => change.plan(before.clone())?,
@@ -233,7 +234,7 @@ async fn once(cluster: &Cluster, own: Option<&Key>) -> Result<Connection, OpenEr
     match own {
         None => {
             let (secret, forward) = tokio::join!(apply::get(cluster, &secret), forward);
-            let secret = secret?.ok_or(OpenError::NotInstalled)?;
+            let Some(secret) = secret? else { return Err(absent(cluster, secret_ref()).await) };
             let secret =
                 secret.try_parse().map_err(|_| OpenError::Damaged(secret_ref(), "it cannot be read"))?;
             let Opener { key, installation } = opener(&secret)?;
@@ -243,7 +244,7 @@ async fn once(cluster: &Cluster, own: Option<&Key>) -> Result<Connection, OpenEr
         }
         Some(key) => {
             let (keys, forward) = tokio::join!(apply::get(cluster, &keys), forward);
-            let keys = keys?.ok_or(OpenError::NotInstalled)?;
+            let Some(keys) = keys? else { return Err(absent(cluster, keys_ref()).await) };
             let audience = keys.data["data"][AUDIENCE].as_str();
             let audience = audience.ok_or(OpenError::Damaged(keys_ref(), "audience is missing"))?;
             // It must be this pod's, or the proof could be carried to another.
@@ -254,6 +255,20 @@ async fn once(cluster: &Cluster, own: Option<&Key>) -> Result<Connection, OpenEr
             Ok(open(reader, writer, key, audience).await?)
         }
     }
+}
+
+/// Why a key is not there: a pod that listens was installed with it.
+async fn absent(cluster: &Cluster, of: ObjectRef) -> OpenError {
+    match postern_kube::pods::get(cluster, names::NAMESPACE, names::NAME).await {
+        Ok(Some(pod)) if listens(&pod) => OpenError::Damaged(of, "it is missing"),
+        _ => OpenError::NotInstalled,
+    }
+}
+
+/// Whether a pod's PID 1 was told to take streams.
+pub(crate) fn listens(pod: &Pod) -> bool {
+    let command = pod.spec.as_ref().and_then(|spec| spec.containers.first()?.command.as_ref());
+    command.is_some_and(|command| command.iter().any(|argument| argument == "--stream"))
 }
 
 #[cfg(test)]

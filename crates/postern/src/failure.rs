@@ -290,6 +290,10 @@ fn kube_hint(error: &KubeError) -> Option<String> {
         Reason::NotFound(message) if message.contains(names::NAME) => {
             "the ops pod is not installed here: run `postern ops install`".to_owned()
         }
+        Reason::StillThere { held, .. } if !held.is_empty() => {
+            "who set the finalizer has to let go; until then nothing can take its place".to_owned()
+        }
+        Reason::StillThere { .. } => "give it more time with --timeout".to_owned(),
         Reason::Credentials(_) => "run the kubeconfig's exec plug-in by hand to see what it says".to_owned(),
         _ => return None,
     })

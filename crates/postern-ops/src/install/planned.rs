@@ -46,7 +46,7 @@ impl<R: Reporter> Install<'_, R> {
     pub(super) async fn account(&mut self) -> Result<String, InstallError> {
         let of = ObjectRef::of::<ServiceAccount>(Some(names::NAMESPACE), names::NAME);
         for _ in 0..TRIES {
-            let existing = self.observe(&of).await?;
+            let existing = self.settled(&of).await?;
             let recorded =
                 existing.as_ref().and_then(|object| object.annotations().get(names::CLUSTER_ACCESS));
             let before = recorded.cloned().unwrap_or_default();
@@ -84,7 +84,7 @@ impl<R: Reporter> Install<'_, R> {
         let of = ObjectRef::of::<Secret>(Some(names::NAMESPACE), names::SECRET);
         let mut warned = false;
         for _ in 0..TRIES {
-            let existing = self.observe(&of).await?;
+            let existing = self.settled(&of).await?;
             let secret: Option<Secret> = existing.clone().and_then(|object| object.try_parse().ok());
             let data = objects::secret_data(self.settings);
             let SecretPlan { rotated_at, foreign, emptied } = SecretPlan::of(secret.as_ref(), &data);

@@ -64,6 +64,7 @@ impl<R: Reporter> Install<'_, R> {
                     continue;
                 }
                 Step::Replace { uid, why } => {
+                    self.admitted(&of, &desired).await?;
                     let seconds = self.settings.timeout.as_secs();
                     self.reporter.progress(&format!(
                         "replacing {of}: {why}; running tools may take {seconds} s to finish"
@@ -86,6 +87,22 @@ impl<R: Reporter> Install<'_, R> {
             Ok(pod) => Ok(pod),
             Err(error) if self.unjudged(&of, &error) => Ok(None),
             Err(error) => Err(at(&of)(error)),
+        }
+    }
+
+    /// The pod that is there goes only when the one that takes its place would be let in.
+    async fn admitted(&self, of: &ObjectRef, desired: &Pod) -> Result<(), InstallError> {
+        match apply::admitted(self.cluster, &written(desired, of)?).await {
+            Ok(()) => Ok(()),
+            Err(KubeError { attempt: _, reason: Reason::Refused { code: _, message } })
+                if super::quota::has_room_then(&message) || message.contains("does not support dry run") =>
+            {
+                Ok(())
+            }
+            Err(KubeError { attempt, reason }) => {
+                let attempt = format!("{attempt} (the one that is there was kept)");
+                Err(at(of)(KubeError { attempt, reason }))
+            }
         }
     }
 

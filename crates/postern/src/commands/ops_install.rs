@@ -46,7 +46,7 @@ pub(super) async fn run(context: &Context, args: Args, printer: &mut Printer) ->
         return Ok(0);
     }
     let cluster = context.cluster().await?;
-    let report = install(&cluster, &settings, dry_run, printer).await?;
+    let report = Box::pin(install(&cluster, &settings, dry_run, printer)).await?;
     printer.result(&report, || {
         if dry_run {
             "Nothing was changed (--dry-run).\n".to_owned()

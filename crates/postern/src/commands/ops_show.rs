@@ -1,10 +1,10 @@
 //! `postern ops show`.
 
-use super::{Context, ops_install};
+use super::{Context, ops_install, transports};
 use crate::cli::ops::Show as Args;
 use crate::failure::Failure;
 use crate::printer::Printer;
-use postern_ops::check::{self, Link};
+use postern_ops::check::{self, Asked, Link};
 use postern_ops::show::{Presence, Shown, show};
 use serde::Serialize;
 
@@ -23,7 +23,11 @@ pub(super) async fn run(context: &Context, args: Args, printer: &mut Printer) ->
     let cluster = context.cluster().await?;
     let shown = show(&cluster, &settings.image).await?;
     let checks = match check {
-        true => Some(check::check(&cluster, &settings, &shown, &tool, printer).await),
+        true => {
+            let key = context.config.stream_key.as_deref().map(transports::read).transpose()?;
+            let asked = Asked { tool: &tool, key: key.as_ref() };
+            Some(check::check(&cluster, &settings, &shown, asked, printer).await)
+        }
         false => None,
     };
     let broken = checks.iter().flatten().any(|link| !link.ok);
@@ -60,6 +64,7 @@ fn text(report: &Report) -> String {
     } = shown;
     let named = |name: &str, state: &Presence| match state {
         Presence::Present => name.to_owned(),
+        Presence::Deleting => format!("{name} (being deleted)"),
         Presence::Missing => format!("(missing: {name})"),
         Presence::Unknown => format!("{name} {UNSEEN}"),
     };

@@ -56,7 +56,7 @@ pub(super) async fn stream(
     }
 }
 
-fn read(path: &std::path::Path) -> Result<Key, Failure> {
+pub(super) fn read(path: &std::path::Path) -> Result<Key, Failure> {
     use std::os::unix::fs::PermissionsExt as _;
     let shown = path.display().to_string();
     let mode = std::fs::metadata(path).map_or(0, |found| found.permissions().mode());
