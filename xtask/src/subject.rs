@@ -13,7 +13,10 @@ const CREDENTIAL: (&str, &str) = ("IBMCLOUD_API_KEY", "made-up-key-of-the-testbe
 pub(crate) struct Subject {
     pub(crate) postern: PathBuf,
     pub(crate) agent: PathBuf,
+    /// The release's kubectl as people have it.
     pub(crate) kubectl: PathBuf,
+    /// The same as a part of the testbed's one program, which the targets were set against.
+    pub(crate) all_in_one: PathBuf,
     kubeconfig: PathBuf,
 }
 
@@ -26,7 +29,8 @@ impl Subject {
             bail!("the cluster is not up: `cargo xtask cluster up`");
         }
         let (postern, agent) = (dist::postern()?, dist::agent()?);
-        Ok(Self { postern, agent, kubectl: testbed.join("bin/kubectl"), kubeconfig })
+        let kubectl = testbed.join("bin/kubectl");
+        Ok(Self { postern, agent, kubectl, all_in_one: testbed.join("all-in-one/kubectl"), kubeconfig })
     }
 
     /// Installs the ops pod, or brings it to this release.
@@ -66,7 +70,13 @@ impl Subject {
 
     /// The same, through `kubectl exec`.
     pub(crate) fn exec(&self, stdin: bool, tool: &[&str]) -> Command {
-        let mut command = self.kubectl(&["exec", "-n", "postern-ops", "postern-ops", "-c", "tools"]);
+        self.exec_by(&self.all_in_one, stdin, tool)
+    }
+
+    /// The same, by this kubectl.
+    pub(crate) fn exec_by(&self, kubectl: &Path, stdin: bool, tool: &[&str]) -> Command {
+        let exec = ["exec", "-n", "postern-ops", "postern-ops", "-c", "tools"];
+        let mut command = self.command(kubectl, &exec);
         if stdin {
             command.arg("-i");
         }

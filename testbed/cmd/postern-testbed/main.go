@@ -1,5 +1,5 @@
-// Command postern-testbed is every server of the test cluster in one program: it becomes the one
-// whose name it is called by, or the one named by its first argument.
+// Command postern-testbed is every program of the test cluster in one: it becomes the one whose name
+// it is called by, or the one named by its first argument.
 package main
 
 import (
@@ -12,9 +12,13 @@ import (
 	_ "time/tzdata" // CronJobs name time zones
 
 	"github.com/spf13/cobra"
+	_ "k8s.io/client-go/plugin/pkg/client/auth" // as in the release
 	"k8s.io/component-base/cli"
+	"k8s.io/component-base/logs"
 	_ "k8s.io/component-base/metrics/prometheus/clientgo"
 	_ "k8s.io/component-base/metrics/prometheus/version"
+	"k8s.io/kubectl/pkg/cmd"
+	"k8s.io/kubectl/pkg/cmd/util"
 	apiserver "k8s.io/kubernetes/cmd/kube-apiserver/app"
 	controllermanager "k8s.io/kubernetes/cmd/kube-controller-manager/app"
 	proxy "k8s.io/kubernetes/cmd/kube-proxy/app"
@@ -34,6 +38,7 @@ var programs = map[string]func(args []string) error{
 	"kube-proxy":              upstream(func() *cobra.Command { return proxy.NewProxyCommand() }),
 	// The kubelet installs its own signal context and panics when it is given a second one.
 	"kubelet":    upstream(func() *cobra.Command { return kubelet.NewKubeletCommand(context.Background()) }),
+	"kubectl":    kubectl,
 	"etcd":       etcd.Run,
 	"coredns":    dns.Run,
 	"local-path": localpath.Run,
@@ -46,6 +51,17 @@ func upstream(build func() *cobra.Command) func([]string) error {
 		os.Exit(cli.Run(build()))
 		return nil
 	}
+}
+
+// kubectl of the same release. Alone, without the servers' weight, it is cmd/kubectl.
+func kubectl(args []string) error {
+	os.Args = append([]string{"kubectl"}, args...)
+	// Building the command already logs, so verbosity is read before flags are parsed.
+	_, _ = logs.GlogSetter(cmd.GetLogVerbosity(os.Args))
+	if err := cli.RunNoErrOutput(cmd.NewDefaultKubectlCommand()); err != nil {
+		util.CheckErr(err)
+	}
+	return nil
 }
 
 func main() {

@@ -142,6 +142,10 @@ fn prepare(cluster: &Cluster, state: &State, programs: &Programs) -> Result<()> 
     {
         symlink("postern-testbed", bin.join(name))?;
     }
+    // Beside the release's own, which is what PATH is to lead to.
+    let all_in_one = cluster.dir.join("all-in-one");
+    fs::create_dir_all(&all_in_one)?;
+    symlink("../bin/postern-testbed", all_in_one.join("kubectl"))?;
     for entry in fs::read_dir(cluster.dir.join("log"))?.flatten() {
         fs::remove_file(entry.path())?; // of the cluster before
     }
