@@ -15,7 +15,7 @@ pub(crate) struct Subject {
     pub(crate) agent: PathBuf,
     /// The release's kubectl as people have it.
     pub(crate) kubectl: PathBuf,
-    /// The same as a part of the testbed's one program, which the targets were set against.
+    /// The same as a part of the testbed's one program.
     pub(crate) all_in_one: PathBuf,
     kubeconfig: PathBuf,
 }
@@ -70,7 +70,7 @@ impl Subject {
 
     /// The same, through `kubectl exec`.
     pub(crate) fn exec(&self, stdin: bool, tool: &[&str]) -> Command {
-        self.exec_by(&self.all_in_one, stdin, tool)
+        self.exec_by(&self.kubectl, stdin, tool)
     }
 
     /// The same, by this kubectl.

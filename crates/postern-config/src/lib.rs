@@ -197,7 +197,11 @@ impl Config {
                 ));
             }
         }
-        for (name, Tool { env: _, workdir: _, timeout }) in &self.tools {
+        for (name, Tool { env, workdir: _, timeout }) in &self.tools {
+            if let Some(wrong) = env.keys().find(|key| key.is_empty() || key.contains(['=', '\0'])) {
+                let why = format!("{wrong:?} is no name of a variable: NAME: VALUE is needed");
+                return Err(invalid(format!("tools.{name}.env"), why));
+            }
             if let Some(Err(error)) = timeout.as_deref().map(parse_duration) {
                 return Err(invalid(format!("tools.{name}.timeout"), error.to_string()));
             }

@@ -42,6 +42,7 @@ fn wrong_values_name_their_key() {
             .contains("use env, keychain, config or prompt")
     );
     assert!(parse("tools: {x: {timeout: soon}}").unwrap_err().contains("tools.x.timeout"));
+    assert!(parse("tools: {x: {env: {'A=B': c}}}").unwrap_err().contains("tools.x.env: \"A=B\" is no name"));
     assert!(parse("image: [1]").unwrap_err().starts_with("c.yaml:1:"));
     assert!(Config::parse(b"\xff", Path::new("c.yaml")).unwrap_err().to_string().contains("not UTF-8"));
 }

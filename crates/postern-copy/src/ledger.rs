@@ -89,6 +89,8 @@ pub struct Ledger<'a> {
     tally: Tally,
     /// Most files, and bytes of them, that a connection told of: the next one tells of them again.
     told: (u64, u64),
+    /// A source of unknown length was told of.
+    unsized_told: bool,
     began: Instant,
     open: HashMap<u32, Open>,
     /// Files whose content is known to be the source's, by a hash of their paths; they are not asked about again after
@@ -114,6 +116,7 @@ impl<'a> Ledger<'a> {
             observer,
             tally: Tally::default(),
             told: (0, 0),
+            unsized_told: false,
             began: Instant::now(),
             open: HashMap::new(),
             verified: Verified::new(),
@@ -162,7 +165,10 @@ impl<'a> Ledger<'a> {
         let kind = match entry.kind {
             Kind::File(size) => {
                 self.tally.files += 1;
-                self.tally.bytes = self.tally.bytes.saturating_add(if size == UNSIZED { 0 } else { size });
+                match size {
+                    UNSIZED => self.unsized_told = true,
+                    size => self.tally.bytes = self.tally.bytes.saturating_add(size),
+                }
                 OpenKind::File(size)
             }
             _ => OpenKind::Other,
@@ -341,6 +347,10 @@ impl<'a> Ledger<'a> {
         if !tally.complete {
             (tally.files, tally.bytes) = self.most_told();
         }
+        // What was on its way when a connection was lost came twice.
+        if !self.unsized_told {
+            tally.content = tally.content.min(tally.bytes);
+        }
         tally
     }
 }
@@ -419,5 +429,24 @@ pub(crate) mod tests {
         assert_eq!(told(&[&[1, 2, 3], &[1], &[]], false), (3, 30));
         assert_eq!(told(&[&[1, 2], &[1, 2, 3]], false), (3, 30));
         assert_eq!(told(&[&[1, 2, 3], &[1, 2]], true), (2, 20), "one was removed meanwhile");
+    }
+
+    #[test]
+    fn what_came_twice_is_no_more_than_there_is() {
+        let content = |kind| {
+            let stamp = postern_wire::copy::Stamp { mode: 0o644, user: 0, group: 0, seconds: 0, nanos: 0 };
+            let entry = Entry { id: 0, path: b"f".to_vec(), kind, stamp, xattrs: Vec::new(), settled: false };
+            let mut nobody = Nobody;
+            let mut ledger = Ledger::new(&mut nobody, None);
+            for _ in 0..2 {
+                ledger.begin();
+                ledger.entry(&entry);
+                ledger.content(70);
+            }
+            ledger.complete();
+            ledger.close().0.content
+        };
+        assert_eq!(content(Kind::File(100)), 100);
+        assert_eq!(content(Kind::File(UNSIZED)), 140, "nobody knows how much there is");
     }
 }

@@ -56,7 +56,14 @@ pub(crate) fn of_user(name: &str, user: &AuthInfo) -> Result<(), String> {
     }
     let token = token.as_ref().map_or("", |token| token.expose_secret());
     match token_file.as_deref().filter(|_| token.is_empty()) {
-        Some(path) => read(&of("tokenFile"), path).map(drop),
+        Some(path) => {
+            let held = read(&of("tokenFile"), path)?;
+            // Requests would be sent as nobody.
+            if held.trim_ascii().is_empty() {
+                return Err(format!("{} is {path}, which is empty", of("tokenFile")));
+            }
+            Ok(())
+        }
         None => Ok(()),
     }
 }

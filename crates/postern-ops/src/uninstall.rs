@@ -3,7 +3,9 @@
 use crate::names;
 use crate::objects::MANAGED_BY;
 use crate::settings::Access;
+use postern_kube::access::may;
 use postern_kube::apply::{self, Deletion, ObjectRef};
+use postern_kube::k8s_openapi::api::authorization::v1::ResourceAttributes;
 use postern_kube::k8s_openapi::api::core::v1::{Namespace, Pod, Secret, ServiceAccount};
 use postern_kube::k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
 use postern_kube::kube::api::ListParams;
@@ -119,6 +121,26 @@ pub async fn plan(cluster: &Cluster) -> Result<Found, KubeError> {
         }
     }
     Ok(Found { plan, trusted: managed(&annotations) })
+}
+
+/// What of the plan the server would not let us delete; asks, and deletes nothing.
+pub async fn denied(cluster: &Cluster, plan: &Plan) -> Result<Vec<ObjectRef>, KubeError> {
+    let mut denied = Vec::new();
+    for of in &plan.objects {
+        let (group, _) = of.api_version.rsplit_once('/').unwrap_or_default();
+        let what = ResourceAttributes {
+            verb: Some("delete".to_owned()),
+            group: Some(group.to_owned()),
+            resource: Some(format!("{}s", of.kind.to_lowercase())),
+            namespace: of.namespace.clone(),
+            name: Some(of.name.clone()),
+            ..ResourceAttributes::default()
+        };
+        if !may(cluster, what).await? {
+            denied.push(of.clone());
+        }
+    }
+    Ok(denied)
 }
 
 /// The grant that an install made for the account; one that someone else made is not ours to take away.

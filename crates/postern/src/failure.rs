@@ -22,13 +22,23 @@ pub(crate) struct Failure {
     pub(crate) causes: Vec<String>,
     pub(crate) hint: Option<String>,
     pub(crate) diagnosis: Option<Box<Diagnosis>>,
+    /// Which of several pods it is about.
+    pub(crate) pod: Option<Box<str>>,
 }
 
 impl Failure {
     /// The command line is not right.
     pub(crate) fn usage(message: impl Into<String>, hint: Option<String>) -> Self {
         let message = message.into();
-        Self { code: exit::USAGE, kind: "usage", message, causes: Vec::new(), hint, diagnosis: None }
+        Self {
+            code: exit::USAGE,
+            kind: "usage",
+            message,
+            causes: Vec::new(),
+            hint,
+            diagnosis: None,
+            pod: None,
+        }
     }
 
     /// Something is not as it should be, and the command's answer is no.
@@ -40,6 +50,7 @@ impl Failure {
             causes: causes(error),
             hint,
             diagnosis: None,
+            pod: None,
         }
     }
 
@@ -187,10 +198,15 @@ impl From<InstallError> for Failure {
     fn from(error: InstallError) -> Self {
         let (hint, diagnosis) = match &error {
             InstallError::Invalid(invalid) => return invalid.clone().into(),
-            InstallError::Step { step: _, source, diagnosis } => {
+            InstallError::Step { step, source, diagnosis } => {
                 let again = "run install again to continue".to_owned();
                 let missing = || "make the namespace that is missing, or correct its name".to_owned();
-                let hint = source.is_not_found().then(missing).or_else(|| kube_hint(source));
+                let immutable = || {
+                    let said = matches!(&source.reason, Reason::Refused { message, .. } if message.contains("immutable"));
+                    said.then(|| format!("delete {step}, which was made immutable"))
+                };
+                let hint =
+                    source.is_not_found().then(missing).or_else(immutable).or_else(|| kube_hint(source));
                 let hint = hint.map_or(again.clone(), |hint| format!("{hint}; then {again}"));
                 (Some(hint), diagnosis.clone())
             }

@@ -133,13 +133,17 @@ impl Printer {
     /// The error that ends the program.
     pub(crate) fn failure(&mut self, failure: &Failure) {
         self.clear();
-        let Failure { code, kind, message, causes, hint, diagnosis } = failure;
+        let Failure { code, kind, message, causes, hint, diagnosis, pod } = failure;
         if self.format != Format::Text {
             let cause = (!causes.is_empty()).then(|| causes.join(": "));
-            let value = serde_json::json!({"error": {
+            let mut error = serde_json::json!({
                 "kind": kind, "message": message, "cause": cause, "hint": hint,
                 "exitCode": code, "diagnosis": diagnosis,
-            }});
+            });
+            if let Some(pod) = pod {
+                error["pod"] = (**pod).into();
+            }
+            let value = serde_json::json!({ "error": error });
             match self.format {
                 Format::Yaml => eprint!("{}", yaml(&value)),
                 _ => eprintln!("{value}"),

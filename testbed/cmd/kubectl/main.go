@@ -1,5 +1,5 @@
-// Command kubectl is the release's own kubectl command and nothing else: what people have, without the
-// weight of the multi-call program, in which it takes 50 ms more to start.
+// Command kubectl is the release's own kubectl command and nothing else: what people have, and what
+// benchmarks measure against, without the weight of the multi-call program.
 package main
 
 import (

@@ -156,7 +156,7 @@ impl<'a> Bench<'a> {
     /// `kubectl exec -i … cat` into or out of a file.
     fn raw(&self, script: &str) -> Command {
         let mut command = self.subject.command(Path::new("sh"), &["-c", script]);
-        command.env("KUBECTL", &self.subject.all_in_one);
+        command.env("KUBECTL", &self.subject.kubectl);
         self.here(command)
     }
 

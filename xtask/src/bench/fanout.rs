@@ -29,8 +29,8 @@ pub(super) fn bench(runs: usize, write: bool) -> Result<()> {
     let mut rows = Vec::new();
 
     // Pods of their own: a runtime starts one process of a pod at a time.
-    let loop_ = "for pod in \"$@\"; do \"$KUBECTL\" exec -n postern-bench \"$pod\" -- true || exit 1; done";
-    let pairs = Pairs::measure(runs, QUIET, || pods.shell(loop_, false), || pods.exec(TARGETS, &["true"]))?;
+    let alone = "for pod in \"$@\"; do \"$KUBECTL\" exec -n postern-bench \"$pod\" -- true || exit 1; done";
+    let pairs = Pairs::measure(runs, QUIET, || pods.shell(alone, false), || pods.exec(TARGETS, &["true"]))?;
     rows.push(pairs.row("50 targets, against a loop: wall", "ms", |s| s.wall * 1e3, Wanted::AtMost(0.2)));
     progress.step("50 targets, against a loop");
     let xargs = "printf '%s\\n' \"$@\" | xargs -P16 -I_ \"$KUBECTL\" exec -n postern-bench _ -- true";
@@ -38,14 +38,10 @@ pub(super) fn bench(runs: usize, write: bool) -> Result<()> {
     rows.push(pairs.row("50 targets, against xargs -P16: wall", "ms", |s| s.wall * 1e3, Wanted::AtMost(0.5)));
     progress.step("50 targets, against xargs");
 
-    let rows_alone = [("a loop of kubectl alone", loop_), ("xargs -P16 of kubectl alone", xargs)];
-    for (what, script) in rows_alone {
-        let pairs =
-            Pairs::measure(runs, QUIET, || pods.shell(script, true), || pods.exec(TARGETS, &["true"]))?;
-        let what = format!("50 targets, against {what}: wall");
-        rows.push(pairs.row(&what, "ms", |s| s.wall * 1e3, Wanted::Nothing));
-        progress.step(what);
-    }
+    let pairs = Pairs::measure(runs, QUIET, || pods.shell(alone, true), || pods.exec(TARGETS, &["true"]))?;
+    let what = "50 targets, against a loop of all-in-one kubectl: wall";
+    rows.push(pairs.row(what, "ms", |s| s.wall * 1e3, Wanted::Nothing));
+    progress.step(what);
 
     let many = measure::run(&mut pods.exec(MANY, &["true"]), QUIET)?;
     rows.push(Row::alone("1,000 targets: peak memory", "MiB", many.peak, Wanted::AtMost(64.0)));
@@ -71,9 +67,6 @@ fn by_stream(runs: usize, subject: &Subject, rows: &mut Vec<Row>) -> Result<()> 
     let once = || subject.postern(&["run", "--transport", "stream", "--", "true"]);
     let pairs = Pairs::measure(runs, QUIET, kubectl, once)?;
     rows.push(pairs.row("`true` by stream: wall", "ms", |s| s.wall * 1e3, Wanted::AtMost(0.2)));
-    let alone = || subject.exec_by(&subject.kubectl, false, &["true"]);
-    let pairs = Pairs::measure(runs, QUIET, alone, once)?;
-    rows.push(pairs.row("`true` by stream, kubectl alone: wall", "ms", |s| s.wall * 1e3, Wanted::Nothing));
 
     let values: Vec<String> = (0..EACH).map(|number| number.to_string()).collect();
     let several = || {
@@ -132,12 +125,12 @@ impl<'a> Pods<'a> {
         command
     }
 
-    /// A shell script over the same targets, with kubectl in $KUBECTL: the release's own where it is to be `alone`.
-    fn shell(&self, script: &str, alone: bool) -> Command {
+    /// A shell script over the same targets, with kubectl in $KUBECTL.
+    fn shell(&self, script: &str, all_in_one: bool) -> Command {
         let mut command = self.subject.command(std::path::Path::new("sh"), &["-c", script, "sh"]);
         command
             .args(&self.names)
-            .env("KUBECTL", if alone { &self.subject.kubectl } else { &self.subject.all_in_one });
+            .env("KUBECTL", if all_in_one { &self.subject.all_in_one } else { &self.subject.kubectl });
         command
     }
 }

@@ -33,6 +33,8 @@ use writing::Writing;
 enum Pending {
     /// Hashes of what has a file's place, or of what an earlier copy left.
     Sums { wanted: Box<Wanted> },
+    /// Whether what was put of a file so far is there.
+    How { id: u32 },
     /// A file gets its name.
     File { id: u32, path: Vec<u8>, settled: Settled },
     /// An archive was unpacked.
@@ -124,6 +126,7 @@ pub(super) async fn receive(
         while let Some((kind, payload)) = decoder.next_frame()? {
             destination.take(FromSource::decode(kind, payload)?).await?;
             destination.session.say_much().await?;
+            destination.heard().await?;
             destination.out.much().await?;
             if destination.pending.len() > PENDING {
                 destination.answers(PENDING / 2).await?;
@@ -179,6 +182,20 @@ impl Destination<'_> {
         Ok(())
     }
 
+    /// Takes the answers that are here, and says at once that no more of a file is wanted.
+    async fn heard(&mut self) -> Result<(), Trouble> {
+        while let Some(next) = self.pending.front() {
+            let asked_how = matches!(next, Pending::How { .. });
+            let Some(answer) = self.session.answered()? else { break };
+            let refused = asked_how && answer.is_err();
+            self.answered(answer)?;
+            if refused {
+                self.out.flush().await?;
+            }
+        }
+        Ok(())
+    }
+
     /// Whether an answer on its way decides what is wanted.
     fn asks(&self) -> bool {
         self.pending.iter().any(|pending| matches!(pending, Pending::Sums { .. }))
@@ -194,6 +211,11 @@ impl Destination<'_> {
         };
         match pending {
             Pending::Sums { wanted } => self.want(*wanted, answer),
+            Pending::How { id } => {
+                if let Err(why) = answer {
+                    self.stop(id, &why);
+                }
+            }
             Pending::File { id, path, settled } => {
                 self.busy.remove(&path);
                 match answer {

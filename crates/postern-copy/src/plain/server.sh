@@ -135,6 +135,8 @@ put() {
     e=$(dd bs=$1 count=1 iflag=fullblock 2>/dev/null | { cat >>"$p"; } 2>&1) || x=${e:-it cannot be written}
   fi
 }
+# Whether what was put so far is there.
+how() { if [ -n "$x" ]; then e=$x; no; else echo ok; fi; }
 hole() { [ -n "$x" ] || e=$(dd if=/dev/null of="$p" bs=1 seek=$1 2>&1) || x=$e; }
 # Mode, owner and time of p.
 dress() {

@@ -246,6 +246,17 @@ impl Session {
         yes(&line).ok_or_else(|| Lost(format!("the shell answers oddly: {}", cause(&line))))
     }
 
+    /// An answer that is here already.
+    pub(crate) fn answered(&mut self) -> Result<Option<Result<Bytes, Bytes>>, Lost> {
+        while let Ok(heard) = self.from.try_recv() {
+            self.take(Some(heard))?;
+        }
+        let Some(at) = self.buffer.iter().position(|byte| *byte == b'\n') else { return Ok(None) };
+        let line = self.buffer.split_to(at + 1).freeze().slice(..at);
+        let odd = || Lost(format!("the shell answers oddly: {}", cause(&line)));
+        yes(&line).ok_or_else(odd).map(Some)
+    }
+
     /// Asks and waits for the answer; nothing may be on its way.
     pub(crate) async fn ask(&mut self, line: &[u8]) -> Result<Result<Bytes, Bytes>, Lost> {
         self.say(line);

@@ -79,6 +79,28 @@ fn what_was_not_verified_is_never_called_so() {
     }
 }
 
+#[test]
+fn what_cannot_be_written_is_sent_no_further() {
+    let full = "put() { dd bs=$1 count=1 iflag=fullblock 2>/dev/null | cat >/dev/null; x='No space left on device'; }\n";
+    for shell in shells() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        fs::write(at("big"), random(100_000_000)).unwrap();
+        fs::write(at("small"), "small").unwrap();
+        fs::create_dir(at("there")).unwrap();
+        let far = Far { first: full, ..Far::new(&shell, TAR) };
+        let sources = [&*at("big"), &*at("small")];
+        let (tally, seen) =
+            copy(&Side::Here, &Side::There(far.clone()), &send(&sources), &receive(&at("there"))).unwrap();
+        let (fate, note) = seen.fate("big");
+        assert!(fate == Fate::Failed && note.contains("No space left on device"), "{note}");
+        assert_eq!((tally.failed, tally.written), (1, 1));
+        assert!(left(&at("there")).is_empty() && !at("there/big").exists());
+        let sent = far.sent.load(Ordering::Relaxed);
+        assert!(sent < 40_000_000, "{sent} bytes were sent of what nobody keeps");
+    }
+}
+
 /// Names of ours that are left in a directory.
 fn left(folder: &Path) -> Vec<OsString> {
     let all = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name());

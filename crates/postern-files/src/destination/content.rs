@@ -9,6 +9,7 @@ use super::writing::{Into, Open, Writing};
 use super::{Destination, Wanted};
 use crate::link::LinkError;
 use crate::stat;
+use crate::verdict::STOPPED;
 use postern_wire::copy::{Entry, Fate, Owner, Settled};
 use rustix::fs::{AtFlags, Mode, OFlags, Stat};
 use rustix::io::Errno;
@@ -37,6 +38,7 @@ impl Destination<'_> {
         let mut beginning = None;
         let into = match partial {
             _ if offset > 0 && whole => Into::Same,
+            _ if self.spec.dry_run => Into::Planned,
             Some(partial) if offset > 0 => match partial.go_on(size) {
                 Ok((file, begun)) => {
                     beginning = Some(begun);
@@ -111,7 +113,7 @@ impl Destination<'_> {
         let (size, is_whole) = (writing.length(), writing.is_whole());
         let verified = match &writing.into {
             Into::Beside(_) | Into::Itself(_) => writing.verify(hash),
-            Into::Same | Into::Failed { .. } => Ok(()), // nothing of it came to be hashed
+            Into::Same | Into::Planned | Into::Failed { .. } => Ok(()), // nothing of it came to be hashed
         };
         let Writing { entry, path, into, replaces, .. } = writing;
         let (note, fate) = match (into, verified) {
@@ -121,9 +123,12 @@ impl Destination<'_> {
             }
             // The source compared the hashes.
             (Into::Same, _) if is_whole => {
-                let mut note = self.redress(&path, &entry);
-                if note.is_empty() {
-                    note = self.touch(&path, &entry);
+                let mut note = String::new();
+                if !self.spec.dry_run {
+                    note = self.redress(&path, &entry);
+                    if note.is_empty() {
+                        note = self.touch(&path, &entry);
+                    }
                 }
                 self.busy.remove(&path);
                 self.bad.remove(&path);
@@ -133,6 +138,7 @@ impl Destination<'_> {
                 self.forget(&path, Some(open.close()));
                 (why, Fate::Failed)
             }
+            (Into::Planned, _) => (String::new(), Fate::Planned),
             (Into::Itself(_), Err(why)) => (why, Fate::Failed),
             (Into::Same, _) => ("it is shorter here than it was".to_owned(), Fate::Failed),
             (Into::Beside(open), Ok(())) => {
@@ -220,11 +226,14 @@ impl Destination<'_> {
 
     /// The source cannot send a file, or no more of it.
     pub(super) fn fault(&mut self, id: u32, mut message: String) -> Result<(), Trouble> {
+        let mut fate = Fate::Failed;
         let path = match self.writing.take() {
             Some(writing) if writing.entry.id == id => {
                 let Writing { path, into, .. } = writing;
-                if let Into::Failed { why, remove: _ } = &into {
-                    message.clone_from(why); // what happened first, and here
+                match &into {
+                    Into::Failed { why, remove: _ } => message.clone_from(why), // what happened first, and here
+                    Into::Planned if message == STOPPED => (fate, message) = (Fate::Planned, String::new()),
+                    _ => {}
                 }
                 self.forget(&path, into.close());
                 path
@@ -236,7 +245,7 @@ impl Destination<'_> {
             },
         };
         self.busy.remove(&path);
-        self.settle(id, Fate::Failed, message)
+        self.settle(id, fate, message)
     }
 
     /// Forgets what was begun of a file whose content will not come; its path.

@@ -47,10 +47,10 @@ impl Destination<'_> {
             }
             return self.settle(entry.id, fate, note);
         }
-        if self.spec.dry_run {
-            return self.settle(entry.id, Fate::Planned, String::new());
-        }
         let there = there.filter(|there| stat::file_type(there) == FileType::RegularFile);
+        if self.spec.dry_run {
+            return self.plan(entry, path, size, there);
+        }
         if self.older(size, there.as_ref()).is_some() && !self.may_tell() {
             self.busy.insert(path.clone());
             self.deferred.push_back(Deferred::Entry(entry, path));
@@ -88,6 +88,45 @@ impl Destination<'_> {
         })
     }
 
+    /// Whether the content there is compared with the source's by hash, before any is sent.
+    fn compares(&self, entry: &Entry, size: u64, there: &Stat) -> bool {
+        let times = || verdict::same_time(stat::stamp(there), entry.stamp);
+        stat::size(there) == size && size > 0 && (self.spec.compare == Compare::Hash || times())
+    }
+
+    /// In a dry run: what may be there already is asked about by its hash, and what comes of another content is let go.
+    fn plan(
+        &mut self,
+        entry: Box<Entry>,
+        path: Vec<u8>,
+        size: u64,
+        there: Option<Stat>,
+    ) -> Result<(), Trouble> {
+        let mut hash = None;
+        if there.is_some_and(|there| self.compares(&entry, size, &there)) {
+            self.out.put(|buffer| FromDestination::Hashing(entry.id).encode(buffer))?;
+            self.out.flush()?;
+            hash = self.hash(&path, size);
+        }
+        let Some(hash) = hash else { return self.settle(entry.id, Fate::Planned, String::new()) };
+        let want = Want { have: size, hash, ..Want::all(entry.id) };
+        self.out.put(|buffer| FromDestination::Want(want).encode(buffer))?;
+        self.busy.insert(path.clone());
+        self.wanted.push_back(Wanted {
+            entry,
+            path,
+            size,
+            have: size,
+            whole: true,
+            partial: None,
+            ahead: None,
+            told: 0,
+            uncut: false,
+            replaces: None,
+        });
+        Ok(())
+    }
+
     /// Asks for a file's content, or for what of it is not there yet.
     fn ask(
         &mut self,
@@ -100,9 +139,7 @@ impl Destination<'_> {
         let older = self.older(size, there.as_ref());
         let (mut found, mut told) = (None, None);
         if let Some(there) = &there
-            && stat::size(there) == size
-            && size > 0
-            && (self.spec.compare == Compare::Hash || verdict::same_time(stat::stamp(there), entry.stamp))
+            && self.compares(&entry, size, there)
         {
             let hash = match older {
                 Some(older) => {

@@ -69,6 +69,8 @@ pub(super) enum Into {
     Beside(Open),
     /// The file itself.
     Itself(Open),
+    /// Nowhere: in a dry run it is only known by now that it would be written.
+    Planned,
     /// Nowhere any more.
     Failed {
         /// Why, for people.
@@ -84,7 +86,7 @@ impl Into {
         match self {
             Self::Beside(open) => Some(open.close()),
             Self::Failed { why: _, remove } => remove,
-            Self::Same | Self::Itself(_) => None,
+            Self::Same | Self::Planned | Self::Itself(_) => None,
         }
     }
 }
@@ -152,8 +154,8 @@ impl Writing {
 
     /// Once, the entry of which no more is to be sent; nothing where as good as all of it is on its way.
     pub(super) fn stops(&mut self) -> Option<u32> {
-        let failed = matches!(self.into, Into::Failed { .. });
-        if !failed || self.stopped || self.size - self.offset <= BLOCK as u64 {
+        let unwanted = matches!(self.into, Into::Failed { .. } | Into::Planned);
+        if !unwanted || self.stopped || self.size - self.offset <= BLOCK as u64 {
             return None;
         }
         self.stopped = true;
@@ -175,7 +177,7 @@ impl Writing {
 
     /// Whether nobody can go on with it: it failed, or nobody knows how long it was to be.
     pub(super) fn is_useless(&self) -> bool {
-        matches!(self.into, Into::Failed { .. }) || self.size == UNSIZED
+        matches!(self.into, Into::Failed { .. } | Into::Planned) || self.size == UNSIZED
     }
 
     /// Whether all of the content is there, as far as its length says.
@@ -299,7 +301,7 @@ impl Writing {
             let wanted = usize::try_from(end - at).unwrap_or(buffer.len()).min(buffer.len());
             let read = match &self.into {
                 Into::Beside(Open { old: Some(old), .. }) => old.read_exact_at(&mut buffer[..wanted], at),
-                Into::Failed { .. } => return,
+                Into::Failed { .. } | Into::Planned => return,
                 Into::Same | Into::Itself(_) | Into::Beside(_) => Err(std::io::ErrorKind::NotFound.into()),
             };
             if read.is_err() {

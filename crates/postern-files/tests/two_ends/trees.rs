@@ -169,6 +169,35 @@ fn sync_deletes_what_the_source_has_not_and_nothing_that_is_left_out() {
 }
 
 #[test]
+fn a_dry_run_names_what_differs_and_lets_go_of_its_content() {
+    let folder = tempfile::tempdir().unwrap();
+    let (from, to) = (folder.path().join("from"), folder.path().join("to"));
+    for side in [&from, &to] {
+        fs::create_dir(side).unwrap();
+        for (name, bytes) in [("same", 3_000_000), ("big", 40_000_000), ("small", 3_000), ("new", 5_000)] {
+            fs::write(side.join(name), random(bytes, 7)).unwrap();
+        }
+    }
+    fs::remove_file(to.join("new")).unwrap();
+    fs::write(to.join("big"), random(40_000_000, 8)).unwrap();
+    fs::write(to.join("small"), random(3_000, 8)).unwrap();
+    let send = SendSpec { contents: true, ..sending(std::slice::from_ref(&from)) };
+    for delta in [false, true] {
+        let plan =
+            ReceiveSpec { dry_run: true, delta, preserve: true, compare: Compare::Hash, ..receiving(&to) };
+        let before = seen(&to);
+        let report = copy(&send, &plan);
+        assert!(report.finished);
+        assert_eq!(seen(&to), before);
+        assert_eq!(report.fate("same"), Fate::Same);
+        for name in ["big", "small", "new"] {
+            assert_eq!(report.fate(name), Fate::Planned, "{name}");
+        }
+        assert!(report.sent < 20_000_000, "{} bytes were sent of what is not written", report.sent);
+    }
+}
+
+#[test]
 fn a_directory_that_is_cut_off_keeps_its_new_name() {
     let folder = tempfile::tempdir().unwrap();
     let (from, to) = (folder.path().join("from"), folder.path().join("to"));

@@ -82,7 +82,7 @@ impl<R: Reporter> Install<'_, R> {
 
     pub(super) async fn secret(&mut self) -> Result<(), InstallError> {
         let of = ObjectRef::of::<Secret>(Some(names::NAMESPACE), names::SECRET);
-        let mut warned = false;
+        let (mut warned, mut told) = (false, false);
         for _ in 0..TRIES {
             let existing = self.settled(&of).await?;
             let secret: Option<Secret> = existing.clone().and_then(|object| object.try_parse().ok());
@@ -94,6 +94,13 @@ impl<R: Reporter> Install<'_, R> {
                 self.reporter.warn(
                     "no credential was found or named: the one in the ops pod is taken away (name it with --credential to keep one)",
                 );
+            }
+            let others = existing.as_ref().map(|there| not_ours(there, &foreign)).unwrap_or_default();
+            if !others.is_empty() && !std::mem::replace(&mut told, true) {
+                self.reporter.warn(&format!(
+                    "what someone else put into {of} goes, as tools are given all that is in it: {}",
+                    others.join(", ")
+                ));
             }
             let mut version = existing.as_ref().and_then(ResourceExt::resource_version);
             // An apply leaves alone what others put there; in this Secret nothing but the credential may be.
@@ -188,6 +195,16 @@ impl SecretPlan {
     }
 }
 
+/// Of these keys of a Secret, those that were not put there by an install of ours.
+fn not_ours<'a>(there: &DynamicObject, keys: &'a [String]) -> Vec<&'a str> {
+    let managed = there.metadata.managed_fields.iter().flatten();
+    let ours = managed.filter(|managed| managed.manager.as_deref() == Some(apply::FIELD_MANAGER));
+    let fields: Vec<_> = ours.filter_map(|managed| managed.fields_v1.as_ref()).collect();
+    let is_ours =
+        |key: &&str| fields.iter().any(|fields| fields.0["f:data"].get(format!("f:{key}")).is_some());
+    keys.iter().map(String::as_str).filter(|key| !is_ours(key)).collect()
+}
+
 /// A merge patch that takes keys out of the Secret, if it is still of this version.
 fn without(keys: &[String], version: Option<&str>) -> serde_json::Value {
     let data: serde_json::Map<String, serde_json::Value> =
@@ -226,6 +243,20 @@ mod tests {
         let first = SecretPlan { rotated_at: None, foreign: Vec::new(), emptied: false };
         assert_eq!(plan(&there, &[("KEY", "other")]), first);
         assert_eq!(SecretPlan::of(None, &data(&[("KEY", "value")])), first);
+    }
+
+    #[test]
+    fn whose_keys_they_are_is_told_by_their_managers() {
+        let there: DynamicObject = serde_json::from_value(serde_json::json!({
+            "apiVersion": "v1", "kind": "Secret", "metadata": { "name": "s", "managedFields": [
+                { "manager": "postern", "fieldsV1": { "f:data": { "f:OLD": {} } } },
+                { "manager": "kubectl-edit", "fieldsV1": { "f:data": { "f:OTHER": {} } } },
+            ] },
+        }))
+        .unwrap();
+        let keys = ["OLD".to_owned(), "OTHER".to_owned()];
+        assert_eq!(not_ours(&there, &keys), ["OTHER"]);
+        assert!(not_ours(&there, &keys[..1]).is_empty());
     }
 
     #[test]

@@ -151,7 +151,7 @@ pub(crate) enum Manifest {
     /// A `CronJob`
     Cronjob {
         /// When, in cron syntax
-        #[arg(long, value_name = "CRON")]
+        #[arg(long, value_name = "CRON", value_parser = schedule)]
         schedule: String,
         /// In which time zone
         #[arg(long, value_name = "ZONE", default_value = "Etc/UTC")]
@@ -227,7 +227,7 @@ pub(crate) enum Trust {
         #[command(flatten)]
         subject: Subject,
         /// The account's number
-        #[arg(long, value_name = "NUMBER", default_value = "ACCOUNT_ID")]
+        #[arg(long, value_name = "NUMBER", value_parser = aws_account, default_value = "ACCOUNT_ID")]
         account: String,
         /// The role's name [default: NAMESPACE-NAME]
         #[arg(long, value_name = "NAME")]
@@ -333,6 +333,20 @@ pub(crate) struct Mirror {
     /// Say what would be written, and write nothing
     #[arg(long, conflicts_with = "watch")]
     pub(crate) dry_run: bool,
+}
+
+/// What the API server takes for a schedule, but for what stands in its fields.
+fn schedule(text: &str) -> Result<String, String> {
+    if text.split_ascii_whitespace().count() == 5 || text.starts_with('@') {
+        Ok(text.to_owned())
+    } else {
+        Err("write five fields, such as '0 6 * * 1-5': minute, hour, day, month, weekday".to_owned())
+    }
+}
+
+fn aws_account(text: &str) -> Result<String, String> {
+    let number = text.len() == 12 && text.bytes().all(|byte| byte.is_ascii_digit());
+    if number || text == "ACCOUNT_ID" { Ok(text.to_owned()) } else { Err("it has 12 digits".to_owned()) }
 }
 
 fn service_account(text: &str) -> Result<(String, String), String> {

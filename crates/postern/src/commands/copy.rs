@@ -253,6 +253,7 @@ async fn all(
                 let mut failure = Failure::from(error);
                 if let Some(name) = name {
                     failure.message = format!("{name}: {}", failure.message);
+                    failure.pod = Some(name.as_str().into());
                 }
                 failed.borrow_mut().push(failure);
             }

@@ -48,6 +48,13 @@ pub(super) async fn run(context: &Context, args: Args, printer: &mut Printer) ->
     let mut warnings = plan.warnings();
     warnings.iter().for_each(|warning| printer.warn(warning));
     if !confirm {
+        let denied = uninstall::denied(&cluster, &plan).await?;
+        if !denied.is_empty() {
+            let denied: Vec<String> = denied.iter().map(ToString::to_string).collect();
+            let warning = format!("you may not delete {}: an uninstall would stop there", denied.join(", "));
+            printer.warn(&warning);
+            warnings.push(warning);
+        }
         let preview = Preview { trusted_profile: trusted, would_delete: plan.objects, warnings };
         printer.result(&preview, || preview_text(preview.trusted_profile.as_deref(), &preview.would_delete));
         return Ok(0);

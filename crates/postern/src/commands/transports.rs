@@ -31,7 +31,10 @@ pub(super) async fn stream(
     if transport == Transport::Exec {
         return match key {
             Some(_) => Err(Failure::usage("--stream-key is for --transport stream or auto", None)),
-            None => Ok(None),
+            None => {
+                printer.verbose("by exec");
+                Ok(None)
+            }
         };
     }
     let own = match key.or_else(|| context.config.stream_key.clone()) {

@@ -9,13 +9,16 @@ use crate::plain::sum::{Sum, Tool};
 use crate::plain::words::assign_path;
 use postern_files::name;
 use postern_files::verdict::DIFFERS;
-use postern_wire::copy::{Entry, Fate, Kind, Settled, UNSIZED};
+use postern_wire::copy::{Entry, Fate, FromDestination, Kind, Settled, UNSIZED};
 
 /// Bytes that one `put` takes.
 const PIECE: usize = 256 * 1024;
 
 /// Bytes in one of the blocks that `sums` hashes.
 const BLOCK: usize = 8 * 1024 * 1024;
+
+/// Bytes between two questions whether what was put is there.
+const ASK: u64 = 4 * 1024 * 1024;
 
 /// A file whose content comes.
 pub(super) struct Writing {
@@ -27,6 +30,10 @@ pub(super) struct Writing {
     hasher: blake3::Hasher,
     sum: Option<Sum>,
     state: State,
+    /// Up to where the shell was asked how it goes.
+    asked: u64,
+    /// Why no more of it is wanted.
+    stopped: Option<String>,
 }
 
 enum State {
@@ -67,8 +74,18 @@ impl Destination<'_> {
         };
         let begins = matches!(state, State::Put(_));
         let sum = sum.map(Tool::start);
-        let writing =
-            Writing { entry, path, old, size, length: 0, hasher: blake3::Hasher::new(), sum, state };
+        let writing = Writing {
+            entry,
+            path,
+            old,
+            size,
+            length: 0,
+            hasher: blake3::Hasher::new(),
+            sum,
+            state,
+            asked: 0,
+            stopped: None,
+        };
         if begins {
             self.open(&writing, &format!("new {}", large(size)));
         }
@@ -146,6 +163,11 @@ impl Destination<'_> {
             self.session.say(format!("put {}\n", held.len()).as_bytes());
             self.session.content(held);
             held.clear();
+        }
+        if writing.length - writing.asked >= ASK {
+            writing.asked = writing.length;
+            self.session.say(b"how\n");
+            self.pending.push_back(Pending::How { id: writing.entry.id });
         }
         Ok(self.session.say_much().await?)
     }
@@ -286,11 +308,21 @@ impl Destination<'_> {
         Ok(())
     }
 
+    /// The file cannot be written: its source need send no more of it.
+    pub(super) fn stop(&mut self, id: u32, why: &[u8]) {
+        let why = trouble(&self.session.tools, why);
+        let writing = self.writing.as_mut().filter(|writing| writing.entry.id == id);
+        let Some(writing) = writing.filter(|writing| writing.stopped.is_none()) else { return };
+        writing.stopped = Some(why);
+        self.out.put(|buffer| FromDestination::Stop(id).encode(buffer));
+    }
+
     /// The source cannot send a file, or no more of it.
-    pub(super) fn fault(&mut self, id: u32, message: String) -> Result<(), Trouble> {
+    pub(super) fn fault(&mut self, id: u32, mut message: String) -> Result<(), Trouble> {
         let path = match self.writing.take() {
-            Some(writing) if writing.entry.id == id => {
+            Some(mut writing) if writing.entry.id == id => {
                 self.forget(&writing);
+                message = writing.stopped.take().unwrap_or(message);
                 writing.path
             }
             Some(_) => return Err(Lost("a fault of another file".to_owned()).into()),

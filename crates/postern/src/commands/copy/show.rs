@@ -25,6 +25,8 @@ pub(super) struct Show<'a> {
     several: bool,
     dry_run: bool,
     problems: u64,
+    /// A file changed while it was read.
+    changed: bool,
     last_line: Instant,
 }
 
@@ -36,7 +38,7 @@ pub(super) struct Shown<'s, 'p> {
 
 impl<'a> Show<'a> {
     pub(super) fn new(printer: &'a mut Printer, several: bool, dry_run: bool) -> Self {
-        Self { printer, several, dry_run, problems: 0, last_line: Instant::now() }
+        Self { printer, several, dry_run, problems: 0, changed: false, last_line: Instant::now() }
     }
 
     fn event(&mut self, value: &serde_json::Value) {
@@ -55,16 +57,27 @@ impl<'a> Show<'a> {
 
     /// Says what came of it all, and gives the exit code.
     pub(super) fn finish(self, total: &Tally, mut failed: Vec<Failure>) -> Result<u8, Failure> {
-        let Self { printer, dry_run, problems, .. } = self;
+        let Self { printer, several, dry_run, problems, changed, last_line: _ } = self;
+        let pods = if several { failed.len() } else { 0 };
         if printer.format() == Format::Text {
             if problems > MOST {
                 printer.note(&format!("and {} more", problems - MOST));
             }
+            if changed {
+                printer.note(
+                    "hint: a file that is written to all the time, such as a log, can be streamed: \
+                     postern exec POD -- cat FILE >COPY",
+                );
+            }
             if failed.is_empty() || total.settled() > 0 {
-                printer.note(&summary(total, dry_run));
+                printer.note(&summary(total, pods, dry_run));
             }
         } else {
-            let value = json!({ "summary": numbers(total, dry_run) });
+            let mut numbers = numbers(total, dry_run);
+            if several {
+                numbers["podsFailed"] = pods.into();
+            }
+            let value = json!({ "summary": numbers });
             let format = printer.format();
             printer.raw(&String::from_utf8_lossy(&record(format, &value)));
         }
@@ -123,6 +136,7 @@ impl Observer for Shown<'_, '_> {
         }
         match fate {
             Fate::Failed | Fate::Refused => {
+                state.changed |= note.starts_with("it changed while");
                 state.problem(&format!("{prefix}{shown}: {} ({note}{at})", word(*fate)));
             }
             _ if *unowned => state.problem(&format!("{prefix}{shown}: {}, but {note}{at}", word(*fate))),
@@ -251,15 +265,13 @@ fn progress(tally: &Tally) -> String {
         true => format!(", {} s left", (left as f64 / rate).ceil() as u64),
         false => String::new(),
     };
-    format!(
-        "{done} of {files}{more} files, {} of {}{more}, {}/s{eta}",
-        bytes(*content),
-        bytes(*all),
-        bytes(rate as u64)
-    )
+    // Nobody knows how much a stream will be.
+    let of = if *all == 0 { String::new() } else { format!(" of {}{more}", bytes(*all)) };
+    format!("{done} of {files}{more} files, {}{of}, {}/s{eta}", bytes(*content), bytes(rate as u64))
 }
 
-fn summary(total: &Tally, dry_run: bool) -> String {
+/// `pods` is how many of several were given up.
+fn summary(total: &Tally, pods: usize, dry_run: bool) -> String {
     let Tally {
         written,
         unverified,
@@ -289,9 +301,8 @@ fn summary(total: &Tally, dry_run: bool) -> String {
     } else {
         parts.push(format!("{} copied and verified", counted(*written, "file")));
     }
-    let same_text = if dry_run { 0 } else { *same };
     for (count, text) in [
-        (same_text, "already there, verified"),
+        (*same, "already there, verified"),
         (*unchanged, "unchanged"),
         (*made, "directories, links and the like"),
         (*deleted, if dry_run { "would be removed" } else { "removed" }),
@@ -304,6 +315,9 @@ fn summary(total: &Tally, dry_run: bool) -> String {
         if count > 0 {
             parts.push(format!("{count} {text}"));
         }
+    }
+    if pods > 0 {
+        parts.push(format!("{} given up", counted(pods as u64, "pod")));
     }
     let mut text = parts.join(", ");
     if *content > 0 && !dry_run {
