@@ -277,6 +277,22 @@ fn streams_wildcards_and_many_pods_are_as_users_of_a_shell_expect() {
     for pod in ["tools", "little", "nothing", "agent"] {
         assert_eq!(fs::read_to_string(here.join(format!("conf-{pod}"))).unwrap(), "for all");
     }
+    // One that cannot be reached is named, and counted beside what came of the others.
+    let by_tar = ["--via", "tar", "-l", "app=copy", "conf", ":/tmp/conf-2"];
+    let partly = cp(here, &by_tar);
+    assert_ne!(partly.code, 0);
+    partly.says(&["3 files copied and verified, 1 pod given up", "nothing: "]);
+    let json = cp(here, &[&["-o", "json"], &by_tar[..]].concat());
+    let errors = json.stderr.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    let pods: Vec<_> = errors.map(|error| error["error"]["pod"].clone()).collect();
+    assert_eq!(pods, ["nothing"]);
+    assert!(json.stdout.contains("\"podsFailed\":1"), "{}", json.stdout);
+    // A dry run compares.
+    let planned = |more: &[&str]| cp(here, &[&["--dry-run", "conf", "little:/tmp/conf"], more].concat()).ok();
+    planned(&[]).says(&["0 would be written, 1 already there, verified"]);
+    in_pod("little", &["sh", "-c", "printf other--- >/tmp/conf-3 && touch -r /tmp/conf /tmp/conf-3"]).ok();
+    let differs = cp(here, &["--dry-run", "conf", "little:/tmp/conf-3"]).ok();
+    assert_eq!(differs.stdout, "would write conf\n");
     cp(here, &["-l", "app=copy", ":/tmp/conf", "one"])
         .exits(2)
         .says(&["all pods would write to the same DST", "{pod}"]);

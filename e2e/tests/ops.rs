@@ -308,6 +308,13 @@ fn an_uninstall_says_what_it_may_not_look_for() {
         let (role_ref, subject) = (format!("--role={role}"), format!("--serviceaccount={OPS}:leaver"));
         kubectl(&["create", "rolebinding", role, "-n", OPS, &role_ref, &subject]).ok();
     }
+    kubectl(&["create", "serviceaccount", "looker", "-n", OPS]).ok();
+    let look = ["--role=postern-viewer", "--serviceaccount=postern-ops:looker"];
+    kubectl(&[&["create", "rolebinding", "looker", "-n", OPS], &look[..]].concat()).ok();
+    let looker = e2e::kubeconfig_of("looker");
+    Outcome::of(postern().env("KUBECONFIG", looker.path()).args(["ops", "uninstall"]))
+        .ok()
+        .says(&["warning: you may not delete Pod postern-ops/postern-ops"]);
     let config = e2e::kubeconfig_of("leaver");
     let with = |args: &[&str]| Outcome::of(postern().env("KUBECONFIG", config.path()).args(args)).ok();
     with(&["ops", "uninstall"])
@@ -361,6 +368,12 @@ fn a_dry_run_changes_nothing_and_says_what_would() {
     assert!(seen.contains("✓ updated Pod") && seen.contains("its specification changed"), "{seen}");
     assert!(install(&["--dry-run"]).ok().stdout.contains("✓ unchanged Pod"));
     assert_eq!(pod_uid(), before);
+    let patch = r#"{"data":{"OTHER":"eA=="}}"#;
+    kubectl(&["patch", "-n", OPS, "secret/postern-ops-credentials", "-p", patch]).ok();
+    let goes = "what someone else put into Secret postern-ops/postern-ops-credentials goes";
+    install(&["--dry-run"]).ok().says(&[goes, "OTHER"]);
+    install(&[]).ok().says(&[goes]);
+    assert!(!install(&[]).ok().stderr.contains(goes));
     let yaml = install(&["--dry-run", "-o", "yaml"]).ok().stdout;
     assert!(yaml.contains("kind: Pod") && !yaml.contains(CANARY), "{yaml}");
 }
