@@ -101,6 +101,23 @@ fn what_cannot_be_written_is_sent_no_further() {
     }
 }
 
+/// The shell of a connection that was lost may still be at it.
+#[test]
+fn what_another_connection_has_of_small_files_is_in_nobodys_way() {
+    for shell in shells() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        fs::write(at("a"), "new").unwrap();
+        let theirs = at("there/.a.postern-partial/theirs");
+        fs::create_dir_all(&theirs).unwrap();
+        let far = Side::There(Far::new(&shell, TAR));
+        let (tally, seen) = copy(&Side::Here, &far, &send(&[&at("a")]), &receive(&at("there"))).unwrap();
+        assert_eq!(tally.written, 1, "{:?}", seen.done);
+        assert_eq!(fs::read(at("there/a")).unwrap(), b"new");
+        assert!(theirs.exists());
+    }
+}
+
 /// Names of ours that are left in a directory.
 fn left(folder: &Path) -> Vec<OsString> {
     let all = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name());

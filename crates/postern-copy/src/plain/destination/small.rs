@@ -47,8 +47,7 @@ impl Destination<'_> {
 
     /// Puts a small file into the archive that is being collected.
     pub(super) fn add(&mut self, writing: &Writing, content: &[u8], sum: String, settled: Settled) {
-        let (parent, last) = name::split(&writing.path);
-        let beside = name::join(parent, &name::partial(last));
+        let beside = self.passing(&writing.path);
         let old = writing.old.as_ref().filter(|_| !self.spec.preserve);
         let mode = self.bits(old.map_or(writing.entry.stamp.mode, |old| old.stamp.mode));
         archive::put(&mut self.batch.archive, &beside, mode, writing.entry.stamp, content);
@@ -57,6 +56,15 @@ impl Destination<'_> {
         if self.batch.archive.len() >= ARCHIVE || self.batch.files.len() >= FILES {
             self.unpack();
         }
+    }
+
+    /// The name that a small file has until it is checked. It is this connection's alone: the shell of one that was lost may be
+    /// at its last archive still, and a small file is not gone on with.
+    fn passing(&self, path: &[u8]) -> Vec<u8> {
+        let (parent, last) = name::split(path);
+        let own = blake3::hash(self.session.mark.as_bytes()).to_hex();
+        let own = [last, b".", &own.as_bytes()[..8]].concat();
+        name::join(parent, &name::partial(&own))
     }
 
     /// Sends the archive, and has what is in it checked and put into place.
@@ -69,7 +77,7 @@ impl Destination<'_> {
         // Named first, so that they go when the connection does.
         self.session.say(b"set --\n");
         for Small { path, .. } in &files {
-            let mut line = self.names(path);
+            let mut line = self.names_of(path, &self.passing(path));
             line.extend_from_slice(b"set -- \"$@\" \"$p\"\n");
             self.session.say(&line);
         }
@@ -82,7 +90,7 @@ impl Destination<'_> {
         self.session.say(b"hashes \"$@\"\n");
         self.pending.push_back(Pending::Unpack);
         for Small { id, path, sum, settled } in files {
-            let mut line = self.names(&path);
+            let mut line = self.names_of(&path, &self.passing(&path));
             line.extend_from_slice(format!("x=;w=;i=;fin {sum} - - - tar -\n").as_bytes());
             self.session.say(&line);
             self.pending.push_back(Pending::File { id, path, settled });

@@ -104,9 +104,14 @@ impl Destination<'_> {
 
     /// `p` and `q` for a file: what is written, and what it becomes.
     pub(super) fn names(&self, path: &[u8]) -> Vec<u8> {
-        let mut line = Vec::new();
         let (parent, last) = name::split(path);
-        assign_path(&mut line, 'p', &self.real(&name::join(parent, &name::partial(last))));
+        self.names_of(path, &name::join(parent, &name::partial(last)))
+    }
+
+    /// The same, for one that is written under another name than the usual one.
+    pub(super) fn names_of(&self, path: &[u8], beside: &[u8]) -> Vec<u8> {
+        let mut line = Vec::new();
+        assign_path(&mut line, 'p', &self.real(beside));
         assign_path(&mut line, 'q', &self.real(path));
         line
     }
