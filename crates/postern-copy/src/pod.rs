@@ -3,7 +3,7 @@
 use crate::ends::{FromEnd, Opened, ToEnd};
 use crate::plain;
 use postern_exec::ExecError;
-use postern_exec::ephemeral::{self, Reached, User, Wanted};
+use postern_exec::ephemeral::{self, Reached, Told, User, Wanted};
 use postern_exec::inject::{self, Agents};
 use postern_exec::target::Place;
 use postern_exec::transport::{Incoming, Reader};
@@ -154,7 +154,12 @@ impl Pod<'_> {
     async fn by_ephemeral(&self, notify: &mut dyn FnMut(News)) -> Result<Opened, ExecError> {
         let Self { cluster, place, image, agent, user, .. } = self;
         let wanted = Wanted { image, agent, user: *user };
-        let mut said = |text: &str| notify(News::Detail(text.to_owned()));
+        let mut said = |told: Told<'_>| {
+            notify(match told {
+                Told::Step(text) => News::Detail(text.to_owned()),
+                Told::Trouble(text) => News::Notice(format!("{}: {text}", self.name())),
+            });
+        };
         let Reached { place, container_id, created } =
             ephemeral::reach(cluster, place, &wanted, &mut said).await?;
         for added in created {

@@ -66,6 +66,15 @@ pub struct Reached {
     pub created: Vec<String>,
 }
 
+/// What is said while a container is being reached.
+#[derive(Debug, Clone, Copy)]
+pub enum Told<'a> {
+    /// What is done, as it should be.
+    Step(&'a str),
+    /// What keeps it from starting, so far.
+    Trouble(&'a str),
+}
+
 /// Why a container cannot be reached from an ephemeral one.
 #[derive(Debug, thiserror::Error)]
 pub enum Why {
@@ -121,7 +130,7 @@ pub async fn reach(
     cluster: &Cluster,
     place: &Place,
     wanted: &Wanted<'_>,
-    notify: &mut dyn FnMut(&str),
+    notify: &mut dyn FnMut(Told<'_>),
 ) -> Result<Reached, ExecError> {
     let (first, user, guessed) = ensure(cluster, place, wanted, notify).await?;
     if !guessed {
@@ -132,10 +141,10 @@ pub async fn reach(
         return Ok(first);
     }
     let User { uid, gid } = its;
-    notify(&format!(
+    notify(Told::Step(&format!(
         "container {} runs as UID:GID {uid}:{gid}, which only its processes tell",
         place.container
-    ));
+    )));
     let wanted = Wanted { user: Some(its), ..*wanted };
     let (second, ..) = ensure(cluster, place, &wanted, notify).await?;
     Ok(Reached { created: [first.created, second.created].concat(), ..second })
@@ -146,7 +155,7 @@ async fn ensure(
     cluster: &Cluster,
     place: &Place,
     wanted: &Wanted<'_>,
-    notify: &mut dyn FnMut(&str),
+    notify: &mut dyn FnMut(Told<'_>),
 ) -> Result<(Reached, User, bool), ExecError> {
     let Place { namespace, pod: pod_name, container, agent: _ } = place;
     let failed = |why| failed(place, why);
@@ -157,7 +166,7 @@ async fn ensure(
         Step::Use(name) => (name, Vec::new()),
         Step::Add(new) => {
             let words = format!("adding ephemeral container {} to pod {namespace}/{pod_name}", new.name);
-            notify(&format!("{words}, image {}; it stays until the pod is gone", wanted.image));
+            notify(Told::Step(&format!("{words}, image {}; it stays until the pod is gone", wanted.image)));
             pods::add_ephemeral(cluster, namespace, pod_name, &new)
                 .await
                 .map_err(|error| refused(place, &pod, &new.name, error))?;
@@ -218,7 +227,7 @@ async fn running(
     place: &Place,
     name: &str,
     image: &str,
-    notify: &mut dyn FnMut(&str),
+    notify: &mut dyn FnMut(Told<'_>),
 ) -> Result<String, ExecError> {
     let Place { namespace, pod, container, agent: _ } = place;
     let not_running = |state: String| {
@@ -237,7 +246,7 @@ async fn running(
                 if let Some(why) = why
                     && last.as_ref() != Some(&why)
                 {
-                    notify(&format!("ephemeral container {name} {why}"));
+                    notify(Told::Trouble(&format!("ephemeral container {name} {why}")));
                     last = Some(why);
                 }
                 None
