@@ -304,6 +304,25 @@ user: u}}]\nclusters: [{name: c, cluster: {server: 'https://127.0.0.1:1'}}]\nuse
 {apiVersion: client.authentication.k8s.io/v1, interactiveMode: Never, command: sh, args: ['-c', 'while [ -e hanging ]; \
 do sleep 0.1; done']}}}]\n";
 
+#[test]
+#[cfg(target_os = "linux")]
+fn a_plug_in_that_takes_too_long_is_ended() {
+    let folder = tempfile::tempdir().unwrap();
+    // What it execs keeps its number, and would outlive the test.
+    let hanging = HANGING.replace("while [ -e hanging ]; do sleep 0.1; done", "echo $$ >pid; exec sleep 600");
+    std::fs::write(folder.path().join("hanging"), hanging).unwrap();
+    let mut run = Command::new(env!("CARGO_BIN_EXE_postern"));
+    run.args(["run", "--kubeconfig", "hanging", "--timeout", "1s", "--", "true"]).current_dir(folder.path());
+    assert_eq!(run.stdin(Stdio::null()).output().unwrap().status.code(), Some(137));
+    let number = std::fs::read_to_string(folder.path().join("pid")).unwrap();
+    let there = std::path::PathBuf::from(format!("/proc/{}/cmdline", number.trim()));
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    while std::fs::read(&there).is_ok_and(|command| command.starts_with(b"sleep")) {
+        assert!(std::time::Instant::now() < end, "the plug-in runs on");
+        std::thread::park_timeout(std::time::Duration::from_millis(20));
+    }
+}
+
 snapshot!(
     run_in_time_whatever_a_plug_in_does,
     &["run", "--kubeconfig", "hanging", "--timeout", "300ms", "--", "true"],

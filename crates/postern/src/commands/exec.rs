@@ -59,7 +59,7 @@ pub(super) async fn run(context: &Context, args: Args, printer: &mut Printer) ->
     // The command line is right as it stands; it is a target that cannot honour them, whose tool is then never reached.
     let needs_agent: Vec<_> =
         asks_for_agent.into_iter().filter_map(|(name, given)| given.then_some(name)).collect();
-    let cluster = within(timeout, async { context.cluster().await.map_err(ExecError::Kube) }).await?;
+    let cluster = connected(context, timeout).await?;
     let namespace = namespace.unwrap_or_else(|| cluster.namespace.clone());
     if several {
         let mut request = Asked { env, workdir, stdin, tty, timeout }.request(context, command, printer)?;
@@ -94,6 +94,29 @@ pub(super) async fn run(context: &Context, args: Args, printer: &mut Printer) ->
     let command = bytes(&command);
     let (reader, writer) = within(timeout, place.open(&cluster, &command, stdin, tty)).await?;
     in_plain(reader, writer, stdin, tty, timeout, printer).await
+}
+
+/// Connects in this time. A plug-in of the kubeconfig that is at it still then is ended.
+pub(super) async fn connected(context: &Context, limit: Option<Duration>) -> Result<Cluster, ExecError> {
+    let connecting = async { context.cluster().await.map_err(ExecError::Kube) };
+    let connected = within(limit, connecting).await;
+    if matches!(connected, Err(ExecError::TimedOut { .. })) {
+        end_children();
+    }
+    connected
+}
+
+/// Ends what this process has started, as far as the kernel tells (`proc_pid_children(5)`).
+fn end_children() {
+    let Ok(tasks) = std::fs::read_dir("/proc/self/task") else { return };
+    for task in tasks.flatten() {
+        let children = std::fs::read_to_string(task.path().join("children")).unwrap_or_default();
+        for child in children.split_ascii_whitespace().filter_map(|number| number.parse().ok()) {
+            if let Some(child) = rustix::process::Pid::from_raw(child) {
+                let _ = rustix::process::kill_process(child, rustix::process::Signal::TERM);
+            }
+        }
+    }
 }
 
 /// What has to be done before the command begins takes no longer than it may.

@@ -1,6 +1,6 @@
 //! `postern run`.
 
-use super::exec::within;
+use super::exec::{connected, within};
 use super::{Context, credentials, run_each, streams, transports};
 use crate::cli::run::{Backend, Login, Run as Args};
 use crate::failure::Failure;
@@ -59,8 +59,7 @@ pub(super) async fn run(context: &Context, args: Args, printer: &mut Printer) ->
     let limit = Some(Duration::from_millis(request.timeout_ms)).filter(|limit| !limit.is_zero());
     let door = match backend {
         Backend::Ops => {
-            let connecting = async { context.cluster().await.map_err(ExecError::Kube) };
-            let cluster = within(limit, connecting).await?;
+            let cluster = connected(context, limit).await?;
             request.credentials = true;
             request.login = wanted_login(context, login);
             if login == Some(Login::Ibm) {
