@@ -4,7 +4,7 @@ use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_S
 use zeroize::Zeroizing;
 
 /// The shortest encoded form that is looked for; below it chance matches would blacken ordinary output.
-const MIN_FORM: usize = 8;
+pub(crate) const MIN_FORM: usize = 8;
 
 /// What encoders leave as it is in a URL besides letters and digits: RFC 3986 and Go's queries; Python's `quote`; JavaScript's
 /// `encodeURIComponent` and `encodeURI`; Go's paths; HTML forms and Java (WHATWG's application/x-www-form-urlencoded).
@@ -50,6 +50,15 @@ pub(crate) fn forms(secret: &[u8]) -> Vec<Zeroizing<Vec<u8>>> {
                 add(json_escaped(secret, &Json { escaped, slashes: false, short, ascii, upper }));
                 add(json_escaped(secret, &Json { escaped, slashes: true, short, ascii, upper }));
             }
+        }
+    }
+    // A terminal ends lines in two characters (ONLCR).
+    for at in 0..forms.len() {
+        let form = &forms[at];
+        if form.contains(&b'\n') {
+            let lines = form.split(|byte| *byte == b'\n').collect::<Vec<_>>();
+            let shown = Zeroizing::new(lines.join(&b"\r\n"[..]));
+            forms.push(shown);
         }
     }
     forms

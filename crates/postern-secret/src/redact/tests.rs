@@ -47,6 +47,35 @@ fn encoded_forms_are_masked() {
 }
 
 #[test]
+fn lines_are_masked_as_a_terminal_shows_them() {
+    let secret = "-----BEGIN KEY-----\nMIIEpAIBAAKCAQEAabc\nxyz1234567890abcdef\n-----END KEY-----";
+    let patterns = patterns(&[secret]);
+    let shown = format!("a {} b", secret.replace('\n', "\r\n"));
+    for size in [1, 7, 1_000] {
+        assert_eq!(redact(&patterns, shown.as_bytes().chunks(size)), "a [REDACTED] b");
+    }
+    let long = "k".repeat(100);
+    let lines = base64::engine::general_purpose::STANDARD.encode(&long);
+    let lines = format!("{}\r\n{}\r\n", &lines[..76], &lines[76..]);
+    assert_eq!(redact(&self::patterns(&[&long]), [lines.as_bytes()]), "[REDACTED]\r\n");
+}
+
+/// However long it is, and however often it repeats itself.
+#[test]
+fn a_long_secret_costs_no_more_than_its_length() {
+    let key: String = (0..100_000_u32)
+        .map(|n| char::from(b'a' + (n.wrapping_mul(2_654_435_761) >> 27) as u8 % 26))
+        .collect();
+    for secret in [key, "Z9".repeat(50_000)] {
+        let patterns = patterns(&[&secret]);
+        assert!(patterns.heads.as_ref().unwrap().memory_usage() < 100_000);
+        let text = format!("<{secret}> {} <{secret}", &secret[..70_000]);
+        let shown = redact(&patterns, text.as_bytes().chunks(32_768));
+        assert_eq!(shown, format!("<[REDACTED]> {} <[REDACTED]", &secret[..70_000]));
+    }
+}
+
+#[test]
 fn only_a_tail_that_begins_a_secret_is_withheld() {
     let patterns = patterns(&["correct-horse-battery"]);
     let (mut redactor, mut out) = (Redactor::default(), Vec::new());
