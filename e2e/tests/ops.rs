@@ -410,8 +410,17 @@ fn a_pod_goes_only_when_the_next_one_would_be_let_in() {
     install(&["--force"]).exits(1).says(&kept);
     assert_eq!(pod_uid(), first);
     run(&["run", "--", "true"]).ok();
+    // Neither is anything rotated or taken away before.
+    let secret = ["-n", OPS, "secret/postern-ops-credentials"];
+    let before = get(&secret)["data"].clone();
+    let mut rotation = postern();
+    rotation.args(["ops", "install"]).env("IBMCLOUD_API_KEY", "another-key-0123456789");
+    Outcome::of(&mut rotation).exits(1).says(&kept);
+    assert_eq!(get(&secret)["data"], before);
+    run(&["ops", "show", "--check"]).exits(1);
     // A quota of one pod is full as well, and has room for the next.
     kubectl(&["patch", "quota", "tight", "-n", OPS, "-p", r#"{"spec":{"hard":{"pods":"1"}}}"#]).ok();
+    run(&["ops", "show", "--check"]).ok();
     install(&["--force"]).ok();
     let second = pod_uid();
     assert_ne!(second, first);

@@ -8,6 +8,7 @@
 //! It is a library too: `postern run --backend local` is the same supervisor at the other end of a pipe.
 
 pub mod audit;
+pub mod closed;
 pub mod copy;
 pub mod credentials;
 mod lean;

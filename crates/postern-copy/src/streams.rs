@@ -7,7 +7,9 @@ use postern_wire::Decoder;
 use postern_wire::copy::{
     Ask, BLOCK, Entry, Fate, FromDestination, FromSource, Kind, Known, Settled, Stamp, UNSIZED, Want,
 };
+use std::fs::File;
 use std::io::{Read as _, Write as _};
+use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -109,8 +111,8 @@ fn pour(out: &Outbox, over: &AtomicBool) {
 }
 
 fn poured(out: &Outbox, over: &AtomicBool) -> Result<(), Ended> {
-    let (mut hasher, mut buffer, mut stdin) =
-        (blake3::Hasher::new(), vec![0; BLOCK], std::io::stdin().lock());
+    let stdin = file(&std::io::stdin()).map_err(|error| Ended::Words(format!("reading stdin: {error}")))?;
+    let (mut hasher, mut buffer, mut stdin) = (blake3::Hasher::new(), vec![0; BLOCK], &stdin);
     out.put(|buffer| FromSource::From { id: 0, offset: 0 }.encode(buffer))?;
     loop {
         match stdin.read(&mut buffer) {
@@ -183,7 +185,6 @@ fn receive(stream: &Stream, mut input: Channel, out: &Outbox) -> Result<(), Ende
                     }
                 }
                 FromSource::FileEnd { id, hash } => {
-                    std::io::stdout().flush().map_err(|error| stdout(&error))?;
                     let whole = hash == *written.hasher.finalize().as_bytes();
                     let (fate, note) = match whole {
                         true => (Fate::Written, String::new()),
@@ -221,13 +222,19 @@ fn settle(out: &Outbox, settled: Settled) -> Result<(), Ended> {
     Ok(out.flush()?)
 }
 
+/// A standard stream as a file: the library's own take one that is closed for an empty or an endless one.
+fn file(stream: &impl AsFd) -> std::io::Result<File> {
+    Ok(File::from(stream.as_fd().try_clone_to_owned()?))
+}
+
 fn stdout(error: &std::io::Error) -> Ended {
     Ended::Words(format!("writing to stdout: {error}"))
 }
 
 impl Written {
     fn put(&mut self, bytes: &[u8]) -> Result<(), Ended> {
-        std::io::stdout().lock().write_all(bytes).map_err(|error| stdout(&error))?;
+        let to = file(&std::io::stdout()).map_err(|error| stdout(&error))?;
+        (&to).write_all(bytes).map_err(|error| stdout(&error))?;
         self.hasher.update(bytes);
         self.bytes += bytes.len() as u64;
         Ok(())

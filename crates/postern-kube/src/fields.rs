@@ -46,7 +46,7 @@ pub(crate) fn of_user(name: &str, user: &AuthInfo) -> Result<(), String> {
     let AuthInfo { client_certificate: crt, client_certificate_data: crt_data, .. } = user;
     let AuthInfo { client_key: key, token, token_file, .. } = user;
     let key_data = user.client_key_data.as_ref().map(secrecy::ExposeSecret::expose_secret);
-    material(of, "client-certificate", (crt_data.as_deref(), crt.as_deref()), certificate)?;
+    material(of, "client-certificate", (crt_data.as_deref(), crt.as_deref()), client_certificate)?;
     material(of, "client-key", (key_data, key.as_deref()), private_key)?;
     let has = |file: &Option<String>, data: Option<&str>| file.is_some() || data.is_some();
     match (has(crt, crt_data.as_deref()), has(key, key_data)) {
@@ -55,6 +55,13 @@ pub(crate) fn of_user(name: &str, user: &AuthInfo) -> Result<(), String> {
         _ => {}
     }
     let token = token.as_ref().map_or("", |token| token.expose_secret());
+    // The library would end the process over it.
+    if http::HeaderValue::try_from(token).is_err() {
+        return Err(format!(
+            "{} holds a line break or another character that no header may have",
+            of("token")
+        ));
+    }
     match token_file.as_deref().filter(|_| token.is_empty()) {
         Some(path) => {
             let held = read(&of("tokenFile"), path)?;
@@ -97,6 +104,22 @@ fn material(
     look(&pem).map_or(Ok(()), |what| Err(format!("{field} holds no {what} in PEM")))
 }
 
+/// Certificates of X.509 version 1, as `openssl x509 -req` makes them without extensions, are none to the TLS library.
+fn client_certificate(pem: &[u8]) -> Option<&'static str> {
+    let first = CertificateDer::pem_slice_iter(pem).next().and_then(Result::ok);
+    let Some(first) = first else { return certificate(pem) };
+    // Certificate and TBSCertificate are sequences; a version, which 1 does without, comes first (RFC 5280 section 4.1).
+    let inside = |der: &[u8]| -> Option<usize> {
+        let length = *der.get(1)?;
+        Some(if length < 0x80 { 2 } else { 2 + usize::from(length & 0x7f) })
+    };
+    let within = inside(&first).and_then(|at| Some(at + inside(first.get(at..)?)?));
+    let versioned = within.and_then(|at| first.get(at)).is_none_or(|tag| *tag == 0xa0);
+    (!versioned).then_some(
+        "certificate that can be used, but one of X.509 version 1 (make it with extensions: openssl x509 -req -extfile …),",
+    )
+}
+
 fn certificate(pem: &[u8]) -> Option<&'static str> {
     let found = CertificateDer::pem_slice_iter(pem).next().is_some_and(|found| found.is_ok());
     (!found).then_some("certificate")
@@ -112,6 +135,10 @@ mod tests {
 
     const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
     const KEY: &str = "-----BEGIN EC PRIVATE KEY-----\nAAAA\n-----END EC PRIVATE KEY-----\n";
+
+    fn base64_of(bytes: &[u8]) -> String {
+        STANDARD.encode(bytes)
+    }
 
     fn kubeconfig(cluster: &str, user: &str) -> Kubeconfig {
         let text = format!(
@@ -183,6 +210,19 @@ mod tests {
             let why = looked(cluster, &user);
             assert!(why.starts_with(said), "{why:?} is not {said:?}");
         }
+        let of = |der: &[u8]| {
+            let pem = format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", base64_of(der));
+            looked(server, &format!("client-certificate-data: {}, client-key-data: {key}", base64(&pem)))
+        };
+        let first = of(&[0x30, 5, 0x30, 3, 2, 1, 5]);
+        assert!(
+            first.contains("user \"u\" holds no certificate that can be used, but one of X.509 version 1"),
+            "{first}"
+        );
+        let third = of(&[0x30, 0x81, 7, 0x30, 5, 0xa0, 3, 2, 1, 2]);
+        assert!(!third.contains("version 1"), "{third}");
+        let broken = looked(server, "token: \"a\\nb\"");
+        assert!(broken.starts_with("token of the user \"u\" holds a line break"), "{broken}");
         let authority = format!("{server}, certificate-authority-data: {hello}");
         let said = "certificate-authority-data of the cluster \"c\" holds no certificate in PEM";
         assert_eq!(looked(&authority, ""), said);

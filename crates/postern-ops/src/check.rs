@@ -4,14 +4,14 @@ use crate::install::Reporter;
 use crate::settings::Settings;
 use crate::show::{Presence, Shown};
 use crate::stream::{self, OpenError};
-use crate::{names, objects};
+use crate::{names, objects, quota};
 use postern_exec::session::{self, Ended, Run};
 use postern_exec::stream::{Connection, Key};
 use postern_exec::transport::{Reader, Writer};
 use postern_exec::{ExecError, Output, Streams};
 use postern_kube::apply;
 use postern_kube::exec::{self, ExecRequest};
-use postern_kube::{Cluster, KubeError};
+use postern_kube::{Cluster, KubeError, Reason};
 use postern_wire::Request;
 use serde::Serialize;
 use std::io::{self, Write};
@@ -154,7 +154,7 @@ pub async fn check(
                 shown.service_account_state,
                 "run `postern ops install`: it puts it back",
             ),
-            "admission" => admission(cluster, settings).await,
+            "admission" => admission(cluster, settings, shown.pod_state == Presence::Present).await,
             "image" => image(shown, settings),
             "pod" => pod(shown),
             "exec" => match exec_link(cluster).await {
@@ -192,16 +192,21 @@ fn present(name: &str, state: Presence, fix: &str) -> (bool, String) {
     }
 }
 
-/// Whether the cluster would admit the pod today: a dry run under another name.
-async fn admission(cluster: &Cluster, settings: &Settings) -> (bool, String) {
+/// Whether the cluster would admit the pod today, in the place of the one that may be `there`.
+async fn admission(cluster: &Cluster, settings: &Settings, there: bool) -> (bool, String) {
     let version =
         objects::MadeWith { version: "check".to_owned(), rotated_at: "check".to_owned(), account: None };
-    let mut pod = objects::pod(settings, &version);
-    pod.metadata.name = Some(format!("{}-check", names::NAME));
+    let pod = objects::pod(settings, &version);
     let Ok(object) = apply::dynamic(&pod) else { return (false, "the pod cannot be written".to_owned()) };
-    match apply::apply(cluster, &object, None, true).await {
-        Ok(_) => (true, "the cluster would admit the pod".to_owned()),
+    match apply::admitted(cluster, &object).await {
+        Ok(()) => (true, "the cluster would admit the pod".to_owned()),
         Err(error) if error.is_forbidden() => (true, "you may not make pods; taken as given".to_owned()),
+        // The one that is there has the room that the next one needs.
+        Err(KubeError { attempt: _, reason: Reason::Refused { code: _, message } })
+            if there && quota::has_room_then(&message) =>
+        {
+            (true, "the cluster would admit the pod in the place of the one there is".to_owned())
+        }
         Err(error) => {
             let fix = crate::diagnose::of_refusal(&error).map(|found| found.fix).unwrap_or_default();
             (false, format!("{error}; {fix}"))

@@ -5,7 +5,6 @@
 
 mod planned;
 mod pod;
-mod quota;
 mod stream;
 
 use crate::diagnose::{self, Diagnosis};
@@ -116,6 +115,7 @@ pub async fn install(
     }
     install.may_grant().await?;
     let before = install.account().await?;
+    install.rehearse().await?;
     install.secret().await?;
     install.roles(&before).await?;
     let key = install.stream().await?;

@@ -12,6 +12,7 @@ pub mod install;
 pub mod names;
 pub mod objects;
 mod podstate;
+mod quota;
 pub mod rules;
 pub mod settings;
 pub mod show;

@@ -28,6 +28,7 @@ use crate::failure::Failure;
 use crate::printer::Printer;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser as _};
 use postern_config::Config;
+use postern_exec::exit;
 use postern_kube::{Cluster, KubeError, Target};
 use postern_ops::names;
 use std::path::Path;
@@ -68,6 +69,8 @@ impl Context {
 
 /// Parses the command line and runs it.
 pub(crate) fn main() -> ExitCode {
+    std::panic::set_hook(Box::new(defect));
+    postern_agent::closed::restore();
     // Credentials pass through this process.
     postern_agent::harden();
     let Cli { global, command } = parse();
@@ -87,6 +90,28 @@ pub(crate) fn main() -> ExitCode {
             ExitCode::from(failure.code)
         }
     }
+}
+
+/// What should not happen is told as an error, with an exit code of ours.
+fn defect(panic: &std::panic::PanicHookInfo<'_>) {
+    let payload = panic.payload();
+    let said = payload.downcast_ref::<String>().map(String::as_str);
+    let said = said.or_else(|| payload.downcast_ref::<&str>().copied()).unwrap_or_default();
+    let place = panic.location().map(ToString::to_string).unwrap_or_default();
+    let told = |code, message: String, hint: &str| {
+        let failure = Failure::denied(&std::io::Error::other(message), Some(hint.to_owned()));
+        Failure { code, kind: "defect", ..failure }
+    };
+    // Of a token that a plug-in printed, the library asks nobody before it makes a header of it.
+    let failure = if said.starts_with("token is not valid header") {
+        let what = "the token that the kubeconfig's exec plug-in printed holds a line break, or what no header may have";
+        told(exit::NEVER_REACHED, format!("getting credentials: {what}"), "print the token without a newline")
+    } else {
+        let message = format!("postern came to where it should not ({place}): {said}");
+        told(exit::BROKE, message, "this is a defect of postern: please report the command and this message")
+    };
+    Printer::new(crate::cli::asked_format(std::env::args_os().skip(1)), 0).failure(&failure);
+    std::process::exit(failure.code.into());
 }
 
 /// Called as `kubectl-postern`, it is `kubectl postern` to whoever reads its help.

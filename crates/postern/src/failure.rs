@@ -306,6 +306,15 @@ fn kube_hint(error: &KubeError) -> Option<String> {
         Reason::NotFound(message) if message.contains(names::NAME) => {
             "the ops pod is not installed here: run `postern ops install`".to_owned()
         }
+        Reason::Server { code: 500, message }
+            if ["container not found", "pod not found", "container is not created or running"]
+                .iter()
+                .any(|words| message.contains(words)) =>
+        {
+            "the pod is not running, or on its way out: `kubectl describe pod` says why (`postern ops show --check` of the \
+             ops pod)"
+                .to_owned()
+        }
         Reason::StillThere { held, .. } if !held.is_empty() => {
             "who set the finalizer has to let go; until then nothing can take its place".to_owned()
         }

@@ -10,6 +10,7 @@ use postern_ops::Diagnosis;
 use postern_ops::install::Reporter;
 use serde::Serialize;
 use std::io::{self, IsTerminal as _, Write as _};
+use std::os::fd::AsFd as _;
 use std::sync::Arc;
 
 /// Results go to stdout, everything else to stderr.
@@ -61,8 +62,9 @@ impl Printer {
     /// Text that is a result as it is.
     pub(crate) fn raw(&mut self, text: &str) {
         self.clear();
-        let mut out = io::stdout().lock();
-        let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+        // As a file: the library's own stdout takes one that is closed for one that takes everything.
+        let out = io::stdout().as_fd().try_clone_to_owned().map(std::fs::File::from);
+        let written = out.and_then(|mut out| out.write_all(text.as_bytes()));
         self.lost = self.lost.take().or(written.err());
     }
 

@@ -304,6 +304,42 @@ user: u}}]\nclusters: [{name: c, cluster: {server: 'https://127.0.0.1:1'}}]\nuse
 {apiVersion: client.authentication.k8s.io/v1, interactiveMode: Never, command: sh, args: ['-c', 'while [ -e hanging ]; \
 do sleep 0.1; done']}}}]\n";
 
+snapshot!(
+    a_plug_in_that_prints_a_newline_too_many,
+    &["run", "--kubeconfig", "newline", "--", "true"],
+    &[
+        ("newline", &HANGING.replace("while [ -e hanging ]; do sleep 0.1; done", "cat credential")),
+        (
+            "credential",
+            r#"{"apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential", "status": {"token": "t\n"}}"#
+        )
+    ]
+);
+
+/// Rust's runtime would take it for /dev/null.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_standard_stream_that_is_closed_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("f"), "keep").unwrap();
+    for (script, code, says) in [
+        ("\"$0\" cp f - >&-", 1, "writing to stdout: Bad file descriptor"),
+        ("\"$0\" cp - f <&-", 1, "reading stdin: Bad file descriptor"),
+        ("\"$0\" completions bash >&-", 1, "Bad file descriptor"),
+        ("\"$0\" run --backend local -- echo x >&-", 126, "Bad file descriptor"),
+        ("\"$0\" run --backend local -i -- cat <&-", 126, "Bad file descriptor"),
+        ("\"$0\" run --backend local -- true >&- <&-", 0, ""),
+    ] {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", script, env!("CARGO_BIN_EXE_postern")]).current_dir(folder.path());
+        let output = shell.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(code), "{script}: {said}");
+        assert!(said.contains(says), "{script}: {said}");
+    }
+    assert_eq!(std::fs::read(folder.path().join("f")).unwrap(), b"keep");
+}
+
 #[test]
 #[cfg(target_os = "linux")]
 fn a_plug_in_that_takes_too_long_is_ended() {

@@ -106,9 +106,10 @@ hashes() {
   [ "$S" = - ] || H=$($S "$@" 2>/dev/null | while read -r h n; do printf '%s ' "$h"; done)
 }
 
-# A new file p, which becomes q, in place of what an earlier copy left.
+# A new file p, which becomes q, in place of what an earlier copy left as r.
 new() {
   x= w= o=1 i= k=$1
+  [ "$k" = 0 ] || rm -f "$r" 2>/dev/null
   [ ! -e "$p" ] && [ ! -L "$p" ] || e=$(rm -f "$p" 2>&1) || { x=$e o=; return; }
   e=$( { set -C && : >"$p"; } 2>&1 ) && return
   if [ "$2" = inplace ]; then
@@ -117,9 +118,10 @@ new() {
   fi
   x=${e:-it cannot be created} o=
 }
-# Goes on with p from this length on; or with the first blocks of 8 MiB that q has.
+# Goes on with r from this length on, which nobody else can then; or with the first blocks of 8 MiB that q has.
 resume() {
   x= w= o=1 i= k=1
+  e=$(mv $M "$r" "$p" 2>&1) || { x=${e:-it cannot be taken up} o=; return; }
   e=$(dd if=/dev/null of="$p" bs=1 seek=$1 2>&1) || x=$e
 }
 prefix() {
@@ -170,8 +172,8 @@ place() {
   p=$q i=1
   [ "$1" = - ] || { sum "$p"; [ "$h" = "$1" ] || x='what was written is not what was sent: its hash differs'; }
 }
-# Keeps what has arrived of p where it is large enough to be taken up, or removes it.
-drop() { [ -z "$o" ] || [ -n "$i" ] || { [ "$1" = keep ] && [ "$k" = 1 ]; } || rm -f "$p"; o=; }
+# Keeps what has arrived of p, as r, where it is large enough to be taken up, or removes it.
+drop() { [ -z "$o" ] || [ -n "$i" ] || { [ "$1" = keep ] && [ "$k" = 1 ] && mv $M "$p" "$r" 2>/dev/null; } || rm -f "$p"; o=; }
 bye() { drop keep; [ $# -eq 0 ] || rm -f "$@"; }
 
 # Other things: a directory, what is removed, a link or special file under the name a that then becomes b.

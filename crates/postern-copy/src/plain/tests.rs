@@ -101,6 +101,44 @@ fn what_cannot_be_written_is_sent_no_further() {
     }
 }
 
+#[test]
+fn of_two_copies_to_one_name_each_is_whole() {
+    for (way, size) in [(SHELL, 3_000_000), (SHELL, 12_000_000), (TAR, 300_000)] {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let (one, two) = (random(size), [random(size), vec![7]].concat());
+        fs::write(at("one"), &one).unwrap();
+        fs::write(at("two"), &two).unwrap();
+        // The first has compared its hash, and waits before it takes its place until the second is there.
+        let wait = format!(
+            "place() {{ : >{0}/ready; until [ -e {0}/go ]; do sleep 0.05; done; e=$(mv $M \"$p\" \"$q\" 2>&1) || x=$e; }}\n",
+            folder.path().display()
+        );
+        let first = Far { first: wait.leak(), ..Far::by(way) };
+        std::thread::scope(|scope| {
+            let slow = scope.spawn(|| {
+                copy(&Side::Here, &Side::There(first), &send(&[&at("one")]), &receive(&at("there")))
+                    .unwrap()
+                    .0
+            });
+            let end = std::time::Instant::now() + Duration::from_secs(20);
+            while !at("ready").exists() {
+                assert!(std::time::Instant::now() < end, "it is not ready");
+                std::thread::yield_now();
+            }
+            let far = Side::There(Far::by(way));
+            let (tally, seen) =
+                copy(&Side::Here, &far, &send(&[&at("two")]), &receive(&at("there"))).unwrap();
+            assert_eq!(tally.written, 1, "{:?}", seen.done);
+            assert!(fs::read(at("there")).unwrap() == two);
+            fs::write(at("go"), "").unwrap();
+            assert_eq!(slow.join().unwrap().written, 1);
+        });
+        assert!(fs::read(at("there")).unwrap() == one);
+        assert!(left(folder.path()).is_empty());
+    }
+}
+
 /// The shell of a connection that was lost may still be at it.
 #[test]
 fn what_another_connection_has_of_small_files_is_in_nobodys_way() {
@@ -339,21 +377,23 @@ fn a_cut_connection_leaves_nothing_but_what_can_be_taken_up() {
     for (size, tar, stays) in [(1_000_000, false, false), (20_000_000, false, true), (1_000, true, false)] {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
-        let partial = at(".there.postern-partial");
         let content = random(size);
         runtime.block_on(async {
-            let far = Far { first: "mv() { sleep 100; }\n", ..Far::by(Way { tar, verify: true }) };
+            let far = Far { first: "place() { sleep 100; }\n", ..Far::by(Way { tar, verify: true }) };
             let ask = Ask::Receive(receive(&at("there")));
             let mut destination = far.open(&ask).await;
             let frames = frames(&content, size as u64);
             destination.to.send(&frames).await.unwrap();
             if !tar {
                 // An archive is not sent before all of it is here.
-                let arrived = || fs::metadata(&partial).is_ok_and(|meta| meta.len() > 200_000);
+                let large =
+                    |name: &OsString| fs::metadata(folder.path().join(name)).is_ok_and(|m| m.len() > 200_000);
+                let arrived = || left(folder.path()).iter().any(large);
                 until("some of it has arrived", arrived).await;
             }
             destination.close().await;
-            until("what is of no use is gone", || partial.exists() == stays).await;
+            let expected = if stays { vec![OsString::from(".there.postern-partial")] } else { Vec::new() };
+            until("what is of use stays, and no more", || left(folder.path()) == expected).await;
         });
         assert!(!at("there").exists());
     }

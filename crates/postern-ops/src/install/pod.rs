@@ -2,7 +2,7 @@
 
 use super::{Install, InstallError, Reporter, at, written};
 use crate::podstate::{Step, Wanted, next_step, stuck};
-use crate::{diagnose, names, objects};
+use crate::{diagnose, names, objects, quota};
 use postern_kube::apply::{self, Change, Deletion, ObjectRef};
 use postern_kube::k8s_openapi::api::core::v1::{Pod, Secret};
 use postern_kube::{KubeError, Reason, pods};
@@ -90,12 +90,33 @@ impl<R: Reporter> Install<'_, R> {
         }
     }
 
+    /// Before anything is rotated or taken away: whether the pod that then takes the place of the one there is would be let in.
+    pub(super) async fn rehearse(&self) -> Result<(), InstallError> {
+        let of = ObjectRef::of::<Pod>(Some(names::NAMESPACE), names::NAME);
+        let Some(there) = self.current_pod().await?.filter(|_| !self.dry_run) else { return Ok(()) };
+        let desired = objects::pod(self.settings, &self.made_with().await?);
+        let force = there.metadata.uid.as_deref().filter(|_| self.settings.force);
+        let replaced = matches!(
+            next_step(Some(&there), Wanted { pod: &desired, force }),
+            Step::Replace { .. } | Step::WaitGone { .. }
+        );
+        if replaced || self.rotates().await? { self.admitted(&of, &desired).await } else { Ok(()) }
+    }
+
+    /// Whether the credential that is there is another than the one that is wished for.
+    async fn rotates(&self) -> Result<bool, InstallError> {
+        let of = ObjectRef::of::<Secret>(Some(names::NAMESPACE), names::SECRET);
+        let there: Option<Secret> = self.observe(&of).await?.and_then(|object| object.try_parse().ok());
+        let data = there.and_then(|there| there.data).unwrap_or_default();
+        Ok(data != objects::secret_data(self.settings))
+    }
+
     /// The pod that is there goes only when the one that takes its place would be let in.
     async fn admitted(&self, of: &ObjectRef, desired: &Pod) -> Result<(), InstallError> {
         match apply::admitted(self.cluster, &written(desired, of)?).await {
             Ok(()) => Ok(()),
             Err(KubeError { attempt: _, reason: Reason::Refused { code: _, message } })
-                if super::quota::has_room_then(&message) || message.contains("does not support dry run") =>
+                if quota::has_room_then(&message) || message.contains("does not support dry run") =>
             {
                 Ok(())
             }

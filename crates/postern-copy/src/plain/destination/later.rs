@@ -91,13 +91,13 @@ impl Destination<'_> {
     /// Makes what was left for the end.
     pub(super) async fn links(&mut self) -> Result<(), Trouble> {
         for (entry, path) in std::mem::take(&mut self.links) {
-            let (parent, last) = name::split(&path);
+            let parent = name::split(&path).0;
             if !parent.is_empty() && !self.entered.contains_key(parent) {
                 self.settle(entry.id, Fate::Failed, "its directory is not there".to_owned());
                 continue;
             }
             let mut line = Vec::new();
-            assign_path(&mut line, 'a', &self.real(&name::join(parent, &name::partial(last))));
+            assign_path(&mut line, 'a', &self.real(&self.passing(&path)));
             assign_path(&mut line, 'b', &self.real(&path));
             let (time, owner) = (time(&entry), self.owner(&entry, None));
             let words = match &entry.kind {

@@ -5,7 +5,6 @@ use super::{Destination, Pending};
 use crate::plain::archive;
 use crate::plain::listing::Stat;
 use crate::plain::words::assign_path;
-use postern_files::name;
 use postern_wire::copy::{Entry, Owner, Settled};
 
 /// Files up to this size go in archives.
@@ -58,15 +57,6 @@ impl Destination<'_> {
         }
     }
 
-    /// The name that a small file has until it is checked. It is this connection's alone: the shell of one that was lost may be
-    /// at its last archive still, and a small file is not gone on with.
-    fn passing(&self, path: &[u8]) -> Vec<u8> {
-        let (parent, last) = name::split(path);
-        let own = blake3::hash(self.session.mark.as_bytes()).to_hex();
-        let own = [last, b".", &own.as_bytes()[..8]].concat();
-        name::join(parent, &name::partial(&own))
-    }
-
     /// Sends the archive, and has what is in it checked and put into place.
     pub(super) fn unpack(&mut self) {
         if self.batch.files.is_empty() {
@@ -77,7 +67,7 @@ impl Destination<'_> {
         // Named first, so that they go when the connection does.
         self.session.say(b"set --\n");
         for Small { path, .. } in &files {
-            let mut line = self.names_of(path, &self.passing(path));
+            let mut line = self.names(path);
             line.extend_from_slice(b"set -- \"$@\" \"$p\"\n");
             self.session.say(&line);
         }
@@ -90,7 +80,7 @@ impl Destination<'_> {
         self.session.say(b"hashes \"$@\"\n");
         self.pending.push_back(Pending::Unpack);
         for Small { id, path, sum, settled } in files {
-            let mut line = self.names_of(&path, &self.passing(&path));
+            let mut line = self.names(&path);
             line.extend_from_slice(format!("x=;w=;i=;fin {sum} - - - tar -\n").as_bytes());
             self.session.say(&line);
             self.pending.push_back(Pending::File { id, path, settled });

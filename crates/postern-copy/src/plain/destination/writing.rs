@@ -102,18 +102,23 @@ impl Destination<'_> {
         self.session.say(&line);
     }
 
-    /// `p` and `q` for a file: what is written, and what it becomes.
+    /// `p`, `q` and `r` for a file: what is written, what it becomes, and what it is called when it is left to be taken up.
     pub(super) fn names(&self, path: &[u8]) -> Vec<u8> {
+        let mut line = Vec::new();
         let (parent, last) = name::split(path);
-        self.names_of(path, &name::join(parent, &name::partial(last)))
+        assign_path(&mut line, 'p', &self.real(&self.passing(path)));
+        assign_path(&mut line, 'q', &self.real(path));
+        assign_path(&mut line, 'r', &self.real(&name::join(parent, &name::partial(last))));
+        line
     }
 
-    /// The same, for one that is written under another name than the usual one.
-    pub(super) fn names_of(&self, path: &[u8], beside: &[u8]) -> Vec<u8> {
-        let mut line = Vec::new();
-        assign_path(&mut line, 'p', &self.real(beside));
-        assign_path(&mut line, 'q', &self.real(path));
-        line
+    /// The name of something until it is complete and checked: this connection's alone. Another copy may be writing to the same
+    /// place, or the shell of a connection that was lost, and shells have no locks.
+    pub(super) fn passing(&self, path: &[u8]) -> Vec<u8> {
+        let (parent, last) = name::split(path);
+        let own = blake3::hash(self.session.mark.as_bytes()).to_hex();
+        let own = [last, b".", &own.as_bytes()[..8]].concat();
+        name::join(parent, &name::partial(&own))
     }
 
     pub(super) async fn data(&mut self, bytes: &[u8]) -> Result<(), Trouble> {

@@ -3,7 +3,7 @@
 /// From the server's words on an exceeded quota, `exceeded quota: NAME, requested: pods=1, used: pods=1, limited: pods=1`:
 /// whether what is used now is within the limits, so that a pod which asks for what its predecessor did fits in as soon as
 /// that one is gone. Also where the amounts cannot be read: then only trying tells.
-pub(super) fn has_room_then(message: &str) -> bool {
+pub(crate) fn has_room_then(message: &str) -> bool {
     let Some((_, said)) = message.split_once("exceeded quota: ") else { return false };
     let part = |name: &str| {
         let (_, rest) = said.split_once(name)?;
