@@ -58,8 +58,8 @@ fn an_install_plans_from_one_read() {
         ours.count()
     };
     assert_eq!(reads("serviceaccounts", "postern-ops"), 1);
-    // And once for the pod, which says which Secret it was made with.
-    assert_eq!(reads("secrets", "postern-ops-credentials"), 2);
+    // And twice for the pod: whether it is to be replaced, before anything is changed, and which Secret it was made with.
+    assert_eq!(reads("secrets", "postern-ops-credentials"), 3);
 }
 
 #[test]

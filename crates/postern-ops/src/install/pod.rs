@@ -5,6 +5,7 @@ use crate::podstate::{Step, Wanted, next_step, stuck};
 use crate::{diagnose, names, objects, quota};
 use postern_kube::apply::{self, Change, Deletion, ObjectRef};
 use postern_kube::k8s_openapi::api::core::v1::{Pod, Secret};
+use postern_kube::kube::core::DynamicObject;
 use postern_kube::{KubeError, Reason, pods};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -13,10 +14,13 @@ impl<R: Reporter> Install<'_, R> {
     /// The Secret and the `ServiceAccount` as they are now.
     async fn made_with(&self) -> Result<objects::MadeWith, InstallError> {
         let of = ObjectRef::of::<Secret>(Some(names::NAMESPACE), names::SECRET);
-        let secret = self.observe(&of).await?;
-        let secret = secret.as_ref().map(|object| &object.metadata);
+        Ok(self.made_from(self.observe(&of).await?.as_ref()))
+    }
+
+    fn made_from(&self, secret: Option<&DynamicObject>) -> objects::MadeWith {
+        let secret = secret.map(|object| &object.metadata);
         let part = |part: Option<String>| part.unwrap_or_else(|| "none".to_owned());
-        Ok(objects::MadeWith {
+        objects::MadeWith {
             version: format!(
                 "{}.{}",
                 part(secret.and_then(|metadata| metadata.uid.clone())),
@@ -26,7 +30,7 @@ impl<R: Reporter> Install<'_, R> {
                 secret.and_then(|metadata| metadata.annotations.as_ref()?.get(names::ROTATED_AT).cloned()),
             ),
             account: self.account.clone(),
-        })
+        }
     }
 
     pub(super) async fn pod(&mut self) -> Result<(), InstallError> {
@@ -94,21 +98,17 @@ impl<R: Reporter> Install<'_, R> {
     pub(super) async fn rehearse(&self) -> Result<(), InstallError> {
         let of = ObjectRef::of::<Pod>(Some(names::NAMESPACE), names::NAME);
         let Some(there) = self.current_pod().await?.filter(|_| !self.dry_run) else { return Ok(()) };
-        let desired = objects::pod(self.settings, &self.made_with().await?);
+        let secret = self.observe(&ObjectRef::of::<Secret>(Some(names::NAMESPACE), names::SECRET)).await?;
+        let desired = objects::pod(self.settings, &self.made_from(secret.as_ref()));
         let force = there.metadata.uid.as_deref().filter(|_| self.settings.force);
         let replaced = matches!(
             next_step(Some(&there), Wanted { pod: &desired, force }),
             Step::Replace { .. } | Step::WaitGone { .. }
         );
-        if replaced || self.rotates().await? { self.admitted(&of, &desired).await } else { Ok(()) }
-    }
-
-    /// Whether the credential that is there is another than the one that is wished for.
-    async fn rotates(&self) -> Result<bool, InstallError> {
-        let of = ObjectRef::of::<Secret>(Some(names::NAMESPACE), names::SECRET);
-        let there: Option<Secret> = self.observe(&of).await?.and_then(|object| object.try_parse().ok());
-        let data = there.and_then(|there| there.data).unwrap_or_default();
-        Ok(data != objects::secret_data(self.settings))
+        let secret: Option<Secret> = secret.and_then(|object| object.try_parse().ok());
+        let data = secret.and_then(|secret| secret.data).unwrap_or_default();
+        let rotated = data != objects::secret_data(self.settings);
+        if replaced || rotated { self.admitted(&of, &desired).await } else { Ok(()) }
     }
 
     /// The pod that is there goes only when the one that takes its place would be let in.
