@@ -136,10 +136,6 @@ mod tests {
     const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
     const KEY: &str = "-----BEGIN EC PRIVATE KEY-----\nAAAA\n-----END EC PRIVATE KEY-----\n";
 
-    fn base64_of(bytes: &[u8]) -> String {
-        STANDARD.encode(bytes)
-    }
-
     fn kubeconfig(cluster: &str, user: &str) -> Kubeconfig {
         let text = format!(
             "clusters: [{{name: c, cluster: {{{cluster}}}}}]\nusers: [{{name: u, user: {{{user}}}}}]\n"
@@ -211,7 +207,8 @@ mod tests {
             assert!(why.starts_with(said), "{why:?} is not {said:?}");
         }
         let of = |der: &[u8]| {
-            let pem = format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", base64_of(der));
+            let pem =
+                format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", STANDARD.encode(der));
             looked(server, &format!("client-certificate-data: {}, client-key-data: {key}", base64(&pem)))
         };
         let first = of(&[0x30, 5, 0x30, 3, 2, 1, 5]);

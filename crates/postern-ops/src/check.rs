@@ -11,7 +11,7 @@ use postern_exec::transport::{Reader, Writer};
 use postern_exec::{ExecError, Output, Streams};
 use postern_kube::apply;
 use postern_kube::exec::{self, ExecRequest};
-use postern_kube::{Cluster, KubeError, Reason};
+use postern_kube::{Cluster, KubeError};
 use postern_wire::Request;
 use serde::Serialize;
 use std::io::{self, Write};
@@ -202,9 +202,7 @@ async fn admission(cluster: &Cluster, settings: &Settings, there: bool) -> (bool
         Ok(()) => (true, "the cluster would admit the pod".to_owned()),
         Err(error) if error.is_forbidden() => (true, "you may not make pods; taken as given".to_owned()),
         // The one that is there has the room that the next one needs.
-        Err(KubeError { attempt: _, reason: Reason::Refused { code: _, message } })
-            if there && quota::has_room_then(&message) =>
-        {
+        Err(error) if there && quota::has_room_then(&error) => {
             (true, "the cluster would admit the pod in the place of the one there is".to_owned())
         }
         Err(error) => {

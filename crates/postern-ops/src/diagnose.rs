@@ -56,11 +56,8 @@ pub(crate) fn of_pod(pod: Option<&Pod>, events: &[Event]) -> Diagnosis {
     let (cause, fix) = if pod.is_none() {
         ("the pod is gone".to_owned(), "something deleted it while it started; run install again".to_owned())
     } else {
-        let (cause, fix) = known(&all).unwrap_or((
-            "not known; nothing that was read names a cause",
-            "a slow node may only need more time: --timeout 180s",
-        ));
-        (cause.to_owned(), fix.to_owned())
+        let unknown = "not known; nothing that was read names a cause";
+        explain(&all, (unknown, "a slow node may only need more time: --timeout 180s"))
     };
     Diagnosis { conditions, waiting, events, cause, fix }
 }
@@ -68,9 +65,8 @@ pub(crate) fn of_pod(pod: Option<&Pod>, events: &[Event]) -> Diagnosis {
 /// From the refusal of the pod itself.
 pub(crate) fn of_refusal(error: &KubeError) -> Option<Diagnosis> {
     let (Reason::Refused { message, .. } | Reason::Forbidden(message)) = &error.reason else { return None };
-    let known =
-        known(message).unwrap_or(("the API server refused the pod", "the message says what it refuses"));
-    let (cause, fix) = (known.0.to_owned(), known.1.to_owned());
+    let unknown = ("the API server refused the pod", "the message says what it refuses");
+    let (cause, fix) = explain(message, unknown);
     Some(Diagnosis { cause, fix, ..Diagnosis::default() })
 }
 
@@ -179,10 +175,11 @@ const TABLE: &[(&[&str], &str, &str)] = &[
     ),
 ];
 
-/// The likely cause and its fix: the first of the table that matches.
-fn known(text: &str) -> Option<(&'static str, &'static str)> {
+/// The likely cause and its fix: the first of the table that matches, or what is said of what is unknown.
+fn explain(text: &str, unknown: (&str, &str)) -> (String, String) {
     let found = TABLE.iter().find(|(words, _, _)| words.iter().any(|word| text.contains(word)));
-    found.map(|(_, cause, fix)| (*cause, *fix))
+    let (cause, fix) = found.map_or(unknown, |(_, cause, fix)| (*cause, *fix));
+    (cause.to_owned(), fix.to_owned())
 }
 
 #[cfg(test)]
@@ -217,7 +214,7 @@ mod tests {
             ),
             ("container has runAsNonRoot and image will run as root", "root"),
         ] {
-            let (cause, fix) = known(text).unwrap();
+            let (cause, fix) = explain(text, ("unknown", ""));
             assert!(cause.contains(word), "{text}: {cause}");
             assert!(!fix.is_empty());
         }

@@ -1,9 +1,15 @@
 //! Whether a quota that has no room for one pod more has room for one in another's place.
 
+use postern_kube::{KubeError, Reason};
+
 /// From the server's words on an exceeded quota, `exceeded quota: NAME, requested: pods=1, used: pods=1, limited: pods=1`:
 /// whether what is used now is within the limits, so that a pod which asks for what its predecessor did fits in as soon as
 /// that one is gone. Also where the amounts cannot be read: then only trying tells.
-pub(crate) fn has_room_then(message: &str) -> bool {
+pub(crate) fn has_room_then(error: &KubeError) -> bool {
+    matches!(&error.reason, Reason::Refused { message, .. } if fits(message))
+}
+
+fn fits(message: &str) -> bool {
     let Some((_, said)) = message.split_once("exceeded quota: ") else { return false };
     let part = |name: &str| {
         let (_, rest) = said.split_once(name)?;
@@ -48,12 +54,12 @@ mod tests {
                 "pods \"p\" is forbidden: exceeded quota: q, requested: x, used: {used}, limited: {limited}"
             )
         };
-        assert!(has_room_then(&said("limits.cpu=500m,pods=1", "limits.cpu=500m,pods=1")));
-        assert!(has_room_then(&said("requests.memory=64Mi", "requests.memory=1Gi")));
-        assert!(!has_room_then(&said("limits.cpu=500m,pods=1", "limits.cpu=500m,pods=0")));
-        assert!(!has_room_then(&said("limits.cpu=1", "limits.cpu=600m")));
-        assert!(!has_room_then("pods \"p\" is forbidden: violates PodSecurity"));
+        assert!(fits(&said("limits.cpu=500m,pods=1", "limits.cpu=500m,pods=1")));
+        assert!(fits(&said("requests.memory=64Mi", "requests.memory=1Gi")));
+        assert!(!fits(&said("limits.cpu=500m,pods=1", "limits.cpu=500m,pods=0")));
+        assert!(!fits(&said("limits.cpu=1", "limits.cpu=600m")));
+        assert!(!fits("pods \"p\" is forbidden: violates PodSecurity"));
         // What cannot be read is tried.
-        assert!(has_room_then(&said("count/x=1.5", "count/x=1")) && has_room_then("exceeded quota: q"));
+        assert!(fits(&said("count/x=1.5", "count/x=1")) && fits("exceeded quota: q"));
     }
 }

@@ -228,9 +228,8 @@ impl Session {
     pub(crate) async fn line(&mut self) -> Result<Bytes, Lost> {
         let mut seen = 0;
         loop {
-            if let Some(at) = self.buffer[seen..].iter().position(|byte| *byte == b'\n') {
-                let line = self.buffer.split_to(seen + at + 1).freeze();
-                return Ok(line.slice(..line.len() - 1));
+            if let Some(line) = self.line_here(seen) {
+                return Ok(line);
             }
             seen = self.buffer.len();
             if seen > MOST {
@@ -240,10 +239,15 @@ impl Session {
         }
     }
 
+    /// The line that is here as a whole; there is no end of one before `seen`.
+    fn line_here(&mut self, seen: usize) -> Option<Bytes> {
+        let at = seen + self.buffer[seen..].iter().position(|byte| *byte == b'\n')?;
+        Some(self.buffer.split_to(at + 1).freeze().slice(..at))
+    }
+
     /// An answer of one line, `ok …` or `no …`.
     pub(crate) async fn answer(&mut self) -> Result<Result<Bytes, Bytes>, Lost> {
-        let line = self.line().await?;
-        yes(&line).ok_or_else(|| Lost(format!("the shell answers oddly: {}", cause(&line))))
+        said(&self.line().await?)
     }
 
     /// An answer that is here already.
@@ -251,10 +255,7 @@ impl Session {
         while let Ok(heard) = self.from.try_recv() {
             self.take(Some(heard))?;
         }
-        let Some(at) = self.buffer.iter().position(|byte| *byte == b'\n') else { return Ok(None) };
-        let line = self.buffer.split_to(at + 1).freeze().slice(..at);
-        let odd = || Lost(format!("the shell answers oddly: {}", cause(&line)));
-        yes(&line).ok_or_else(odd).map(Some)
+        self.line_here(0).map(|line| said(&line)).transpose()
     }
 
     /// Asks and waits for the answer; nothing may be on its way.
@@ -293,12 +294,16 @@ impl Session {
                 }
                 Piece::Bytes(bytes) => all.extend_from_slice(&bytes),
                 Piece::End(end) => {
-                    let odd = || Lost(format!("the shell answers oddly: {}", cause(&end)));
-                    return Ok(yes(&end).ok_or_else(odd)?.map(|_| all));
+                    return Ok(said(&end)?.map(|_| all));
                 }
             }
         }
     }
+}
+
+/// The same of a line that has to have either.
+fn said(line: &Bytes) -> Result<Result<Bytes, Bytes>, Lost> {
+    yes(line).ok_or_else(|| Lost(format!("the shell answers oddly: {}", cause(line))))
 }
 
 /// What follows `ok` or `no`.

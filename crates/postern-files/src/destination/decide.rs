@@ -48,9 +48,6 @@ impl Destination<'_> {
             return self.settle(entry.id, fate, note);
         }
         let there = there.filter(|there| stat::file_type(there) == FileType::RegularFile);
-        if self.spec.dry_run {
-            return self.plan(entry, path, size, there);
-        }
         if self.older(size, there.as_ref()).is_some() && !self.may_tell() {
             self.busy.insert(path.clone());
             self.deferred.push_back(Deferred::Entry(entry, path));
@@ -83,6 +80,7 @@ impl Destination<'_> {
         there.filter(|there| {
             self.spec.delta
                 && !self.spec.inplace
+                && !self.spec.dry_run
                 && (DELTA_FROM..UNSIZED).contains(&size)
                 && stat::size(there) / 16 <= size
         })
@@ -94,40 +92,8 @@ impl Destination<'_> {
         stat::size(there) == size && size > 0 && (self.spec.compare == Compare::Hash || times())
     }
 
-    /// In a dry run: what may be there already is asked about by its hash, and what comes of another content is let go.
-    fn plan(
-        &mut self,
-        entry: Box<Entry>,
-        path: Vec<u8>,
-        size: u64,
-        there: Option<Stat>,
-    ) -> Result<(), Trouble> {
-        let mut hash = None;
-        if there.is_some_and(|there| self.compares(&entry, size, &there)) {
-            self.out.put(|buffer| FromDestination::Hashing(entry.id).encode(buffer))?;
-            self.out.flush()?;
-            hash = self.hash(&path, size);
-        }
-        let Some(hash) = hash else { return self.settle(entry.id, Fate::Planned, String::new()) };
-        let want = Want { have: size, hash, ..Want::all(entry.id) };
-        self.out.put(|buffer| FromDestination::Want(want).encode(buffer))?;
-        self.busy.insert(path.clone());
-        self.wanted.push_back(Wanted {
-            entry,
-            path,
-            size,
-            have: size,
-            whole: true,
-            partial: None,
-            ahead: None,
-            told: 0,
-            uncut: false,
-            replaces: None,
-        });
-        Ok(())
-    }
-
-    /// Asks for a file's content, or for what of it is not there yet.
+    /// Asks for a file's content, or for what of it is not there yet. In a dry run only for what may be there already: what
+    /// comes then is of another content, and is let go.
     fn ask(
         &mut self,
         entry: Box<Entry>,
@@ -153,6 +119,9 @@ impl Destination<'_> {
             }
         }
         let whole = want.have > 0;
+        if self.spec.dry_run && !whole {
+            return self.settle(entry.id, Fate::Planned, String::new());
+        }
         if !whole
             && !self.spec.inplace
             && let Err(error) = self.may_write(&path)

@@ -115,8 +115,10 @@ impl<R: Reporter> Install<'_, R> {
     async fn admitted(&self, of: &ObjectRef, desired: &Pod) -> Result<(), InstallError> {
         match apply::admitted(self.cluster, &written(desired, of)?).await {
             Ok(()) => Ok(()),
+            Err(error) if quota::has_room_then(&error) => Ok(()),
+            // A webhook that cannot be asked.
             Err(KubeError { attempt: _, reason: Reason::Refused { code: _, message } })
-                if quota::has_room_then(&message) || message.contains("does not support dry run") =>
+                if message.contains("does not support dry run") =>
             {
                 Ok(())
             }

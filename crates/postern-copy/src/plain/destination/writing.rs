@@ -97,18 +97,19 @@ impl Destination<'_> {
     fn open(&mut self, writing: &Writing, how: &str) {
         self.unpack();
         let mut line = self.names(&writing.path);
+        // What it is called when it is left to be taken up.
+        let (parent, last) = name::split(&writing.path);
+        assign_path(&mut line, 'r', &self.real(&name::join(parent, &name::partial(last))));
         line.extend_from_slice(how.as_bytes());
         line.extend_from_slice(if self.spec.inplace { b" inplace\n" } else { b"\n" });
         self.session.say(&line);
     }
 
-    /// `p`, `q` and `r` for a file: what is written, what it becomes, and what it is called when it is left to be taken up.
+    /// `p` and `q` for a file: what is written, and what it becomes.
     pub(super) fn names(&self, path: &[u8]) -> Vec<u8> {
         let mut line = Vec::new();
-        let (parent, last) = name::split(path);
         assign_path(&mut line, 'p', &self.real(&self.passing(path)));
         assign_path(&mut line, 'q', &self.real(path));
-        assign_path(&mut line, 'r', &self.real(&name::join(parent, &name::partial(last))));
         line
     }
 
