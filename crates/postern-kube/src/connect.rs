@@ -1,21 +1,22 @@
 //! From a kubeconfig to a client.
 
-use crate::error::{KubeError, Reason};
-use crate::fields;
-use crate::resolver::resolver;
+use crate::credentials::{self, Bearer, CredentialError, TokenFile};
+use crate::error::{KubeError, Reason, chain};
+use crate::exec_plugin::ExecPlugin;
+use crate::{busy, fields, kubeconfig, transport};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use hyper_rustls::{FixedServerNameResolver, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client as HttpClient;
-use hyper_util::client::legacy::connect::proxy::Tunnel;
-use hyper_util::client::legacy::connect::{Connection, HttpConnector};
 use hyper_util::rt::TokioExecutor;
 use kube::client::{Body, ConfigExt as _};
-use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::config::KubeConfigOptions;
 use kube::{Client, Config};
+use secrecy::ExposeSecret as _;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
-use tower::{BoxError, ServiceBuilder, ServiceExt as _};
-
-/// How long a TCP connection may take.
-pub(crate) const CONNECT: Duration = Duration::from_secs(10);
+use tower::{BoxError, ServiceBuilder};
 
 /// How long the API server may take to begin an answer.
 const ANSWER: Duration = Duration::from_secs(30);
@@ -29,17 +30,17 @@ pub struct Target {
     pub context: Option<String>,
     /// Act as this user, with these groups.
     pub impersonate: Option<(String, Vec<String>)>,
+    /// What takes our stdin as data, such as `-i`: a kubeconfig's exec plug-in does not read from it then.
+    pub stdin_taken: Option<&'static str>,
 }
 
 impl Target {
     /// Which cluster and user it comes to, in words that differ when they do; asks nobody. Not for people.
     pub fn resolved(&self) -> String {
-        let Self { kubeconfig, context, impersonate } = self;
-        let read = match kubeconfig {
-            Some(path) => Kubeconfig::read_from(path),
-            None => read_usual(std::env::var_os("KUBECONFIG").as_deref()).1,
+        let Self { kubeconfig, context, impersonate, stdin_taken: _ } = self;
+        let Ok(read) = kubeconfig::read(kubeconfig.as_deref()).1 else {
+            return format!("in-cluster {impersonate:?}");
         };
-        let Ok(read) = read else { return format!("in-cluster {impersonate:?}") };
         let name = context.clone().or(read.current_context).unwrap_or_default();
         let found = read.contexts.into_iter().find(|one| one.name == name).and_then(|one| one.context);
         let server = found.as_ref().and_then(|found| {
@@ -78,30 +79,25 @@ impl std::fmt::Debug for Cluster {
 impl Cluster {
     /// Reads the kubeconfig (or, inside a pod without one, the mounted `ServiceAccount`) and makes a client.
     pub async fn connect(target: &Target) -> Result<Self, KubeError> {
-        let (mut config, user) = load(target).await?;
+        let Loaded { mut config, user, bearer } = load(target).await?;
         if let Some((name, groups)) = &target.impersonate {
             config.auth_info.impersonate = Some(name.clone());
             config.auth_info.impersonate_groups = Some(groups.clone());
         }
-        if config.auth_info.exec.is_none() {
-            return Self::from_config(&config, user);
-        }
-        // The library waits for the plug-in where it is called: on a thread of its own, time-outs and signals go on.
-        let made = tokio::task::spawn_blocking(move || Self::from_config(&config, user)).await;
-        made.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
+        Self::from_config(&config, user, bearer)
     }
 
-    fn from_config(config: &Config, user: String) -> Result<Self, KubeError> {
+    fn from_config(config: &Config, user: String, bearer: Option<Bearer>) -> Result<Self, KubeError> {
         let server = config.cluster_url.to_string().trim_end_matches('/').to_owned();
         let namespace = config.default_namespace.clone();
-        let client = client(config, &server)?;
+        let client = client(config, &server, bearer)?;
         Ok(Self { client, server, namespace, user })
     }
 
     /// One that asks for nothing but an address.
     #[cfg(test)]
     pub(crate) fn at(server: &str) -> Self {
-        Self::from_config(&Config::new(server.parse().unwrap()), String::new()).unwrap()
+        Self::from_config(&Config::new(server.parse().unwrap()), String::new(), None).unwrap()
     }
 
     /// Classes an error of the client library.
@@ -111,74 +107,34 @@ impl Cluster {
 }
 
 /// A client by way of our own resolver and of the proxy that `config` names, if it names one.
-pub(crate) fn client(config: &Config, server: &str) -> Result<Client, KubeError> {
-    let mut http = HttpConnector::new_with_resolver(resolver());
-    http.enforce_http(false);
-    http.set_nodelay(true);
-    http.set_connect_timeout(Some(CONNECT));
-    http.set_keepalive(Some(Duration::from_secs(10)));
-    http.set_keepalive_interval(Some(Duration::from_secs(5)));
-    http.set_keepalive_retries(Some(3));
+pub(crate) fn client(config: &Config, server: &str, bearer: Option<Bearer>) -> Result<Client, KubeError> {
     let attempt = || format!("connecting to {server}");
-    let failed = |error: &kube::Error| {
-        let mut error = KubeError::from_client(attempt(), server, error);
-        if let (Reason::Credentials(why), Some(plug_in)) = (&mut error.reason, &config.auth_info.exec)
-            && let Some(command) = &plug_in.command
-        {
-            *why = why.replacen("exec plug-in", &format!("exec plug-in {command}"), 1);
-            if let Some(hint) = &plug_in.install_hint
-                && why.contains("cannot be started")
-            {
-                why.push_str(&format!("; how to install it: {}", hint.trim()));
-            }
-        }
-        error
-    };
-    let client = match config.proxy_url.clone() {
-        None => stack(config, http).map_err(|error| failed(&error))?,
-        Some(proxy) => {
-            let tunnel = match proxy.scheme_str() {
-                Some("http") => stack(config, authorized(Tunnel::new(proxy.clone(), http), &proxy)),
-                Some("https") => {
-                    // The proxy is not the cluster: the cluster's CA does not vouch for it, and our client
-                    // certificate is not for it to see. It is checked as any other server, SSL_CERT_FILE included.
-                    let inner = Config::new(proxy.clone()).rustls_https_connector_with_connector(http);
-                    let inner = inner.map_err(|error| failed(&error))?;
-                    stack(config, authorized(Tunnel::new(proxy.clone(), inner), &proxy))
-                }
-                _ => {
-                    // Its address may hold a password.
-                    let host = proxy.host().unwrap_or("without a host");
-                    let reason = format!(
-                        "the proxy {host} is neither http:// nor https:// (HTTPS_PROXY, or proxy-url in the kubeconfig)"
-                    );
-                    return Err(KubeError::new(attempt(), Reason::Setting(reason)));
-                }
-            };
-            tunnel.map_err(|error| failed(&error))?
-        }
-    };
-    Ok(client)
+    let setting = |why: String| KubeError::new(attempt(), Reason::Setting(why));
+    let proxy = config.proxy_url.as_ref();
+    let plain = transport::connector(proxy, None)
+        .map_err(|why| setting(format!("{why} (HTTPS_PROXY, or proxy-url in the kubeconfig)")))?;
+    let tls = crate::pinned::client_config(config).map_err(setting)?;
+    let mut https = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http();
+    if let Some(name) = &config.tls_server_name {
+        let parsed = name.clone().try_into();
+        let parsed = parsed
+            .map_err(|_| setting(format!("tls-server-name is {name:?}, which is no name of a server")))?;
+        https = https.with_server_name_resolver(FixedServerNameResolver::new(parsed));
+    }
+    stack(config, transport::boxed(https.enable_http1().wrap_connector(plain)), bearer)
+        .map_err(|error| KubeError::from_client(attempt(), server, &error))
 }
 
-/// The layers that every request passes: address, credentials, and a limit on how long an answer may take to begin.
-fn stack<C>(config: &Config, connector: C) -> Result<Client, kube::Error>
-where
-    C: tower::Service<http::Uri> + Clone + Send + Sync + 'static,
-    C::Response: Connection + hyper::rt::Read + hyper::rt::Write + Send + Unpin + 'static,
-    C::Future: Send + 'static,
-    C::Error: Into<BoxError> + Send + Sync + std::error::Error + 'static,
-{
-    let https = config.rustls_https_connector_with_connector(connector)?;
-    let http: HttpClient<_, Body> = HttpClient::builder(TokioExecutor::new()).build(https);
-    let timed = tower::service_fn(move |request| {
-        let answer = http.clone().oneshot(request);
-        async move {
-            match tokio::time::timeout(ANSWER, answer).await {
-                Ok(answer) => answer.map_err(BoxError::from),
-                Err(_) => Err(format!("no answer within {}", ANSWER.as_secs()).into()),
-            }
-        }
+/// The layers that every request passes: address, credentials, patience with a busy server, and a limit on how long an
+/// answer may take to begin.
+fn stack(
+    config: &Config,
+    https: transport::Connector,
+    bearer: Option<Bearer>,
+) -> Result<Client, kube::Error> {
+    let http: Https = HttpClient::builder(TokioExecutor::new()).build(https);
+    let timed = tower::service_fn(move |request: http::Request<Body>| -> Answering {
+        Box::pin(answered(http.clone(), request, bearer.clone()))
     });
     let service = ServiceBuilder::new()
         .layer(config.base_uri_layer())
@@ -189,23 +145,75 @@ where
     Ok(Client::new(service, config.default_namespace.clone()))
 }
 
-/// Sends the user and password of a proxy's address, as RFC 9110 section 11.7.2 has it.
-pub(crate) fn authorized<C>(tunnel: Tunnel<C>, proxy: &http::Uri) -> Tunnel<C> {
-    let matcher = hyper_util::client::proxy::matcher::Matcher::builder().all(proxy.to_string()).build();
-    let target = http::Uri::from_static("https://any.invalid");
-    match matcher.intercept(&target).and_then(|found| found.basic_auth().cloned()) {
-        Some(value) => tunnel.with_auth(value),
-        None => tunnel,
+type Https = HttpClient<transport::Connector, Body>;
+type Answer = Result<http::Response<hyper::body::Incoming>, BoxError>;
+type Answering = std::pin::Pin<Box<dyn Future<Output = Answer> + Send>>;
+
+async fn answered(http: Https, mut request: http::Request<Body>, bearer: Option<Bearer>) -> Answer {
+    if let Some(bearer) = bearer
+        && !request.headers().contains_key(http::header::AUTHORIZATION)
+        && let Some(header) = bearer.header().await.map_err(Box::new)?
+    {
+        request.headers_mut().insert(http::header::AUTHORIZATION, header);
+    }
+    let once = |request| -> Answering {
+        let answer = http.request(request);
+        Box::pin(async move {
+            match tokio::time::timeout(ANSWER, answer).await {
+                Ok(Ok(answer)) => Ok(answer),
+                Ok(Err(error)) => Err(Box::new(error).into()),
+                Err(_) => Err(format!("no answer within {}", ANSWER.as_secs()).into()),
+            }
+        })
+    };
+    busy::patiently(request, once).await
+}
+
+/// A configuration without the credentials that change while we run, and those.
+struct Loaded {
+    config: Config,
+    user: String,
+    bearer: Option<Bearer>,
+}
+
+impl Loaded {
+    /// Takes the credentials out that are ours to look after; `attempt` is what an error is about.
+    async fn new(
+        mut config: Config,
+        user: String,
+        stdin_taken: Option<&'static str>,
+        attempt: &str,
+    ) -> Result<Self, KubeError> {
+        let failed =
+            |error: CredentialError| KubeError::new(attempt.to_owned(), Reason::Credentials(error.0));
+        let info = &mut config.auth_info;
+        let bearer = match (info.token_file.take(), info.exec.take()) {
+            (Some(path), _) => Some(Bearer::File(Arc::new(TokenFile::new(&path)))),
+            (None, Some(exec)) => {
+                Some(Bearer::Plugin(ExecPlugin::shared(exec, stdin_taken).map_err(failed)?))
+            }
+            (None, None) => None,
+        };
+        // Nothing is sent that would be taken as nobody's; and a certificate is needed before there is a connection.
+        if let Some(bearer) = &bearer {
+            bearer.header().await.map_err(failed)?;
+        }
+        if let Some(Bearer::Plugin(plugin)) = &bearer
+            && let Some((certificate, key)) = &plugin.credential().await.map_err(failed)?.certificate
+        {
+            info.client_certificate_data = Some(STANDARD.encode(certificate));
+            info.client_key_data = Some(STANDARD.encode(key.expose_secret()).into());
+            fields::of_user(&user, info).map_err(|why| {
+                KubeError::new(attempt.to_owned(), Reason::Credentials(format!("{}: {why}", plugin.name())))
+            })?;
+        }
+        Ok(Self { config, user, bearer })
     }
 }
 
-async fn load(target: &Target) -> Result<(Config, String), KubeError> {
+async fn load(target: &Target) -> Result<Loaded, KubeError> {
     let failed = |what: &str, why: String| KubeError::new(what.to_owned(), Reason::Kubeconfig(why));
-    let words = crate::error::chain;
-    let (what, read) = match &target.kubeconfig {
-        Some(path) => (format!("reading the kubeconfig {}", path.display()), Kubeconfig::read_from(path)),
-        None => read_usual(std::env::var_os("KUBECONFIG").as_deref()),
-    };
+    let (what, read) = kubeconfig::read(target.kubeconfig.as_deref());
     let mut kubeconfig = match read {
         Ok(kubeconfig) => kubeconfig,
         Err(error) if target.kubeconfig.is_none() && target.context.is_none() => {
@@ -213,36 +221,47 @@ async fn load(target: &Target) -> Result<(Config, String), KubeError> {
             return match Config::incluster() {
                 Ok(mut config) => {
                     config.proxy_url = crate::web::proxy(&config.cluster_url);
-                    Ok((config, "in-cluster".to_owned()))
+                    Loaded::new(config, "in-cluster".to_owned(), None, "using the pod's ServiceAccount").await
                 }
-                Err(_) => Err(failed(&what, words(&error))),
+                Err(_) => Err(error),
             };
         }
-        Err(error) => return Err(failed(&what, words(&error))),
+        Err(error) => return Err(error),
     };
-    fields::unwrap_lines(&mut kubeconfig);
     let name = target.context.clone().or_else(|| kubeconfig.current_context.clone()).unwrap_or_default();
     let Some(context) = kubeconfig.contexts.iter().find(|context| context.name == name) else {
-        return Err(failed(&what, unknown_context(&name, &kubeconfig)));
+        return Err(KubeError::new(what, Reason::Context(kubeconfig::unknown_context(&name, &kubeconfig))));
     };
     let user = context.context.as_ref().and_then(|context| context.user.clone()).unwrap_or_default();
-    let info = kubeconfig.auth_infos.iter().find(|info| info.name == user);
-    // Without this, requests would be sent as nobody.
-    if !user.is_empty() && info.is_none() {
-        let why = format!("the context {name:?} names the user {user:?}, and there is none of this name");
-        return Err(failed(&what, why));
-    }
-    let of = context.context.as_ref().map_or("", |context| &context.cluster);
-    let cluster = kubeconfig.clusters.iter().find(|one| one.name == of).and_then(|one| one.cluster.as_ref());
+    let of = context.context.as_ref().map_or_else(String::new, |context| context.cluster.clone());
     let holds = |why| KubeError::new(what.clone(), Reason::Field(why));
+    let cluster = kubeconfig.clusters.iter().find(|one| one.name == of).and_then(|one| one.cluster.as_ref());
     if let Some(cluster) = cluster {
-        fields::of_cluster(of, cluster).map_err(holds)?;
+        fields::of_cluster(&of, cluster).map_err(holds)?;
     }
-    if let Some(info) = info.and_then(|info| info.auth_info.as_ref()) {
-        fields::of_user(&user, info).map_err(holds)?;
+    let own = cluster.and_then(|cluster| cluster.proxy_url.clone());
+    let secure =
+        cluster.and_then(|cluster| cluster.server.as_deref()).is_some_and(|url| url.starts_with("https"));
+    let info = kubeconfig.auth_infos.iter_mut().find(|info| info.name == user);
+    // Without these, requests would be sent as nobody. Without TLS nothing proves us anyway, as behind `kubectl proxy`.
+    let why = match info {
+        None if !user.is_empty() => {
+            Some(format!("the context {name:?} names the user {user:?}, and there is none of this name"))
+        }
+        None => secure.then(|| format!("the context {name:?} names no user")),
+        Some(info) => {
+            let info = info.auth_info.get_or_insert_default();
+            credentials::choose(&user, info).map_err(holds)?;
+            fields::of_user(&user, info).map_err(holds)?;
+            (secure && !credentials::has_any(info))
+                .then(|| format!("the user {user:?} of the context {name:?} has no credentials"))
+        }
+    };
+    if let Some(why) = why {
+        return Err(KubeError::new(what, Reason::Field(why)));
     }
-    let own = cluster.and_then(|cluster| cluster.proxy_url.clone()).filter(|own| !own.is_empty());
     let options = KubeConfigOptions { context: Some(name.clone()), ..KubeConfigOptions::default() };
+    let using = format!("using the context {name:?}");
     match Config::from_custom_kubeconfig(kubeconfig, &options).await {
         Ok(mut config) => {
             // The library looks for the proxy itself in NO_PROXY. An address that is none it has refused.
@@ -250,63 +269,10 @@ async fn load(target: &Target) -> Result<(Config, String), KubeError> {
                 Some(own) => own.parse().ok(),
                 None => crate::web::proxy(&config.cluster_url),
             };
-            Ok((config, user))
+            let server = config.cluster_url.to_string();
+            let attempt = format!("connecting to {}", server.trim_end_matches('/'));
+            Loaded::new(config, user, target.stdin_taken, &attempt).await
         }
-        Err(error) => Err(failed(&format!("using the context {name:?}"), words(&error))),
-    }
-}
-
-/// What `$KUBECONFIG` lists, files that are not there left out as kubectl does, or else `~/.kube/config`; and what is
-/// attempted with it.
-fn read_usual(
-    listed: Option<&std::ffi::OsStr>,
-) -> (String, Result<Kubeconfig, kube::config::KubeconfigError>) {
-    let listed = listed.filter(|listed| !listed.is_empty());
-    let paths: Vec<_> = listed.map(|listed| std::env::split_paths(listed).collect()).unwrap_or_default();
-    let there = paths.iter().filter(|path| !path.as_os_str().is_empty() && path.exists());
-    match listed {
-        None => ("reading the kubeconfig ~/.kube/config".to_owned(), Kubeconfig::read()),
-        Some(listed) => {
-            let read = there.map(Kubeconfig::read_from).reduce(|all, next| all?.merge(next?));
-            let what = format!("reading the kubeconfig {} ($KUBECONFIG)", listed.display());
-            (what, read.unwrap_or_else(Kubeconfig::read))
-        }
-    }
-}
-
-fn unknown_context(name: &str, kubeconfig: &Kubeconfig) -> String {
-    let known: Vec<_> = kubeconfig.contexts.iter().map(|context| context.name.as_str()).collect();
-    if known.is_empty() {
-        return "it holds no context".to_owned();
-    }
-    if name.is_empty() {
-        return format!("no current context is set; name one of: {}", known.join(", "));
-    }
-    let nearest = known
-        .iter()
-        .max_by(|one, other| strsim::jaro_winkler(name, one).total_cmp(&strsim::jaro_winkler(name, other)));
-    match nearest {
-        Some(nearest) if strsim::jaro_winkler(name, nearest) > 0.7 => {
-            format!("there is no context {name:?}; did you mean {nearest:?}?")
-        }
-        _ => format!("there is no context {name:?}; there are: {}", known.join(", ")),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn of_the_kubeconfigs_listed_those_that_are_there_are_read() {
-        let folder = std::env::temp_dir().join(format!("postern-kubeconfigs-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).unwrap();
-        let (there, missing) = (folder.join("there"), folder.join("missing"));
-        std::fs::write(&there, "current-context: mine").unwrap();
-        let listed = std::env::join_paths([&missing, &there]).unwrap();
-        let (what, read) = read_usual(Some(&listed));
-        assert_eq!(read.unwrap().current_context.as_deref(), Some("mine"));
-        assert!(what.contains("missing") && what.contains("$KUBECONFIG"), "{what}");
-        std::fs::remove_dir_all(&folder).unwrap();
+        Err(error) => Err(failed(&using, chain(&error))),
     }
 }

@@ -1,5 +1,7 @@
 //! What can go wrong between us and an API server, classed by who must act.
 
+use crate::busy::Busy;
+use crate::credentials::CredentialError;
 use kube::client::AuthError;
 
 /// A request to the API server failed.
@@ -19,6 +21,9 @@ pub enum Reason {
     /// The kubeconfig cannot be used.
     #[error("{0}")]
     Kubeconfig(String),
+    /// The kubeconfig has no such context.
+    #[error("{0}")]
+    Context(String),
     /// What a field of the kubeconfig holds, or leads to, cannot be used; names the field.
     #[error("{0}")]
     Field(String),
@@ -44,6 +49,9 @@ pub enum Reason {
         /// The innermost cause.
         cause: String,
     },
+    /// It is too busy for us (429, 503), and was asked again.
+    #[error("{0}")]
+    Busy(String),
     /// We are nobody to it (401).
     #[error("the API server does not accept the credentials (401 Unauthorized)")]
     Unauthorized,
@@ -54,7 +62,7 @@ pub enum Reason {
     #[error("{0}")]
     NotFound(String),
     /// The object is not acceptable (400, 409, 422 and admission's answers).
-    #[error("{message} ({code})")]
+    #[error("{message}{}", status(.message, *.code))]
     Refused {
         /// The HTTP status.
         code: u16,
@@ -70,7 +78,7 @@ pub enum Reason {
         held: Vec<String>,
     },
     /// The server itself is in trouble (429, 5xx).
-    #[error("{message} ({code})")]
+    #[error("{message}{}", status(.message, *.code))]
     Server {
         /// The HTTP status.
         code: u16,
@@ -83,6 +91,11 @@ pub enum Reason {
     /// The answer makes no sense.
     #[error("{0}")]
     Answer(String),
+}
+
+/// The HTTP status, where the message does not say it.
+fn status(message: &str, code: u16) -> String {
+    if message.contains(&code.to_string()) { String::new() } else { format!(" (HTTP status {code})") }
 }
 
 fn keeps(held: &[String]) -> String {
@@ -122,7 +135,9 @@ impl KubeError {
                 | Reason::NoAnswer(_)
                 | Reason::Tls { .. }
                 | Reason::Kubeconfig(_)
+                | Reason::Context(_)
                 | Reason::Field(_)
+                | Reason::Credentials(_)
                 | Reason::Setting(_)
         )
     }
@@ -133,7 +148,13 @@ fn classify(server: &str, error: &kube::Error) -> Reason {
     let mut inner: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(error) = inner {
         if let Some(error) = error.downcast_ref::<AuthError>() {
-            return Reason::Credentials(of_credentials(error));
+            return Reason::Credentials(chain(error));
+        }
+        if let Some(CredentialError(why)) = error.downcast_ref() {
+            return Reason::Credentials(why.clone());
+        }
+        if let Some(busy) = error.downcast_ref::<Busy>() {
+            return Reason::Busy(busy.to_string());
         }
         inner = error.source();
     }
@@ -147,33 +168,13 @@ fn classify(server: &str, error: &kube::Error) -> Reason {
     }
 }
 
-/// Why there are no credentials. What an exec plug-in wrote on its stdout holds a token, and its command line may hold a
-/// secret: neither is repeated, as the library would.
-fn of_credentials(error: &AuthError) -> String {
-    match error {
-        AuthError::AuthExecRun { cmd: _, out } => {
-            let said = String::from_utf8_lossy(&out.stderr);
-            let last: String =
-                said.trim().lines().next_back().unwrap_or_default().chars().take(300).collect();
-            let said =
-                if last.is_empty() { String::new() } else { format!("; it said: {}", last.escape_debug()) };
-            format!("the kubeconfig's exec plug-in ended with {}{said}", out.status)
-        }
-        AuthError::AuthExecParse(_) => {
-            "what the kubeconfig's exec plug-in printed is no ExecCredential (client.authentication.k8s.io)"
-                .to_owned()
-        }
-        AuthError::AuthExecStart(error) => {
-            format!("the kubeconfig's exec plug-in cannot be started: {error}")
-        }
-        other => chain(other),
-    }
-}
-
 /// Classes an answer by its HTTP status.
 pub(crate) fn of_status(code: u16, message: &str) -> Reason {
-    let message = if message.is_empty() { "no reason given".to_owned() } else { message.to_owned() };
+    let message =
+        if message.is_empty() { "the server gave no reason".to_owned() } else { message.to_owned() };
     match code {
+        // What was sent did not say who we are, or the server does not read it.
+        403 if message.contains("\"system:anonymous\"") => Reason::Unauthorized,
         401 => Reason::Unauthorized,
         403 if !message.contains("violates PodSecurity") && message.contains(" cannot ") => {
             Reason::Forbidden(message)
@@ -190,8 +191,7 @@ fn of_transport(server: &str, error: &(dyn std::error::Error + 'static)) -> Reas
     if let Some(seconds) = text.strip_prefix("no answer within ").and_then(|rest| rest.parse().ok()) {
         return Reason::NoAnswer(seconds);
     }
-    let tls = ["certificate", "alert", "UnknownIssuer", "HandshakeFailure", "InvalidMessage", "BadSignature"];
-    if tls.iter().any(|word| text.contains(word)) {
+    if tls_error(error).is_some() || text.contains("certificate") {
         return Reason::Tls { server, cause: text };
     }
     if text.contains("uri too long") {
@@ -208,7 +208,10 @@ pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let mut parts: Vec<String> = Vec::new();
     let mut next = Some(error);
     while let Some(error) = next {
-        let text = error.to_string();
+        if let Some(error) = own_tls_error(error) {
+            return of_tls(error);
+        }
+        let text = plain(&error.to_string());
         let noise = ["ServiceError", "client error", "HyperError", "connection error"];
         if !noise.iter().any(|word| text.starts_with(word)) {
             parts.retain(|part| !part.contains(&text));
@@ -219,24 +222,91 @@ pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     if parts.is_empty() { error.source().map_or_else(|| error.to_string(), chain) } else { parts.join(": ") }
 }
 
+/// The TLS library's own error, where an error is one or holds one.
+fn own_tls_error<'e>(error: &'e (dyn std::error::Error + 'static)) -> Option<&'e rustls::Error> {
+    let held = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+    error.downcast_ref().or_else(|| held?.downcast_ref())
+}
+
+fn tls_error<'e>(error: &'e (dyn std::error::Error + 'static)) -> Option<&'e rustls::Error> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(found) = own_tls_error(error) {
+            return Some(found);
+        }
+        next = error.source();
+    }
+    None
+}
+
+/// A text of another library without what is of no use to people: addresses of its documentation, and what is longer than
+/// anybody reads.
+fn plain(text: &str) -> String {
+    const LONGEST: usize = 400;
+    let words: Vec<&str> = text.split(' ').filter(|word| !word.contains("docs.rs/")).collect();
+    let text = words.join(" ");
+    match text.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
+    }
+}
+
+/// Why a TLS connection was not made, in words.
+pub(crate) fn of_tls(error: &rustls::Error) -> String {
+    use rustls::{CertificateError as Bad, Error};
+    match error {
+        Error::InvalidCertificate(bad) => match bad {
+            Bad::UnknownIssuer => {
+                "the server's certificate is signed by an authority that is not trusted here".to_owned()
+            }
+            Bad::Expired | Bad::ExpiredContext { .. } => "the server's certificate has expired".to_owned(),
+            Bad::NotValidYet | Bad::NotValidYetContext { .. } => {
+                "the server's certificate is not valid yet".to_owned()
+            }
+            Bad::Revoked => "the server's certificate was revoked".to_owned(),
+            Bad::BadSignature => "the signature of the server's certificate is wrong".to_owned(),
+            Bad::NotValidForNameContext { expected, presented } => {
+                let expected = expected.to_str();
+                let names: Vec<&str> = presented.iter().map(|name| name_of(name)).take(5).collect();
+                let more = if presented.len() > names.len() { " and others" } else { "" };
+                match names.is_empty() {
+                    true => format!("the server's certificate names no server, and {expected} was wanted"),
+                    false => format!(
+                        "the server's certificate is not for {expected} but for {}{more}",
+                        names.join(", ")
+                    ),
+                }
+            }
+            Bad::NotValidForName => "the server's certificate is for another server".to_owned(),
+            Bad::Other(other) if format!("{other:?}").contains("CaUsedAsEndEntity") => {
+                "the server's certificate is an authority's own, and not one that is trusted here".to_owned()
+            }
+            Bad::Other(other) if format!("{other:?}").contains("UnsupportedCertVersion") => {
+                "the certificate is of X.509 version 1, which is too old".to_owned()
+            }
+            other => format!("the server's certificate cannot be used: {}", plain(&format!("{other:?}"))),
+        },
+        Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType) => {
+            "the server does not speak TLS; is it meant to be http://?".to_owned()
+        }
+        Error::AlertReceived(alert) => {
+            format!(
+                "the server refused our TLS connection (alert {alert:?}); does it want a client certificate?"
+            )
+        }
+        other => plain(&other.to_string()),
+    }
+}
+
+/// The name itself in `DnsName("a.example")` and the like.
+fn name_of(presented: &str) -> &str {
+    let inner = presented.split_once('(').and_then(|(_, rest)| rest.strip_suffix(')'));
+    inner.map_or(presented, |name| name.trim_matches('"'))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    #[cfg(unix)]
-    fn what_an_exec_plug_in_printed_is_not_repeated() {
-        use std::os::unix::process::ExitStatusExt as _;
-        let out = std::process::Output {
-            status: std::process::ExitStatus::from_raw(256),
-            stdout: br#"{"status":{"token":"canary-token"}}"#.to_vec(),
-            stderr: b"one\nlog in \x1b[2Jfirst\n".to_vec(),
-        };
-        let error =
-            AuthError::AuthExecRun { cmd: "login --client-secret canary".to_owned(), out: Box::new(out) };
-        let said = classify("s", &kube::Error::Auth(error)).to_string();
-        assert!(!said.contains("canary") && said.ends_with("it said: log in \\u{1b}[2Jfirst"), "{said}");
-    }
 
     #[test]
     fn statuses_are_classed_by_who_must_act() {
@@ -245,8 +315,38 @@ mod tests {
         let admission =
             r#"pods "x" is forbidden: violates PodSecurity "restricted:latest": runAsNonRoot != true"#;
         assert!(matches!(of_status(403, admission), Reason::Refused { code: 403, .. }));
+        let nobody = r#"pods is forbidden: User "system:anonymous" cannot list resource "pods""#;
+        assert!(matches!(of_status(403, nobody), Reason::Unauthorized));
         assert!(matches!(of_status(404, "x"), Reason::NotFound(_)));
         assert!(matches!(of_status(409, "x"), Reason::Refused { code: 409, .. }));
         assert!(matches!(of_status(503, ""), Reason::Server { code: 503, .. }));
+    }
+
+    #[test]
+    fn a_status_is_said_once() {
+        let refused = |message: &str| Reason::Refused { code: 422, message: message.to_owned() }.to_string();
+        assert_eq!(refused("no"), "no (HTTP status 422)");
+        assert_eq!(refused("no (HTTP status 422)"), "no (HTTP status 422)");
+    }
+
+    #[test]
+    fn what_tls_says_is_said_in_words() {
+        use rustls::{AlertDescription, CertificateError, Error, InvalidMessage};
+        let of = |error: Error| chain(&std::io::Error::new(std::io::ErrorKind::InvalidData, error));
+        let said = of(Error::InvalidCertificate(CertificateError::UnknownIssuer));
+        assert_eq!(said, "the server's certificate is signed by an authority that is not trusted here");
+        let said = of(Error::InvalidMessage(InvalidMessage::InvalidContentType));
+        assert!(said.contains("does not speak TLS"), "{said}");
+        let said = of(Error::AlertReceived(AlertDescription::CertificateRequired));
+        assert!(said.contains("client certificate"), "{said}");
+        let expected = rustls::pki_types::ServerName::try_from("a.example").unwrap();
+        let presented = (0..300).map(|each| format!("DnsName(\"b{each}.example\")")).collect();
+        let bad = CertificateError::NotValidForNameContext { expected, presented };
+        let said = of(Error::InvalidCertificate(bad));
+        assert!(
+            said.contains("not for a.example but for b0.example, b1.example") && said.len() < 300,
+            "{said}"
+        );
+        assert!(!plain("see https://docs.rs/rustls for more").contains("docs.rs"));
     }
 }

@@ -6,26 +6,66 @@ use base64::engine::general_purpose::STANDARD;
 use kube::config::{AuthInfo, Cluster, Kubeconfig};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
-use secrecy::ExposeSecret as _;
+use secrecy::{ExposeSecret as _, SecretString};
 use zeroize::Zeroizing;
 
-/// Takes the line breaks out of what is base64, as Go's decoder does: a YAML block may have them.
-pub(crate) fn unwrap_lines(kubeconfig: &mut Kubeconfig) {
-    let broken = ['\n', '\r'];
+/// Makes what is `""` absent, as it is to kubectl, and takes the line breaks out of what is base64, as Go's decoder does: a
+/// YAML block may have them.
+pub(crate) fn normalize(kubeconfig: &mut Kubeconfig) {
+    let absent = |field: &mut Option<String>| drop(field.take_if(|text| text.is_empty()));
     let unwrap = |field: &mut Option<String>| {
-        field.iter_mut().for_each(|text| text.retain(|each| !broken.contains(&each)));
+        field.iter_mut().for_each(|text| text.retain(|each| !BREAKS.contains(&each)));
+        drop(field.take_if(|text| text.is_empty()));
     };
-    for named in &mut kubeconfig.clusters {
-        named.cluster.iter_mut().for_each(|cluster| unwrap(&mut cluster.certificate_authority_data));
+    let absent_secret = |field: &mut Option<SecretString>| {
+        drop(field.take_if(|secret| secret.expose_secret().is_empty()));
+    };
+    absent(&mut kubeconfig.current_context);
+    for context in kubeconfig.contexts.iter_mut().filter_map(|named| named.context.as_mut()) {
+        absent(&mut context.user);
+        absent(&mut context.namespace);
+    }
+    for cluster in kubeconfig.clusters.iter_mut().filter_map(|named| named.cluster.as_mut()) {
+        absent(&mut cluster.server);
+        absent(&mut cluster.proxy_url);
+        absent(&mut cluster.tls_server_name);
+        unwrap(&mut cluster.certificate_authority_data);
+        absent(&mut cluster.certificate_authority);
+        // The library would read the file where there are both.
+        if cluster.certificate_authority_data.is_some() {
+            cluster.certificate_authority = None;
+        }
     }
     for user in kubeconfig.auth_infos.iter_mut().filter_map(|named| named.auth_info.as_mut()) {
+        absent(&mut user.username);
+        absent_secret(&mut user.password);
+        absent_secret(&mut user.token);
+        absent(&mut user.token_file);
+        absent(&mut user.impersonate);
+        absent(&mut user.impersonate_uid);
         unwrap(&mut user.client_certificate_data);
+        absent(&mut user.client_certificate);
+        absent(&mut user.client_key);
         let key = user.client_key_data.as_ref().map_or("", |key| key.expose_secret());
-        if key.contains(broken) {
-            user.client_key_data = Some(key.replace(broken, "").into());
+        if key.contains(BREAKS) {
+            user.client_key_data = Some(key.replace(BREAKS, "").into());
+        }
+        absent_secret(&mut user.client_key_data);
+        if user.client_certificate_data.is_some() {
+            user.client_certificate = None;
+        }
+        if user.client_key_data.is_some() {
+            user.client_key = None;
+        }
+        if let Some(exec) = &mut user.exec {
+            absent(&mut exec.command);
+            absent(&mut exec.api_version);
+            absent(&mut exec.install_hint);
         }
     }
 }
+
+const BREAKS: [char; 2] = ['\n', '\r'];
 
 /// Why a cluster cannot be reached as its fields have it; `name` is the kubeconfig's.
 pub(crate) fn of_cluster(name: &str, cluster: &Cluster) -> Result<(), String> {
@@ -62,7 +102,7 @@ pub(crate) fn of_user(name: &str, user: &AuthInfo) -> Result<(), String> {
             of("token")
         ));
     }
-    match token_file.as_deref().filter(|_| token.is_empty()) {
+    match token_file.as_deref() {
         Some(path) => {
             let held = read(&of("tokenFile"), path)?;
             // Requests would be sent as nobody.
@@ -145,7 +185,7 @@ mod tests {
 
     fn looked(cluster: &str, user: &str) -> String {
         let mut kubeconfig = kubeconfig(cluster, user);
-        unwrap_lines(&mut kubeconfig);
+        normalize(&mut kubeconfig);
         let of_cluster = of_cluster("c", kubeconfig.clusters[0].cluster.as_ref().unwrap());
         let looked = of_cluster.and(of_user("u", kubeconfig.auth_infos[0].auth_info.as_ref().unwrap()));
         looked.err().unwrap_or_default()
@@ -231,7 +271,11 @@ mod tests {
         let server = "server: 'https://x:6443'";
         let both = format!("client-certificate-data: {crt}, client-key-data: {key}");
         assert_eq!(looked(server, &both), "");
-        assert_eq!(looked(server, "token: t, tokenFile: /no/token"), "", "the token counts");
+        let empty = "tokenFile: \"\", client-certificate-data: \"\", client-key: \"\", token: \"\"";
+        assert_eq!(
+            looked("server: 'https://x:6443', tls-server-name: \"\", certificate-authority: \"\"", empty),
+            ""
+        );
         // As a YAML block has it.
         let (head, tail) = crt.split_at(20);
         let wrapped = format!("{server}, certificate-authority-data: \"{head}\\n{tail}\\n\"");

@@ -3,16 +3,22 @@
 
 pub mod access;
 pub mod apply;
+mod busy;
 mod connect;
+mod credentials;
 mod error;
 pub mod exec;
+mod exec_plugin;
 mod fields;
+mod kubeconfig;
+mod pinned;
 pub mod pods;
 pub mod portforward;
 pub mod raw;
 mod resolver;
 pub mod spdy;
 pub mod tokens;
+mod transport;
 pub mod upstream;
 pub mod web;
 

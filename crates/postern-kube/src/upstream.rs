@@ -1,19 +1,13 @@
 //! An HTTP client for other people's requests: streams both ways, keeps connections, speaks HTTP/2 where the server does.
 
-use crate::connect::CONNECT;
-use crate::resolver::resolver;
+pub use crate::transport::Stream;
+
+use crate::transport::{self, Connector, boxed};
 use crate::web::{self, WebError};
-use hyper::rt::{Read, ReadBufCursor, Write};
-use hyper_rustls::{HttpsConnectorBuilder, MaybeHttpsStream};
+use hyper_rustls::HttpsConnectorBuilder;
 use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::proxy::Tunnel;
-use hyper_util::client::legacy::connect::{Connected, Connection, HttpConnector};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use kube::Config;
-use kube::client::ConfigExt as _;
-use std::io;
-use std::pin::Pin;
-use std::task::{Context, Poll};
 use std::time::Duration;
 use tower::util::BoxCloneSyncService;
 use tower::{BoxError, ServiceExt as _};
@@ -126,123 +120,13 @@ fn connector(
     let mut config = Config::new(base.clone());
     config.root_cert = web::trusted(base, certificates);
     let unusable = |why: String| WebError::Address { address: address.to_owned(), why };
-    let tls = config.rustls_client_config().map_err(|error| unusable(error.to_string()))?;
-    let mut http = HttpConnector::new_with_resolver(resolver());
-    http.enforce_http(false);
-    http.set_nodelay(true);
-    http.set_connect_timeout(Some(CONNECT));
-    http.set_keepalive(Some(Duration::from_secs(10)));
-    http.set_keepalive_interval(Some(Duration::from_secs(5)));
-    http.set_keepalive_retries(Some(3));
-    #[cfg(target_os = "linux")]
-    http.set_tcp_user_timeout(stall);
-    #[cfg(not(target_os = "linux"))]
-    let _ = stall; // nothing like it there
-    Ok(match web::proxy(base) {
-        None => secured(tls, versions, http),
-        Some(proxy) if proxy.scheme_str() == Some("http") => {
-            secured(tls, versions, crate::connect::authorized(Tunnel::new(proxy.clone(), http), &proxy))
-        }
-        Some(proxy) if proxy.scheme_str() != Some("https") => {
-            return Err(unusable("its proxy is neither http:// nor https://".to_owned()));
-        }
-        Some(proxy) => {
-            let inner = Config::new(proxy.clone()).rustls_https_connector_with_connector(http);
-            let inner = inner.map_err(|error| unusable(error.to_string()))?;
-            secured(tls, versions, crate::connect::authorized(Tunnel::new(proxy.clone(), inner), &proxy))
-        }
-    })
-}
-
-type Connector = BoxCloneSyncService<http::Uri, Stream, BoxError>;
-
-fn secured<C>(tls: rustls::ClientConfig, versions: Versions, connector: C) -> Connector
-where
-    C: tower::Service<http::Uri> + Clone + Send + Sync + 'static,
-    C::Response: Connection + Read + Write + Send + Unpin + 'static,
-    C::Future: Send + 'static,
-    C::Error: Into<BoxError>,
-{
+    let tls = crate::pinned::client_config(&config).map_err(unusable)?;
+    let plain = transport::connector(web::proxy(base).as_ref(), stall).map_err(unusable)?;
     let builder = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http();
-    match versions {
-        Versions::Newest => boxed(builder.enable_all_versions().wrap_connector(connector)),
-        Versions::Upgradable => boxed(builder.enable_http1().wrap_connector(connector)),
-    }
-}
-
-fn boxed<S, T>(connector: S) -> Connector
-where
-    S: tower::Service<http::Uri, Response = MaybeHttpsStream<T>> + Clone + Send + Sync + 'static,
-    T: Connection + Read + Write + Send + Unpin + 'static,
-    S::Error: Into<BoxError>,
-    S::Future: Send + 'static,
-{
-    BoxCloneSyncService::new(connector.map_err(Into::into).map_response(|stream| match stream {
-        // A kibibyte less than with room for TLS.
-        MaybeHttpsStream::Http(stream) => Stream(Box::new(stream)),
-        MaybeHttpsStream::Https(_) => Stream(Box::new(stream)),
-    }))
-}
-
-trait Io: Connection + Read + Write + Send + Unpin {}
-impl<T: Connection + Read + Write + Send + Unpin> Io for T {}
-
-/// A connection, whatever it goes through.
-pub struct Stream(Box<dyn Io>);
-
-impl std::fmt::Debug for Stream {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Stream")
-    }
-}
-
-impl Stream {
-    /// Whether the server chose HTTP/2.
-    pub fn is_http2(&self) -> bool {
-        self.0.connected().is_negotiated_h2()
-    }
-}
-
-impl Connection for Stream {
-    fn connected(&self) -> Connected {
-        self.0.connected()
-    }
-}
-
-impl Read for Stream {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: ReadBufCursor<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(cx, buf)
-    }
-}
-
-impl Write for Stream {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(cx)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.0.is_write_vectored()
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write_vectored(cx, bufs)
-    }
+    Ok(match versions {
+        Versions::Newest => boxed(builder.enable_all_versions().wrap_connector(plain)),
+        Versions::Upgradable => boxed(builder.enable_http1().wrap_connector(plain)),
+    })
 }
 
 #[cfg(all(test, target_os = "linux"))]

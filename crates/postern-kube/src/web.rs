@@ -86,7 +86,7 @@ impl Server {
         let mut config = Config::new(base.clone());
         config.proxy_url = proxy(&base);
         config.root_cert = trusted(&base, certificates);
-        let client = connect::client(&config, &address).map_err(|error| WebError::Unreachable {
+        let client = connect::client(&config, &address, None).map_err(|error| WebError::Unreachable {
             server: address.clone(),
             cause: error.reason.to_string(),
         })?;

@@ -38,6 +38,8 @@ use std::process::ExitCode;
 pub(crate) struct Context {
     global: Global,
     config: Config,
+    /// What reads our stdin as data; an exec plug-in of the kubeconfig must not.
+    stdin_taken: Option<&'static str>,
 }
 
 impl Context {
@@ -46,6 +48,7 @@ impl Context {
             kubeconfig: self.global.kubeconfig.clone(),
             context: self.global.context.clone().or_else(|| self.config.context.clone()),
             impersonate: None,
+            stdin_taken: self.stdin_taken,
         }
     }
 
@@ -98,18 +101,11 @@ fn defect(panic: &std::panic::PanicHookInfo<'_>) {
     let said = payload.downcast_ref::<String>().map(String::as_str);
     let said = said.or_else(|| payload.downcast_ref::<&str>().copied()).unwrap_or_default();
     let place = panic.location().map(ToString::to_string).unwrap_or_default();
-    let told = |code, message: String, hint: &str| {
-        let failure = Failure::denied(&std::io::Error::other(message), Some(hint.to_owned()));
-        Failure { code, kind: "defect", ..failure }
-    };
-    // Of a token that a plug-in printed, the library asks nobody before it makes a header of it.
-    let failure = if said.starts_with("token is not valid header") {
-        let what = "the token that the kubeconfig's exec plug-in printed holds a line break, or what no header may have";
-        told(exit::NEVER_REACHED, format!("getting credentials: {what}"), "print the token without a newline")
-    } else {
-        let message = format!("postern came to where it should not ({place}): {said}");
-        told(exit::BROKE, message, "this is a defect of postern: please report the command and this message")
-    };
+    let failure = Failure::denied(
+        &std::io::Error::other(format!("internal error at {place}: {said}")),
+        Some("this is a defect of postern: please report the command and this message".to_owned()),
+    );
+    let failure = Failure { code: exit::BROKE, kind: "defect", ..failure };
     Printer::new(crate::cli::asked_format(std::env::args_os().skip(1)), 0).failure(&failure);
     std::process::exit(failure.code.into());
 }
@@ -139,6 +135,24 @@ fn refuse(error: &clap::Error) -> ! {
     std::process::exit(failure.code.into())
 }
 
+/// What of a command reads our stdin as data.
+fn stdin_taken(command: &Command) -> Option<&'static str> {
+    let is_stdin = |word: &std::ffi::OsString| word == "-";
+    match command {
+        Command::Run(args) if args.stdin => Some("-i"),
+        Command::Run(args) if args.each.iter().any(is_stdin) => Some("--each -"),
+        Command::Exec(args) if args.stdin => Some("-i"),
+        Command::Cp(args)
+            if args.paths.split_last().is_some_and(|(_, sources)| sources.iter().any(is_stdin)) =>
+        {
+            Some("the source -")
+        }
+        Command::Ops(Ops::Authorize(args)) if args.file.as_deref() == Some("-") => Some("the key file -"),
+        Command::Identity(Identity::Exec(_)) => Some("the command"),
+        _ => None,
+    }
+}
+
 fn dispatch(global: Global, command: Command, printer: &mut Printer) -> Result<u8, Failure> {
     match command {
         Command::Completions { shell } => {
@@ -159,7 +173,7 @@ fn dispatch(global: Global, command: Command, printer: &mut Printer) -> Result<u
         _ => {}
     }
     let config = Config::load(global.config.as_deref())?;
-    let context = Context { global, config };
+    let context = Context { global, config, stdin_taken: stdin_taken(&command) };
     // One thread is enough for a few connections, and starts faster than several.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::denied(&error, None))?;

@@ -275,9 +275,11 @@ impl From<CopyError> for Failure {
 
 fn kube_hint(error: &KubeError) -> Option<String> {
     Some(match &error.reason {
-        Reason::Kubeconfig(_) => {
+        Reason::Context(_) => {
             "see `kubectl config get-contexts`; choose with --context or $KUBECONFIG".to_owned()
         }
+        Reason::Kubeconfig(_) => "correct the file, or name another with --kubeconfig or $KUBECONFIG".to_owned(),
+        Reason::Busy(_) => "try again later, and with fewer at a time".to_owned(),
         Reason::Field(_) => {
             "mend it with `kubectl config set-cluster` or `set-credentials`, or get a new kubeconfig"
                 .to_owned()
@@ -319,7 +321,11 @@ fn kube_hint(error: &KubeError) -> Option<String> {
             "who set the finalizer has to let go; until then nothing can take its place".to_owned()
         }
         Reason::StillThere { .. } => "give it more time with --timeout".to_owned(),
-        Reason::Credentials(_) => "run the kubeconfig's exec plug-in by hand to see what it says".to_owned(),
+        Reason::Credentials(why) if why.contains("line break") => "print the token without a newline".to_owned(),
+        Reason::Credentials(why) if why.contains("exec plug-in") => {
+            "run the plug-in by hand to see what it says (`kubectl config view` shows how it is called)".to_owned()
+        }
+        Reason::Credentials(_) => "correct the user's credentials in the kubeconfig, or log in again".to_owned(),
         _ => return None,
     })
 }

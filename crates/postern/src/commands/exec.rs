@@ -98,25 +98,7 @@ pub(super) async fn run(context: &Context, args: Args, printer: &mut Printer) ->
 
 /// Connects in this time. A plug-in of the kubeconfig that is at it still then is ended.
 pub(super) async fn connected(context: &Context, limit: Option<Duration>) -> Result<Cluster, ExecError> {
-    let connecting = async { context.cluster().await.map_err(ExecError::Kube) };
-    let connected = within(limit, connecting).await;
-    if matches!(connected, Err(ExecError::TimedOut { .. })) {
-        end_children();
-    }
-    connected
-}
-
-/// Ends what this process has started, as far as the kernel tells (`proc_pid_children(5)`).
-fn end_children() {
-    let Ok(tasks) = std::fs::read_dir("/proc/self/task") else { return };
-    for task in tasks.flatten() {
-        let children = std::fs::read_to_string(task.path().join("children")).unwrap_or_default();
-        for child in children.split_ascii_whitespace().filter_map(|number| number.parse().ok()) {
-            if let Some(child) = rustix::process::Pid::from_raw(child) {
-                let _ = rustix::process::kill_process(child, rustix::process::Signal::TERM);
-            }
-        }
-    }
+    within(limit, async { context.cluster().await.map_err(ExecError::Kube) }).await
 }
 
 /// What has to be done before the command begins takes no longer than it may.

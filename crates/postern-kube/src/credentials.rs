@@ -1,0 +1,177 @@
+//! Which of a user's credentials are used, and bearer tokens that change while we run.
+
+use crate::exec_plugin::ExecPlugin;
+use http::HeaderValue;
+use kube::config::AuthInfo;
+use secrecy::{ExposeSecret as _, SecretString};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::Mutex;
+
+/// How long a token of a file is used before the file is read again, as client-go has it.
+const REREAD: Duration = Duration::from_secs(60);
+
+/// No credential, before anything was sent; for people.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct CredentialError(pub(crate) String);
+
+/// Where the token of each request comes from.
+#[derive(Debug, Clone)]
+pub(crate) enum Bearer {
+    /// A file that others rewrite.
+    File(Arc<TokenFile>),
+    /// The kubeconfig's exec plug-in.
+    Plugin(Arc<ExecPlugin>),
+}
+
+/// A file that holds a token.
+#[derive(Debug)]
+pub(crate) struct TokenFile {
+    path: PathBuf,
+    held: Mutex<Option<(SecretString, Instant)>>,
+}
+
+impl TokenFile {
+    pub(crate) fn new(path: &str) -> Self {
+        Self { path: path.into(), held: Mutex::new(None) }
+    }
+
+    async fn token(&self) -> Result<SecretString, CredentialError> {
+        let mut held = self.held.lock().await;
+        if let Some((token, read)) = &*held
+            && read.elapsed() < REREAD
+        {
+            return Ok(token.clone());
+        }
+        match (std::fs::read_to_string(&self.path), &mut *held) {
+            (Ok(text), held) => {
+                let token = SecretString::from(text.trim());
+                *held = Some((token.clone(), Instant::now()));
+                Ok(token)
+            }
+            // A file that is removed after the start is no reason to stop (kubernetes#68164).
+            (Err(_), Some((token, _))) => Ok(token.clone()),
+            (Err(error), None) => {
+                Err(CredentialError(format!("reading the token file {}: {error}", self.path.display())))
+            }
+        }
+    }
+}
+
+impl Bearer {
+    /// The header for a request now; nothing where a plug-in gave only a certificate.
+    pub(crate) async fn header(&self) -> Result<Option<HeaderValue>, CredentialError> {
+        let token = match self {
+            Self::File(file) => Some(file.token().await?),
+            Self::Plugin(plugin) => plugin.credential().await?.token.clone(),
+        };
+        let Some(token) = token else { return Ok(None) };
+        let mut value = HeaderValue::try_from(format!("Bearer {}", token.expose_secret())).map_err(|_| {
+            let whose = match self {
+                Self::File(file) => format!("the token file {}", file.path.display()),
+                Self::Plugin(plugin) => plugin.name(),
+            };
+            CredentialError(format!(
+                "the token of {whose} holds a line break or another character that no header may have"
+            ))
+        })?;
+        value.set_sensitive(true);
+        Ok(Some(value))
+    }
+}
+
+/// Leaves of a user's credentials those that count, as client-go does: what is in the kubeconfig before an exec plug-in,
+/// and a token file before a token. The error names the fields.
+pub(crate) fn choose(name: &str, user: &mut AuthInfo) -> Result<(), String> {
+    let token = user.token.is_some() || user.token_file.is_some();
+    let basic = user.username.is_some();
+    let certificate = user.client_certificate.is_some() || user.client_certificate_data.is_some();
+    if basic && token {
+        return Err(format!(
+            "the user {name:?} has both a username and a token; only one of them can be sent"
+        ));
+    }
+    if user.exec.is_some() && user.auth_provider.is_some() {
+        return Err(format!(
+            "the user {name:?} has both exec and auth-provider; only one of them can be used"
+        ));
+    }
+    if basic && user.password.is_none() {
+        user.password = Some(SecretString::from(""));
+    }
+    if user.token_file.is_some() {
+        user.token = None;
+    }
+    if token || basic || certificate {
+        user.exec = None;
+    }
+    if token || basic {
+        user.auth_provider = None;
+    }
+    Ok(())
+}
+
+/// Whether a user has anything that says who they are.
+pub(crate) fn has_any(user: &AuthInfo) -> bool {
+    user.token.is_some()
+        || user.token_file.is_some()
+        || user.username.is_some()
+        || user.client_certificate.is_some()
+        || user.client_certificate_data.is_some()
+        || user.exec.is_some()
+        || user.auth_provider.is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kube::config::Kubeconfig;
+
+    fn chosen(user: &str) -> Result<AuthInfo, String> {
+        let text = format!("users: [{{name: u, user: {{{user}}}}}]\n");
+        let mut user = Kubeconfig::from_yaml(&text).unwrap().auth_infos.remove(0).auth_info.unwrap();
+        choose("u", &mut user).map(|()| user)
+    }
+
+    #[test]
+    fn of_two_credentials_that_counts_which_client_go_takes() {
+        const EXEC: &str = "exec: {command: x, apiVersion: client.authentication.k8s.io/v1}";
+        for fixed in [
+            "token: t",
+            "tokenFile: /t",
+            "username: u",
+            "client-certificate: /c",
+            "client-certificate-data: Yw==",
+        ] {
+            assert!(chosen(&format!("{fixed}, {EXEC}")).unwrap().exec.is_none(), "{fixed}");
+        }
+        assert!(chosen(EXEC).unwrap().exec.is_some());
+        let both = chosen("token: t, tokenFile: /t").unwrap();
+        assert!(both.token.is_none() && both.token_file.is_some());
+        let both = chosen("token: t, client-certificate: /c").unwrap();
+        assert!(both.token.is_some() && both.client_certificate.is_some());
+        for refused in [
+            "username: u, token: t",
+            "username: u, tokenFile: /t",
+            "exec: {command: x}, auth-provider: {name: oidc}",
+        ] {
+            assert!(chosen(refused).is_err(), "{refused}");
+        }
+        let basic = chosen("username: u").unwrap();
+        assert_eq!(basic.password.unwrap().expose_secret(), "");
+    }
+
+    #[tokio::test]
+    async fn a_token_of_a_file_is_trimmed_and_outlives_its_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("token");
+        std::fs::write(&path, "abc\n").unwrap();
+        let file = TokenFile::new(path.to_str().unwrap());
+        let bearer = Bearer::File(Arc::new(file));
+        assert_eq!(bearer.header().await.unwrap().unwrap(), "Bearer abc");
+        std::fs::remove_file(path).unwrap();
+        assert_eq!(bearer.header().await.unwrap().unwrap(), "Bearer abc");
+    }
+}

@@ -1,0 +1,115 @@
+//! Reading kubeconfigs, as client-go reads and merges them.
+
+use crate::error::{KubeError, Reason, chain};
+use crate::fields;
+use kube::config::Kubeconfig;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+
+/// Reads the file that was named, or what `$KUBECONFIG` lists, or else `~/.kube/config`; and what was attempted with it.
+pub(crate) fn read(named: Option<&Path>) -> (String, Result<Kubeconfig, KubeError>) {
+    match named {
+        Some(path) => (attempt(path), read_file(path)),
+        None => read_listed(std::env::var_os("KUBECONFIG").as_deref()),
+    }
+}
+
+fn attempt(path: &Path) -> String {
+    format!("reading the kubeconfig {}", path.display())
+}
+
+/// One file, with an absent field wherever it says `""`: the first of several files to set a field wins, and `""` sets none.
+fn read_file(path: &Path) -> Result<Kubeconfig, KubeError> {
+    let mut read = Kubeconfig::read_from(path)
+        .map_err(|error| KubeError::new(attempt(path), Reason::Kubeconfig(chain(&error))))?;
+    fields::normalize(&mut read);
+    Ok(read)
+}
+
+/// What `$KUBECONFIG` lists, files that are not there left out as kubectl does, or else `~/.kube/config`.
+fn read_listed(listed: Option<&OsStr>) -> (String, Result<Kubeconfig, KubeError>) {
+    let listed = listed.filter(|listed| !listed.is_empty());
+    let paths: Vec<PathBuf> =
+        listed.map(|listed| std::env::split_paths(listed).collect()).unwrap_or_default();
+    let paths: Vec<PathBuf> = paths.into_iter().filter(|path| !path.as_os_str().is_empty()).collect();
+    let (Some(listed), Some(first)) = (listed, paths.first()) else {
+        let usual = std::env::home_dir().unwrap_or_default().join(".kube/config");
+        return ("reading the kubeconfig ~/.kube/config".to_owned(), read_file(&usual));
+    };
+    let what = format!("reading the kubeconfig {} ($KUBECONFIG)", listed.display());
+    let there: Vec<&PathBuf> = paths.iter().filter(|path| path.exists()).collect();
+    if there.is_empty() {
+        return (what, read_file(first));
+    }
+    let mut all = None;
+    for path in there {
+        let merged = read_file(path).and_then(|next| match all.take() {
+            None => Ok(next),
+            Some(before) => Kubeconfig::merge(before, next)
+                .map_err(|error| KubeError::new(attempt(path), Reason::Kubeconfig(chain(&error)))),
+        });
+        match merged {
+            Ok(merged) => all = Some(merged),
+            Err(error) => return (what, Err(error)),
+        }
+    }
+    (what, Ok(all.unwrap_or_default()))
+}
+
+/// Why there is no such context.
+pub(crate) fn unknown_context(name: &str, kubeconfig: &Kubeconfig) -> String {
+    let known: Vec<_> = kubeconfig.contexts.iter().map(|context| context.name.as_str()).collect();
+    if known.is_empty() {
+        return "it holds no context".to_owned();
+    }
+    if name.is_empty() {
+        return format!("no current context is set; name one of: {}", known.join(", "));
+    }
+    let nearest = known
+        .iter()
+        .max_by(|one, other| strsim::jaro_winkler(name, one).total_cmp(&strsim::jaro_winkler(name, other)));
+    match nearest {
+        Some(nearest) if strsim::jaro_winkler(name, nearest) > 0.7 => {
+            format!("there is no context {name:?}; did you mean {nearest:?}?")
+        }
+        _ => format!("there is no context {name:?}; there are: {}", known.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_the_kubeconfigs_listed_those_that_are_there_are_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let (there, missing) = (folder.path().join("there"), folder.path().join("missing"));
+        std::fs::write(&there, "current-context: mine").unwrap();
+        let listed = std::env::join_paths([&missing, &there]).unwrap();
+        let (what, read) = read_listed(Some(&listed));
+        assert_eq!(read.unwrap().current_context.as_deref(), Some("mine"));
+        assert!(what.contains("missing") && what.contains("$KUBECONFIG"), "{what}");
+    }
+
+    #[test]
+    fn an_empty_field_of_the_first_file_leaves_that_of_the_second() {
+        let folder = tempfile::tempdir().unwrap();
+        let (first, second) = (folder.path().join("first"), folder.path().join("second"));
+        std::fs::write(&first, "current-context: \"\"").unwrap();
+        std::fs::write(&second, "current-context: mine").unwrap();
+        let listed = std::env::join_paths([&first, &second]).unwrap();
+        assert_eq!(read_listed(Some(&listed)).1.unwrap().current_context.as_deref(), Some("mine"));
+    }
+
+    #[test]
+    fn of_several_files_the_one_that_is_damaged_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let (good, damaged) = (folder.path().join("good"), folder.path().join("damaged"));
+        std::fs::write(&good, "current-context: mine").unwrap();
+        std::fs::write(&damaged, "contexts:\n- name: a\n  context: [}\n").unwrap();
+        let listed = std::env::join_paths([&good, &damaged]).unwrap();
+        let error = read_listed(Some(&listed)).1.unwrap_err().to_string();
+        assert!(error.contains("damaged") && !error.contains("good"), "{error}");
+        assert!(error.contains("line 3"), "{error}");
+    }
+}

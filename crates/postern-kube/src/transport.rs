@@ -1,0 +1,202 @@
+//! Connections before TLS: to the server itself, or by way of a proxy.
+
+use crate::resolver::resolver;
+use hyper::rt::{Read, ReadBufCursor, Write};
+use hyper_util::client::legacy::connect::proxy::{SocksV5, Tunnel};
+use hyper_util::client::legacy::connect::{Connected, Connection, HttpConnector};
+use hyper_util::client::proxy::matcher::Matcher;
+use kube::Config;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tower::util::BoxCloneSyncService;
+use tower::{BoxError, ServiceExt as _};
+
+/// How long a TCP connection may take.
+const CONNECT: Duration = Duration::from_secs(10);
+
+/// The port of a SOCKS proxy that names none (RFC 1928 section 3).
+const SOCKS_PORT: u16 = 1080;
+
+/// Makes connections.
+pub(crate) type Connector = BoxCloneSyncService<http::Uri, Stream, BoxError>;
+
+/// Connections through `proxy`, if there is one. One of which the other side takes nothing for longer than `stall` breaks,
+/// on Linux (`TCP_USER_TIMEOUT`, tcp(7)). The error says for people why the proxy is none that we speak to.
+pub(crate) fn connector(proxy: Option<&http::Uri>, stall: Option<Duration>) -> Result<Connector, String> {
+    let mut http = HttpConnector::new_with_resolver(resolver());
+    http.enforce_http(false);
+    http.set_nodelay(true);
+    http.set_connect_timeout(Some(CONNECT));
+    http.set_keepalive(Some(Duration::from_secs(10)));
+    http.set_keepalive_interval(Some(Duration::from_secs(5)));
+    http.set_keepalive_retries(Some(3));
+    #[cfg(target_os = "linux")]
+    http.set_tcp_user_timeout(stall);
+    #[cfg(not(target_os = "linux"))]
+    let _ = stall; // nothing like it there
+    let Some(proxy) = proxy else { return Ok(boxed(http)) };
+    match proxy.scheme_str() {
+        Some("http") => Ok(boxed(authorized(Tunnel::new(proxy.clone(), http), proxy))),
+        Some("https") => {
+            // The proxy is not the server: the server's CA does not vouch for it, and our client certificate is not for it
+            // to see. It is checked as any other server, SSL_CERT_FILE included.
+            let tls = crate::pinned::client_config(&Config::new(proxy.clone()))?;
+            let inner = hyper_rustls::HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http();
+            let inner = inner.enable_http1().wrap_connector(http);
+            Ok(boxed(authorized(Tunnel::new(proxy.clone(), inner), proxy)))
+        }
+        // As curl and Go have it, the proxy looks names up.
+        Some("socks5" | "socks5h") => {
+            let place = (proxy.host().unwrap_or_default(), proxy.port_u16().unwrap_or(SOCKS_PORT));
+            let address = format!("socks5://{}:{}", place.0, place.1).parse::<http::Uri>();
+            let socks = SocksV5::new(address.map_err(|error| error.to_string())?, http).local_dns(false);
+            Ok(match user(proxy) {
+                Some((user, password)) => boxed(socks.with_auth(user, password)),
+                None => boxed(socks),
+            })
+        }
+        // Its address may hold a password.
+        scheme => {
+            let place = proxy.authority().map_or("", |authority| {
+                authority.as_str().rsplit_once('@').map_or(authority.as_str(), |(_, place)| place)
+            });
+            let scheme = scheme.map(|scheme| format!("{scheme}://")).unwrap_or_default();
+            Err(format!("the proxy {scheme}{place} is none of http://, https:// and socks5://"))
+        }
+    }
+}
+
+/// The user and password of a proxy's address, without their escapes.
+fn user(proxy: &http::Uri) -> Option<(String, String)> {
+    let (user, _) = proxy.authority()?.as_str().rsplit_once('@')?;
+    let (user, password) = user.split_once(':').unwrap_or((user, ""));
+    let plain = |text: &str| percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned();
+    Some((plain(user), plain(password)))
+}
+
+/// Sends the user and password of a proxy's address, as RFC 9110 section 11.7.2 has it.
+fn authorized<C>(tunnel: Tunnel<C>, proxy: &http::Uri) -> Tunnel<C> {
+    let matcher = Matcher::builder().all(proxy.to_string()).build();
+    let target = http::Uri::from_static("https://any.invalid");
+    match matcher.intercept(&target).and_then(|found| found.basic_auth().cloned()) {
+        Some(value) => tunnel.with_auth(value),
+        None => tunnel,
+    }
+}
+
+/// The same connector, whatever it goes through.
+pub(crate) fn boxed<S>(connector: S) -> Connector
+where
+    S: tower::Service<http::Uri> + Clone + Send + Sync + 'static,
+    S::Response: Connection + Read + Write + Send + Unpin + 'static,
+    S::Error: Into<BoxError>,
+    S::Future: Send + 'static,
+{
+    BoxCloneSyncService::new(connector.map_err(Into::into).map_response(|stream| Stream(Box::new(stream))))
+}
+
+trait Io: Connection + Read + Write + Send + Unpin {}
+impl<T: Connection + Read + Write + Send + Unpin> Io for T {}
+
+/// A connection, whatever it goes through.
+pub struct Stream(Box<dyn Io>);
+
+impl std::fmt::Debug for Stream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Stream")
+    }
+}
+
+impl Stream {
+    /// Whether the server chose HTTP/2.
+    pub fn is_http2(&self) -> bool {
+        self.0.connected().is_negotiated_h2()
+    }
+}
+
+impl Connection for Stream {
+    fn connected(&self) -> Connected {
+        self.0.connected()
+    }
+}
+
+impl Read for Stream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl Write for Stream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.0.is_write_vectored()
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write_vectored(cx, bufs)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_proxy_that_we_do_not_speak_to_is_named_without_its_password() {
+        let refused = |proxy: &str| connector(Some(&proxy.parse().unwrap()), None).map(|_| ()).unwrap_err();
+        let said = refused("socks4://u:canary@proxy.example:1080");
+        assert!(said.contains("socks4://proxy.example:1080") && !said.contains("canary"), "{said}");
+        for fine in ["http://p:1", "socks5://p", "socks5h://u:p@p:1080"] {
+            assert!(connector(Some(&fine.parse().unwrap()), None).is_ok(), "{fine}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_socks_proxy_is_asked_for_the_server_by_its_name() {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let proxy = format!("socks5://me:pa%40ss@{}", listener.local_addr().unwrap());
+        let served = tokio::spawn(async move {
+            let (mut client, _) = listener.accept().await.unwrap();
+            let mut head = [0; 2];
+            client.read_exact(&mut head).await.unwrap();
+            let mut methods = vec![0; head[1].into()];
+            client.read_exact(&mut methods).await.unwrap();
+            assert!(head[0] == 5 && methods.contains(&2), "{head:?} {methods:?}");
+            client.write_all(&[5, 2]).await.unwrap(); // RFC 1929
+            let mut login = [0; 1 + 1 + 2 + 1 + 5];
+            client.read_exact(&mut login).await.unwrap();
+            assert_eq!(&login, b"\x01\x02me\x05pa@ss");
+            client.write_all(&[1, 0]).await.unwrap();
+            let mut asked = [0; 4 + 1 + 14 + 2];
+            client.read_exact(&mut asked).await.unwrap();
+            client.write_all(&[5, 0, 0, 1, 0, 0, 0, 0, 0, 0]).await.unwrap();
+            asked
+        });
+        let connector = connector(Some(&proxy.parse().unwrap()), None).unwrap();
+        let server = http::Uri::from_static("https://server.invalid:6443");
+        connector.oneshot(server).await.unwrap();
+        assert_eq!(&served.await.unwrap(), b"\x05\x01\x00\x03\x0eserver.invalid\x19\x2b");
+    }
+}
