@@ -57,12 +57,8 @@ impl Endpoint {
         let Some(place) = std::str::from_utf8(place).ok().filter(|_| named) else {
             return Ok(Self::Local(bytes.to_vec()));
         };
-        if path.is_empty() {
-            return Err(format!(
-                "{} names no path in the pod; write one after the colon, such as {place}:/tmp",
-                shown()
-            ));
-        }
+        // As scp has it: nothing after the colon is the directory that the container works in.
+        let path = if path.is_empty() { b"." } else { path };
         let path = path.to_vec();
         let parts: Vec<&str> = place.split('/').collect();
         if place.is_empty() {
@@ -128,13 +124,14 @@ mod tests {
         assert_eq!(parse("svc/web:/x"), pod(None, Some("svc/web"), "/x"));
         assert_eq!(parse("prod/sts/db:/"), pod(Some("prod"), Some("sts/db"), "/"));
         assert_eq!(parse(":/tmp"), pod(None, None, "/tmp"));
+        assert_eq!(parse("web:"), pod(None, Some("web"), "."));
         for local in ["a", "./a:b", "/a:b", "../a:b", "~/a:b", "A B:c", "dir/", "a b"] {
             assert_eq!(parse(local), Endpoint::Local(local.as_bytes().to_vec()));
         }
         assert_eq!(parse("-"), Endpoint::Stream);
         let object = Location { bucket: "b".to_owned(), key: "a:b/*".to_owned() };
         assert_eq!(parse("s3://b/a:b/*"), Endpoint::S3(object));
-        for wrong in ["", "s3://", "web:", "/:x/".trim_start_matches('/'), "a//b:x", "a/b/c/d:x", "a/b/c:x"] {
+        for wrong in ["", "s3://", "/:x/".trim_start_matches('/'), "a//b:x", "a/b/c/d:x", "a/b/c:x"] {
             assert!(Endpoint::parse(OsStr::new(wrong)).is_err() || wrong == ":x/", "{wrong}");
         }
     }

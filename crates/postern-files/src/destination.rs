@@ -17,9 +17,10 @@ mod writing;
 use crate::link::{Arrived, Incoming, LinkError, Outbox};
 use crate::pack::Unpacker;
 use crate::share::Share;
+use crate::verdict::Surplus;
 use crate::{name, pattern, verdict};
 use commit::{Batch, Committer};
-use delete::Seen;
+use delete::{Extras, Seen};
 use later::Later;
 use nameless::Nameless;
 use place::Placed;
@@ -82,6 +83,7 @@ struct Destination<'a> {
     committer: Option<Committer>,
     later: Later,
     seen: Seen,
+    extras: Extras,
     /// Paths that are asked for and not in place yet: one that comes twice would be written by two.
     busy: HashSet<Vec<u8>>,
     /// Files that were not written, though asked for: no other name of them is made.
@@ -90,6 +92,8 @@ struct Destination<'a> {
     writable: Option<Vec<u8>>,
     unpacker: Unpacker,
     entries: u64,
+    /// What the source has and cannot send.
+    faults: u64,
     bytes: u64,
     ended: bool,
 }
@@ -164,6 +168,8 @@ impl<'a> Destination<'a> {
             committer: None,
             later: Later::default(),
             seen: Seen::default(),
+            extras: Extras::default(),
+            faults: 0,
             busy: HashSet::new(),
             bad: HashSet::new(),
             writable: None,
@@ -208,7 +214,8 @@ impl<'a> Destination<'a> {
         match frame {
             FromSource::Begin(tops) => self.tops = tops,
             FromSource::Entry(entry) => self.entry(entry)?,
-            FromSource::Fault { .. } | FromSource::Heartbeat => {}
+            FromSource::Fault { .. } => self.faults += 1,
+            FromSource::Heartbeat => {}
             FromSource::Ping => {
                 self.out.put(|buffer| FromDestination::Pong.encode(buffer))?;
                 self.out.flush()?;
@@ -287,7 +294,7 @@ impl<'a> Destination<'a> {
         if self.busy.contains(&path) {
             return self.settle(entry.id, Fate::Refused, verdict::TWICE.to_owned());
         }
-        if self.spec.delete {
+        if self.spec.delete.is_asked() {
             self.seen.add(&entry.path);
         }
         match &entry.kind {
@@ -322,7 +329,7 @@ impl<'a> Destination<'a> {
         if name::check(path, self.spec.limits.depth).is_err() {
             return Err(LinkError::Protocol("the end of a directory that is none below").into());
         }
-        let (Some(placed), true) = (&mut self.placed, self.spec.delete) else { return Ok(()) };
+        let (Some(placed), true) = (&mut self.placed, self.spec.delete.is_asked()) else { return Ok(()) };
         if placed.missing {
             return Ok(()); // only planned: what stands for it is another's
         }
@@ -330,18 +337,39 @@ impl<'a> Destination<'a> {
         let below = placed.path(path);
         let rules = &self.rules;
         let kept = |path: &[u8], directory: bool| rules.excludes(path, directory);
-        let gone = self.seen.extra(path, &mut placed.root, (&below, &inner), &kept, self.spec.dry_run);
-        for (path, removed) in gone {
-            match removed {
-                Ok(()) => self.out.put(|buffer| FromDestination::Deleted(&path).encode(buffer))?,
-                Err(error) => {
-                    let message = trouble::explain("removing it", error);
-                    self.out
-                        .put(|buffer| FromDestination::NotDeleted { path: &path, message }.encode(buffer))?;
-                }
-            }
-        }
+        self.seen.extra(path, &mut placed.root, (&below, &inner), &kept, &mut self.extras);
         Ok(())
+    }
+
+    /// Removes what the source does not have; why none of it, if it is too much. A dry run says what would go in any case.
+    fn remove_extras(&mut self) -> Result<Option<String>, LinkError> {
+        let Extras { paths, going, there } = std::mem::take(&mut self.extras);
+        let root = u64::from(self.placed.as_ref().is_some_and(|placed| placed.contents));
+        let source = self.entries.saturating_sub(root) + self.faults;
+        let surplus = Surplus { extra: going, there, source };
+        let kept_for = verdict::keeps_surplus(self.spec.delete, surplus);
+        let dry_run = self.spec.dry_run;
+        let Some(placed) = self.placed.as_mut().filter(|_| kept_for.is_none() || dry_run) else {
+            return Ok(kept_for);
+        };
+        let rules = &self.rules;
+        let kept = |path: &[u8], directory: bool| rules.excludes(path, directory);
+        for (path, inner) in paths {
+            let removed = match dry_run {
+                true => Ok(Some(0)),
+                false => delete::make_way(&mut placed.root, (&path, &inner), &kept, u64::MAX, false),
+            };
+            let message = match removed {
+                Ok(Some(_)) => {
+                    self.out.put(|buffer| FromDestination::Deleted(&path).encode(buffer))?;
+                    continue;
+                }
+                Ok(None) => "something that is excluded was put there meanwhile".to_owned(),
+                Err(error) => trouble::explain("removing it", error),
+            };
+            self.out.put(|buffer| FromDestination::NotDeleted { path: &path, message }.encode(buffer))?;
+        }
+        Ok(kept_for)
     }
 
     /// Whether everything has come and is answered, but for what waits for the end.
@@ -351,12 +379,16 @@ impl<'a> Destination<'a> {
 
     fn finish(&mut self) -> Result<(), LinkError> {
         self.commit_all()?;
+        let kept_for = self.remove_extras()?;
         if let Some(placed) = &mut self.placed {
             for settled in self.later.apply(self.spec, placed, &self.bad) {
                 self.out.put(|buffer| FromDestination::Settled(settled).encode(buffer))?;
             }
         }
-        self.out.put(|buffer| FromDestination::Finished.encode(buffer))
+        self.out.put(|buffer| match kept_for {
+            Some(why) => FromDestination::Fatal(why).encode(buffer),
+            None => FromDestination::Finished.encode(buffer),
+        })
     }
 
     /// The other end is gone: what is complete is put into place, and what is not stays to be taken up.

@@ -233,6 +233,25 @@ pub fn is_glob(path: &[u8]) -> bool {
     components(path).any(|part| !matches!(Step::parse(part), Ok(Step::Literal(_))))
 }
 
+/// Whether a path holds wildcards, or a backslash that quotes: it may name something other than what it spells.
+pub fn is_special(path: &[u8]) -> bool {
+    path.contains(&b'\\') || is_glob(path)
+}
+
+/// What a path without wildcards means once its backslashes are taken for quotes; nothing where it has wildcards.
+pub fn unquoted(path: &[u8]) -> Option<Vec<u8>> {
+    if is_glob(path) {
+        return None;
+    }
+    let mut plain = Vec::with_capacity(path.len());
+    let mut bytes = path.iter();
+    while let Some(byte) = bytes.next() {
+        // A last backslash has nothing to quote, and stands for itself.
+        plain.push(if *byte == b'\\' { *bytes.next().unwrap_or(byte) } else { *byte });
+    }
+    Some(plain)
+}
+
 /// One name against one pattern: `*`, `?`, `[a-z]`, `[!a-z]`, `[^a-z]`, `[[:alpha:]]`; a backslash quotes.
 /// Unless `hidden`, a leading dot in the name has to be a dot in the pattern, as in the shell.
 pub fn matches(pattern: &[u8], name: &[u8], hidden: bool) -> bool {

@@ -1,7 +1,7 @@
 //! What every end decides and says alike, whatever it reads and writes by.
 
 use crate::{inside, name};
-use postern_wire::copy::{Compare, Entry, Fate, Kind, ReceiveSpec, Stamp};
+use postern_wire::copy::{Compare, Delete, Entry, Fate, Kind, ReceiveSpec, Stamp};
 
 /// What an earlier copy left is of another content.
 pub const STALE: &str = "it has changed since a copy of it was begun and interrupted; remove what that left with \
@@ -47,6 +47,40 @@ pub fn many_bytes(limit: u64) -> String {
 /// A source has more entries than [`postern_wire::copy::Limits::entries`].
 pub fn many_found(limit: u64) -> String {
     format!("there are more than {limit} entries; raise the limit with --max-entries")
+}
+
+/// What a destination has besides what the source has, counted in files, directories and links.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Surplus {
+    /// Entries that would be removed.
+    pub extra: u64,
+    /// Entries that are there, with those.
+    pub there: u64,
+    /// Entries that the source has.
+    pub source: u64,
+}
+
+/// Why none of the surplus is removed; nothing if it may be.
+pub fn keeps_surplus(delete: Delete, surplus: Surplus) -> Option<String> {
+    let Surplus { extra, there, source } = surplus;
+    let over = |limit: String| {
+        format!(
+            "--delete would remove {extra} of the {there} files, directories and links at the destination, and \
+             --max-delete allows {limit}; none was removed"
+        )
+    };
+    match delete {
+        Delete::AtMost(most) if extra > most => Some(over(most.to_string())),
+        Delete::Percent(most) if u128::from(extra) * 100 > u128::from(there) * u128::from(most) => {
+            Some(over(format!("{most}%")))
+        }
+        Delete::Extra if source == 0 && extra > 0 => Some(
+            "the source is empty, and --delete would remove everything at the destination; nothing was removed \
+             (is the source's volume mounted? --delete=all removes all the same)"
+                .to_owned(),
+        ),
+        _ => None,
+    }
 }
 
 /// Whether both were changed at the same moment. File systems and tools that keep whole seconds are believed.
@@ -109,5 +143,32 @@ pub fn twice_told(called: &[u8]) -> String {
             "two of the sources are called {}: the second would replace the first",
             name::show(called)
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn too_much_is_never_removed() {
+        let refused = |delete, (extra, there, source)| {
+            keeps_surplus(delete, Surplus { extra, there, source }).is_some()
+        };
+        for (delete, counts, expected) in [
+            (Delete::Extra, (50, 50, 0), true),
+            (Delete::Extra, (0, 0, 0), false),
+            (Delete::Extra, (50, 50, 1), false),
+            (Delete::All, (50, 50, 0), false),
+            (Delete::AtMost(10), (10, 50, 0), false),
+            (Delete::AtMost(10), (11, 50, 40), true),
+            (Delete::AtMost(0), (1, 50, 40), true),
+            (Delete::Percent(50), (25, 50, 0), false),
+            (Delete::Percent(50), (26, 50, 40), true),
+            (Delete::Percent(0), (1, 50, 40), true),
+            (Delete::Percent(100), (50, 50, 0), false),
+        ] {
+            assert_eq!(refused(delete, counts), expected, "{delete:?} {counts:?}");
+        }
     }
 }

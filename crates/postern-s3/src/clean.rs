@@ -7,10 +7,11 @@ use postern_wire::copy::{FromDestination, ReceiveSpec};
 
 pub(crate) async fn clean(store: &Store, spec: &ReceiveSpec, out: &mut Outbox) -> Result<(), Ended> {
     let target = String::from_utf8_lossy(&spec.target).into_owned();
-    let trimmed = target.trim_end_matches('/');
+    // A key is what was written, down to its last slash.
+    let whole = target.is_empty() || target.ends_with('/');
     let ours = |key: &str| {
-        trimmed.is_empty()
-            || key.strip_prefix(trimmed).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        let rest = key.strip_prefix(target.as_str());
+        rest.is_some_and(|rest| whole || rest.is_empty() || rest.starts_with('/'))
     };
     let records = store.journals.as_ref().and_then(|directory| std::fs::read_dir(directory).ok());
     for file in records.into_iter().flatten().flatten() {

@@ -13,6 +13,7 @@ use crate::posix::{Posix, Type};
 use crate::store::Store;
 use crate::upload::{Multipart, PART};
 use bytes::Bytes;
+use delete::{Extras, Seen};
 use postern_files::pack::Unpacker;
 use postern_files::{name, pattern, verdict};
 use postern_wire::Decoder;
@@ -100,7 +101,8 @@ struct Destination<'a> {
     /// Other names of files, which wait for the end: by number, key, and the key of the file.
     links: Vec<(u32, String, String)>,
     /// What each directory has, for `--delete`.
-    seen: HashMap<Vec<u8>, HashSet<Vec<u8>>>,
+    seen: HashMap<Vec<u8>, Seen>,
+    extras: Extras,
     held: Arc<Semaphore>,
     requests: Arc<Semaphore>,
     unpacker: Unpacker,
@@ -142,6 +144,7 @@ impl<'a> Destination<'a> {
             bad: HashSet::new(),
             links: Vec::new(),
             seen: HashMap::new(),
+            extras: Extras::default(),
             held: Arc::new(Semaphore::new(units(HELD) as usize)),
             requests: Arc::new(Semaphore::new(AT_A_TIME)),
             unpacker: Unpacker::new(),
@@ -178,8 +181,9 @@ impl<'a> Destination<'a> {
         match frame {
             FromSource::Begin(tops) => self.tops = tops,
             FromSource::Entry(entry) => self.entry(entry, out).await?,
-            FromSource::Fault { .. } | FromSource::Heartbeat | FromSource::Ping => {}
-            FromSource::DirectoryEnd(path) => self.directory_end(path, out).await?,
+            FromSource::Fault { .. } => self.extras.came(),
+            FromSource::Heartbeat | FromSource::Ping => {}
+            FromSource::DirectoryEnd(path) => self.directory_end(path).await?,
             FromSource::End => self.ended = true,
             FromSource::From { id, offset } => self.begin(id, offset).await?,
             FromSource::Data(bytes) => self.write(bytes).await?,
@@ -237,9 +241,11 @@ impl<'a> Destination<'a> {
             Ok(key) => key,
             Err(why) => return settle(out, entry.id, Fate::Failed, why).await,
         };
-        if self.spec.delete {
+        self.extras.came();
+        if self.spec.delete.is_asked() {
             let (directory, last) = name::split(&entry.path);
-            self.seen.entry(directory.to_vec()).or_default().insert(last.to_vec());
+            let is_directory = entry.kind == Kind::Directory;
+            self.seen.entry(directory.to_vec()).or_default().insert(last.to_vec(), is_directory);
         }
         if self.busy.contains(&key) {
             return settle(out, entry.id, Fate::Refused, verdict::TWICE.to_owned()).await;
@@ -347,6 +353,7 @@ impl<'a> Destination<'a> {
 
     /// What waits for the end: other names of files.
     async fn finish(&mut self, out: &mut Outbox) -> Result<(), Ended> {
+        let kept_for = self.remove_extras(out).await?;
         for (id, key, to) in std::mem::take(&mut self.links) {
             let done = match () {
                 () if self.bad.contains(&to) => {
@@ -359,7 +366,11 @@ impl<'a> Destination<'a> {
             let settled = settled(id, done.map(|()| (fate, [0; 32])));
             out.put(|buffer| FromDestination::Settled(settled).encode(buffer)).await?;
         }
-        out.put(|buffer| FromDestination::Finished.encode(buffer)).await
+        out.put(|buffer| match kept_for {
+            Some(why) => FromDestination::Fatal(why).encode(buffer),
+            None => FromDestination::Finished.encode(buffer),
+        })
+        .await
     }
 }
 

@@ -48,12 +48,12 @@ pub(crate) async fn place(
     let target = target.map_err(|_| Ended::Fatal("S3 takes names in UTF-8 only".to_owned()))?;
     let contents = first.path.is_empty();
     let into = spec.directory || tops > 1 || contents;
-    let trimmed = target.trim_end_matches('/');
-    let slash = trimmed.len() < target.len() || trimmed.is_empty();
-    let below = if trimmed.is_empty() { String::new() } else { format!("{trimmed}/") };
+    // A key is what was written, down to its last slash: `p//` is not `p/`, and `/` is not the whole bucket.
+    let slash = target.is_empty() || target.ends_with('/');
+    let below = if slash { target.to_owned() } else { format!("{target}/") };
     let named = |occupied| {
         let (parent, last) =
-            trimmed.rsplit_once('/').map_or((None, trimmed), |(parent, last)| (Some(parent), last));
+            target.rsplit_once('/').map_or((None, target), |(parent, last)| (Some(parent), last));
         let prefix = parent.map(|parent| format!("{parent}/")).unwrap_or_default();
         Placed { prefix, rename: Some(last.to_owned()), contents: false, occupied }
     };
@@ -62,18 +62,18 @@ pub(crate) async fn place(
     }
     let there = store.any(&below).await?;
     if into || slash || there == Some(true) {
-        if into && !slash && there != Some(true) && object(store, trimmed).await? {
+        if into && !slash && there != Some(true) && object(store, target).await? {
             return Err(Ended::Fatal(format!(
                 "{} is an object, and only a prefix can hold what is copied; write {}/ if that is meant",
-                store.show(trimmed),
-                store.show(trimmed)
+                store.show(target),
+                store.show(target)
             )));
         }
         return Ok(Placed { prefix: below, rename: None, contents, occupied: there != Some(false) });
     }
-    let is_object = object(store, trimmed).await?;
+    let is_object = object(store, target).await?;
     if is_object && first.kind == What::Directory {
-        let shown = store.show(trimmed);
+        let shown = store.show(target);
         return Err(Ended::Fatal(format!("{shown} is an object: a directory cannot take its place")));
     }
     Ok(named(is_object || there.is_none()))

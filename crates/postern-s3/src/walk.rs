@@ -10,6 +10,7 @@ use futures_util::StreamExt as _;
 use postern_files::pattern::{Glob, Rules};
 use postern_files::{name, pattern, verdict};
 use postern_wire::copy::{Kind, Limits, SendSpec, Stamp};
+use std::collections::HashSet;
 use std::time::SystemTime;
 use tokio::sync::mpsc;
 
@@ -58,21 +59,17 @@ impl Walk {
         for source in sources {
             let key = std::str::from_utf8(source);
             let key = key.map_err(|_| Ended::Fatal("S3 has names in UTF-8 only".to_owned()))?;
-            if !(*glob && pattern::is_glob(source)) {
+            // What is called just so is meant, whatever characters its name has.
+            let literal = !*glob || !pattern::is_special(source) || is_there(store, key).await?;
+            if literal {
                 tops.push(top(store, key, *contents).await?);
                 continue;
             }
-            let there = store.head(key).await?.is_some();
-            let mut found = match matches(store, key, &rules).await {
-                // Just a name, though an odd one.
-                Err(Ended::Fatal(_)) if there => Vec::new(),
-                found => found?,
-            };
-            // An object may be called just so.
-            let exact = |top: &Top| matches!(top, Top::Object(found) if found == key);
-            if there && !found.iter().any(exact) {
-                found.push(Top::Object(key.to_owned()));
+            if let Some(plain) = pattern::unquoted(source) {
+                tops.push(top(store, &String::from_utf8_lossy(&plain), *contents).await?);
+                continue;
             }
+            let mut found = matches(store, key, &rules).await?;
             if found.is_empty() {
                 return Err(Ended::Fatal(format!("{}: no match", store.show(key))));
             }
@@ -99,24 +96,36 @@ impl Walk {
     }
 }
 
+/// Whether there is an object of this key, or one below it.
+async fn is_there(store: &Store, key: &str) -> Result<bool, Ended> {
+    let below = if key.ends_with('/') { key.to_owned() } else { format!("{key}/") };
+    if below != key && store.head(key).await?.is_some() {
+        return Ok(true);
+    }
+    Ok(!store.page(&below, false, None, Some(1)).await?.objects.is_empty())
+}
+
 async fn top(store: &Store, key: &str, contents: bool) -> Result<Top, Ended> {
-    let (whole, inside) = match key.strip_suffix("/.").or((key == ".").then_some("")) {
-        Some(rest) => (rest, true),
+    // `a/.` is what lies below `a/`, though there be an object `a`.
+    let (key, inside) = match key.strip_suffix("/.").map(|rest| &key[..=rest.len()]) {
+        Some(prefix) => (prefix, true),
+        None if key == "." => ("", true),
         None => (key, contents),
     };
-    let trimmed = whole.trim_end_matches('/');
-    if !trimmed.is_empty() && trimmed.len() == whole.len() && store.head(trimmed).await?.is_some() {
-        return Ok(Top::Object(trimmed.to_owned()));
+    let whole = key.is_empty() || key.ends_with('/');
+    if !whole && store.head(key).await?.is_some() {
+        return Ok(Top::Object(key.to_owned()));
     }
-    let prefix = if trimmed.is_empty() { String::new() } else { format!("{trimmed}/") };
+    let prefix = if whole { key.to_owned() } else { format!("{key}/") };
     let page = store.page(&prefix, false, None, Some(1)).await?;
     if page.objects.is_empty() && !prefix.is_empty() {
-        return Err(Ended::Fatal(format!("there is no object {}, and none below it", store.show(trimmed))));
+        let what = if whole { "there is no object below" } else { "there is no object, and none below it:" };
+        return Err(Ended::Fatal(format!("{what} {}", store.show(key))));
     }
-    let name = match (inside, trimmed) {
+    let name = match (inside, prefix.strip_suffix('/')) {
         (true, _) => String::new(),
-        (false, "") => store.bucket.clone(),
-        (false, path) => last(path).to_owned(),
+        (false, None) => store.bucket.clone(),
+        (false, Some(path)) => last(path).to_owned(),
     };
     Ok(Top::Prefix { prefix, name })
 }
@@ -186,6 +195,20 @@ impl Tree<'_> {
     }
 
     async fn top(&mut self, top: Top) -> Heard {
+        let (key, name) = match &top {
+            Top::Object(key) => (key, last(key)),
+            Top::Prefix { prefix, name } => (prefix, name.as_str()),
+        };
+        // A component that no file can have, such as `..`.
+        let nameless = matches!(top, Top::Object(_)) && name.is_empty();
+        if nameless || name::check(name.as_bytes(), 1).is_err() {
+            let message = format!(
+                "no file or directory can be called {:?}; copy what lies below a prefix by its name with /. at the end",
+                name::show(name.as_bytes())
+            );
+            let path = key.clone().into_bytes();
+            return self.say(Step::Fault { path, message }).await;
+        }
         match top {
             Top::Object(key) => {
                 self.contents = false;
@@ -213,6 +236,8 @@ impl Tree<'_> {
         let store = self.store;
         let Directory { prefix, path } = directory;
         let (first, mut next) = (open.len(), None);
+        // A directory can have a file or a directory of one name, and a bucket both.
+        let mut files = HashSet::new();
         loop {
             let page = match store.page(&prefix, true, next, None).await {
                 Ok(page) => page,
@@ -227,7 +252,20 @@ impl Tree<'_> {
                 if name.is_empty() || name.contains('/') || name::check(&path, self.limits.depth).is_err() {
                     let message = "its key is no path of a file".to_owned();
                     self.say(Step::Fault { path: key.into_bytes(), message }).await?;
+                } else if directory
+                    && files.contains(name)
+                    && !self.rules.excludes(name::inner(&path, self.contents), true)
+                {
+                    let message = format!(
+                        "there is an object of this name too, and a directory has room for one of them; {} copies what lies \
+                         below it",
+                        store.show(&format!("{key}."))
+                    );
+                    self.say(Step::Fault { path, message }).await?;
                 } else if !self.rules.excludes(name::inner(&path, self.contents), directory) {
+                    if !directory {
+                        files.insert(name.to_owned());
+                    }
                     wanted.push((key, path, directory));
                 }
             }

@@ -10,7 +10,7 @@ mod frames;
 mod spec;
 
 pub use frames::{Entry, Fate, FromDestination, FromSource, Kind, Known, Settled, Stamp, Want};
-pub use spec::{Ask, Compare, Compression, Limits, Owner, ReceiveSpec, Rule, SendSpec};
+pub use spec::{Ask, Compare, Compression, Delete, Limits, Owner, ReceiveSpec, Rule, SendSpec};
 
 /// Entries that may be on their way without an answer.
 pub const WINDOW: usize = 8_192;

@@ -27,7 +27,7 @@ pub use frames::{
 pub use mux::{Mux, SESSION_CREDIT};
 
 /// Version of the protocol; both ends must have the same.
-pub const VERSION: u16 = 5;
+pub const VERSION: u16 = 6;
 
 /// First bytes of the agent's hello: tells an agent from any other program that happens to answer.
 pub const MAGIC: [u8; 4] = *b"PSTN";

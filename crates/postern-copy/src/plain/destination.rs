@@ -20,6 +20,7 @@ use decide::Wanted;
 use later::Directory;
 use place::Placed;
 use postern_files::pattern::Rules;
+use postern_files::verdict::Surplus;
 use postern_files::{name, verdict};
 use postern_wire::Decoder;
 use postern_wire::copy::{
@@ -70,6 +71,9 @@ struct Destination<'a> {
     entered: HashMap<Vec<u8>, bool>,
     /// Names that came in the directory that entries come from now.
     seen: HashSet<Vec<u8>>,
+    /// What the source does not have; it is removed at the end, when it is known how much that is.
+    extras: Vec<Vec<u8>>,
+    surplus: Surplus,
     /// Paths that are asked for and not in place yet.
     busy: HashSet<Vec<u8>>,
     /// Files that were not written, though asked for: no other name of them is made.
@@ -109,6 +113,8 @@ pub(super) async fn receive(
         known: None,
         entered: HashMap::new(),
         seen: HashSet::new(),
+        extras: Vec::new(),
+        surplus: Surplus::default(),
         busy: HashSet::new(),
         bad: HashSet::new(),
         links: Vec::new(),
@@ -264,7 +270,8 @@ impl Destination<'_> {
         match frame {
             FromSource::Begin(tops) => self.tops = tops,
             FromSource::Entry(entry) => self.entry(entry).await?,
-            FromSource::Fault { .. } | FromSource::Heartbeat | FromSource::Ping => {}
+            FromSource::Fault { .. } => self.surplus.source += 1,
+            FromSource::Heartbeat | FromSource::Ping => {}
             FromSource::DirectoryEnd(path) => self.directory_end(path).await?,
             FromSource::End => self.ended = true,
             FromSource::From { id, offset } => self.begin(id, offset)?,
@@ -334,11 +341,12 @@ impl Destination<'_> {
             return Err(Lost("something without a name".to_owned()).into());
         }
         let path = placed.path(&entry.path);
+        self.surplus.source += u64::from(!entry.path.is_empty());
         if self.busy.contains(&path) {
             self.settle(entry.id, Fate::Refused, verdict::TWICE.to_owned());
             return Ok(());
         }
-        if self.spec.delete {
+        if self.spec.delete.is_asked() {
             self.seen.insert(entry.path.clone());
         }
         match &entry.kind {
@@ -409,9 +417,13 @@ impl Destination<'_> {
 
     async fn finish(mut self) -> Result<(), Trouble> {
         self.answers(0).await?;
+        let kept_for = self.remove_extras().await?;
         self.links().await?;
         self.answers(0).await?;
-        self.out.put(|buffer| FromDestination::Finished.encode(buffer));
+        self.out.put(|buffer| match kept_for {
+            Some(why) => FromDestination::Fatal(why).encode(buffer),
+            None => FromDestination::Finished.encode(buffer),
+        });
         Ok(self.out.flush().await?)
     }
 }

@@ -5,7 +5,7 @@ mod support;
 pub(super) use support::shells;
 
 use super::Way;
-use postern_wire::copy::{Ask, Compare, Fate, ReceiveSpec, SendSpec};
+use postern_wire::copy::{Ask, Compare, Delete, Fate, ReceiveSpec, SendSpec};
 use std::ffi::OsString;
 use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
@@ -335,7 +335,7 @@ fn sync_updates_deletes_and_leaves_alone_as_asked() {
         fs::write(at("new/there/sub/extra"), "x").unwrap();
         fs::create_dir_all(at("new/there/-gone\n/deep")).unwrap();
         fs::write(at("site/one"), "changed").unwrap();
-        let delete = ReceiveSpec { delete: true, ..plain.clone() };
+        let delete = ReceiveSpec { delete: Delete::Extra, ..plain.clone() };
         let dry = ReceiveSpec { dry_run: true, ..delete.clone() };
         let (tally, seen) = copy(&Side::Here, &far(), &asked, &dry).unwrap();
         assert_eq!((tally.planned, tally.deleted, tally.unchanged), (1, 2, 1), "{:?}", seen.done);

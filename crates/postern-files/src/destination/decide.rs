@@ -6,7 +6,7 @@ use super::trouble::{Trouble, explain};
 use super::{DIRECTORY, Destination, Wanted};
 use crate::beginning::each_up_to;
 use crate::{name, stat, verdict};
-use postern_wire::copy::{Compare, Entry, Fate, FromDestination, Kind, Known, Stamp, UNSIZED, Want};
+use postern_wire::copy::{Compare, Delete, Entry, Fate, FromDestination, Kind, Known, Stamp, UNSIZED, Want};
 use rustix::fs::{Access, AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 use std::fs::File;
@@ -59,18 +59,24 @@ impl Destination<'_> {
     /// With `delete`, what has the place of something of another kind goes: whether the place is free. It is no file of this
     /// copy where that has one source.
     pub(super) fn make_way(&mut self, entry: &Entry, path: &[u8]) -> Result<bool, Trouble> {
-        let (Some(placed), true, 1) = (&mut self.placed, self.spec.delete, self.tops) else {
+        let (Some(placed), true, 1) = (&mut self.placed, self.spec.delete.is_asked(), self.tops) else {
             return Ok(false);
         };
         let inner = name::inner(&entry.path, placed.contents);
         let rules = &self.rules;
         let kept = |path: &[u8], directory: bool| rules.excludes(path, directory);
-        match super::delete::make_way(&mut placed.root, path, inner, &kept, self.spec.dry_run) {
-            Ok(true) => {
+        let most = match self.spec.delete {
+            Delete::AtMost(most) => most.saturating_sub(self.extras.going),
+            _ => u64::MAX,
+        };
+        match super::delete::make_way(&mut placed.root, (path, inner), &kept, most, self.spec.dry_run) {
+            Ok(Some(going)) => {
+                self.extras.going += going;
+                self.extras.there += going;
                 self.out.put(|buffer| FromDestination::Deleted(path).encode(buffer))?;
                 Ok(true)
             }
-            Ok(false) | Err(_) => Ok(false), // it is said what has the place
+            Ok(None) | Err(_) => Ok(false), // it is said what has the place
         }
     }
 

@@ -1,4 +1,4 @@
-//! Removing what the source has not.
+//! Removing what the source does not have.
 
 use super::foreign;
 use crate::beneath::Root;
@@ -17,6 +17,17 @@ pub(super) struct Seen {
     hasher: std::hash::RandomState,
 }
 
+/// What the source does not have. It is removed at the end, when it is known how much that is.
+#[derive(Debug, Default)]
+pub(super) struct Extras {
+    /// Paths below the root, and those that rules are asked about; what goes with its directory is not named.
+    pub(super) paths: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Entries that would go.
+    pub(super) going: u64,
+    /// Entries that are there, those included.
+    pub(super) there: u64,
+}
+
 /// Deeper than this nothing is removed: each level holds a directory open.
 const DEEP: usize = 256;
 
@@ -25,62 +36,35 @@ impl Seen {
         self.names.insert(self.hasher.hash_one(path));
     }
 
-    /// Removes from the directory at `below` what did not come and is not kept; each path, and whether it went. `kept` is
-    /// asked about paths below `inner`, and about what directories to be removed hold: those then stay, with that.
+    /// Finds in the directory at `below` what did not come and is not kept. `kept` is asked about paths below `inner`, and
+    /// about what directories to be removed hold: those then stay, with that.
     pub(super) fn extra(
         &mut self,
         path: &[u8],
         root: &mut Root,
         (below, inner): (&[u8], &[u8]),
         kept: &dyn Fn(&[u8], bool) -> bool,
-        dry_run: bool,
-    ) -> Vec<(Vec<u8>, Result<(), Errno>)> {
+        extras: &mut Extras,
+    ) {
         let seen = std::mem::take(&mut self.names);
         let opened = root.open(below, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty());
-        let Ok(directory) = opened else { return Vec::new() }; // planned only, or said when it was made
-        let mut clearing = Clearing { kept, dry_run, gone: Vec::new() };
-        let came = |last: &[u8]| {
-            name::is_partial(last) || seen.contains(&self.hasher.hash_one(name::join(path, last)))
-        };
-        let _ = clearing.clear(&directory, Some((below, inner)), &came, 0); // a directory that cannot be read stays
-        clearing.gone
+        let Ok(directory) = opened else { return }; // planned only, or said when it was made
+        let mut search = Search { kept, extras };
+        let came = |last: &[u8]| seen.contains(&self.hasher.hash_one(name::join(path, last)));
+        let _ = search.find(&directory, (below, inner), &came, 0); // a directory that cannot be read stays
     }
 }
 
-/// Removes what has the place of something of another kind, if nothing that it holds is kept: whether it went. `path` is
-/// below the root, `inner` what `kept` is asked about.
-pub(super) fn make_way(
-    root: &mut Root,
-    path: &[u8],
-    inner: &[u8],
-    kept: &dyn Fn(&[u8], bool) -> bool,
-    dry_run: bool,
-) -> Result<bool, Errno> {
-    let (parent, last) = root.parent(path)?;
-    let parent = parent.try_clone_to_owned().map_err(|_| Errno::MFILE)?;
-    let mut clearing = Clearing { kept, dry_run, gone: Vec::new() };
-    let opened = open(&parent, last).ok();
-    if opened.as_ref().is_some_and(|opened| clearing.holds(opened, inner, 0)) {
-        return Ok(false);
-    }
-    if !dry_run {
-        clearing.remove(&parent, last, (opened.is_some(), opened), 0)?;
-    }
-    Ok(true)
-}
-
-struct Clearing<'a> {
+struct Search<'a> {
     kept: &'a dyn Fn(&[u8], bool) -> bool,
-    dry_run: bool,
-    gone: Vec<(Vec<u8>, Result<(), Errno>)>,
+    extras: &'a mut Extras,
 }
 
-impl Clearing<'_> {
-    /// Removes what a directory holds, never through a symlink; all of it where it is not said how the paths are told.
-    fn clear(
+impl Search<'_> {
+    fn find(
         &mut self,
         directory: &OwnedFd,
-        told: Option<(&[u8], &[u8])>,
+        (below, inner): (&[u8], &[u8]),
         came: &dyn Fn(&[u8]) -> bool,
         depth: usize,
     ) -> Result<(), Errno> {
@@ -89,65 +73,107 @@ impl Clearing<'_> {
         }
         for entry in Dir::read_from(directory)? {
             let entry = entry?;
-            let (last, is_directory) = (entry.file_name().to_bytes(), is_directory(directory, &entry));
-            if last == b"." || last == b".." || came(last) {
+            let last = entry.file_name().to_bytes();
+            if last == b"." || last == b".." || depth == 0 && name::is_partial(last) {
                 continue;
             }
-            let opened = if is_directory { open(directory, last).ok() } else { None };
-            let Some((below, inner)) = told else {
-                self.remove(directory, last, (is_directory, opened), depth)?;
+            self.extras.there += 1;
+            if came(last) {
                 continue;
-            };
+            }
+            let is_directory = is_directory(directory, &entry);
             let (shown, path) = (name::join(below, last), name::join(inner, last));
             if (self.kept)(&path, is_directory) {
                 continue;
             }
-            match opened {
-                Some(opened) if self.holds(&opened, &path, depth) => {
-                    let _ = self.clear(&opened, Some((&shown, &path)), &|_| false, depth + 1); // as above
+            let opened = if is_directory { open(directory, last).ok() } else { None };
+            let held = match &opened {
+                Some(opened) => count(self.kept, opened, &path, depth),
+                None => Some(0),
+            };
+            match (held, opened) {
+                (None, Some(opened)) => {
+                    let _ = self.find(&opened, (&shown, &path), &|_| false, depth + 1); // as above
                 }
-                opened => {
-                    let removed = if self.dry_run {
-                        Ok(())
-                    } else {
-                        self.remove(directory, last, (is_directory, opened), depth)
-                    };
-                    self.gone.push((shown, removed));
+                (held, _) => {
+                    let held = held.unwrap_or(0);
+                    self.extras.there += held;
+                    self.extras.going += held + 1;
+                    self.extras.paths.push((shown, path));
                 }
             }
         }
         Ok(())
     }
+}
 
-    fn remove(
-        &mut self,
-        directory: &OwnedFd,
-        last: &[u8],
-        (is_directory, opened): (bool, Option<OwnedFd>),
-        depth: usize,
-    ) -> Result<(), Errno> {
-        if let Some(opened) = opened {
-            self.clear(&opened, None, &|_| false, depth + 1)?;
+/// How many entries a directory holds, all below it included; nothing if one of them is kept.
+fn count(kept: &dyn Fn(&[u8], bool) -> bool, directory: &OwnedFd, inner: &[u8], depth: usize) -> Option<u64> {
+    let Ok(entries) = Dir::read_from(directory) else { return Some(0) };
+    let mut all = 0;
+    for entry in entries.flatten() {
+        let last = entry.file_name().to_bytes();
+        if last == b"." || last == b".." {
+            continue;
         }
-        foreign::spare(directory, last)?;
-        let flags = if is_directory { AtFlags::REMOVEDIR } else { AtFlags::empty() };
-        rustix::fs::unlinkat(directory, last, flags)
+        let (path, is_directory) = (name::join(inner, last), is_directory(directory, &entry));
+        if kept(&path, is_directory) {
+            return None;
+        }
+        all += 1;
+        if is_directory
+            && depth < DEEP
+            && let Ok(opened) = open(directory, last)
+        {
+            all += count(kept, &opened, &path, depth + 1)?;
+        }
     }
+    Some(all)
+}
 
-    /// Whether something in a directory is kept.
-    fn holds(&self, directory: &OwnedFd, inner: &[u8], depth: usize) -> bool {
-        let Ok(entries) = Dir::read_from(directory) else { return false };
-        entries.flatten().any(|entry| {
-            let last = entry.file_name().to_bytes();
-            let (path, is_directory) = (name::join(inner, last), is_directory(directory, &entry));
-            last != b"."
-                && last != b".."
-                && ((self.kept)(&path, is_directory)
-                    || is_directory
-                        && depth < DEEP
-                        && open(directory, last).is_ok_and(|opened| self.holds(&opened, &path, depth + 1)))
-        })
+/// Removes something, or what has the place of something of another kind, unless something that it holds is kept or it has
+/// more than `most` entries: how many went, if any. `path` is below the root, `inner` what `kept` is asked about.
+pub(super) fn make_way(
+    root: &mut Root,
+    (path, inner): (&[u8], &[u8]),
+    kept: &dyn Fn(&[u8], bool) -> bool,
+    most: u64,
+    dry_run: bool,
+) -> Result<Option<u64>, Errno> {
+    let (parent, last) = root.parent(path)?;
+    let parent = parent.try_clone_to_owned().map_err(|_| Errno::MFILE)?;
+    let opened = open(&parent, last).ok();
+    let held = opened.as_ref().map_or(Some(0), |opened| count(kept, opened, inner, 0));
+    let Some(going) = held.map(|held| held + 1).filter(|going| *going <= most) else { return Ok(None) };
+    if !dry_run {
+        remove(&parent, last, (opened.is_some(), opened), 0)?;
     }
+    Ok(Some(going))
+}
+
+/// Removes something with all that it holds, never through a symlink.
+fn remove(
+    parent: &OwnedFd,
+    last: &[u8],
+    (directory, opened): (bool, Option<OwnedFd>),
+    depth: usize,
+) -> Result<(), Errno> {
+    if let Some(opened) = opened {
+        if depth >= DEEP {
+            return Err(Errno::NAMETOOLONG);
+        }
+        for entry in Dir::read_from(&opened)? {
+            let entry = entry?;
+            let (last, deeper) = (entry.file_name().to_bytes(), is_directory(&opened, &entry));
+            if last != b"." && last != b".." {
+                let below = if deeper { open(&opened, last).ok() } else { None };
+                remove(&opened, last, (deeper, below), depth + 1)?;
+            }
+        }
+    }
+    foreign::spare(parent, last)?;
+    let flags = if directory { AtFlags::REMOVEDIR } else { AtFlags::empty() };
+    rustix::fs::unlinkat(parent, last, flags)
 }
 
 fn open(parent: &OwnedFd, last: &[u8]) -> Result<OwnedFd, Errno> {

@@ -2,7 +2,7 @@
 
 use crate::beneath::Base;
 use crate::name;
-use crate::pattern::{Glob, Rules, Step, is_glob, matches};
+use crate::pattern::{Glob, Rules, Step, is_special, matches, unquoted};
 use crate::{stat, verdict};
 use postern_wire::copy::SendSpec;
 use rustix::fs::{Dir, FileType, OFlags};
@@ -23,29 +23,21 @@ pub(super) fn expand(base: &Base, spec: &SendSpec, rules: &Rules) -> Result<Vec<
     let mut tops = Vec::new();
     let among = spec.sources.len() > 1;
     for source in &spec.sources {
-        if !spec.glob || !is_glob(source) {
+        // What is called just so is meant, whatever characters its name has: a shell may have expanded it before.
+        if !spec.glob || !is_special(source) || base.look(source, false).is_ok() {
             tops.push(Top { typed: source.clone(), name: called(source), among });
             continue;
         }
-        let there = base.look(source, false).is_ok();
-        let glob = match Glob::parse(source) {
-            Ok(glob) => glob,
-            // Just a name, though an odd one.
-            Err(_) if there => {
-                tops.push(Top { typed: source.clone(), name: called(source), among });
-                continue;
-            }
-            Err(error) => return Err(error.to_string()),
-        };
+        if let Some(plain) = unquoted(source) {
+            tops.push(Top { name: called(&plain), typed: plain, among });
+            continue;
+        }
+        let glob = Glob::parse(source).map_err(|error| error.to_string())?;
         let start: &[u8] = if glob.absolute() { b"/" } else { b"" };
         let mut found = Vec::new();
         follow(base, start, glob.steps(), &mut found, 0)?;
         if glob.directories() {
             found.retain(|path| is_directory(base, path, true));
-        }
-        // Something may be called just so.
-        if there && !found.iter().any(|path| called(path) == called(source)) {
-            found.push(source.clone());
         }
         if found.is_empty() {
             return Err(format!("nothing matches {}", name::show(source)));

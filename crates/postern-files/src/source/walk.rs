@@ -100,9 +100,6 @@ impl Walk {
 
     pub(super) fn next(&mut self) -> Step {
         loop {
-            if u64::from(self.next_id) >= self.limits.entries {
-                return Step::Fatal(verdict::many_found(self.limits.entries));
-            }
             if let Some(step) = self.listed() {
                 return step;
             }
@@ -178,6 +175,9 @@ impl Walk {
         let Found { tree, below, path, stat, mut above } = found;
         if let Err(error) = name::check(&path, self.limits.depth) {
             return Step::Fault(path, error.to_string());
+        }
+        if u64::from(self.next_id) >= self.limits.entries {
+            return Step::Fatal(verdict::many_found(self.limits.entries));
         }
         let id = self.next_id;
         let (mut item, mut xattrs) = (None, Vec::new());

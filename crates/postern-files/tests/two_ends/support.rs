@@ -4,7 +4,7 @@ use postern_files::link::{Arrived, Descriptor, Incoming as _, LinkError, Outbox}
 use postern_files::{destination, source};
 use postern_wire::Decoder;
 use postern_wire::copy::{
-    Compare, Compression, Entry, Fate, FromDestination, FromSource, Kind, Limits, Owner, ReceiveSpec,
+    Compare, Compression, Delete, Entry, Fate, FromDestination, FromSource, Kind, Limits, Owner, ReceiveSpec,
     SendSpec, Stamp,
 };
 use std::collections::BTreeMap;
@@ -41,7 +41,7 @@ pub(super) fn receiving(target: &Path) -> ReceiveSpec {
         compare: Compare::Verify,
         delta: false,
         update: false,
-        delete: false,
+        delete: Delete::Nothing,
         dry_run: false,
         inplace: false,
         preserve: false,

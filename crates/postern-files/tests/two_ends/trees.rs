@@ -1,7 +1,7 @@
 //! Whole trees, and the places that they get.
 
 use super::support::{copy, copy_cut, random, receiving, seen, sending};
-use postern_wire::copy::{Compare, Fate, Owner, ReceiveSpec, SendSpec};
+use postern_wire::copy::{Compare, Delete, Fate, Owner, ReceiveSpec, SendSpec};
 use std::fs;
 use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _, symlink};
@@ -151,7 +151,13 @@ fn sync_deletes_what_the_source_has_not_and_nothing_that_is_left_out() {
     symlink(&precious, to.join("gone/deep/out")).unwrap();
     let rules = vec![postern_wire::copy::Rule { include: false, pattern: b"*.log".to_vec() }];
     let send = SendSpec { contents: true, rules: rules.clone(), ..sending(std::slice::from_ref(&from)) };
-    let plan = ReceiveSpec { delete: true, dry_run: true, rules, compare: Compare::Times, ..receiving(&to) };
+    let plan = ReceiveSpec {
+        delete: Delete::Extra,
+        dry_run: true,
+        rules,
+        compare: Compare::Times,
+        ..receiving(&to)
+    };
     let before = seen(&to);
     let planned = copy(&send, &plan);
     assert_eq!(seen(&to), before, "a dry run changes nothing");
@@ -327,7 +333,7 @@ fn what_became_of_another_kind_is_replaced_where_things_are_deleted() {
     assert_eq!((report.fate("was-file"), report.fate("link")), (Fate::Failed, Fate::Failed));
     assert!(to.join("link/deep").is_dir());
     assert_eq!(fs::read(to.join("was-directory/deep/old")).unwrap(), b"old");
-    let delete = ReceiveSpec { delete: true, ..plain };
+    let delete = ReceiveSpec { delete: Delete::Extra, ..plain };
     let report = copy(&spec, &ReceiveSpec { dry_run: true, ..delete.clone() });
     assert_eq!((report.fate("was-directory"), report.fate("was-file")), (Fate::Planned, Fate::Planned));
     assert_eq!(report.fate("link"), Fate::Planned);

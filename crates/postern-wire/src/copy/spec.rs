@@ -79,6 +79,34 @@ pub enum Compare {
     Hash,
 }
 
+/// What a copy may remove from its destination.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Delete {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// What the source does not have, unless the source has nothing at all: an unmounted volume looks like that.
+    Extra,
+    /// What the source does not have, even if that is everything.
+    All,
+    /// The same, or nothing if that is more than this many files, directories and links.
+    AtMost(u64),
+    /// The same, or nothing if that is more than this percentage of what the destination has.
+    Percent(u8),
+}
+
+impl Delete {
+    /// Whether anything may be removed.
+    pub fn is_asked(self) -> bool {
+        self != Self::Nothing
+    }
+
+    /// Whether every entry that would be removed has to be counted.
+    pub fn counts(self) -> bool {
+        matches!(self, Self::AtMost(_) | Self::Percent(_))
+    }
+}
+
 /// Who owns what is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Owner {
@@ -107,8 +135,8 @@ pub struct ReceiveSpec {
     pub delta: bool,
     /// Leaves files alone that are newer here.
     pub update: bool,
-    /// Removes what the source has not.
-    pub delete: bool,
+    /// What may be removed because the source does not have it.
+    pub delete: Delete,
     /// Says what would be done and does none of it.
     pub dry_run: bool,
     /// Writes into the file itself where it cannot be replaced.
@@ -224,22 +252,20 @@ fn put_receive(out: &mut Vec<u8>, spec: &ReceiveSpec) {
         Compare::Times => 1,
         Compare::Hash => 2,
     });
-    for flag in [
-        directory,
-        named,
-        parents,
-        delta,
-        update,
-        delete,
-        dry_run,
-        inplace,
-        preserve,
-        unsafe_links,
-        specials,
-        clean,
-    ] {
+    for flag in
+        [directory, named, parents, delta, update, dry_run, inplace, preserve, unsafe_links, specials, clean]
+    {
         out.push(u8::from(*flag));
     }
+    let (tag, most) = match delete {
+        Delete::Nothing => (0, 0),
+        Delete::Extra => (1, 0),
+        Delete::All => (2, 0),
+        Delete::AtMost(most) => (3, *most),
+        Delete::Percent(most) => (4, (*most).into()),
+    };
+    out.push(tag);
+    out.extend_from_slice(&most.to_be_bytes());
     for id in [user, group] {
         out.push(u8::from(id.is_some()));
         out.extend_from_slice(&id.unwrap_or_default().to_be_bytes());
@@ -322,13 +348,20 @@ fn get_receive(mut fields: Fields<'_>) -> Result<ReceiveSpec, WireError> {
         parents: fields.flag("parents")?,
         delta: fields.flag("delta")?,
         update: fields.flag("update")?,
-        delete: fields.flag("delete")?,
         dry_run: fields.flag("dry run")?,
         inplace: fields.flag("inplace")?,
         preserve: fields.flag("preserve")?,
         unsafe_links: fields.flag("unsafe links")?,
         specials: fields.flag("specials")?,
         clean: fields.flag("clean")?,
+        delete: match (fields.u8()?, fields.u64()?) {
+            (0, 0) => Delete::Nothing,
+            (1, 0) => Delete::Extra,
+            (2, 0) => Delete::All,
+            (3, most) => Delete::AtMost(most),
+            (4, most @ 0..=100) => Delete::Percent(most.to_le_bytes()[0]),
+            _ => return Err(fields.invalid("delete")),
+        },
         owner: Owner { user: id(fields)?, group: id(fields)? },
         rules: rules(fields)?,
         limits: limits(fields)?,
@@ -375,7 +408,7 @@ mod tests {
             compare: Compare::Hash,
             delta: true,
             update: false,
-            delete: true,
+            delete: Delete::Percent(40),
             dry_run: false,
             inplace: true,
             preserve: false,

@@ -3,7 +3,7 @@
 use super::rules::Rules;
 use clap::{Args, ValueEnum};
 use postern_exec::ephemeral::User;
-use postern_wire::copy::{Compression, Owner};
+use postern_wire::copy::{Compression, Delete, Owner};
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -49,12 +49,25 @@ pub(crate) struct Sync {
     pub(crate) destination: OsString,
     #[command(flatten)]
     pub(crate) how: How,
-    /// Remove from DST what SRC has not; what is excluded stays
-    #[arg(long)]
-    pub(crate) delete: bool,
+    /// Remove from DST what SRC does not have; what is excluded stays. An empty SRC is refused unless =all is added
+    #[arg(long, value_enum, value_name = "all", num_args = 0..=1, require_equals = true, default_missing_value = "extra")]
+    pub(crate) delete: Option<Removal>,
+    /// Remove nothing if --delete would remove more than this many entries, or this percentage of those in DST
+    #[arg(long, value_name = "N|P%", value_parser = max_delete, requires = "delete")]
+    pub(crate) max_delete: Option<Delete>,
     /// Compare content rather than size and time
     #[arg(long)]
     pub(crate) checksum: bool,
+}
+
+/// What `sync --delete` removes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Removal {
+    /// What SRC does not have, unless SRC is empty
+    #[value(hide = true)]
+    Extra,
+    /// What SRC does not have, even if that is everything
+    All,
 }
 
 /// How an end in a pod is reached.
@@ -96,6 +109,9 @@ pub(crate) struct How {
     pub(crate) user: Option<User>,
     #[command(flatten)]
     pub(crate) rules: Rules,
+    /// Accepted for habit, as are -R and -a: directories are always copied whole, with modes and times
+    #[arg(short = 'r', short_aliases = ['R', 'a'], help_heading = "What")]
+    pub(crate) recursive: bool,
     /// Copy what symlinks lead to
     #[arg(short = 'L', long, help_heading = "What")]
     pub(crate) dereference: bool,
@@ -174,6 +190,17 @@ fn owner(text: &str) -> Result<Owner, String> {
     if owner == Owner::default() { Err("write it as UID, UID:GID or :GID".to_owned()) } else { Ok(owner) }
 }
 
+/// `N` entries, or `P%` of those that are there.
+fn max_delete(text: &str) -> Result<Delete, String> {
+    let most = match text.strip_suffix('%') {
+        Some(percent) => percent.parse().ok().filter(|percent| *percent <= 100).map(Delete::Percent),
+        None => text.parse().ok().map(Delete::AtMost),
+    };
+    most.ok_or_else(|| {
+        "write a number of entries, such as 100, or a percentage up to 100, such as 10%".to_owned()
+    })
+}
+
 fn compression(text: &str) -> Result<Compression, String> {
     match text {
         "auto" => Ok(Compression::Auto),
@@ -204,6 +231,15 @@ fn size(text: &str) -> Result<u64, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_limit_on_removals_is_a_number_or_a_percentage() {
+        assert_eq!(max_delete("0"), Ok(Delete::AtMost(0)));
+        assert_eq!(max_delete("100%"), Ok(Delete::Percent(100)));
+        for wrong in ["", "%", "-1", "101%", "1.5%", "ten"] {
+            assert!(max_delete(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn sizes_and_owners_are_read_or_refused() {

@@ -8,7 +8,7 @@ mod show;
 
 use super::{Context, agents};
 use crate::cli::Format;
-use crate::cli::copy::{Cp, How, Sync, Via as Way};
+use crate::cli::copy::{Cp, How, Removal, Sync, Via as Way};
 use crate::failure::Failure;
 use crate::printer::Printer;
 use crate::signals;
@@ -24,7 +24,7 @@ use postern_exec::ephemeral::User;
 use postern_kube::Cluster;
 use postern_ops::names;
 use postern_s3::{Settings, Store};
-use postern_wire::copy::{Compare, Limits, ReceiveSpec, Rule, SendSpec};
+use postern_wire::copy::{Compare, Delete, Limits, ReceiveSpec, Rule, SendSpec};
 use show::{Show, Shown};
 use std::cell::RefCell;
 use std::fs::File;
@@ -39,7 +39,7 @@ pub(super) async fn cp(context: &Context, args: Cp, printer: &mut Printer) -> Re
         }
         let Some(path) = paths.pop() else { return Err(Failure::usage("no path is named", None)) };
         let receive = receive(&how, &Mode::Cp)?;
-        return removing(context, Side::parse(&[path])?, &how, receive, printer).await;
+        return removing(context, &path, &how, receive, printer).await;
     }
     let destination = match paths.pop() {
         Some(destination) if !paths.is_empty() => destination,
@@ -52,7 +52,13 @@ pub(super) async fn cp(context: &Context, args: Cp, printer: &mut Printer) -> Re
 }
 
 pub(super) async fn sync(context: &Context, args: Sync, printer: &mut Printer) -> Result<u8, Failure> {
-    let Sync { source, destination, how, delete, checksum } = args;
+    let Sync { source, destination, how, delete, max_delete, checksum } = args;
+    let delete = match (delete, max_delete) {
+        (None, _) => Delete::Nothing,
+        (Some(_), Some(most)) => most,
+        (Some(Removal::Extra), None) => Delete::Extra,
+        (Some(Removal::All), None) => Delete::All,
+    };
     let mode = Mode::Sync { delete, checksum };
     copy(context, &[source], &destination, &how, &mode, printer).await
 }
@@ -60,7 +66,7 @@ pub(super) async fn sync(context: &Context, args: Sync, printer: &mut Printer) -
 /// Which of the two commands.
 enum Mode {
     Cp,
-    Sync { delete: bool, checksum: bool },
+    Sync { delete: Delete, checksum: bool },
 }
 
 fn limits(how: &How) -> Limits {
@@ -90,7 +96,7 @@ fn send(how: &How, mode: &Mode, sources: Vec<Vec<u8>>) -> Result<SendSpec, Failu
 
 fn receive(how: &How, mode: &Mode) -> Result<ReceiveSpec, Failure> {
     let (compare, sync, delete) = match mode {
-        Mode::Cp => (Compare::Verify, false, false),
+        Mode::Cp => (Compare::Verify, false, Delete::Nothing),
         Mode::Sync { delete, checksum: true } => (Compare::Hash, true, *delete),
         Mode::Sync { delete, checksum: false } => (Compare::Times, true, *delete),
     };
@@ -187,7 +193,10 @@ async fn copy(
         true => Some(context.cluster().await?),
         false => None,
     };
-    let plans = plan::plans(cluster.as_ref(), &from, &to, how).await?;
+    let words = sources.iter().chain([destination]);
+    let plans = plan::plans(cluster.as_ref(), &from, &to, how)
+        .await
+        .map_err(|failure| plan::local(failure, words))?;
     itself::check(&plans, !how.rules.0.is_empty())?;
     let manifest = match &how.manifest {
         Some(_) if plans.len() > 1 => {
@@ -275,18 +284,20 @@ async fn futures(all: impl Iterator<Item = impl Future<Output = ()>>) {
 
 async fn removing(
     context: &Context,
-    side: Side,
+    path: &std::ffi::OsString,
     how: &How,
     receive: ReceiveSpec,
     printer: &mut Printer,
 ) -> Result<u8, Failure> {
+    let side = Side::parse(std::slice::from_ref(path))?;
     plan::check_one(&side, how)?;
     let s3 = if side.in_s3() { Some(s3::settings(context, how, printer)?) } else { None };
     let cluster = match side.in_pods() {
         true => Some(context.cluster().await?),
         false => None,
     };
-    let places = plan::places(cluster.as_ref(), &side, how).await?;
+    let places =
+        plan::places(cluster.as_ref(), &side, how).await.map_err(|failure| plan::local(failure, [path]))?;
     let show = RefCell::new(Show::new(printer, places.len() > 1, how.dry_run));
     let image = context.image(how.image.as_deref());
     let reach = reach(s3, cluster.as_ref(), how, &image);

@@ -150,7 +150,7 @@ impl Destination<'_> {
             return Err(Trouble::Lost("the end of a directory that is none below".to_owned()));
         }
         let seen = std::mem::take(&mut self.seen);
-        let (Some(placed), true) = (&self.placed, self.spec.delete) else { return Ok(()) };
+        let (Some(placed), true) = (&self.placed, self.spec.delete.is_asked()) else { return Ok(()) };
         let (below, contents) = (placed.path(path), placed.contents);
         let entered = self.entered.get(&below).copied();
         if placed.missing || entered != Some(false) {
@@ -161,29 +161,28 @@ impl Destination<'_> {
         let Ok(found) = list(&mut self.session, &real).await? else { return Ok(()) };
         let inner = name::inner(path, contents).to_vec();
         for (last, stat) in found {
-            let directory = stat.kind() == Type::Directory;
-            let kept = name::is_partial(&last) || self.rules.excludes(&name::join(&inner, &last), directory);
-            if kept || seen.contains(&name::join(path, &last)) {
+            if name::is_partial(&last) {
                 continue;
             }
-            self.known = None;
-            let gone = match directory && !self.spec.rules.is_empty() {
-                true => self.doomed(name::join(&below, &last), name::join(&inner, &last)).await?,
-                false => vec![name::join(&below, &last)],
-            };
-            for gone in gone {
-                let removed = self.remove(&gone).await?;
-                self.out.put(|buffer| match removed {
-                    Ok(()) => FromDestination::Deleted(&gone).encode(buffer),
-                    Err(message) => FromDestination::NotDeleted { path: &gone, message }.encode(buffer),
-                });
+            self.surplus.there += 1;
+            let directory = stat.kind() == Type::Directory;
+            let (below, inner) = (name::join(&below, &last), name::join(&inner, &last));
+            if self.rules.excludes(&inner, directory) || seen.contains(&name::join(path, &last)) {
+                continue;
+            }
+            if directory && (!self.spec.rules.is_empty() || self.spec.delete.counts()) {
+                self.doomed(below, inner).await?;
+            } else {
+                self.surplus.extra += 1;
+                self.extras.push(below);
             }
         }
         Ok(())
     }
 
-    /// What is to be removed of a directory, so that what is left out stays: all of it, or what of it holds nothing such.
-    async fn doomed(&mut self, below: Vec<u8>, inner: Vec<u8>) -> Result<Vec<Vec<u8>>, Trouble> {
+    /// Finds what is to be removed of a directory, so that what is left out stays: all of it, or what of it holds nothing
+    /// such.
+    async fn doomed(&mut self, below: Vec<u8>, inner: Vec<u8>) -> Result<(), Trouble> {
         let mut found = vec![Found { below, inner, holder: 0, stays: false }];
         let mut waiting = vec![0];
         while let Some(holder) = waiting.pop() {
@@ -207,9 +206,30 @@ impl Destination<'_> {
                 found[holder].stays = true;
             }
         }
+        let count = |entries: usize| u64::try_from(entries).unwrap_or(u64::MAX);
+        self.surplus.there += count(found.len() - 1);
+        self.surplus.extra += count(found.iter().filter(|one| !one.stays).count());
         // What goes with its directory needs no word of its own.
         let goes = |at: usize| !found[at].stays && (at == 0 || found[found[at].holder].stays);
-        Ok((0..found.len()).filter(|at| goes(*at)).map(|at| found[at].below.clone()).collect())
+        self.extras.extend((0..found.len()).filter(|at| goes(*at)).map(|at| found[at].below.clone()));
+        Ok(())
+    }
+
+    /// Removes what the source does not have; why none of it, if it is too much. A dry run says what would go in any case.
+    pub(super) async fn remove_extras(&mut self) -> Result<Option<String>, Trouble> {
+        let kept_for = verdict::keeps_surplus(self.spec.delete, self.surplus);
+        if kept_for.is_some() && !self.spec.dry_run {
+            return Ok(kept_for);
+        }
+        self.known = None;
+        for gone in std::mem::take(&mut self.extras) {
+            let removed = self.remove(&gone).await?;
+            self.out.put(|buffer| match removed {
+                Ok(()) => FromDestination::Deleted(&gone).encode(buffer),
+                Err(message) => FromDestination::NotDeleted { path: &gone, message }.encode(buffer),
+            });
+        }
+        Ok(kept_for)
     }
 
     async fn remove(&mut self, path: &[u8]) -> Result<Result<(), String>, Trouble> {

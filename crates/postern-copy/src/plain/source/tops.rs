@@ -5,7 +5,7 @@ use crate::plain::Trouble;
 use crate::plain::listing::{Stat, Type};
 use crate::plain::session::Session;
 use crate::plain::words::cause;
-use postern_files::pattern::{Glob, Rules, Step, is_glob, matches};
+use postern_files::pattern::{Glob, Rules, Step, is_special, matches, unquoted};
 use postern_files::{name, verdict};
 use postern_wire::copy::SendSpec;
 
@@ -30,35 +30,25 @@ pub(super) async fn expand(
     let (mut tops, mut faults) = (Vec::new(), Vec::new());
     for source in &spec.sources {
         let shown = name::show(source);
-        if !spec.glob || !is_glob(source) {
-            match look(session, source, true).await? {
-                Ok(stat) => tops.push(top(source.clone(), stat)),
+        // What is called just so is meant, whatever characters its name has: a shell may have expanded it before.
+        let special = spec.glob && is_special(source);
+        let plain = match special && look(session, source, false).await?.is_err() {
+            true => unquoted(source),
+            false => Some(source.clone()),
+        };
+        if let Some(source) = plain {
+            match look(session, &source, true).await? {
+                Ok(stat) => tops.push(top(source, stat)),
                 // One of several: the others are copied, as by `cp`.
-                Err(why) if spec.sources.len() > 1 && !called(source).is_empty() => {
-                    faults.push((called(source), cause(&why)));
+                Err(why) if spec.sources.len() > 1 && !called(&source).is_empty() => {
+                    faults.push((called(&source), cause(&why)));
                 }
-                Err(why) => return Err(Trouble::Fatal(format!("{shown}: {}", cause(&why)))),
+                Err(why) => return Err(Trouble::Fatal(format!("{}: {}", name::show(&source), cause(&why)))),
             }
             continue;
         }
-        let itself = look(session, source, false).await?.is_ok();
-        let glob = match Glob::parse(source) {
-            Ok(glob) => glob,
-            // Just a name, though an odd one.
-            Err(_) if itself => {
-                if let Ok(stat) = look(session, source, true).await? {
-                    tops.push(top(source.clone(), stat));
-                }
-                continue;
-            }
-            Err(error) => return Err(Trouble::Fatal(error.to_string())),
-        };
+        let glob = Glob::parse(source).map_err(|error| Trouble::Fatal(error.to_string()))?;
         let mut found = follow(session, &glob).await?;
-        // Something may be called just so.
-        let there = found.iter().any(|path| called(path) == called(source));
-        if itself && !there {
-            found.push(source.clone());
-        }
         found.sort();
         found.dedup();
         if found.is_empty() {

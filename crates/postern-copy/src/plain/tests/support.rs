@@ -7,7 +7,7 @@ use crate::plain::session::{LOOP, Session};
 use crate::plain::{Memory, Way, start};
 use crate::relay::{Broke, relay};
 use bytes::Bytes;
-use postern_wire::copy::{Ask, Compare, Compression, Fate, Limits, Owner, ReceiveSpec, SendSpec};
+use postern_wire::copy::{Ask, Compare, Compression, Delete, Fate, Limits, Owner, ReceiveSpec, SendSpec};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -141,7 +141,7 @@ pub(super) fn receive(target: &Path) -> ReceiveSpec {
         compare: Compare::Verify,
         delta: false,
         update: false,
-        delete: false,
+        delete: Delete::Nothing,
         dry_run: false,
         inplace: false,
         preserve: false,

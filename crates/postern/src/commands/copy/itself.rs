@@ -22,7 +22,7 @@ pub(super) fn check(plans: &[Plan], patterns: bool) -> Result<(), Failure> {
             Place::Pod(_) => inside_there,
             Place::Stream | Place::S3(_) => continue,
         };
-        if let Some(source) = sources.iter().find(|source| !is_glob(source) && inside(source, target)) {
+        if let Some(source) = sources.iter().find(|source| inside(source, target)) {
             let (source, target) = (show(source), show(target));
             return Err(Failure::usage(
                 format!("the directory {source} cannot be copied into itself, {target}"),
@@ -46,8 +46,12 @@ fn existing(path: &Path) -> Option<PathBuf> {
     ways.find_map(|way| way.canonicalize().ok())
 }
 
-/// By the paths alone, as nothing of the pod is known here: one strictly below the other.
+/// By the paths alone, as nothing of the pod is known here: one strictly below the other. What a wildcard takes is not known
+/// either.
 fn inside_there(source: &[u8], target: &[u8]) -> bool {
+    if is_glob(source) {
+        return false;
+    }
     match (plain(source), plain(target)) {
         (Some(source), Some(target)) => source != target && target.starts_with(&source),
         _ => false,

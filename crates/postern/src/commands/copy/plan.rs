@@ -9,6 +9,8 @@ use postern_exec::target::{self, Containers, Target};
 use postern_kube::Cluster;
 use postern_s3::Location;
 use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
 
 /// What one side of a copy names.
 #[derive(Debug)]
@@ -75,6 +77,22 @@ impl Side {
 
     fn selected(&self) -> bool {
         matches!(self, Self::Pods(paths) if paths.iter().any(|path| path.target.is_none()))
+    }
+}
+
+/// A pod that is not found may be meant as a local file with a colon in its name: the hint says how to write that.
+pub(super) fn local<'w>(failure: Failure, words: impl IntoIterator<Item = &'w OsString>) -> Failure {
+    let is_pod = |word: &&OsString| matches!(Endpoint::parse(word), Ok(Endpoint::Pod(_)));
+    let meant = words.into_iter().filter(is_pod).find(|word| Path::new(word).symlink_metadata().is_ok());
+    match meant {
+        Some(word) => {
+            let word = postern_files::name::show(word.as_bytes()).into_owned();
+            Failure {
+                hint: Some(format!("there is a local file of that name: write ./{word} for it")),
+                ..failure
+            }
+        }
+        None => failure,
     }
 }
 

@@ -321,7 +321,11 @@ fn summary(total: &Tally, pods: usize, dry_run: bool) -> String {
     }
     let mut text = parts.join(", ");
     if *content > 0 && !dry_run {
-        text.push_str(&format!("; {} by sending {} ({:.1}:1)", bytes(*content), bytes(*sent), ratio(total)));
+        text.push_str(&format!("; {}", bytes(*content)));
+        // Of little content, what is sent is mostly the questions and answers around it.
+        if content > sent {
+            text.push_str(&format!(" by sending {} ({:.1}:1)", bytes(*sent), ratio(total)));
+        }
     }
     text.push_str(&format!(" in {:.1} s", took.as_secs_f64()));
     text
