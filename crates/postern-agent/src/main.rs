@@ -6,7 +6,7 @@ use postern_agent::target_root::{self, TargetRootError};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: postern-agent run [--unlink | --key KEY] | copy [--unlink | --of CONTAINER_ID] \
+const USAGE: &str = "usage: postern-agent run [--unlink | --key KEY] | multiplex | copy [--unlink | --of CONTAINER_ID] \
                      | serve [--stream PORT KEYS] | credentials | which TOOL | target-root CONTAINER_ID \
                      | target-user CONTAINER_ID | --version\n";
 
@@ -20,6 +20,7 @@ fn main() -> ExitCode {
             unlink();
             postern_agent::supervise::main(None)
         }
+        ["multiplex"] => postern_agent::multiplex::main(),
         ["copy"] => postern_agent::copy::main(None),
         ["copy", "--of", container] => postern_agent::copy::main(Some(container)),
         ["copy", "--unlink"] => {

@@ -4,7 +4,7 @@
 //! proof of an authorized key (`postern_wire::stream`), and what comes from the pod's own user has places of its own,
 //! which it cannot leave: it is known by the user of the connecting socket, and a port-forward's is the runtime's.
 
-mod connection;
+pub(crate) mod connection;
 mod handshake;
 mod keys;
 mod peer;

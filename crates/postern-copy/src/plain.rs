@@ -100,7 +100,7 @@ pub(crate) async fn open(
 ) -> Result<(bool, Opened), ExecError> {
     let (to, from) = exec::open(cluster, place).await?;
     let hello = Session::greet(to, from, if verify { None } else { Some("-") });
-    let session = match tokio::time::timeout(exec::HELLO, hello).await {
+    let session = match tokio::time::timeout(crate::pod::HELLO, hello).await {
         Ok(session) => session?,
         Err(_) => return Err(ExecError::Runtime("its shell did not answer in time".to_owned())),
     };

@@ -173,8 +173,9 @@ impl Pod<'_> {
     }
 }
 
-/// How long an agent may take to say hello.
-const HELLO: Duration = Duration::from_secs(30);
+/// How long an agent may take to say hello: the runtime starts one command of a container at a time, and what is given up
+/// stays in its queue.
+pub(crate) const HELLO: Duration = Duration::from_secs(600);
 
 async fn greet((mut reader, writer): (ExecReader, ExecWriter)) -> Result<Opened, ExecError> {
     let mut decoder = Decoder::default();

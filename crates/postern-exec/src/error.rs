@@ -29,6 +29,16 @@ pub enum ExecError {
     /// The cluster did not let us start it.
     #[error(transparent)]
     Kube(#[from] KubeError),
+    /// The command is longer than can be sent or started.
+    #[error("{what} has {bytes} bytes, and at most {limit} can be passed")]
+    TooLong {
+        /// What is.
+        what: &'static str,
+        /// How long it is.
+        bytes: usize,
+        /// How long it may be.
+        limit: usize,
+    },
     /// The pod or container that was named cannot be used.
     #[error("{0}")]
     Target(String),
@@ -157,6 +167,7 @@ impl ExecError {
             | Self::Ephemeral { .. }
             | Self::LocalFile { .. }
             | Self::Local(_) => exit::NEVER_REACHED,
+            Self::TooLong { .. } => exit::USAGE,
             Self::TimedOut { .. } | Self::Cancelled(_) => exit::CANCELLED,
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => exit::OUTPUT_CLOSED,
             Self::Broke(_) | Self::Corrupt { .. } | Self::Hold { .. } | Self::Input(_) | Self::Output(_) => {
@@ -168,6 +179,7 @@ impl ExecError {
     /// The class, as `-o json` names it.
     pub fn kind(&self) -> &'static str {
         match self.exit_code() {
+            exit::USAGE => "usage",
             exit::NEVER_REACHED => "never-reached",
             exit::CANCELLED => "timed-out-or-cancelled",
             _ => "broke",

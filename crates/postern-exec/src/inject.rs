@@ -11,8 +11,9 @@ use postern_kube::Cluster;
 use postern_kube::exec::{ExecEnd, ExecEvent, ExecReader, ExecWriter};
 use std::time::Duration;
 
-/// How long the container may take over an answer.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// How long the container may take over an answer: the runtime starts one command of a container at a time, and what is
+/// given up stays in its queue.
+const PATIENCE: Duration = crate::session::START.limit;
 
 /// The same where the run has failed already and the user waits for the error.
 const TIDY_PATIENCE: Duration = Duration::from_secs(10);

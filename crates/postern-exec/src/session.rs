@@ -21,6 +21,29 @@ use tokio::sync::mpsc;
 /// An agent that says nothing at all for this long is lost: it sends a heartbeat each second.
 const AGENT_SILENCE: Duration = Duration::from_secs(10);
 
+/// How an agent's start is waited for. The runtime starts one command of a container at a time, within the container's share
+/// of a processor: behind many others that takes minutes, and what is given up stays in that queue all the same.
+pub(crate) const START: Start = Start { notice: Duration::from_secs(3), limit: Duration::from_secs(600) };
+
+/// See [`START`].
+pub(crate) struct Start {
+    /// How often the wait is told of.
+    pub(crate) notice: Duration,
+    /// The longest wait.
+    pub(crate) limit: Duration,
+}
+
+/// What happens before the command starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Notice<'a> {
+    /// It waits for the pod to start the agent, since this long.
+    Queued(Duration),
+    /// What the agent is at.
+    Agent(&'a str),
+    /// It has started.
+    Started,
+}
+
 /// After a kill, how long the trailer may take.
 const KILL_PATIENCE: Duration = Duration::from_secs(3);
 
@@ -73,6 +96,31 @@ pub struct Run {
     pub files: Vec<PathBuf>,
 }
 
+/// Bytes of a command and its environment, at most: what one frame holds, without the rest of a request.
+const LONGEST_REQUEST: usize = postern_wire::MAX_PAYLOAD - 64 * 1024;
+
+/// Bytes of one argument or variable, at most (`MAX_ARG_STRLEN`, execve(2)), with its NUL.
+const LONGEST_WORD: usize = 128 * 1024;
+
+/// What cannot be sent, or not be started, is refused before anything is.
+pub fn check(request: &Request) -> Result<(), ExecError> {
+    let variables = request.env.iter().chain(&request.secret_env);
+    let variables = variables.map(|(name, value)| name.len() + value.len() + 1);
+    let words = request.argv.iter().map(Vec::len).chain(variables).map(|length| length + 1);
+    let (all, longest) = words.fold((0, 0), |(all, longest), word| (all + word, word.max(longest)));
+    match () {
+        () if longest > LONGEST_WORD => {
+            Err(ExecError::TooLong { what: "an argument or variable", bytes: longest, limit: LONGEST_WORD })
+        }
+        () if all > LONGEST_REQUEST => Err(ExecError::TooLong {
+            what: "the command with its environment",
+            bytes: all,
+            limit: LONGEST_REQUEST,
+        }),
+        () => Ok(()),
+    }
+}
+
 enum ToWriter {
     Window(u32),
     Done,
@@ -89,20 +137,21 @@ pub async fn run(
     run_noticing(reader, writer, run, streams, control, |_| ()).await
 }
 
-/// The same, and tells what the agent is at before the command starts; with `None` once it has started.
+/// The same, and tells what happens before the command starts.
 pub async fn run_noticing(
     reader: impl Reader,
     writer: impl Writer,
     run: Run,
     streams: Streams,
     control: mpsc::Receiver<Control>,
-    notice: impl FnMut(Option<&str>),
+    notice: impl FnMut(Notice<'_>),
 ) -> Result<Report, ExecError> {
+    check(&run.request)?;
     let Streams { stdin, stdout, stderr } = streams;
     let (to_writer, from_reader) = mpsc::channel(64);
-    let killed = Arc::new(AtomicBool::new(false));
+    let (killed, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
     let timeout_ms = run.request.timeout_ms;
-    let sending = send_all(writer, run, stdin, control, from_reader, killed.clone());
+    let sending = send_all(writer, run, stdin, control, from_reader, (killed.clone(), answered.clone()));
     let receiving = Receiving {
         reader,
         decoder: Decoder::default(),
@@ -113,6 +162,7 @@ pub async fn run_noticing(
         started: false,
         diagnostics: Vec::new(),
         killed: killed.clone(),
+        answered,
         timeout_ms,
         notice,
     };
@@ -163,6 +213,8 @@ struct Receiving<R, N> {
     started: bool,
     diagnostics: Vec<u8>,
     killed: Arc<AtomicBool>,
+    /// The agent has said hello.
+    answered: Arc<AtomicBool>,
     timeout_ms: u64,
     notice: N,
 }
@@ -176,26 +228,73 @@ enum Step {
     Nothing,
 }
 
-impl<R: Reader, N: FnMut(Option<&str>)> Receiving<R, N> {
+impl<R: Reader, N: FnMut(Notice<'_>)> Receiving<R, N> {
     async fn all(mut self) -> Result<Report, ExecError> {
+        let began = tokio::time::Instant::now();
         loop {
+            if self.hello.is_none() && !self.killed.load(Ordering::Relaxed) {
+                match tokio::time::timeout(self.until_told(began.elapsed()), self.reader.next()).await {
+                    Ok(incoming) => {
+                        if let Some(report) = self.hear(incoming).await? {
+                            return Ok(report);
+                        }
+                    }
+                    Err(_) => self.queued(began.elapsed())?,
+                }
+                continue;
+            }
             let patience = if self.killed.load(Ordering::Relaxed) { KILL_PATIENCE } else { AGENT_SILENCE };
             let Ok(incoming) = tokio::time::timeout(patience, self.reader.next()).await else {
                 let seconds = patience.as_secs();
                 return Err(self.broke(format!("no sign of life from the pod for {seconds} s")).await);
             };
-            match incoming {
-                Incoming::Bytes(bytes) => self.decoder.push(&bytes),
-                Incoming::Diagnostics(text) => {
-                    let room = DIAGNOSTICS.saturating_sub(self.diagnostics.len());
-                    self.diagnostics.extend_from_slice(&text[..text.len().min(room)]);
-                }
-                Incoming::Ended(how) => return Err(self.broke(how).await),
-                Incoming::NotStarted(why) if self.hello.is_none() => return Err(ExecError::Runtime(why)),
-                Incoming::NotStarted(why) => return Err(self.broke(why).await),
-            }
-            if let Some(report) = self.frames().await? {
+            if let Some(report) = self.hear(incoming).await? {
                 return Ok(report);
+            }
+        }
+    }
+
+    /// Takes what came; how the command ended, if it did.
+    async fn hear(&mut self, incoming: Incoming) -> Result<Option<Report>, ExecError> {
+        match incoming {
+            Incoming::Bytes(bytes) => self.decoder.push(&bytes),
+            Incoming::Diagnostics(text) => {
+                let room = DIAGNOSTICS.saturating_sub(self.diagnostics.len());
+                self.diagnostics.extend_from_slice(&text[..text.len().min(room)]);
+            }
+            Incoming::Ended(how) => return Err(self.broke(how).await),
+            Incoming::NotStarted(why) if self.hello.is_none() => return Err(ExecError::Runtime(why)),
+            Incoming::NotStarted(why) => return Err(self.broke(why).await),
+        }
+        self.frames().await
+    }
+
+    /// How long an agent may take to start, which the command's own limit bounds too.
+    fn start_limit(&self) -> Duration {
+        match self.timeout_ms {
+            0 => START.limit,
+            limit => START.limit.min(Duration::from_millis(limit)),
+        }
+    }
+
+    fn until_told(&self, waited: Duration) -> Duration {
+        START.notice.min(self.start_limit().saturating_sub(waited))
+    }
+
+    /// The agent was not started yet: says so, or gives up.
+    fn queued(&mut self, waited: Duration) -> Result<(), ExecError> {
+        if waited < self.start_limit() {
+            (self.notice)(Notice::Queued(waited));
+            return Ok(());
+        }
+        match self.timeout_ms {
+            limit if Duration::from_millis(limit) == self.start_limit() && limit > 0 => {
+                let limit = Duration::from_millis(limit);
+                Err(ExecError::TimedOut { limit, note: ", as the pod did not get to start it" })
+            }
+            _ => {
+                let seconds = START.limit.as_secs();
+                Err(ExecError::NoAgent(format!("the pod did not start the agent within {seconds} s")))
             }
         }
     }
@@ -225,6 +324,7 @@ impl<R: Reader, N: FnMut(Option<&str>)> Receiving<R, N> {
         let step = match frame {
             FromAgent::Hello(hello) => {
                 self.hello = Some(hello);
+                self.answered.store(true, Ordering::Relaxed);
                 Step::Nothing
             }
             // Anything may begin with bytes that look like a frame; only a hello says that it is one.
@@ -233,7 +333,7 @@ impl<R: Reader, N: FnMut(Option<&str>)> Receiving<R, N> {
             }
             FromAgent::Started(_) => {
                 self.started = true;
-                (self.notice)(None);
+                (self.notice)(Notice::Started);
                 Step::Nothing
             }
             FromAgent::Stdout(data) => Step::Output(true, Bytes::copy_from_slice(data)),
@@ -242,7 +342,7 @@ impl<R: Reader, N: FnMut(Option<&str>)> Receiving<R, N> {
             FromAgent::Heartbeat => Step::Nothing,
             FromAgent::Notice(text) => {
                 if !self.started {
-                    (self.notice)(Some(text));
+                    (self.notice)(Notice::Agent(text));
                 }
                 Step::Nothing
             }
@@ -308,7 +408,7 @@ async fn send_all(
     stdin: Option<Box<dyn std::io::Read + Send>>,
     mut control: mpsc::Receiver<Control>,
     mut from_reader: mpsc::Receiver<ToWriter>,
-    killed: Arc<AtomicBool>,
+    (killed, answered): (Arc<AtomicBool>, Arc<AtomicBool>),
 ) -> ExecError {
     let sends_stdin = run.request.stdin;
     if let Err(error) = send_request(&mut writer, run).await {
@@ -341,6 +441,11 @@ async fn send_all(
                 }
             },
             action = control.recv(), if listening => match action {
+                // There is nothing yet that could take it.
+                Some(Control::Signal(_)) if !answered.load(Ordering::Relaxed) => {
+                    writer.close().await;
+                    return ExecError::Cancelled(" before the pod started it");
+                }
                 Some(Control::Signal(number)) => ToAgent::Signal(number).encode(&mut frames),
                 Some(Control::Resize(size)) => ToAgent::Resize(size).encode(&mut frames),
                 Some(Control::Kill) => {
@@ -415,4 +520,23 @@ async fn send_request(writer: &mut impl Writer, run: Run) -> Result<(), SendErro
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_too_long_is_refused_before_anything_is_sent() {
+        let request = |argv: Vec<Vec<u8>>, env| Request { argv, env, ..Request::default() };
+        let word = |length| vec![b'x'; length];
+        assert!(check(&request(vec![word(LONGEST_WORD - 1)], Vec::new())).is_ok());
+        let error = check(&request(vec![word(LONGEST_WORD)], Vec::new())).unwrap_err();
+        assert_eq!(error.exit_code(), crate::error::exit::USAGE);
+        assert!(error.to_string().contains("131073 bytes, and at most 131072"), "{error}");
+        let many = (0..20).map(|_| (b"N".to_vec(), word(60_000))).collect();
+        assert!(
+            check(&request(vec![b"true".to_vec()], many)).unwrap_err().to_string().contains("environment")
+        );
+    }
 }

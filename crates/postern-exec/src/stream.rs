@@ -1,6 +1,7 @@
-//! The stream transport: runs in the ops pod that its agent starts itself, over one port-forward.
+//! Many runs in the ops pod over one connection: its agent starts them itself.
 //!
-//! [`open`] proves a [`Key`] to the agent and returns a [`Connection`]; each [`Connection::session`] is a reader and a
+//! [`open`] proves a [`Key`] to the agent over a port-forward, [`by_exec`] starts one agent by the runtime for all of them;
+//! each returns a [`Connection`]. Each [`Connection::session`] is a reader and a
 //! writer for one run, with the same frames as an exec. Sessions share the connection and nothing else: what the agent
 //! sends in one is paid for by its own credit.
 
@@ -9,11 +10,14 @@ mod pem;
 
 pub use key::{Key, KeyError};
 
+use crate::error::ExecError;
+use crate::session::START;
 use crate::transport::{Incoming, Reader, Writer};
 use bytes::Bytes;
+use postern_kube::exec::{ExecReader, ExecWriter};
 use postern_kube::portforward::{PortBroke, PortReader, PortWriter};
 use postern_wire::stream::{Challenge, Nonce, StreamHello, Verdict, signed};
-use postern_wire::{CHUNK, Decoder, Mux, SESSION_CREDIT};
+use postern_wire::{CHUNK, Decoder, FromAgent, Mux, SESSION_CREDIT};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -65,7 +69,7 @@ pub struct Connection {
 
 #[derive(Debug)]
 struct Shared {
-    writer: tokio::sync::Mutex<PortWriter>,
+    writer: tokio::sync::Mutex<Out>,
     /// Where each session's bytes go. Bounded by the session's credit.
     sessions: Mutex<HashMap<u32, mpsc::UnboundedSender<Incoming>>>,
     /// How the connection ended.
@@ -94,18 +98,94 @@ pub async fn open(
         Some(Verdict::Stopping) => return Err(StreamError::Stopping),
         None => return Err(StreamError::NotAnAgent),
     }
-    let rest = received.bytes;
-    let shared = Arc::new(Shared {
-        writer: tokio::sync::Mutex::new(writer),
-        sessions: Mutex::default(),
-        ended: Mutex::default(),
-        reading: Mutex::default(),
-    });
-    let reading = tokio::spawn(read_all(reader, rest, Arc::downgrade(&shared))).abort_handle();
-    if let Ok(mut slot) = shared.reading.lock() {
-        *slot = Some(reading);
+    let mut decoder = Decoder::default();
+    decoder.push(&received.bytes);
+    Ok(Connection::new(In::Port(reader), Out::Port(writer), decoder))
+}
+
+/// The same by an exec of `postern-agent multiplex`, which waits its turn in the runtime's queue; `queued` is told at
+/// times how long.
+pub async fn by_exec(
+    (mut reader, writer): (ExecReader, ExecWriter),
+    mut queued: impl FnMut(Duration),
+) -> Result<Connection, ExecError> {
+    let began = tokio::time::Instant::now();
+    let mut decoder = Decoder::default();
+    let mut said = String::new();
+    loop {
+        match decoder.next_frame() {
+            Ok(None) => {}
+            Ok(Some((kind, payload))) => match FromAgent::decode(kind, payload) {
+                Ok(FromAgent::Hello(_)) => break,
+                Ok(_) => {
+                    return Err(ExecError::NoAgent("what answered did not begin with a hello".to_owned()));
+                }
+                Err(error) => return Err(ExecError::NoAgent(error.to_string())),
+            },
+            Err(error) => return Err(ExecError::NoAgent(error.to_string())),
+        }
+        let next = tokio::time::timeout(START.notice, Reader::next(&mut reader)).await;
+        match next {
+            Err(_) if began.elapsed() >= START.limit => {
+                let why = format!("the pod did not start the agent within {} s", START.limit.as_secs());
+                return Err(ExecError::NoAgent(why));
+            }
+            Err(_) => queued(began.elapsed()),
+            Ok(Incoming::Bytes(bytes)) => decoder.push(&bytes),
+            Ok(Incoming::Diagnostics(bytes)) if said.len() < 2_000 => {
+                said.push_str(&String::from_utf8_lossy(&bytes));
+            }
+            Ok(Incoming::Diagnostics(_)) => {}
+            Ok(Incoming::NotStarted(why)) => return Err(ExecError::Runtime(why)),
+            Ok(Incoming::Ended(why)) if said.trim().is_empty() => return Err(ExecError::NoAgent(why)),
+            Ok(Incoming::Ended(why)) => {
+                return Err(ExecError::NoAgent(format!("{why}; it said: {}", said.trim())));
+            }
+        }
     }
-    Ok(Connection { shared, last_id: AtomicU32::new(0) })
+    Ok(Connection::new(In::Exec(Box::new(reader)), Out::Exec(Box::new(writer)), decoder))
+}
+
+/// Bytes from the agent.
+enum In {
+    Port(PortReader),
+    Exec(Box<ExecReader>),
+}
+
+impl In {
+    /// What comes next; at the end why.
+    async fn next(&mut self) -> Result<Bytes, String> {
+        match self {
+            Self::Port(reader) => match reader.next().await {
+                Ok(Some(bytes)) => Ok(bytes),
+                Ok(None) => Err("the connection to the agent was closed".to_owned()),
+                Err(error) => Err(error.to_string()),
+            },
+            Self::Exec(reader) => loop {
+                match Reader::next(&mut **reader).await {
+                    Incoming::Bytes(bytes) => return Ok(bytes),
+                    Incoming::Diagnostics(_) => {} // it has nothing to say beside its frames
+                    Incoming::Ended(why) | Incoming::NotStarted(why) => return Err(why),
+                }
+            },
+        }
+    }
+}
+
+/// Bytes to the agent.
+#[derive(Debug)]
+enum Out {
+    Port(PortWriter),
+    Exec(Box<ExecWriter>),
+}
+
+impl Out {
+    async fn send(&mut self, messages: &[u8]) -> Result<(), String> {
+        match self {
+            Self::Port(writer) => writer.send(messages).await.map_err(|error| error.to_string()),
+            Self::Exec(writer) => Writer::send(&mut **writer, messages).await,
+        }
+    }
 }
 
 struct Received<'a> {
@@ -131,9 +211,7 @@ impl Received<'_> {
 }
 
 /// Hands each session its bytes, until the connection ends or nobody is left to read for.
-async fn read_all(mut reader: PortReader, rest: Vec<u8>, shared: std::sync::Weak<Shared>) {
-    let mut decoder = Decoder::default();
-    decoder.push(&rest);
+async fn read_all(mut reader: In, mut decoder: Decoder, shared: std::sync::Weak<Shared>) {
     let how = loop {
         let Some(alive) = shared.upgrade() else { return };
         if let Err(error) = alive.take(&mut decoder) {
@@ -141,9 +219,8 @@ async fn read_all(mut reader: PortReader, rest: Vec<u8>, shared: std::sync::Weak
         }
         drop(alive);
         match reader.next().await {
-            Ok(Some(bytes)) => decoder.push(&bytes),
-            Ok(None) => break "the connection to the agent was closed".to_owned(),
-            Err(error) => break error.to_string(),
+            Ok(bytes) => decoder.push(&bytes),
+            Err(why) => break why,
         }
     };
     let Some(shared) = shared.upgrade() else { return };
@@ -189,7 +266,7 @@ impl Shared {
     }
 
     async fn send(&self, messages: &[u8]) -> Result<(), String> {
-        self.writer.lock().await.send(messages).await.map_err(|error| error.to_string())
+        self.writer.lock().await.send(messages).await
     }
 }
 
@@ -205,6 +282,25 @@ impl Drop for Shared {
 }
 
 impl Connection {
+    fn new(reader: In, writer: Out, decoder: Decoder) -> Self {
+        let shared = Arc::new(Shared {
+            writer: tokio::sync::Mutex::new(writer),
+            sessions: Mutex::default(),
+            ended: Mutex::default(),
+            reading: Mutex::default(),
+        });
+        let reading = tokio::spawn(read_all(reader, decoder, Arc::downgrade(&shared))).abort_handle();
+        if let Ok(mut slot) = shared.reading.lock() {
+            *slot = Some(reading);
+        }
+        Self { shared, last_id: AtomicU32::new(0) }
+    }
+
+    /// Whether the connection has ended: sessions of it come to nothing.
+    pub fn is_over(&self) -> bool {
+        self.shared.ended.lock().map_or(true, |ended| ended.is_some())
+    }
+
     /// A run of its own on this connection. The agent hears of it with its first frame.
     pub fn session(&self) -> (SessionReader, SessionWriter) {
         let id = self.last_id.fetch_add(1, Ordering::Relaxed) + 1;

@@ -41,7 +41,19 @@ pub struct Asked<'a> {
 
 /// Starts the ops pod's agent: the one exec that every run there is.
 pub async fn open_agent(cluster: &Cluster) -> Result<(exec::ExecReader, exec::ExecWriter), KubeError> {
-    let command = [names::AGENT.into(), b"run".to_vec()];
+    start_agent(cluster, b"run").await
+}
+
+/// Starts it once for many runs.
+pub async fn open_for_many(cluster: &Cluster) -> Result<(exec::ExecReader, exec::ExecWriter), KubeError> {
+    start_agent(cluster, b"multiplex").await
+}
+
+async fn start_agent(
+    cluster: &Cluster,
+    mode: &[u8],
+) -> Result<(exec::ExecReader, exec::ExecWriter), KubeError> {
+    let command = [names::AGENT.into(), mode.to_vec()];
     let request = ExecRequest {
         namespace: names::NAMESPACE,
         pod: names::NAME,

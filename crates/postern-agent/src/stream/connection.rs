@@ -1,11 +1,12 @@
-//! A connection whose client has proved its key: sessions, and the bytes between them and the client.
+//! A connection with one client: sessions, and the bytes between them and the client. It is a socket whose client has proved
+//! a key, or the streams of an exec.
 
 use super::Ready;
 use super::session::Session;
 use crate::outgoing::Outgoing;
-use postern_wire::{Decoder, Mux};
+use postern_wire::{Decoder, FromAgent, Mux};
 use rustix::event::PollFlags;
-use rustix::fd::{AsFd as _, BorrowedFd};
+use rustix::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use rustix::process::Pid;
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
@@ -19,9 +20,33 @@ const FULL: usize = 512 * 1024;
 /// A connection without a session is closed after this.
 const IDLE: Duration = Duration::from_secs(30);
 
-pub(super) struct Connection {
-    stream: TcpStream,
-    key: String,
+/// Where a connection's bytes come from and go to.
+enum Ends {
+    Socket(TcpStream),
+    /// Input and output of an exec.
+    Streams(OwnedFd, OwnedFd),
+}
+
+impl Ends {
+    fn input(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Socket(socket) => socket.as_fd(),
+            Self::Streams(input, _) => input.as_fd(),
+        }
+    }
+
+    fn output(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Socket(socket) => socket.as_fd(),
+            Self::Streams(_, output) => output.as_fd(),
+        }
+    }
+}
+
+pub(crate) struct Connection {
+    ends: Ends,
+    /// The key that the client proved; none where it came by exec.
+    key: Option<String>,
     decoder: Decoder,
     out: Outgoing,
     sessions: Vec<Session>,
@@ -31,12 +56,24 @@ pub(super) struct Connection {
 }
 
 impl Connection {
+    /// With a client that has proved this key.
     pub(super) fn new(stream: TcpStream, key: String) -> Self {
+        Self::with(Ends::Socket(stream), Some(key), Outgoing::default())
+    }
+
+    /// With a client at the other end of an exec, who is told first who we are.
+    pub(crate) fn on_streams(input: OwnedFd, output: OwnedFd, hello: &FromAgent<'_>) -> Self {
+        let mut out = Outgoing::default();
+        hello.encode(out.end());
+        Self::with(Ends::Streams(input, output), None, out)
+    }
+
+    fn with(ends: Ends, key: Option<String>, out: Outgoing) -> Self {
         Self {
-            stream,
+            ends,
             key,
             decoder: Decoder::default(),
-            out: Outgoing::default(),
+            out,
             sessions: Vec::new(),
             last_id: 0,
             idle_since: Some(Instant::now()),
@@ -44,12 +81,21 @@ impl Connection {
         }
     }
 
-    pub(super) fn interest<'a>(&'a self, at: usize, add: &mut impl FnMut(Ready, BorrowedFd<'a>, PollFlags)) {
-        let mut flags = PollFlags::empty();
-        flags.set(PollFlags::IN, !self.sessions.iter().any(Session::is_behind));
-        flags.set(PollFlags::OUT, !self.out.is_empty());
+    pub(crate) fn interest<'a>(&'a self, at: usize, add: &mut impl FnMut(Ready, BorrowedFd<'a>, PollFlags)) {
+        let mut input = PollFlags::empty();
+        input.set(PollFlags::IN, !self.sessions.iter().any(Session::is_behind));
+        let mut output = PollFlags::empty();
+        output.set(PollFlags::OUT, !self.out.is_empty());
         // Even with nothing wanted: an end of the connection is always told.
-        add(Ready::Client(at), self.stream.as_fd(), flags);
+        match &self.ends {
+            Ends::Socket(socket) => add(Ready::Client(at), socket.as_fd(), input | output),
+            Ends::Streams(from, to) => {
+                add(Ready::Client(at), from.as_fd(), input);
+                if !output.is_empty() {
+                    add(Ready::Client(at), to.as_fd(), output);
+                }
+            }
+        }
         for (number, session) in self.sessions.iter().enumerate() {
             let mut flags = PollFlags::empty();
             flags.set(PollFlags::IN, session.may_send() && self.out.len() < FULL);
@@ -61,9 +107,9 @@ impl Connection {
     }
 
     /// The client's socket is ready. Supervisors that it lets us start are added to `started`.
-    pub(super) fn client(&mut self, scratch: &mut [u8], stopping: bool, started: &mut Vec<Pid>) {
+    pub(crate) fn client(&mut self, scratch: &mut [u8], stopping: bool, started: &mut Vec<Pid>) {
         self.flush();
-        match rustix::io::read(&self.stream, &mut *scratch) {
+        match rustix::io::read(self.ends.input(), &mut *scratch) {
             Ok(0) => self.lost = true,
             Ok(count) => {
                 self.decoder.push(&scratch[..count]);
@@ -75,7 +121,7 @@ impl Connection {
     }
 
     /// A session's socket is ready.
-    pub(super) fn session(&mut self, number: usize, scratch: &mut [u8]) {
+    pub(crate) fn session(&mut self, number: usize, scratch: &mut [u8]) {
         // The client's own messages come first in a turn, and may have closed it.
         let Some(session) = self.sessions.get_mut(number) else { return };
         session.flush();
@@ -94,7 +140,7 @@ impl Connection {
                 Ok(Mux::Open(id)) if id > self.last_id => {
                     self.last_id = id;
                     let free = !stopping && self.sessions.len() < MAX_SESSIONS;
-                    match free.then(|| Session::start(id, &self.key)) {
+                    match free.then(|| Session::start(id, self.key.as_deref())) {
                         Some(Ok((session, pid))) => {
                             self.sessions.push(session);
                             started.push(pid);
@@ -124,11 +170,11 @@ impl Connection {
     }
 
     fn flush(&mut self) {
-        self.lost |= self.out.flush(&self.stream).is_err();
+        self.lost |= self.out.flush(self.ends.output()).is_err();
     }
 
     /// Whether it goes on; when not, dropping it closes every session's socket, which ends their commands.
-    pub(super) fn is_alive(&mut self, now: Instant) -> bool {
+    pub(crate) fn is_alive(&mut self, now: Instant) -> bool {
         self.flush();
         self.sessions.retain(|session| session.socket.is_some());
         self.idle_since = match self.sessions.is_empty() {
@@ -138,7 +184,7 @@ impl Connection {
         !self.lost && self.idle_until().is_none_or(|until| now < until)
     }
 
-    pub(super) fn idle_until(&self) -> Option<Instant> {
+    pub(crate) fn idle_until(&self) -> Option<Instant> {
         self.idle_since.map(|since| since + IDLE)
     }
 

@@ -20,12 +20,15 @@ pub(super) struct Session {
 }
 
 impl Session {
-    /// Starts the supervisor. Its audit line will name the key that was proved.
-    pub(super) fn start(id: u32, key: &str) -> io::Result<(Self, Pid)> {
+    /// Starts the supervisor. Its audit line will name the key that was proved, if one was.
+    pub(super) fn start(id: u32, key: Option<&str>) -> io::Result<(Self, Pid)> {
         let (ours, theirs) = UnixStream::pair()?;
         ours.set_nonblocking(true)?;
         let mut command = Command::new("/proc/self/exe");
-        command.arg0("postern-agent").args(["run", "--key", key]);
+        command.arg0("postern-agent").arg("run");
+        if let Some(key) = key {
+            command.args(["--key", key]);
+        }
         command.stdin(Stdio::from(std::os::fd::OwnedFd::from(theirs.try_clone()?)));
         command.stdout(Stdio::from(std::os::fd::OwnedFd::from(theirs))).stderr(Stdio::null());
         // The std handle is dropped: PID 1 reaps every child itself.

@@ -10,9 +10,6 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-/// How long a shell may take to answer at first.
-pub(super) const HELLO: Duration = Duration::from_secs(30);
-
 /// How often the server is asked for a sign of life, and how long it may owe one.
 const PING: Duration = Duration::from_secs(5);
 const SILENCE: Duration = Duration::from_secs(20);

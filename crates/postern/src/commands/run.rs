@@ -7,7 +7,7 @@ use crate::failure::Failure;
 use crate::printer::Printer;
 use crate::{signals, terminal};
 use postern_config::Tool;
-use postern_exec::session::{self, Ended, Report, Run};
+use postern_exec::session::{self, Ended, Notice, Report, Run};
 use postern_exec::stream::Connection;
 use postern_exec::{ExecError, exit, transport};
 use postern_kube::Cluster;
@@ -191,7 +191,7 @@ impl Asked {
         if let Some(term) = std::env::var_os("TERM").filter(|_| terminal) {
             all.push((b"TERM".to_vec(), term.into_vec()));
         }
-        Ok(Request {
+        let request = Request {
             argv: command.into_iter().map(OsStringExt::into_vec).collect(),
             env: all,
             workdir: workdir.or(tool_workdir).map(String::into_bytes),
@@ -199,7 +199,9 @@ impl Asked {
             terminal: terminal.then(terminal::size),
             timeout_ms: timeout.map_or(0, |limit| u64::try_from(limit.as_millis()).unwrap_or(u64::MAX)),
             ..Request::default()
-        })
+        };
+        session::check(&request)?;
+        Ok(request)
     }
 }
 
@@ -219,6 +221,32 @@ fn stage(files: &[(String, String)], request: &mut Request) -> Result<Vec<PathBu
         paths.push(local.into());
     }
     Ok(paths)
+}
+
+/// Tells that the pod has not started the agent yet.
+pub(super) struct Queue<'p> {
+    printer: &'p mut Printer,
+    told: bool,
+}
+
+impl<'p> Queue<'p> {
+    pub(super) fn new(printer: &'p mut Printer) -> Self {
+        Self { printer, told: false }
+    }
+
+    /// On a terminal how long, elsewhere once.
+    pub(super) fn waits(&mut self, waited: Duration) {
+        let text = format!("waiting for the pod to start it, behind other commands ({} s)", waited.as_secs());
+        if self.printer.shows_progress() {
+            self.printer.progress(&text);
+        } else if !std::mem::replace(&mut self.told, true) {
+            self.printer.note(&text);
+        }
+    }
+
+    pub(super) fn over(&mut self) {
+        self.printer.clear();
+    }
 }
 
 /// How a run ended, for `-o json`.
@@ -248,11 +276,14 @@ pub(super) async fn supervised(
     let streams = streams::own(stdin).map_err(ExecError::Local)?;
     // Without stdin, Ctrl-C has to stay a signal.
     let raw = (terminal && stdin).then(terminal::Raw::enter).flatten();
-    let notice = |text: Option<&str>| match text {
-        Some(text) => printer.progress(text),
-        None => printer.clear(),
+    let mut queue = Queue::new(printer);
+    let notice = |notice: Notice<'_>| match notice {
+        Notice::Queued(waited) => queue.waits(waited),
+        Notice::Agent(text) => queue.printer.progress(text),
+        Notice::Started => queue.over(),
     };
     let result = session::run_noticing(reader, writer, run, streams, controls, notice).await;
+    queue.over();
     drop(raw);
     let Report { outcome, stdout_bytes, stderr_bytes, left_behind, agent_version } = result?;
     if left_behind > 0 {

@@ -1,21 +1,26 @@
 //! `postern run --each`: a run for each of several values.
 
+use super::exec::within;
 use super::fanout;
-use super::run::{Door, SUPERVISOR};
+use super::run::{Door, Queue, SUPERVISOR};
 use crate::cli::fanout::FanOut;
 use crate::failure::Failure;
 use crate::printer::Printer;
 use postern_exec::fanout::place::unless_stopped;
 use postern_exec::fanout::{Job, Ran};
 use postern_exec::session::{self, Ended, Run};
+use postern_exec::stream::{Connection, by_exec};
 use postern_exec::{Control, ExecError, Streams, transport};
-use postern_ops::check::open_agent;
+use postern_kube::Cluster;
+use postern_ops::check::open_for_many;
 use postern_wire::Request;
 use std::ffi::OsString;
 use std::io::Read as _;
 use std::os::unix::ffi::OsStringExt as _;
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{Mutex, mpsc};
 
 /// What stands for the value in the command.
 const PLACE: &[u8] = b"{}";
@@ -100,35 +105,67 @@ pub(super) async fn run(
     options: &FanOut,
     printer: &mut Printer,
 ) -> Result<u8, Failure> {
+    let way = match door {
+        Door::Stream(stream) => Way::Stream(stream),
+        Door::Exec(cluster) => {
+            let mut queue = Queue::new(printer);
+            let opened = within(timeout, Box::pin(shared(cluster, |waited| queue.waits(waited)))).await;
+            queue.over();
+            Way::Exec(cluster, Mutex::new(opened?))
+        }
+        Door::Local(own) => Way::Local(own),
+    };
+    let way = &way;
     let named = |value: Vec<u8>| Job { name: String::from_utf8_lossy(&value).into_owned(), what: value };
     let jobs = values.into_iter().map(named).collect();
     let start = |value: Vec<u8>, streams, control| async move {
         let mut request = request.clone();
         request.argv = filled(&request.argv, &value);
-        Ran::from(through(door, Run { request, files: Vec::new() }, timeout, streams, control).await)
+        Ran::from(through(way, Run { request, files: Vec::new() }, timeout, streams, control).await)
     };
     fanout::go(jobs, options, printer, start).await
 }
 
+/// How each of the runs gets to its supervisor.
+enum Way<'d> {
+    Stream(&'d Connection),
+    /// By one exec for all of them: the runtime starts one command of a container at a time. One that is lost takes the runs
+    /// with it that are on it; those after them make another.
+    Exec(&'d Cluster, Mutex<Arc<Connection>>),
+    Local(&'d Path),
+}
+
+async fn shared(cluster: &Cluster, queued: impl FnMut(Duration)) -> Result<Arc<Connection>, ExecError> {
+    by_exec(open_for_many(cluster).await?, queued).await.map(Arc::new)
+}
+
+async fn connected(cluster: &Cluster, held: &Mutex<Arc<Connection>>) -> Result<Arc<Connection>, ExecError> {
+    let mut held = held.lock().await;
+    if held.is_over() {
+        *held = shared(cluster, |_| ()).await?;
+    }
+    Ok(Arc::clone(&held))
+}
+
 async fn through(
-    door: &Door,
+    way: &Way<'_>,
     run: Run,
     timeout: Option<Duration>,
     streams: Streams,
     mut control: mpsc::Receiver<Control>,
 ) -> Result<Ended, ExecError> {
-    let report = match door {
-        Door::Stream(stream) => {
-            // Nothing waits between the session's number and its first message: the agent takes them in order only.
+    // Nothing waits between a session's number and its first message: the agent takes them in order only.
+    let report = match way {
+        Way::Stream(stream) => {
             let (reader, writer) = stream.session();
             session::run(reader, writer, run, streams, control).await
         }
-        Door::Exec(cluster) => {
-            let opening = async { open_agent(cluster).await.map_err(ExecError::Kube) };
-            let (reader, writer) = unless_stopped(opening, timeout, &mut control).await?;
+        Way::Exec(cluster, held) => {
+            let connection = unless_stopped(connected(cluster, held), timeout, &mut control).await?;
+            let (reader, writer) = connection.session();
             session::run(reader, writer, run, streams, control).await
         }
-        Door::Local(own) => {
+        Way::Local(own) => {
             let (reader, writer) = transport::local(own, &SUPERVISOR).map_err(ExecError::Local)?;
             session::run(reader, writer, run, streams, control).await
         }
