@@ -58,7 +58,8 @@ pub(crate) async fn call(
     request: &Request<Vec<u8>>,
     refusal: impl Fn(u16, &[u8]) -> CallError,
 ) -> Result<Vec<u8>, CallError> {
-    let Answer { status, body, retry_after: _, date: _ } = persistent(server, request, |_| false).await?;
+    let Answer { status, body, retry_after: _, tries: _, date: _ } =
+        persistent(server, request, |_| false).await?;
     if (200..300).contains(&status) { Ok(body) } else { Err(refusal(status, &body)) }
 }
 
@@ -79,10 +80,27 @@ pub(crate) async fn persistent(
             }
             _ => None,
         };
-        let Some(asked) = pause.filter(|_| tries < TRIES) else { return sent };
+        // Who asks for more than we wait is not asked again.
+        let waits = |asked: &Option<u64>| asked.is_none_or(|seconds| seconds <= PATIENCE.as_secs());
+        let Some(asked) = pause.filter(|asked| tries < TRIES && waits(asked)) else {
+            return sent.map(|answer| Answer { tries, ..answer });
+        };
         pause_after(tries, asked).await;
         tries += 1;
     }
+}
+
+/// What an answer of a server says that is too busy, with how often it was asked; nothing of any other answer.
+pub(crate) fn busy(answer: &Answer) -> Option<String> {
+    let Answer { status, retry_after, tries, date: _, body: _ } = answer;
+    let what = match status {
+        429 => "it limits the rate of our requests",
+        503 => "it is unavailable for now",
+        _ => return None,
+    };
+    let times = if *tries == 1 { "once".to_owned() } else { format!("{tries} times") };
+    let wait = retry_after.map(|seconds| format!(", and it asks us to wait {seconds} s")).unwrap_or_default();
+    Some(format!("{what}: it was asked {times}{wait}"))
 }
 
 /// Waits before the next try, as long as the server asked (in seconds), or longer each time.

@@ -25,6 +25,9 @@ use std::time::Duration;
 const PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
+/// The longest that a provider's own wish to be left alone is heeded.
+const LONGEST_HEED: Duration = Duration::from_secs(3_600);
+
 /// How often a credential of unknown life is renewed for those who only look.
 const UNKNOWN_LIFE: Duration = Duration::from_secs(300);
 
@@ -52,6 +55,15 @@ pub enum KeeperError {
 }
 
 impl KeeperError {
+    /// How long the provider asks us to wait, as far as we heed it.
+    fn asked_to_wait(&self) -> Duration {
+        let asked = match self {
+            Self::Exchange(ExchangeError::Refused(refusal)) => refusal.retry_after,
+            Self::Exchange(_) | Self::Shared { .. } => None,
+        };
+        asked.map_or(Duration::ZERO, Duration::from_secs).min(LONGEST_HEED)
+    }
+
     /// What a refusal usually means.
     pub fn cause(&self) -> Option<&str> {
         match self {
@@ -308,7 +320,8 @@ impl<E: Exchange> Keeper<E> {
     /// every request of a busy proxy would else be one to a provider that has just said no.
     fn recent_failure(&self, arrived: Moment) -> Option<Arc<KeeperError>> {
         let (at, error) = self.trouble(|trouble| trouble.last.clone().filter(|_| trouble.in_a_row > 0))?;
-        let fresh = at.is_after(arrived) || arrived.since(at).is_some_and(|age| age < PAUSE);
+        let hold = PAUSE.max(error.asked_to_wait());
+        let fresh = at.is_after(arrived) || arrived.since(at).is_some_and(|age| age < hold);
         fresh.then_some(error)
     }
 
@@ -320,6 +333,7 @@ impl<E: Exchange> Keeper<E> {
         let (error, now) = (Arc::new(error), self.clock.now());
         self.trouble(|trouble| {
             let pause = PAUSE.saturating_mul(1 << trouble.in_a_row.min(10)).min(LONGEST_PAUSE);
+            let pause = pause.max(error.asked_to_wait());
             trouble.until = now.since_boot + pause + jitter(pause / 4);
             trouble.in_a_row += 1;
             trouble.counts.failed += 1;

@@ -90,7 +90,7 @@ impl Cluster {
     fn from_config(config: &Config, user: String, bearer: Option<Bearer>) -> Result<Self, KubeError> {
         let server = config.cluster_url.to_string().trim_end_matches('/').to_owned();
         let namespace = config.default_namespace.clone();
-        let client = client(config, &server, bearer)?;
+        let client = client(config, &server, bearer, Patience::WhileBusy)?;
         Ok(Self { client, server, namespace, user })
     }
 
@@ -107,7 +107,12 @@ impl Cluster {
 }
 
 /// A client by way of our own resolver and of the proxy that `config` names, if it names one.
-pub(crate) fn client(config: &Config, server: &str, bearer: Option<Bearer>) -> Result<Client, KubeError> {
+pub(crate) fn client(
+    config: &Config,
+    server: &str,
+    bearer: Option<Bearer>,
+    patience: Patience,
+) -> Result<Client, KubeError> {
     let attempt = || format!("connecting to {server}");
     let setting = |why: String| KubeError::new(attempt(), Reason::Setting(why));
     let proxy = config.proxy_url.as_ref();
@@ -121,7 +126,7 @@ pub(crate) fn client(config: &Config, server: &str, bearer: Option<Bearer>) -> R
             .map_err(|_| setting(format!("tls-server-name is {name:?}, which is no name of a server")))?;
         https = https.with_server_name_resolver(FixedServerNameResolver::new(parsed));
     }
-    stack(config, transport::boxed(https.enable_http1().wrap_connector(plain)), bearer)
+    stack(config, transport::boxed(https.enable_http1().wrap_connector(plain)), bearer, patience)
         .map_err(|error| KubeError::from_client(attempt(), server, &error))
 }
 
@@ -131,10 +136,11 @@ fn stack(
     config: &Config,
     https: transport::Connector,
     bearer: Option<Bearer>,
+    patience: Patience,
 ) -> Result<Client, kube::Error> {
     let http: Https = HttpClient::builder(TokioExecutor::new()).build(https);
     let timed = tower::service_fn(move |request: http::Request<Body>| -> Answering {
-        Box::pin(answered(http.clone(), request, bearer.clone()))
+        Box::pin(answered(http.clone(), request, bearer.clone(), patience))
     });
     let service = ServiceBuilder::new()
         .layer(config.base_uri_layer())
@@ -145,11 +151,25 @@ fn stack(
     Ok(Client::new(service, config.default_namespace.clone()))
 }
 
+/// What happens where a server is too busy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Patience {
+    /// It is asked again, a few times.
+    WhileBusy,
+    /// Its answer is one.
+    None,
+}
+
 type Https = HttpClient<transport::Connector, Body>;
 type Answer = Result<http::Response<hyper::body::Incoming>, BoxError>;
 type Answering = std::pin::Pin<Box<dyn Future<Output = Answer> + Send>>;
 
-async fn answered(http: Https, mut request: http::Request<Body>, bearer: Option<Bearer>) -> Answer {
+async fn answered(
+    http: Https,
+    mut request: http::Request<Body>,
+    bearer: Option<Bearer>,
+    patience: Patience,
+) -> Answer {
     if let Some(bearer) = bearer
         && !request.headers().contains_key(http::header::AUTHORIZATION)
         && let Some(header) = bearer.header().await.map_err(Box::new)?
@@ -166,7 +186,10 @@ async fn answered(http: Https, mut request: http::Request<Body>, bearer: Option<
             }
         })
     };
-    busy::patiently(request, once).await
+    match patience {
+        Patience::WhileBusy => busy::patiently(request, once).await,
+        Patience::None => once(request).await,
+    }
 }
 
 /// A configuration without the credentials that change while we run, and those.

@@ -228,6 +228,18 @@ fn own_tls_error<'e>(error: &'e (dyn std::error::Error + 'static)) -> Option<&'e
     error.downcast_ref().or_else(|| held?.downcast_ref())
 }
 
+/// The last of an error's causes.
+pub(crate) fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
+    if let Some(error) = tls_error(error) {
+        return of_tls(error);
+    }
+    let mut error = error;
+    while let Some(source) = error.source() {
+        error = source;
+    }
+    plain(&error.to_string())
+}
+
 fn tls_error<'e>(error: &'e (dyn std::error::Error + 'static)) -> Option<&'e rustls::Error> {
     let mut next = Some(error);
     while let Some(error) = next {

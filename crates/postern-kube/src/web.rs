@@ -62,6 +62,8 @@ pub struct Answer {
     pub status: u16,
     /// How long it asks us to wait, in seconds (`Retry-After`, RFC 9110 section 10.2.3).
     pub retry_after: Option<u64>,
+    /// How often it was asked, this time included.
+    pub tries: u32,
     /// Its clock (`Date`), as it wrote it.
     pub date: Option<String>,
     /// The body; may hold a token.
@@ -86,9 +88,8 @@ impl Server {
         let mut config = Config::new(base.clone());
         config.proxy_url = proxy(&base);
         config.root_cert = trusted(&base, certificates);
-        let client = connect::client(&config, &address, None).map_err(|error| WebError::Unreachable {
-            server: address.clone(),
-            cause: error.reason.to_string(),
+        let client = connect::client(&config, &address, None, connect::Patience::None).map_err(|error| {
+            WebError::Unreachable { server: address.clone(), cause: error.reason.to_string() }
         })?;
         Ok(Self { client, address })
     }
@@ -100,11 +101,12 @@ impl Server {
             let (head, body) = response.into_parts();
             let status = head.status.as_u16();
             let text = |name| Some(head.headers.get(name)?.to_str().ok()?.trim().to_owned());
-            let retry_after = text(http::header::RETRY_AFTER).and_then(|value| value.parse().ok());
+            let retry_after = crate::busy::retry_after(&head.headers, std::time::SystemTime::now());
+            let retry_after = retry_after.map(|wait| wait.as_secs());
             let date = text(http::header::DATE);
             let body = Limited::new(body, LONGEST).collect().await;
             let body = body.map_err(|error| error.to_string())?.to_bytes().to_vec();
-            Ok(Answer { status, retry_after, date, body })
+            Ok(Answer { status, retry_after, tries: 1, date, body })
         };
         let server = || self.address.clone();
         match tokio::time::timeout(EXCHANGE, exchange).await {
@@ -134,6 +136,11 @@ pub(crate) fn base(address: &str) -> Result<http::Uri, WebError> {
 /// Who vouches for a server. For one without TLS nobody has to: an image without certificates serves for it.
 pub(crate) fn trusted(base: &http::Uri, certificates: Option<Vec<Vec<u8>>>) -> Option<Vec<Vec<u8>>> {
     certificates.or_else(|| (base.scheme_str() == Some("http")).then(Vec::new))
+}
+
+/// Why something could not be sent, in words: the innermost cause, and of TLS what it means.
+pub fn cause(error: &(dyn std::error::Error + 'static)) -> String {
+    crate::error::innermost(error)
 }
 
 /// The certificates of a PEM file, as DER; the error says what is wrong with it.

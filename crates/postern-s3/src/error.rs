@@ -23,6 +23,8 @@ pub(crate) enum Kind {
     Denied,
     /// The object is no longer the one that was meant (`If-Match`).
     Changed,
+    /// It limits us, or is overloaded.
+    Busy,
     /// Whatever else.
     Other,
 }
@@ -82,9 +84,13 @@ fn refused(status: u16, code: Option<&str>, said: Option<&str>) -> (Kind, String
         | (_, 301) => {
             (Kind::Other, "the bucket is in another region; name it with --s3-region or AWS_REGION")
         }
-        ("SlowDown" | "ServiceUnavailable" | "InternalError", _) => {
-            (Kind::Other, "the server is overloaded; try again later")
+        ("SlowDown" | "TooManyRequests" | "RequestLimitExceeded", _) | (_, 429) => {
+            (Kind::Busy, "the server limits the rate of our requests; try again later")
         }
+        ("ServiceUnavailable", _) | (_, 503) => {
+            (Kind::Busy, "the server is unavailable for now; try again later")
+        }
+        ("InternalError", _) => (Kind::Busy, "the server is overloaded; try again later"),
         ("AccessDenied" | "AllAccessDisabled", _) | (_, 401 | 403) => {
             (Kind::Denied, "the credentials do not allow it")
         }
@@ -111,13 +117,9 @@ fn unsent(error: &(dyn Error + 'static)) -> String {
     format!("it cannot be reached: {}", innermost(error))
 }
 
-/// The last of an error's causes.
+/// The last of an error's causes, in words.
 fn innermost(error: &(dyn Error + 'static)) -> String {
-    let mut error = error;
-    while let Some(source) = error.source() {
-        error = source;
-    }
-    error.to_string()
+    postern_kube::web::cause(error)
 }
 
 #[cfg(test)]
@@ -133,7 +135,8 @@ mod tests {
         assert_eq!(kind(403, None), Kind::Denied);
         assert_eq!(kind(403, Some("SignatureDoesNotMatch")), Kind::Denied);
         assert_eq!(kind(412, None), Kind::Changed);
-        assert_eq!(kind(500, Some("InternalError")), Kind::Other);
+        assert_eq!(kind(500, Some("InternalError")), Kind::Busy);
+        assert_eq!((kind(503, None), kind(429, None)), (Kind::Busy, Kind::Busy));
         let (_, why) = refused(400, Some("EntityTooLarge"), Some("too much"));
         assert_eq!(why, "EntityTooLarge: too much");
     }

@@ -1,6 +1,6 @@
 //! A bucket that can be spoken to.
 
-use crate::error::Trouble;
+use crate::error::{Kind, Trouble};
 use crate::http::Connections;
 use crate::link::{Ended, Inbox, Outbox};
 use crate::{Location, clean, destination, source};
@@ -71,6 +71,8 @@ pub struct Store {
     /// What tells this bucket from one of the same name elsewhere.
     pub(crate) server: String,
     pub(crate) journals: Option<PathBuf>,
+    /// How often a request is made at most.
+    tries: u32,
 }
 
 impl Store {
@@ -115,6 +117,7 @@ impl Store {
             bucket: bucket.to_owned(),
             server: server.unwrap_or_default(),
             journals: journals.clone(),
+            tries: retries.saturating_add(1),
         }
     }
 
@@ -137,7 +140,11 @@ impl Store {
     where
         E: aws_sdk_s3::error::ProvideErrorMetadata + std::error::Error + 'static,
     {
-        Trouble::of(&format!("{attempt} {}", self.show(key)), error)
+        let mut trouble = Trouble::of(&format!("{attempt} {}", self.show(key)), error);
+        if trouble.kind == Kind::Busy {
+            trouble.message.push_str(&format!(", tried {} times", self.tries));
+        }
+        trouble
     }
 
     /// Is the end with the files until the copy is over.

@@ -305,8 +305,11 @@ fn address(key: &str, url: &str) -> Result<(), Wrong> {
         return wrong(key, format!("{url:?} names no host"));
     }
     let host = rest.split('/').next().unwrap_or_default();
-    if host.contains('@') || url.contains(['?', '#', ' ']) {
-        return wrong(key, format!("{url:?}: leave out what follows '?' and '#', and what precedes '@'"));
+    // RFC 6749 sections 3.1 and 3.2: an endpoint may have a query, and no fragment.
+    let query = key.ends_with("_endpoint") && key != "impersonation_endpoint" && !host.contains('?');
+    if host.contains('@') || url.contains(['#', ' ']) || (url.contains('?') && !query) {
+        let which = if query { "'#'" } else { "'?' and '#'" };
+        return wrong(key, format!("{url:?}: leave out what follows {which}, and what precedes '@'"));
     }
     let name = match host.strip_prefix('[') {
         Some(v6) => v6.split(']').next().unwrap_or_default(),

@@ -1,9 +1,9 @@
 //! AWS STS: `AssumeRoleWithWebIdentity`, unsigned, and `AssumeRole` for each further role.
 //! <https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRoleWithWebIdentity.html>
 
-use super::refusal::{self, Refusal, Sent};
+use super::refusal;
 use super::sigv4::{self, Signing};
-use super::token_endpoint::{Form, encode, parameter, post, split};
+use super::token_endpoint::{Form, encode, parameter, post, refused, split};
 use super::{Credential, ExchangeError, Exchanger, Issued};
 use crate::jwt::Claims;
 use http::header::{AUTHORIZATION, HeaderName};
@@ -121,10 +121,8 @@ impl Sts<'_> {
             Some((code, message)) => (Some(refusal::clean(&code)), refusal::clean(&message)),
             None => refusal::read(answer.status, &answer.body),
         };
-        let skew = answer.date.as_deref().and_then(refusal::skew);
-        let sent = Sent { r#type: self.exchanger.provider.r#type, claims: self.claims, skew };
-        let cause = refusal::cause(&sent, answer.status, code.as_deref(), &message);
-        Err(Refusal { server: self.url.clone(), status: answer.status, code, message, cause }.into())
+        let sent = (self.exchanger.provider.r#type, self.claims);
+        Err(refused(&self.url, &answer, sent, code, message).into())
     }
 
     fn signed(&self, form: &Form, session: &AwsCredential) -> Vec<(HeaderName, Zeroizing<String>)> {

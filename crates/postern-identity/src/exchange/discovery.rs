@@ -90,13 +90,32 @@ async fn fetch(server: &Server, issuer: &str, address: &str) -> Result<Metadata,
 fn check(issuer: &str, metadata: Metadata) -> Result<Metadata, String> {
     let found = &metadata.issuer;
     if found == issuer {
-        return Ok(metadata);
+        return absolute(metadata);
     }
     if found.trim_end_matches('/') == issuer.trim_end_matches('/') {
         return Err(format!("its issuer is {found:?}: write `issuer` exactly so (mind the final '/')"));
     }
     let found: String = found.chars().filter(|c| !c.is_control()).take(200).collect();
     Err(format!("its issuer is {found:?}, not {issuer:?}: this is another server's metadata"))
+}
+
+/// RFC 8414 section 2: every endpoint is a URL.
+fn absolute(metadata: Metadata) -> Result<Metadata, String> {
+    let endpoints = [
+        ("token_endpoint", &metadata.token_endpoint),
+        ("authorization_endpoint", &metadata.authorization_endpoint),
+        ("device_authorization_endpoint", &metadata.device_authorization_endpoint),
+    ];
+    for (name, endpoint) in endpoints {
+        let is_url = |text: &str| text.starts_with("https://") || text.starts_with("http://");
+        if let Some(endpoint) = endpoint.as_deref().filter(|endpoint| !is_url(endpoint)) {
+            let shown: String = endpoint.chars().filter(|c| !c.is_control()).take(200).collect();
+            return Err(format!(
+                "its {name} is {shown:?}, which is no absolute URL (RFC 8414 section 2); name it in the config"
+            ));
+        }
+    }
+    Ok(metadata)
 }
 
 #[cfg(test)]
@@ -137,5 +156,7 @@ mod tests {
         assert!(check("https://a", of("https://a/")).unwrap_err().contains("exactly so"));
         assert!(check("https://a", of("https://evil")).unwrap_err().contains("another server's"));
         assert!(check("https://a", of("")).is_err());
+        let relative = Metadata { token_endpoint: Some("/token".to_owned()), ..of("https://a") };
+        assert!(check("https://a", relative).unwrap_err().contains("token_endpoint is \"/token\""));
     }
 }

@@ -12,9 +12,12 @@ const SKEW: f64 = 30.0;
 /// The longest that a provider's words may be, in characters.
 const WORDS: usize = 500;
 
+/// Where a provider says nothing else.
+pub(super) const NO_REASON: &str = "it gave no reason";
+
 /// A provider said no.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{server} refused: {message} ({status}{code})", code = .code.as_ref().map(|code| format!(", {code}")).unwrap_or_default())]
+#[error("{server} refused: {message} (HTTP status {status}{code})", code = .code.as_ref().map(|code| format!(", {code}")).unwrap_or_default())]
 pub struct Refusal {
     /// Who.
     pub server: String,
@@ -26,6 +29,8 @@ pub struct Refusal {
     pub message: String,
     /// What it usually means, and what helps.
     pub cause: Option<String>,
+    /// How long it asks us to wait, in seconds.
+    pub retry_after: Option<u64>,
 }
 
 /// What the provider was shown.
@@ -46,7 +51,7 @@ pub(crate) fn skew(date: &str) -> Option<f64> {
 
 /// Code and words of a refusal, whichever way the provider writes them. Nothing of a page or of an unknown body is shown.
 pub(super) fn read(status: u16, body: &[u8]) -> (Option<String>, String) {
-    let nothing = || (None, format!("it gave no reason (HTTP status {status})"));
+    let nothing = || (None, NO_REASON.to_owned());
     if (300..400).contains(&status) {
         return (None, "it redirects elsewhere, and a token is not sent after it".to_owned());
     }
@@ -260,7 +265,7 @@ mod tests {
         let body = serde_json::json!({"error": "invalid_grant", "error_description": format!("bad subject_token='{token}'\nhere")});
         let (_, message) = read(400, body.to_string().as_bytes());
         assert_eq!(message, "bad subject_token='[a token]' here");
-        assert_eq!(read(502, b"<html>long").1, "it gave no reason (HTTP status 502)");
+        assert_eq!(read(502, b"<html>long").1, "it gave no reason");
         assert!(read(302, b"").1.contains("redirects elsewhere"));
         assert!(clean(&"x ".repeat(5_000)).chars().count() <= WORDS);
     }

@@ -2,7 +2,7 @@
 
 use super::refusal::{self, Refusal, Sent};
 use super::{ExchangeError, Issued, answer};
-use crate::call::persistent;
+use crate::call::{busy, persistent};
 use crate::jwt::Claims;
 use form_urlencoded::Serializer;
 use http::{Request, header};
@@ -24,7 +24,7 @@ pub(super) fn parameter(name: &str, value: impl Into<String>) -> (String, Zeroiz
 /// Splits an address into what a server is made of and what a request names.
 pub(crate) fn split(url: &str) -> (&str, &str) {
     let start = url.find("://").map_or(0, |at| at + 3);
-    match url[start..].find('/') {
+    match url[start..].find(['/', '?']) {
         Some(at) => url.split_at(start + at),
         None => (url, "/"),
     }
@@ -100,18 +100,86 @@ pub(super) async fn token(
 /// A token, or why there is none.
 pub(super) fn judge(url: &str, answer: &Answer, asking: Asking<'_>) -> Result<Issued, ExchangeError> {
     let Asking { r#type, claims, once: _ } = asking;
-    match answer.status {
-        200..=299 => {
-            answer::token(&answer.body).map_err(|why| ExchangeError::Answer { server: url.to_owned(), why })
+    // Some servers refuse with 200, such as GitHub's device flow.
+    if (200..300).contains(&answer.status) && !has_error(&answer.body) {
+        return answer::token(&answer.body)
+            .map_err(|why| ExchangeError::Answer { server: url.to_owned(), why });
+    }
+    let (code, message) = refusal::read(answer.status, &answer.body);
+    Err(refused(url, answer, (r#type, claims), code, message).into())
+}
+
+/// A refusal, with what it usually means.
+pub(super) fn refused(
+    url: &str,
+    answer: &Answer,
+    (r#type, claims): (ProviderType, Option<&Claims>),
+    code: Option<String>,
+    message: String,
+) -> Refusal {
+    let status = answer.status;
+    let skew = answer.date.as_deref().and_then(refusal::skew);
+    let sent = Sent { r#type, claims, skew };
+    let cause = refusal::cause(&sent, status, code.as_deref(), &message);
+    let message = match busy(answer) {
+        Some(busy) if message == refusal::NO_REASON => busy,
+        Some(busy) => format!("{busy}; {message}"),
+        None => message,
+    };
+    Refusal { server: url.to_owned(), status, code, message, cause, retry_after: answer.retry_after }
+}
+
+/// Whether a body names an error (RFC 6749 section 5.2), whatever its status says.
+fn has_error(body: &[u8]) -> bool {
+    let read = serde_json::from_slice::<serde_json::Value>(body);
+    read.is_ok_and(|body| match body.get("error") {
+        None | Some(serde_json::Value::Null) => false,
+        Some(serde_json::Value::String(error)) => !error.is_empty(),
+        Some(_) => true,
+    })
+}
+
+#[cfg(test)]
+mod refusals {
+    use super::*;
+
+    fn answer(status: u16, body: &str) -> Answer {
+        Answer { status, retry_after: None, tries: 1, date: None, body: body.as_bytes().to_vec() }
+    }
+
+    fn judged(answer: &Answer) -> Result<Issued, ExchangeError> {
+        judge("https://a/token", answer, Asking { r#type: ProviderType::Oauth2, claims: None, once: true })
+    }
+
+    #[test]
+    fn an_error_is_one_whatever_the_status() {
+        for body in [
+            r#"{"error":"authorization_pending"}"#,
+            r#"{"error":"slow_down","interval":10}"#,
+            r#"{"error":{"message":"no"}}"#,
+            r#"{"error":"access_denied","access_token":"t"}"#,
+        ] {
+            assert!(matches!(judged(&answer(200, body)), Err(ExchangeError::Refused(_))), "{body}");
         }
-        status => {
-            let (code, message) = refusal::read(status, &answer.body);
-            let skew = answer.date.as_deref().and_then(refusal::skew);
-            let sent = Sent { r#type, claims, skew };
-            let cause = refusal::cause(&sent, status, code.as_deref(), &message);
-            let server = url.to_owned();
-            Err(Refusal { server, status, code, message, cause }.into())
+        for body in [r#"{"access_token":"t","error":null}"#, r#"{"access_token":"t","error":""}"#] {
+            assert!(judged(&answer(200, body)).is_ok(), "{body}");
         }
+    }
+
+    #[test]
+    fn a_busy_server_is_told_with_how_often_it_was_asked() {
+        let said = |status, retry_after, tries| {
+            judged(&Answer { retry_after, tries, ..answer(status, "") }).err().map(|error| error.to_string())
+        };
+        let limited = said(429, Some(3_600), 1).unwrap();
+        assert!(
+            limited.contains("limits the rate")
+                && limited.contains("asked once, and it asks us to wait 3600 s"),
+            "{limited}"
+        );
+        assert_eq!(limited.matches("429").count(), 1, "{limited}");
+        let away = said(503, None, 3).unwrap();
+        assert!(away.contains("unavailable for now: it was asked 3 times"), "{away}");
     }
 }
 
@@ -121,5 +189,6 @@ mod tests {
     fn an_address_is_a_server_and_a_path() {
         assert_eq!(super::split("https://a.b/c/d"), ("https://a.b", "/c/d"));
         assert_eq!(super::split("https://a.b"), ("https://a.b", "/"));
+        assert_eq!(super::split("https://a.b/c?to=/d"), ("https://a.b", "/c?to=/d"));
     }
 }

@@ -49,6 +49,7 @@ impl Exchange for Script {
                 code: None,
                 message: "no".to_owned(),
                 cause: Some("it is so".to_owned()),
+                retry_after: (status == 429).then_some(600),
             })
         })
     }
@@ -309,4 +310,17 @@ async fn the_timer_sleeps_while_another_renews() {
     let looked = stage.clock.0.lock().unwrap().0.saturating_sub(looks);
     assert!(looked < Duration::from_micros(2), "{looked:?}");
     assert_eq!(stage.asked(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_provider_that_asks_for_ten_minutes_is_not_asked_after_seconds() {
+    let stage = Stage::new(&[Err(429), Ok(Some(100))], None, None);
+    assert!(stage.keeper.credential().await.is_err());
+    for _ in 0..9 {
+        stage.clock.advance(60);
+        assert!(stage.keeper.credential().await.is_err());
+    }
+    assert_eq!(stage.asked(), 1);
+    stage.clock.advance(61);
+    assert!(stage.keeper.credential().await.is_ok());
 }
