@@ -64,12 +64,12 @@ impl From<PortBroke> for StreamError {
 #[derive(Debug)]
 pub struct Connection {
     shared: Arc<Shared>,
-    last_id: AtomicU32,
 }
 
 #[derive(Debug)]
 struct Shared {
-    writer: tokio::sync::Mutex<Out>,
+    /// With the number of the last session: the agent takes them in order only.
+    writer: tokio::sync::Mutex<(Out, u32)>,
     /// Where each session's bytes go. Bounded by the session's credit.
     sessions: Mutex<HashMap<u32, mpsc::UnboundedSender<Incoming>>>,
     /// How the connection ended.
@@ -266,7 +266,26 @@ impl Shared {
     }
 
     async fn send(&self, messages: &[u8]) -> Result<(), String> {
-        self.writer.lock().await.send(messages).await
+        self.writer.lock().await.0.send(messages).await
+    }
+
+    /// Begins a session with its first messages, which `encode` makes of its number.
+    async fn begin(
+        &self,
+        number: &AtomicU32,
+        session: mpsc::UnboundedSender<Incoming>,
+        encode: impl FnOnce(u32) -> Vec<u8>,
+    ) -> Result<(), String> {
+        let (writer, last) = &mut *self.writer.lock().await;
+        *last += 1;
+        number.store(*last, Ordering::Relaxed);
+        if let (Ok(ended), Ok(mut sessions)) = (self.ended.lock(), self.sessions.lock()) {
+            match &*ended {
+                Some(how) => drop(session.send(Incoming::Ended(how.clone()))),
+                None => drop(sessions.insert(*last, session)),
+            }
+        }
+        writer.send(&encode(*last)).await
     }
 }
 
@@ -284,7 +303,7 @@ impl Drop for Shared {
 impl Connection {
     fn new(reader: In, writer: Out, decoder: Decoder) -> Self {
         let shared = Arc::new(Shared {
-            writer: tokio::sync::Mutex::new(writer),
+            writer: tokio::sync::Mutex::new((writer, 0)),
             sessions: Mutex::default(),
             ended: Mutex::default(),
             reading: Mutex::default(),
@@ -293,7 +312,7 @@ impl Connection {
         if let Ok(mut slot) = shared.reading.lock() {
             *slot = Some(reading);
         }
-        Self { shared, last_id: AtomicU32::new(0) }
+        Self { shared }
     }
 
     /// Whether the connection has ended: sessions of it come to nothing.
@@ -303,16 +322,12 @@ impl Connection {
 
     /// A run of its own on this connection. The agent hears of it with its first frame.
     pub fn session(&self) -> (SessionReader, SessionWriter) {
-        let id = self.last_id.fetch_add(1, Ordering::Relaxed) + 1;
-        let (sender, incoming) = mpsc::unbounded_channel();
-        if let (Ok(ended), Ok(mut sessions)) = (self.shared.ended.lock(), self.shared.sessions.lock()) {
-            match &*ended {
-                Some(how) => drop(sender.send(Incoming::Ended(how.clone()))),
-                None => drop(sessions.insert(id, sender)),
-            }
-        }
-        let reader = SessionReader { shared: self.shared.clone(), id, incoming, unpaid: 0 };
-        (reader, SessionWriter { shared: self.shared.clone(), id, began: false, closed: false })
+        let (session, incoming) = mpsc::unbounded_channel();
+        let (shared, number) = (&self.shared, Arc::new(AtomicU32::new(0)));
+        let reader =
+            SessionReader { shared: Arc::clone(shared), number: Arc::clone(&number), incoming, unpaid: 0 };
+        let session = Some(session);
+        (reader, SessionWriter { shared: Arc::clone(shared), number, session, closed: false })
     }
 }
 
@@ -320,7 +335,8 @@ impl Connection {
 #[derive(Debug)]
 pub struct SessionReader {
     shared: Arc<Shared>,
-    id: u32,
+    /// 0 until it has begun.
+    number: Arc<AtomicU32>,
     incoming: mpsc::UnboundedReceiver<Incoming>,
     /// Bytes given out that the agent was not paid back for.
     unpaid: usize,
@@ -330,8 +346,9 @@ pub struct SessionReader {
 #[derive(Debug)]
 pub struct SessionWriter {
     shared: Arc<Shared>,
-    id: u32,
-    began: bool,
+    number: Arc<AtomicU32>,
+    /// Where its reader gets what comes, until it has begun.
+    session: Option<mpsc::UnboundedSender<Incoming>>,
     closed: bool,
 }
 
@@ -340,7 +357,7 @@ impl Reader for SessionReader {
         // Who asks for more has dealt with what came.
         if self.unpaid >= SESSION_CREDIT / 4 {
             let mut message = Vec::new();
-            Mux::Credit(self.id, u32::try_from(self.unpaid).unwrap_or(u32::MAX)).encode(&mut message);
+            Mux::Credit(self.number.load(Ordering::Relaxed), u32::try_from(self.unpaid).unwrap_or(u32::MAX)).encode(&mut message);
             self.unpaid = 0;
             // A connection that no longer takes it says so to its reader.
             let _ = self.shared.send(&message).await;
@@ -356,26 +373,32 @@ impl Reader for SessionReader {
 
 impl Drop for SessionReader {
     fn drop(&mut self) {
-        self.shared.forget(self.id);
+        self.shared.forget(self.number.load(Ordering::Relaxed));
     }
 }
 
 impl Writer for SessionWriter {
     async fn send(&mut self, frames: &[u8]) -> Result<(), String> {
         let mut messages = Vec::with_capacity(frames.len() + 64);
-        if !std::mem::replace(&mut self.began, true) {
-            Mux::Open(self.id).encode(&mut messages);
+        let data = |number, messages: &mut Vec<u8>| {
+            frames.chunks(CHUNK).for_each(|piece| Mux::Data(number, piece).encode(messages));
+        };
+        if let Some(session) = self.session.take() {
+            let first = |number| {
+                Mux::Open(number).encode(&mut messages);
+                data(number, &mut messages);
+                messages
+            };
+            return self.shared.begin(&self.number, session, first).await;
         }
-        for piece in frames.chunks(CHUNK) {
-            Mux::Data(self.id, piece).encode(&mut messages);
-        }
+        data(self.number.load(Ordering::Relaxed), &mut messages);
         self.shared.send(&messages).await
     }
 
     async fn close(&mut self) {
-        if self.began && !std::mem::replace(&mut self.closed, true) {
+        if self.session.is_none() && !std::mem::replace(&mut self.closed, true) {
             let mut message = Vec::new();
-            Mux::Close(self.id).encode(&mut message);
+            Mux::Close(self.number.load(Ordering::Relaxed)).encode(&mut message);
             let _ = self.shared.send(&message).await;
         }
     }

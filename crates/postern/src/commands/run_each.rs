@@ -154,7 +154,6 @@ async fn through(
     streams: Streams,
     mut control: mpsc::Receiver<Control>,
 ) -> Result<Ended, ExecError> {
-    // Nothing waits between a session's number and its first message: the agent takes them in order only.
     let report = match way {
         Way::Stream(stream) => {
             let (reader, writer) = stream.session();
