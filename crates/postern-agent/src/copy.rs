@@ -4,7 +4,7 @@ use crate::{sys, target_root};
 use postern_files::link::{Arrived, Descriptor, Incoming as _, LinkError, Outbox};
 use postern_files::{destination, source};
 use postern_wire::copy::{Ask, FromDestination, FromSource};
-use postern_wire::{CLIENT_SILENCE_MS, Decoder, FromAgent, HEARTBEAT_MS, Hello};
+use postern_wire::{CLIENT_SILENCE_MS, Decoder, FIRST_SILENCE_MS, FromAgent, HEARTBEAT_MS, Hello};
 use rustix::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt as _;
 use std::process::ExitCode;
@@ -12,8 +12,9 @@ use std::time::Duration;
 
 const PATIENCE: Duration = Duration::from_millis(CLIENT_SILENCE_MS);
 
-/// How long the request may take: the client reaches the other end of the copy first.
-const REQUEST: Duration = Duration::from_secs(120);
+/// How long the request may take: the client reaches the other end of the copy first, and a busy runtime connects our streams
+/// long after our start.
+const REQUEST: Duration = Duration::from_millis(FIRST_SILENCE_MS);
 
 const HEARTBEAT: Duration = Duration::from_millis(HEARTBEAT_MS);
 

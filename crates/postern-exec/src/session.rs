@@ -23,7 +23,8 @@ const AGENT_SILENCE: Duration = Duration::from_secs(10);
 
 /// How an agent's start is waited for. The runtime starts one command of a container at a time, within the container's share
 /// of a processor: behind many others that takes minutes, and what is given up stays in that queue all the same.
-pub(crate) const START: Start = Start { notice: Duration::from_secs(3), limit: Duration::from_secs(600) };
+pub(crate) const START: Start =
+    Start { notice: Duration::from_secs(3), limit: Duration::from_millis(postern_wire::FIRST_SILENCE_MS) };
 
 /// See [`START`].
 pub(crate) struct Start {
@@ -43,6 +44,9 @@ pub enum Notice<'a> {
     /// It has started.
     Started,
 }
+
+/// The same before the command has started, when a busy node may let the agent wait for its turn.
+const START_SILENCE: Duration = Duration::from_secs(60);
 
 /// After a kill, how long the trailer may take.
 const KILL_PATIENCE: Duration = Duration::from_secs(3);
@@ -243,7 +247,11 @@ impl<R: Reader, N: FnMut(Notice<'_>)> Receiving<R, N> {
                 }
                 continue;
             }
-            let patience = if self.killed.load(Ordering::Relaxed) { KILL_PATIENCE } else { AGENT_SILENCE };
+            let patience = match self.started {
+                _ if self.killed.load(Ordering::Relaxed) => KILL_PATIENCE,
+                false => START_SILENCE,
+                true => AGENT_SILENCE,
+            };
             let Ok(incoming) = tokio::time::timeout(patience, self.reader.next()).await else {
                 let seconds = patience.as_secs();
                 return Err(self.broke(format!("no sign of life from the pod for {seconds} s")).await);

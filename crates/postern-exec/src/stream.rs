@@ -357,7 +357,8 @@ impl Reader for SessionReader {
         // Who asks for more has dealt with what came.
         if self.unpaid >= SESSION_CREDIT / 4 {
             let mut message = Vec::new();
-            Mux::Credit(self.number.load(Ordering::Relaxed), u32::try_from(self.unpaid).unwrap_or(u32::MAX)).encode(&mut message);
+            Mux::Credit(self.number.load(Ordering::Relaxed), u32::try_from(self.unpaid).unwrap_or(u32::MAX))
+                .encode(&mut message);
             self.unpaid = 0;
             // A connection that no longer takes it says so to its reader.
             let _ = self.shared.send(&message).await;

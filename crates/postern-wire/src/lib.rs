@@ -73,5 +73,9 @@ pub const HEARTBEAT_MS: u64 = 1_000;
 /// The agent takes a client that was silent for this long for lost, in milliseconds.
 pub const CLIENT_SILENCE_MS: u64 = 5_000;
 
+/// The same of a client that nothing was heard of yet: a runtime that is busy connects the streams of a command long after
+/// it was started.
+pub const FIRST_SILENCE_MS: u64 = 600_000;
+
 /// From SIGTERM to SIGKILL, in milliseconds.
 pub const KILL_AFTER_MS: u64 = 5_000;

@@ -2,7 +2,9 @@
 
 use crate::outgoing::Outgoing;
 use crate::sys;
-use postern_wire::{CLIENT_SILENCE_MS, Decoder, FromAgent, HEARTBEAT_MS, STDIN_WINDOW, ToAgent, WireError};
+use postern_wire::{
+    CLIENT_SILENCE_MS, Decoder, FIRST_SILENCE_MS, FromAgent, HEARTBEAT_MS, STDIN_WINDOW, ToAgent, WireError,
+};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fd::BorrowedFd;
 use std::io;
@@ -21,6 +23,8 @@ pub(super) struct Link {
     aside: Decoder,
     out: Outgoing,
     heard: Instant,
+    /// How long the client may be silent.
+    silence: Duration,
     said: Instant,
     lost: bool,
     scratch: Vec<u8>,
@@ -38,6 +42,7 @@ impl Link {
             aside: Decoder::default(),
             out: Outgoing::default(),
             heard: now,
+            silence: Duration::from_millis(FIRST_SILENCE_MS),
             said: now,
             lost: false,
             scratch: vec![0; 128 * 1024],
@@ -90,6 +95,7 @@ impl Link {
             Ok(0) => self.lose(),
             Ok(count) => {
                 self.heard = Instant::now();
+                self.silence = Duration::from_millis(CLIENT_SILENCE_MS);
                 self.decoder.push(&self.scratch[..count]);
             }
             Err(rustix::io::Errno::INTR | rustix::io::Errno::AGAIN) => {}
@@ -136,10 +142,9 @@ impl Link {
     /// Loses a client that was silent for too long and says that we are here. To be called at every turn.
     pub(super) fn tick(&mut self) {
         let now = Instant::now();
-        let silence = Duration::from_millis(CLIENT_SILENCE_MS);
-        if now >= self.heard + silence {
+        if now >= self.heard + self.silence {
             self.fill(); // it may be us who stood still, and its heartbeats wait
-            if now >= self.heard + silence {
+            if now >= self.heard + self.silence {
                 self.lose();
             }
         }
@@ -150,7 +155,7 @@ impl Link {
 
     /// When [`Link::tick`] has something to do next.
     pub(super) fn next_tick(&self) -> Instant {
-        let silence = self.heard + Duration::from_millis(CLIENT_SILENCE_MS);
+        let silence = self.heard + self.silence;
         silence.min(self.said + Duration::from_millis(HEARTBEAT_MS))
     }
 
