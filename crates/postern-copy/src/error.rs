@@ -34,6 +34,9 @@ pub enum CopyError {
     /// The file that the hashes go to cannot be written.
     #[error("writing the manifest")]
     Manifest(#[source] std::io::Error),
+    /// Our own stdout was closed, as by `head`.
+    #[error("our own standard output was closed")]
+    OutputClosed,
     /// The user ended it.
     #[error("cancelled")]
     Cancelled,
@@ -54,6 +57,7 @@ impl CopyError {
             Self::Reach { source, .. } => source.exit_code(),
             Self::Refused { .. } | Self::Manifest(_) => exit::DENIED,
             Self::Lost { .. } => exit::BROKE,
+            Self::OutputClosed => exit::OUTPUT_CLOSED,
             Self::Cancelled => exit::CANCELLED,
         }
     }
@@ -63,7 +67,7 @@ impl CopyError {
         match self {
             Self::Reach { source, .. } => source.kind(),
             Self::Refused { .. } | Self::Manifest(_) => "denied",
-            Self::Lost { .. } => "broke",
+            Self::Lost { .. } | Self::OutputClosed => "broke",
             Self::Cancelled => "timed-out-or-cancelled",
         }
     }

@@ -130,6 +130,9 @@ impl Job<'_> {
         tokio::join!(source.close(), destination.close());
         ended.map_err(|broke| match broke {
             Broke::Lost(which, why) => Attempt::Lost(which, why),
+            Broke::Fatal(Which::Destination, message) if message == crate::streams::CLOSED => {
+                Attempt::Fatal(CopyError::OutputClosed)
+            }
             Broke::Fatal(which, message) => {
                 Attempt::Fatal(CopyError::Refused { place: self.place(which), message })
             }

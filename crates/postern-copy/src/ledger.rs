@@ -80,7 +80,9 @@ struct Open {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum OpenKind {
     File(u64),
-    Other,
+    Directory,
+    Link,
+    Special,
 }
 
 /// The books.
@@ -141,6 +143,8 @@ impl<'a> Ledger<'a> {
             &mut tally.unverified,
             &mut tally.unchanged,
             &mut tally.made,
+            &mut tally.directories,
+            &mut tally.links,
             &mut tally.skipped,
             &mut tally.refused,
             &mut tally.failed,
@@ -171,11 +175,14 @@ impl<'a> Ledger<'a> {
                 }
                 OpenKind::File(size)
             }
-            _ => OpenKind::Other,
+            Kind::Directory => OpenKind::Directory,
+            Kind::Symlink(_) | Kind::HardLink(_) => OpenKind::Link,
+            Kind::Fifo | Kind::Device { .. } => OpenKind::Special,
         };
-        let privileged = kind != OpenKind::Other && entry.stamp.mode & 0o6000 != 0 && !self.specials;
+        let is_file = matches!(kind, OpenKind::File(_));
+        let privileged = is_file && entry.stamp.mode & 0o6000 != 0 && !self.specials;
         self.open.insert(entry.id, Open { path: entry.path.clone(), kind, privileged });
-        kind != OpenKind::Other && self.verified.contains(self.key(&entry.path))
+        is_file && self.verified.contains(self.key(&entry.path))
     }
 
     /// The source cannot send something.
@@ -255,7 +262,7 @@ impl<'a> Ledger<'a> {
         let key = self.key(&path);
         let seen = self.verified.contains(key);
         let size = match kind {
-            OpenKind::File(UNSIZED) | OpenKind::Other => None,
+            OpenKind::File(UNSIZED) | OpenKind::Directory | OpenKind::Link | OpenKind::Special => None,
             OpenKind::File(size) => Some(size),
         };
         let count = match fate {
@@ -271,6 +278,10 @@ impl<'a> Ledger<'a> {
             Fate::Planned => &mut self.tally.planned,
         };
         *count += 1;
+        if fate == Fate::Made {
+            self.tally.directories += u64::from(kind == OpenKind::Directory);
+            self.tally.links += u64::from(kind == OpenKind::Link);
+        }
         self.tally.unowned += u64::from(unowned);
         // Without a hash it was written and not compared.
         let verified = fate == Fate::Same || fate == Fate::Written && hash != [0; 32];

@@ -227,8 +227,14 @@ fn file(stream: &impl AsFd) -> std::io::Result<File> {
     Ok(File::from(stream.as_fd().try_clone_to_owned()?))
 }
 
+/// What is said where our stdout was closed, as by `head`.
+pub(crate) const CLOSED: &str = "writing to stdout: it was closed";
+
 fn stdout(error: &std::io::Error) -> Ended {
-    Ended::Words(format!("writing to stdout: {error}"))
+    match error.kind() {
+        std::io::ErrorKind::BrokenPipe => Ended::Words(CLOSED.to_owned()),
+        _ => Ended::Words(format!("writing to stdout: {error}")),
+    }
 }
 
 impl Written {

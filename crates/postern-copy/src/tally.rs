@@ -21,6 +21,10 @@ pub struct Tally {
     pub unchanged: u64,
     /// Directories, links and special files.
     pub made: u64,
+    /// Directories among those.
+    pub directories: u64,
+    /// Links among those.
+    pub links: u64,
     /// Left alone as asked.
     pub skipped: u64,
     /// Refused as dangerous.
@@ -66,6 +70,8 @@ impl Tally {
             same,
             unchanged,
             made,
+            directories,
+            links,
             skipped,
             refused,
             failed,
@@ -85,6 +91,8 @@ impl Tally {
             (&mut self.same, same),
             (&mut self.unchanged, unchanged),
             (&mut self.made, made),
+            (&mut self.directories, directories),
+            (&mut self.links, links),
             (&mut self.skipped, skipped),
             (&mut self.refused, refused),
             (&mut self.failed, failed),

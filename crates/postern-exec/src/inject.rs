@@ -44,10 +44,21 @@ pub enum Arch {
 /// Gives the agent for an architecture, where there is one.
 pub type Agents = fn(Arch) -> Option<&'static [u8]>;
 
-/// Where the agent is put: the first of these that serves.
+/// Where the agent is put, a line each: where people put things, and what is mounted of the node, such as an emptyDir beside a
+/// read-only root. The first that serves.
 macro_rules! directories {
     () => {
-        r#"/tmp /dev/shm /var/tmp /run "$HOME" "$PWD""#
+        r#"set -f
+directories() {
+  printf '%s\n' /tmp /dev/shm /var/tmp /run "$HOME" "$PWD"
+  while read -r l d t l; do
+    case $t in tmpfs | ext[234] | xfs | btrfs | overlay | zfs | f2fs) ;; *) continue ;; esac
+    case $d in /proc* | /sys* | *[!a-zA-Z0-9/._-]*) ;; *) echo "$d" ;; esac
+  done </proc/self/mounts
+}
+IFS='
+'
+"#
     };
 }
 
@@ -59,16 +70,17 @@ macro_rules! directories {
 const PUT: &str = concat!(
     "name=$1
 shift
-for d in ",
+",
     directories!(),
-    r#"; do
+    r#"for d in $(directories 2>/dev/null); do
   [ -d "$d" ] && [ -w "$d" ] || continue
   f="$d/$name"
-  printf '#!/bin/sh\nexit 0\n' >"$f" 2>/dev/null && chmod 700 "$f" && "$f" </dev/null 2>/dev/null && break
-  rm -f "$f"
+  { printf '#!/bin/sh\nexit 0\n' >"$f"; } 2>/dev/null && chmod 700 "$f" && "$f" </dev/null 2>/dev/null && break
+  rm -f "$f" 2>/dev/null
   f=
 done
-[ -n "$f" ] || { echo "no directory is both writable and executable (tried /tmp /dev/shm /var/tmp /run \$HOME .)" >&2; exit 3; }
+unset IFS
+[ -n "$f" ] || { echo "no directory is both writable and executable (tried /tmp /dev/shm /var/tmp /run \$HOME . and what is mounted)" >&2; exit 3; }
 trap 'rm -f "$f"' EXIT
 trap 'exit 6' HUP INT TERM
 echo "$(uname -m) $f"
@@ -88,11 +100,10 @@ const NOWHERE: i32 = 3;
 
 /// Removes the agent named `$1` from wherever it was put.
 const REMOVE: &str = concat!(
-    "for d in ",
     directories!(),
-    r#"; do
+    r#"for d in $(directories 2>/dev/null); do
   f="$d/$1"
-  rm -f "$f"
+  rm -f "$f" 2>/dev/null
   [ ! -e "$f" ] || { echo "$f is still there" >&2; exit 1; }
 done
 "#

@@ -31,6 +31,9 @@ pub const DIFFERS: &str = "what arrived is not what was sent: its hash differs";
 /// A path that is not in place yet was told of again.
 pub const TWICE: &str = "it came twice";
 
+/// A directory that files inherited their group from at the source.
+pub const UNGROUPED: &str = "without its setgid bit, which --specials keeps";
+
 /// What `--update` leaves alone.
 pub const NEWER: &str = "it is newer here";
 

@@ -83,11 +83,16 @@ pub(crate) fn main() -> ExitCode {
     let mut printer = Printer::new(global.output.format(), global.verbose);
     let done = dispatch(global, command, &mut printer);
     let done = match printer.lost() {
+        // As any Unix tool: who reads no more wants to hear nothing either.
+        Some(error) if done.is_ok() && error.kind() == std::io::ErrorKind::BrokenPipe => {
+            return ExitCode::from(exit::OUTPUT_CLOSED);
+        }
         Some(error) if done.is_ok() => Err(Failure::attempted("writing to our own standard output", &error)),
         _ => done,
     };
     match done {
         Ok(code) => ExitCode::from(code),
+        Err(failure) if failure.code == exit::OUTPUT_CLOSED => ExitCode::from(failure.code),
         Err(failure) => {
             printer.failure(&failure);
             ExitCode::from(failure.code)

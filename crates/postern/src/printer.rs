@@ -70,7 +70,7 @@ impl Printer {
 
     /// Why results could not be written. A reader that has gone away has had what it wanted.
     pub(crate) fn lost(&mut self) -> Option<io::Error> {
-        self.lost.take().filter(|error| error.kind() != io::ErrorKind::BrokenPipe)
+        self.lost.take()
     }
 
     /// A line of a text result; nothing in the other formats, which print a whole at the end.

@@ -11,6 +11,9 @@ const BLOCK: usize = 512;
 /// Longest name, or other extended header, that is held.
 const LONG: u64 = 64 * 1024;
 
+/// The latest time that a header holds, in seconds since 1970: in 2242. Of what is later busybox keeps the rest of a division.
+pub const LATEST: i64 = 0o77_777_777_777;
+
 /// An archive that is none, or none that is read here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Flaw {
@@ -268,7 +271,7 @@ fn header(archive: &mut Vec<u8>, name: &[u8], mode: u32, seconds: i64, size: usi
     field(108, 7, 0);
     field(116, 7, 0);
     field(124, 11, size as u64);
-    field(136, 11, u64::try_from(seconds).unwrap_or(0) & 0o77_777_777_777);
+    field(136, 11, u64::try_from(seconds).unwrap_or(0) & LATEST.unsigned_abs());
     header[148..156].copy_from_slice(b"        ");
     header[156] = kind;
     header[257..265].copy_from_slice(b"ustar  \0");

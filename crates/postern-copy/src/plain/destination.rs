@@ -40,8 +40,8 @@ enum Pending {
     File { id: u32, path: Vec<u8>, settled: Settled },
     /// An archive was unpacked.
     Unpack,
-    /// A directory was made.
-    Directory { id: u32 },
+    /// A directory was made, of which files inherited their group at the source or not.
+    Directory { id: u32, grouped: bool },
     /// A link or special file was made.
     Other { id: u32 },
     /// A directory got its mode and time.
@@ -239,8 +239,12 @@ impl Destination<'_> {
                 }
             }
             Pending::Unpack => self.unpacked = answer.err(),
-            Pending::Directory { id } => match answer {
-                Ok(_) => self.settle(id, Fate::Made, String::new()),
+            Pending::Directory { id, grouped } => match answer {
+                Ok(said) => {
+                    let lost = grouped && !self.spec.specials && *said == *b"new";
+                    let note = if lost { verdict::UNGROUPED } else { "" };
+                    self.settle(id, Fate::Made, note.to_owned());
+                }
                 Err(why) => {
                     let why = self.session.tools.explain("making the directory", &why);
                     self.settle(id, Fate::Failed, why);

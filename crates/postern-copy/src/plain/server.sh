@@ -38,7 +38,21 @@ spots() {
 spot() {
   case $1 in /proc* | /sys* | [!/]* | *[!a-zA-Z0-9/._-]*) return ;; esac
   case "$W " in *" $1 "*) return ;; esac
+  ! readonly_ "$1" || return
   [ ${#W} -gt 200 ] || [ ! -d "$1" ] || [ ! -w "$1" ] || [ ! -x "$1" ] || W="$W $1"
+}
+
+# Whether a directory lies on a mount that is read-only, of which busybox' test -w knows nothing.
+readonly_() {
+  on= is=1
+  while read -r _ at _ how _; do
+    [ "$at" != / ] || at=
+    case $1/ in "$at"/*) ;; *) continue ;; esac
+    [ ${#at} -ge ${#on} ] || continue
+    on=$at
+    case $how in ro | ro,*) is=0 ;; *) is=1 ;; esac
+  done </proc/self/mounts
+  return $is
 }
 
 # What a is: itself, or what it leads to.
@@ -140,11 +154,15 @@ put() {
 # Whether what was put so far is there.
 how() { if [ -n "$x" ]; then e=$x; no; else echo ok; fi; }
 hole() { [ -n "$x" ] || e=$(dd if=/dev/null of="$p" bs=1 seek=$1 2>&1) || x=$e; }
+# The mode of p. What files inherit their group by stays: busybox takes it from a directory by a number.
+mode() {
+  if [ -d "$p" ] && [ -g "$p" ]; then chmod $1 "$p" && chmod g+s "$p"; else chmod $1 "$p"; fi
+}
 # Mode, owner and time of p.
 dress() {
   w=
   [ "$3" = - ] || e=$(chown -h $3 "$p" 2>&1) || w="its owner could not be set: $e"
-  [ "$1" = - ] || e=$(chmod $1 "$p" 2>&1) || w="${w:+$w; }its mode could not be set: $e"
+  [ "$1" = - ] || e=$(mode $1 2>&1) || w="${w:+$w; }its mode could not be set: $e"
   [ "$2" = - ] || touch $4 -c -d @$2 "$p" 2>/dev/null || e=$(touch $4 -c -d @${2%.*} "$p" 2>&1) || w="${w:+$w; }its time could not be set: $e"
 }
 # Ends p, which gets the name q when its hash is the one given.
@@ -178,7 +196,7 @@ bye() { drop keep; [ $# -eq 0 ] || rm -f "$@"; }
 
 # Other things: a directory, what is removed, a link or special file under the name a that then becomes b.
 make() {
-  e=$(mkdir "$a" 2>&1) && echo ok new && return
+  e=$(mkdir "$a" 2>&1) && { [ -g "$a" ] && echo ok new group || echo ok new; } && return
   if [ -d "$a" ] && [ ! -L "$a" ]; then echo ok; else no; fi
 }
 parents() { e=$( { umask $u; mkdir -p "$a"; } 2>&1 ) && echo ok || no; }

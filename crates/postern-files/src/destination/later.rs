@@ -91,7 +91,12 @@ impl Destination<'_> {
         if !there
             && let Ok(opened) = placed.root.open(&path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())
         {
-            let _ = stat::permit(opened, meanwhile); // whatever the umask; it is said at the end what could not be set
+            // Whatever the umask; what files inherit their group by stays, as a volume of an fsGroup has it. It is said at the
+            // end what could not be set.
+            let now = rustix::fs::fstat(&opened).map_or(0, |found| stat::stamp(&found).mode);
+            if now & 0o777 != meanwhile {
+                let _ = stat::permit(opened, meanwhile | now & 0o2000);
+            }
         }
         let mut note = String::new();
         // One that is there keeps its own, unless the user says otherwise.
@@ -118,9 +123,20 @@ impl Destination<'_> {
         };
         if !there {
             self.later.new.insert(path.clone());
+            if entry.stamp.mode & 0o2000 & !bits != 0 && !self.inherits_group(&path) {
+                let before = if note.is_empty() { note } else { note + "; " };
+                note = format!("{before}{}", verdict::UNGROUPED);
+            }
         }
         self.later.directories.push(Made { path, mode, stamp: entry.stamp });
         self.settle(entry.id, Fate::Made, note)
+    }
+
+    /// Whether files in this directory get its group.
+    fn inherits_group(&mut self, path: &[u8]) -> bool {
+        let Some(placed) = &mut self.placed else { return false };
+        let opened = placed.root.open(path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty());
+        opened.and_then(rustix::fs::fstat).is_ok_and(|found| stat::stamp(&found).mode & 0o2000 != 0)
     }
 
     /// Below what the user named: the destination itself may be one name among others in its directory.
@@ -192,9 +208,10 @@ impl Later {
                 let _ = rustix::fs::futimens(&opened, &stat::times(stamp)); // a directory of someone else's keeps its own
                 if let Some(mode) = mode {
                     // A directory that files inherit their group from stays one.
-                    let inherits =
-                        rustix::fs::fstat(&opened).map_or(0, |found| stat::stamp(&found).mode & 0o2000);
-                    let _ = stat::permit(&opened, mode | inherits);
+                    let now = rustix::fs::fstat(&opened).map_or(0, |found| stat::stamp(&found).mode);
+                    if now != mode | now & 0o2000 {
+                        let _ = stat::permit(&opened, mode | now & 0o2000);
+                    }
                 }
             }
         }

@@ -69,7 +69,7 @@ impl Destination<'_> {
         assign_path(&mut line, 'a', &self.real(&path));
         line.extend_from_slice(b"make\n");
         self.session.say(&line);
-        self.pending.push_back(Pending::Directory { id });
+        self.pending.push_back(Pending::Directory { id, grouped: entry.stamp.mode & 0o2000 != 0 });
         Ok(())
     }
 

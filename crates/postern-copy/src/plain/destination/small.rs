@@ -39,7 +39,7 @@ impl Destination<'_> {
             && size <= SMALL
             && !needs_owner
             && !self.spec.inplace
-            && entry.stamp.seconds >= 0
+            && (0..=archive::LATEST).contains(&entry.stamp.seconds)
             && archive::is_plain(&entry.path)
             && (self.session.tools.sum.is_some() || !self.way.verify)
     }

@@ -278,6 +278,8 @@ fn summary(total: &Tally, pods: usize, dry_run: bool) -> String {
         same,
         unchanged,
         made,
+        directories,
+        links,
         skipped,
         refused,
         failed,
@@ -288,7 +290,9 @@ fn summary(total: &Tally, pods: usize, dry_run: bool) -> String {
         sent,
         retries,
         took,
-        ..
+        files: _,
+        bytes: _,
+        complete: _,
     } = total;
     let mut parts = Vec::new();
     if dry_run {
@@ -304,7 +308,12 @@ fn summary(total: &Tally, pods: usize, dry_run: bool) -> String {
     for (count, text) in [
         (*same, "already there, verified"),
         (*unchanged, "unchanged"),
-        (*made, "directories, links and the like"),
+        (*directories, if *directories == 1 { "directory" } else { "directories" }),
+        (*links, if *links == 1 { "link" } else { "links" }),
+        (
+            made - directories - links,
+            if made - directories - links == 1 { "special file" } else { "special files" },
+        ),
         (*deleted, if dry_run { "would be removed" } else { "removed" }),
         (*skipped, "skipped"),
         (*refused, "refused"),
@@ -341,6 +350,8 @@ fn numbers(total: &Tally, dry_run: bool) -> serde_json::Value {
         same,
         unchanged,
         made,
+        directories,
+        links,
         skipped,
         refused,
         failed,
@@ -354,6 +365,7 @@ fn numbers(total: &Tally, dry_run: bool) -> serde_json::Value {
     } = total;
     json!({
         "files": files, "bytes": bytes, "written": written, "unverified": unverified, "same": same, "unchanged": unchanged, "made": made,
+        "directories": directories, "links": links,
         "skipped": skipped, "refused": refused, "failed": failed, "unowned": unowned, "planned": planned, "deleted": deleted,
         "contentBytes": content, "sentBytes": sent, "retries": retries, "seconds": took.as_secs_f64(), "dryRun": dry_run,
     })
