@@ -66,7 +66,10 @@ pub enum ExecError {
     #[error("{0}")]
     NoAgent(String),
     /// An option that only the agent can honour, and no agent.
-    #[error("{options} needs the agent, and container {container} of pod {namespace}/{pod} has none")]
+    #[error(
+        "{options} needs the agent, and container {container} of pod {namespace}/{pod} has none (no annotation \
+         {AGENT_ANNOTATION} names its path)"
+    )]
     NeedsAgent {
         /// The options.
         options: String,
@@ -209,6 +212,9 @@ mod tests {
             container: of("c"),
         };
         assert_eq!((error.exit_code(), error.kind()), (exit::NEVER_REACHED, "never-reached"));
-        assert_eq!(error.to_string(), "--env needs the agent, and container c of pod n/p has none");
+        assert_eq!(
+            error.to_string(),
+            "--env needs the agent, and container c of pod n/p has none (no annotation postern.dev/agent names its path)"
+        );
     }
 }

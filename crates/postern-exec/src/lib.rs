@@ -21,6 +21,7 @@ pub mod session;
 pub mod stream;
 pub mod target;
 pub mod transport;
+pub mod vanished;
 
 pub use error::{ExecError, exit};
 pub use io::{Control, Output, Streams};

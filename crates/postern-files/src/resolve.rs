@@ -10,7 +10,7 @@ use rustix::io::Errno;
 const MAX_LINKS: usize = 40;
 
 /// A path without what follows its last name.
-fn trimmed(mut path: &[u8]) -> &[u8] {
+pub(crate) fn trimmed(mut path: &[u8]) -> &[u8] {
     while path.len() > 1 && path.ends_with(b"/") {
         path = &path[..path.len() - 1];
     }

@@ -136,6 +136,16 @@ pub fn refused(spec: &ReceiveSpec, kind: &Kind, own: &[u8]) -> Option<String> {
     }
 }
 
+/// Why nothing can be put there: `missing` is the directory, which the symlink `link` leads to, if one does.
+pub fn no_directory(missing: &str, link: Option<&str>) -> String {
+    match link {
+        Some(link) => format!(
+            "{link} is a symlink that leads into {missing}, and there is no such directory; make it first"
+        ),
+        None => format!("there is no directory {missing} to copy into; make it first"),
+    }
+}
+
 /// Why two sources of one name, or without any, are not copied at once.
 pub fn twice_told(called: &[u8]) -> String {
     match called {

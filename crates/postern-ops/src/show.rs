@@ -147,13 +147,24 @@ pub async fn show(cluster: &Cluster, image: &str) -> Result<Shown, KubeError> {
             // Where the Secret may not be read, the pod says which it was made with.
             .or_else(|| pod.as_ref().filter(|_| secret_state == Presence::Unknown).and_then(annotated)),
         agent_version,
-        transports: pod.as_ref().map(transports).unwrap_or_default(),
+        transports: match &pod {
+            Some(pod) => transports(cluster, pod).await?,
+            None => Vec::new(),
+        },
     })
 }
 
-/// By what the pod's PID 1 was told.
-fn transports(pod: &Pod) -> Vec<&'static str> {
-    if crate::stream::listens(pod) { vec!["exec", "stream"] } else { vec!["exec"] }
+/// By what the pod's PID 1 was told, and whether there is a key for it.
+async fn transports(cluster: &Cluster, pod: &Pod) -> Result<Vec<&'static str>, KubeError> {
+    if !crate::stream::listens(pod) {
+        return Ok(vec!["exec"]);
+    }
+    let keys = ObjectRef::of::<Secret>(Some(names::NAMESPACE), names::STREAM_SECRET);
+    Ok(match find(cluster, &keys).await?.0 {
+        // Who may not look may have a key of their own.
+        Presence::Present | Presence::Unknown => vec!["exec", "stream"],
+        Presence::Missing | Presence::Deleting => vec!["exec"],
+    })
 }
 
 /// From the first line of the pod's log, where PID 1 says it.

@@ -217,9 +217,9 @@ impl From<InstallError> for Failure {
     }
 }
 
-impl From<ExecError> for Failure {
-    fn from(error: ExecError) -> Self {
-        let hint = match &error {
+/// What to do about a run that did not end by itself.
+pub(crate) fn exec_hint(error: &ExecError) -> Option<String> {
+    match error {
             ExecError::Kube(kube) => kube_hint(kube),
             ExecError::NotStarted(failure) => match failure.kind {
                 FailureKind::NotFound => {
@@ -246,11 +246,19 @@ impl From<ExecError> for Failure {
             ExecError::Broke(_) | ExecError::Corrupt { .. } => {
                 Some("run it again; what the command did before the break is done".to_owned())
             }
+            ExecError::TooLong { .. } => {
+                Some("send what is long through stdin (-i), or as a file with --file".to_owned())
+            }
             ExecError::Inject(_) => {
                 Some("run it without --inject, or use an image that has the agent".to_owned())
             }
             _ => None,
-        };
+        }
+}
+
+impl From<ExecError> for Failure {
+    fn from(error: ExecError) -> Self {
+        let hint = exec_hint(&error);
         Self { code: error.exit_code(), kind: error.kind(), ..Self::denied(&error, hint) }
     }
 }

@@ -41,12 +41,15 @@ enum Pending {
     /// An archive was unpacked.
     Unpack,
     /// A directory was made, of which files inherited their group at the source or not.
-    Directory { id: u32, grouped: bool },
+    Directory { id: u32, path: Vec<u8>, grouped: bool },
     /// A link or special file was made.
     Other { id: u32 },
     /// A directory got its mode and time.
     Attributes { path: Vec<u8> },
 }
+
+/// Why nothing is put below a directory that could not be made: of that it is told why.
+const UNMADE: &str = "the directory that it lies in could not be made";
 
 /// Answers that may be on their way.
 const PENDING: usize = 1_024;
@@ -80,6 +83,8 @@ struct Destination<'a> {
     bad: HashSet<Vec<u8>>,
     links: Vec<(Box<Entry>, Vec<u8>)>,
     directories: Vec<Directory>,
+    /// Directories that could not be made.
+    unmade: HashSet<Vec<u8>>,
     zstd: zstd::bulk::Decompressor<'static>,
     entries: u64,
     bytes: u64,
@@ -119,6 +124,7 @@ pub(super) async fn receive(
         bad: HashSet::new(),
         links: Vec::new(),
         directories: Vec::new(),
+        unmade: HashSet::new(),
         zstd: zstd::bulk::Decompressor::new().map_err(|error| Trouble::Fatal(error.to_string()))?,
         entries: 0,
         bytes: 0,
@@ -231,6 +237,7 @@ impl Destination<'_> {
                         let notes: Vec<String> = notes.into_iter().filter(|note| !note.is_empty()).collect();
                         self.answer(Settled { note: notes.join("; "), ..settled });
                     }
+                    Err(_) if self.below_unmade(&path) => self.settle(id, Fate::Failed, UNMADE.to_owned()),
                     Err(why) => {
                         let why = self.unpacked.clone().unwrap_or(why);
                         let message = writing::trouble(&self.session.tools, &why);
@@ -239,13 +246,15 @@ impl Destination<'_> {
                 }
             }
             Pending::Unpack => self.unpacked = answer.err(),
-            Pending::Directory { id, grouped } => match answer {
+            Pending::Directory { id, path, grouped } => match answer {
                 Ok(said) => {
                     let lost = grouped && !self.spec.specials && *said == *b"new";
                     let note = if lost { verdict::UNGROUPED } else { "" };
                     self.settle(id, Fate::Made, note.to_owned());
                 }
                 Err(why) => {
+                    self.entered.remove(&path);
+                    self.unmade.insert(path);
                     let why = self.session.tools.explain("making the directory", &why);
                     self.settle(id, Fate::Failed, why);
                 }
@@ -350,6 +359,10 @@ impl Destination<'_> {
             self.settle(entry.id, Fate::Refused, verdict::TWICE.to_owned());
             return Ok(());
         }
+        if self.below_unmade(&path) {
+            self.settle(entry.id, Fate::Failed, UNMADE.to_owned());
+            return Ok(());
+        }
         if self.spec.delete.is_asked() {
             self.seen.insert(entry.path.clone());
         }
@@ -360,10 +373,21 @@ impl Destination<'_> {
             }
             Kind::Directory => self.directory(&entry, path).await,
             Kind::Symlink(_) | Kind::HardLink(_) | Kind::Fifo | Kind::Device { .. } => {
-                self.postpone(entry, path);
-                Ok(())
+                self.postpone(entry, path).await
             }
         }
+    }
+
+    /// Whether a directory that something lies in could not be made.
+    fn below_unmade(&self, path: &[u8]) -> bool {
+        let mut parent = name::split(path).0;
+        while !parent.is_empty() {
+            if self.unmade.contains(parent) {
+                return true;
+            }
+            parent = name::split(parent).0;
+        }
+        false
     }
 
     fn settle(&mut self, id: u32, fate: Fate, note: String) {

@@ -7,6 +7,7 @@ use crate::io::{Control, Streams};
 use crate::plain;
 use crate::session::{self, Ended, Run};
 use crate::target::Place;
+use crate::vanished;
 use postern_kube::Cluster;
 use postern_wire::Request;
 use std::future::Future;
@@ -53,7 +54,11 @@ pub async fn run(
             let run = Run { request: request.clone(), files: Vec::new() };
             session::run(reader, writer, run, streams, control).await.map(|report| report.outcome)
         };
-        return ran.await.map_err(|error| place.of_agent(error)).into();
+        let ran = match ran.await {
+            Ok(ended) => Ok(ended),
+            Err(error) => Err(vanished::explained(cluster, &place, place.of_agent(error)).await),
+        };
+        return ran.into();
     }
     if !needs_agent.is_empty() {
         return Ran::from(Err(place.needs_agent(needs_agent)));
@@ -71,7 +76,7 @@ pub async fn run(
             }
             other => other,
         })?;
-        Ok(Ended::Exited(code))
+        vanished::judged(cluster, &place, code).await.map(Ended::Exited)
     };
     ran.await.into()
 }

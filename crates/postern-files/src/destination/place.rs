@@ -2,7 +2,7 @@
 
 use super::trouble::{Trouble, explain};
 use crate::beneath::{Base, Root};
-use crate::{name, resolve, stat};
+use crate::{name, resolve, stat, verdict};
 use postern_wire::copy::{Entry, Kind, ReceiveSpec};
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
@@ -94,10 +94,15 @@ fn named(base: &Base, target: &[u8]) -> Result<Placed, Trouble> {
                 missing: false,
             })
         }
-        Err(Errno::NOENT) => Err(Trouble::Fatal(format!(
-            "there is no directory {} to copy into; make it first",
-            name::show(name::split(target).0)
-        ))),
+        Err(Errno::NOENT) => {
+            // Where a symlink leads may be what is missing.
+            let led = resolve::through_links(base, target).unwrap_or_else(|_| target.to_vec());
+            let missing = name::show(name::split(&led).0);
+            Err(Trouble::Fatal(verdict::no_directory(
+                &missing,
+                (led != resolve::trimmed(target)).then_some(&*shown),
+            )))
+        }
         Err(error) => Err(Trouble::Fatal(explain(&format!("opening the directory of {shown}"), error))),
     }
 }

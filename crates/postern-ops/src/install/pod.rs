@@ -43,6 +43,8 @@ impl<R: Reporter> Install<'_, R> {
             return self.pod_dry_run(first.as_ref(), &desired, force).await;
         }
         let mut change = Change::Unchanged;
+        // What goes and what comes share the time that there is.
+        let end = Instant::now() + self.settings.timeout;
         // Each turn looks afresh, at the Secret too: another install, or a person, may be at work at the same time,
         // and a pod is to say which Secret it was made with, not which one we wrote.
         for _ in 0..6 {
@@ -52,7 +54,7 @@ impl<R: Reporter> Install<'_, R> {
             let gone = match next_step(existing.as_ref(), wanted) {
                 Step::Keep => {
                     self.record(change, of.clone(), Vec::new());
-                    return self.ready().await;
+                    return self.ready(end).await;
                 }
                 Step::Create => {
                     let object = written(&desired, &of)?;
@@ -69,7 +71,7 @@ impl<R: Reporter> Install<'_, R> {
                 }
                 Step::Replace { uid, why } => {
                     self.admitted(&of, &desired).await?;
-                    let seconds = self.settings.timeout.as_secs();
+                    let seconds = grace(end).as_secs();
                     self.reporter.progress(&format!(
                         "replacing {of}: {why}; running tools may take {seconds} s to finish"
                     ));
@@ -80,7 +82,7 @@ impl<R: Reporter> Install<'_, R> {
                     uid
                 }
             };
-            self.delete_pod(&of, gone).await?;
+            self.delete_pod(&of, gone, end).await?;
         }
         Err(InstallError::Contended(of))
     }
@@ -129,11 +131,10 @@ impl<R: Reporter> Install<'_, R> {
         }
     }
 
-    async fn delete_pod(&self, of: &ObjectRef, uid: String) -> Result<(), InstallError> {
-        let seconds = u32::try_from(self.settings.timeout.as_secs()).unwrap_or(u32::MAX);
+    async fn delete_pod(&self, of: &ObjectRef, uid: String, end: Instant) -> Result<(), InstallError> {
+        let seconds = u32::try_from(grace(end).as_secs()).unwrap_or(u32::MAX);
         let deletion = Deletion { uid: Some(uid), grace_seconds: Some(seconds) };
-        // The kubelet ends what is still running after the grace; a little more for it to say so.
-        let limit = self.settings.timeout + Duration::from_secs(30);
+        let limit = end.saturating_duration_since(Instant::now());
         apply::delete(self.cluster, of, &deletion, limit).await.map(|_| ()).map_err(at(of))
     }
 
@@ -162,13 +163,13 @@ impl<R: Reporter> Install<'_, R> {
         Ok(())
     }
 
-    async fn ready(&mut self) -> Result<(), InstallError> {
+    async fn ready(&mut self, end: Instant) -> Result<(), InstallError> {
         let of = ObjectRef::of::<Pod>(Some(names::NAMESPACE), names::NAME);
         let api = pods::api(self.cluster, names::NAMESPACE);
-        let end = Instant::now() + self.settings.timeout;
+        let left = end.saturating_duration_since(Instant::now());
         let mut last = String::new();
         let reporter = &mut *self.reporter;
-        let waited = pods::until(self.cluster, &api, &of, self.settings.timeout, |pod: Option<&Pod>| {
+        let waited = pods::until(self.cluster, &api, &of, left, |pod: Option<&Pod>| {
             let Some(pod) = pod else { return Some(Err("it was deleted".to_owned())) };
             if postern_exec::target::is_ready(pod) {
                 return Some(Ok(()));
@@ -205,6 +206,15 @@ impl<R: Reporter> Install<'_, R> {
         Err(InstallError::NotReady { why, diagnosis })
     }
 }
+
+/// How long running tools may take to finish, so that the kubelet has time to end the rest and the next pod to start.
+fn grace(end: Instant) -> Duration {
+    let left = end.saturating_duration_since(Instant::now());
+    left.saturating_sub(AFTER_GRACE).max(Duration::from_secs(1)).min(left)
+}
+
+/// See [`grace`].
+const AFTER_GRACE: Duration = Duration::from_secs(5);
 
 /// In a word, what a pod that is not ready is doing.
 fn state(pod: &Pod) -> String {

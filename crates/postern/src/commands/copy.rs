@@ -227,7 +227,12 @@ async fn copy(
     let all = all(&jobs, lines, how.jobs.into(), &show);
     let (total, failed) = tokio::select! {
         done = all => done,
-        () = stop => return Err(CopyError::Cancelled.into()),
+        () = stop => {
+            let failure = Failure::from(CopyError::Cancelled);
+            // What was read from stdin is gone: there is nothing to go on from.
+            let hint = failure.hint.filter(|_| !matches!(from, Side::Stream));
+            return Err(Failure { hint, ..failure });
+        }
     };
     // One of a copy that came to nothing says nothing of what is there.
     if let Some(manifest) = manifest.filter(|_| failed.is_empty()) {

@@ -11,7 +11,7 @@ use postern_exec::fanout::place::How;
 use postern_exec::inject::Agents;
 use postern_exec::session::Run;
 use postern_exec::target::{self, Containers, Place, Target};
-use postern_exec::{Control, ExecError, inject, plain};
+use postern_exec::{Control, ExecError, inject, plain, vanished};
 use postern_kube::Cluster;
 use postern_kube::exec::{ExecReader, ExecWriter};
 use postern_wire::Request;
@@ -93,7 +93,10 @@ pub(super) async fn run(context: &Context, args: Args, printer: &mut Printer) ->
     let tty = tty && terminal::is_terminal();
     let command = bytes(&command);
     let (reader, writer) = within(timeout, place.open(&cluster, &command, stdin, tty)).await?;
-    in_plain(reader, writer, stdin, tty, timeout, printer).await
+    let code = in_plain(reader, writer, stdin, tty, timeout).await?;
+    let code = vanished::judged(&cluster, &place, code).await?;
+    printer.run_report(&serde_json::json!({"exitCode": code, "outcome": "exited", "agentVersion": null}));
+    Ok(code)
 }
 
 /// Connects in this time. A plug-in of the kubeconfig that is at it still then is ended.
@@ -133,7 +136,10 @@ async fn through_agent(
         }
     };
     let ran = supervised(reader, writer, Run { request, files: Vec::new() }, stdin, printer).await;
-    ran.map_err(|error| place.of_agent(error))
+    match ran {
+        Ok(code) => Ok(code),
+        Err(error) => Err(vanished::explained(cluster, place, place.of_agent(error)).await),
+    }
 }
 
 async fn in_plain(
@@ -142,8 +148,7 @@ async fn in_plain(
     stdin: bool,
     tty: bool,
     timeout: Option<Duration>,
-    printer: &mut Printer,
-) -> Result<u8, Failure> {
+) -> Result<u8, ExecError> {
     let controls = signals::controls(tty).map_err(ExecError::Local)?;
     let controls = if tty { with_first_size(controls) } else { controls };
     let streams = streams::own(stdin).map_err(ExecError::Local)?;
@@ -151,9 +156,7 @@ async fn in_plain(
     let raw = (tty && stdin).then(terminal::Raw::enter).flatten();
     let result = plain::run(reader, writer, tty, timeout, streams, controls).await;
     drop(raw);
-    let code = result?;
-    printer.run_report(&serde_json::json!({"exitCode": code, "outcome": "exited", "agentVersion": null}));
-    Ok(code)
+    result
 }
 
 /// The far terminal is told our size before anything changes it.

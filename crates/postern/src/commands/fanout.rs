@@ -3,7 +3,7 @@
 use super::streams;
 use crate::cli::Format;
 use crate::cli::fanout::FanOut;
-use crate::failure::Failure;
+use crate::failure::{Failure, exec_hint};
 use crate::printer::{self, Printer};
 use crate::signals;
 use base64::Engine as _;
@@ -14,6 +14,8 @@ use postern_exec::fanout::{
 use postern_exec::session::Ended;
 use postern_exec::{Control, ExecError, Streams};
 use serde::Serialize;
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::future::Future;
 use tokio::sync::mpsc;
 
@@ -40,9 +42,23 @@ where
             show(Records::new(outputs, limits.parallel, render))
         }
     };
-    let tally = fanout::run(jobs, limits, controls, events, start).await;
+    let hints = RefCell::new(BTreeSet::new());
+    let hinting = |what, streams, control| {
+        let running = start(what, streams, control);
+        let hints = &hints;
+        async move {
+            let ran = running.await;
+            hints.borrow_mut().extend(ran.result.as_ref().err().and_then(exec_hint));
+            ran
+        }
+    };
+    let tally = fanout::run(jobs, limits, controls, events, hinting).await;
     let shown = showing.end().await;
     printer.summary(&tally);
+    if printer.format() == Format::Text {
+        // The same for many targets is said once.
+        hints.take().iter().for_each(|hint| printer.note(&format!("hint: {hint}")));
+    }
     match shown {
         Ok(()) => Ok(tally.exit_code),
         Err(error) => Err(error.into()),
@@ -93,6 +109,8 @@ struct Record {
 struct RecordError {
     kind: &'static str,
     message: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hint: Option<String>,
 }
 
 impl Record {
@@ -105,7 +123,7 @@ impl Record {
             Ok(Ended::Exited(_)) => (None, None),
             Err(error) => {
                 let message = end.error().unwrap_or_default();
-                (None, Some(RecordError { kind: error.kind(), message }))
+                (None, Some(RecordError { kind: error.kind(), message, hint: exec_hint(error) }))
             }
         };
         Self {

@@ -9,10 +9,12 @@ use crate::{signals, terminal};
 use postern_config::Tool;
 use postern_exec::session::{self, Ended, Notice, Report, Run};
 use postern_exec::stream::Connection;
-use postern_exec::{ExecError, exit, transport};
+use postern_exec::target::Place;
+use postern_exec::{ExecError, exit, transport, vanished};
 use postern_kube::Cluster;
 use postern_ops::check::open_agent;
 use postern_ops::install::Reporter as _;
+use postern_ops::names as ops;
 use postern_secret::resolve::Resolved;
 use postern_wire::{FileSpec, Request, login as names};
 use serde::Serialize;
@@ -94,13 +96,25 @@ pub(super) async fn run(context: &Context, args: Args, printer: &mut Printer) ->
         Door::Exec(cluster) => {
             let opening = async { open_agent(cluster).await.map_err(ExecError::Kube) };
             let (reader, writer) = within(limit, opening).await?;
-            supervised(reader, writer, run, stdin, printer).await
+            match supervised(reader, writer, run, stdin, printer).await {
+                Ok(code) => Ok(code),
+                Err(error) => Err(vanished::explained(cluster, &ops_pod(), error).await),
+            }
         }
         Door::Local(own) => {
             let (reader, writer) = transport::local(own, &SUPERVISOR).map_err(ExecError::Local)?;
             supervised(reader, writer, run, stdin, printer).await
         }
     }?)
+}
+
+fn ops_pod() -> Place {
+    Place {
+        namespace: ops::NAMESPACE.to_owned(),
+        pod: ops::NAME.to_owned(),
+        container: ops::CONTAINER.to_owned(),
+        agent: Some(ops::AGENT.to_owned()),
+    }
 }
 
 /// As [`within`], where why it failed is told already.

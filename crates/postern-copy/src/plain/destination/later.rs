@@ -69,12 +69,12 @@ impl Destination<'_> {
         assign_path(&mut line, 'a', &self.real(&path));
         line.extend_from_slice(b"make\n");
         self.session.say(&line);
-        self.pending.push_back(Pending::Directory { id, grouped: entry.stamp.mode & 0o2000 != 0 });
+        self.pending.push_back(Pending::Directory { id, path, grouped: entry.stamp.mode & 0o2000 != 0 });
         Ok(())
     }
 
     /// A link or special file: checked now, made at the end.
-    pub(super) fn postpone(&mut self, entry: Box<Entry>, path: Vec<u8>) {
+    pub(super) async fn postpone(&mut self, entry: Box<Entry>, path: Vec<u8>) -> Result<(), Trouble> {
         let renamed = self.placed.as_ref().is_some_and(|placed| placed.rename.is_some());
         let own = if renamed { name::inner(&path, false) } else { &path };
         let refused = match &entry.kind {
@@ -83,9 +83,18 @@ impl Destination<'_> {
         };
         match refused {
             Some(why) => self.settle(entry.id, Fate::Refused, why),
-            None if self.spec.dry_run => self.settle(entry.id, Fate::Planned, String::new()),
+            None if self.spec.dry_run => {
+                let there = self.look(&path).await?;
+                match there {
+                    Ok(Some(found)) if found.kind() == Type::Directory => {
+                        self.settle(entry.id, Fate::Failed, "a directory has its place".to_owned());
+                    }
+                    _ => self.settle(entry.id, Fate::Planned, String::new()),
+                }
+            }
             None => self.links.push((entry, path)),
         }
+        Ok(())
     }
 
     /// Makes what was left for the end.

@@ -5,7 +5,7 @@ use crate::plain::listing::Type;
 use crate::plain::session::Session;
 use crate::plain::source::walk::{link, look};
 use crate::plain::words::{assign_path, cause};
-use postern_files::name;
+use postern_files::{name, verdict};
 use postern_wire::copy::{Entry, Kind, ReceiveSpec};
 
 /// The directory that everything stays beneath.
@@ -126,8 +126,9 @@ async fn named(session: &mut Session, target: &[u8]) -> Result<Placed, Trouble> 
         Ok(found) if found.kind() == Type::Directory => {}
         Ok(_) => return Err(Trouble::Fatal(format!("{} is no directory", name::show(root)))),
         Err(why) if absent(&why) => {
-            let why = format!("there is no directory {} to copy into; make it first", name::show(root));
-            return Err(Trouble::Fatal(why));
+            let shown = name::show(target);
+            let link = (path != trimmed(target)).then_some(&*shown);
+            return Err(Trouble::Fatal(verdict::no_directory(&name::show(root), link)));
         }
         Err(why) => {
             let attempt = format!("opening the directory of {}", name::show(target));

@@ -65,9 +65,6 @@ impl Walk {
     }
 
     pub(super) async fn next(&mut self, session: &mut Session) -> Result<Step, Trouble> {
-        if u64::from(self.next_id) >= self.spec.limits.entries {
-            return Err(Trouble::Fatal(verdict::many_found(self.spec.limits.entries)));
-        }
         loop {
             if let Some((place, mut rest, mut faulty)) = self.listed.take() {
                 let Some((component, stat)) = rest.next() else {
@@ -132,6 +129,9 @@ impl Walk {
         let Place { real, path, contents, mut above } = place;
         if let Err(error) = name::check(&path, self.spec.limits.depth) {
             return Ok(Step::Fault(path, error.to_string()));
+        }
+        if u64::from(self.next_id) >= self.spec.limits.entries {
+            return Err(Trouble::Fatal(verdict::many_found(self.spec.limits.entries)));
         }
         let mut item = None;
         let kind = match stat.kind() {

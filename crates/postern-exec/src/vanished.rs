@@ -1,0 +1,105 @@
+//! A container that went away below a command: the runtime reports its end as that of a killed command, code 137.
+
+use crate::error::ExecError;
+use crate::target::Place;
+use postern_kube::k8s_openapi::api::core::v1::{ContainerStateTerminated, Pod};
+use postern_kube::k8s_openapi::jiff::Timestamp;
+use postern_kube::{Cluster, pods};
+use std::time::Duration;
+
+/// The exit code of what SIGKILL ended.
+const KILLED: u8 = 137;
+
+/// How long ago a container's end may be to have been this command's.
+const RECENT: Duration = Duration::from_secs(60);
+
+/// The exit code of a command, unless its container was ended below it.
+pub async fn judged(cluster: &Cluster, place: &Place, code: u8) -> Result<u8, ExecError> {
+    if code != KILLED {
+        return Ok(code);
+    }
+    what_became(cluster, place).await.map_or(Ok(code), |why| Err(ExecError::Broke(why)))
+}
+
+/// An error, with what became of the container where that is its cause.
+pub async fn explained(cluster: &Cluster, place: &Place, error: ExecError) -> ExecError {
+    let killed = format!("code {KILLED}");
+    match error {
+        ExecError::Broke(why) if why.contains(&killed) => {
+            ExecError::Broke(what_became(cluster, place).await.unwrap_or(why))
+        }
+        ExecError::NoAgent(why) if why.contains(&killed) => {
+            ExecError::NoAgent(what_became(cluster, place).await.unwrap_or(why))
+        }
+        other => other,
+    }
+}
+
+/// Nothing where the container runs on as before, or nobody may know.
+async fn what_became(cluster: &Cluster, place: &Place) -> Option<String> {
+    let Place { namespace, pod, container, agent: _ } = place;
+    let found = pods::get(cluster, namespace, pod).await.ok()?;
+    let name = format!("pod {namespace}/{pod}");
+    match found {
+        None => Some(format!("{name} was deleted while the command ran")),
+        Some(found) => of_pod(&found, container, Timestamp::now()).map(|what| format!("{name} {what}")),
+    }
+}
+
+fn of_pod(pod: &Pod, container: &str, now: Timestamp) -> Option<String> {
+    if pod.metadata.deletion_timestamp.is_some() {
+        return Some("was deleted while the command ran".to_owned());
+    }
+    let status = pod.status.as_ref()?;
+    if status.phase.as_deref() == Some("Failed") {
+        let reason = status.reason.as_deref().unwrap_or("Failed");
+        let message = status.message.as_ref().map(|text| format!(": {text}")).unwrap_or_default();
+        return Some(format!("was ended while the command ran ({reason}{message})"));
+    }
+    let mut all = status.container_statuses.iter().chain(&status.init_container_statuses).flatten();
+    let its = all.find(|status| status.name == container)?;
+    let recent = |ended: &&ContainerStateTerminated| {
+        let at = ended.finished_at.as_ref().map(|time| time.0);
+        at.is_some_and(|at| now.duration_since(at).unsigned_abs() < RECENT)
+    };
+    let words = |ended: &ContainerStateTerminated| {
+        ended.reason.clone().unwrap_or_else(|| format!("exit code {}", ended.exit_code))
+    };
+    if let Some(ended) = its.state.as_ref().and_then(|state| state.terminated.as_ref()) {
+        return Some(format!("has container {container} ended while the command ran ({})", words(ended)));
+    }
+    let last = its.last_state.as_ref().and_then(|state| state.terminated.as_ref()).filter(recent)?;
+    Some(format!("had container {container} restarted while the command ran ({})", words(last)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pod(status: &str, metadata: &str) -> Pod {
+        serde_json::from_str(&format!(r#"{{"metadata":{{{metadata}}},"status":{{{status}}}}}"#)).unwrap()
+    }
+
+    #[test]
+    fn what_became_of_a_container_is_said_and_a_killed_command_stays_one() {
+        let now: Timestamp = "2026-01-01T00:00:30Z".parse().unwrap();
+        let of = |status: &str| of_pod(&pod(status, ""), "app", now);
+        let last = |at: &str| {
+            format!(
+                r#""containerStatuses":[{{"name":"app","image":"i","imageID":"i","ready":true,"restartCount":1,
+                "state":{{"running":{{}}}},"lastState":{{"terminated":{{"exitCode":137,"reason":"OOMKilled",
+                "finishedAt":"{at}"}}}}}}]"#
+            )
+        };
+        assert_eq!(
+            of(&last("2026-01-01T00:00:10Z")).unwrap(),
+            "had container app restarted while the command ran (OOMKilled)"
+        );
+        assert_eq!(of(&last("2025-12-31T00:00:00Z")), None, "that was another time");
+        let evicted = of(r#""phase":"Failed","reason":"Evicted","message":"low on memory""#).unwrap();
+        assert_eq!(evicted, "was ended while the command ran (Evicted: low on memory)");
+        let going = pod("", r#""deletionTimestamp":"2026-01-01T00:00:00Z""#);
+        assert!(of_pod(&going, "app", now).unwrap().contains("deleted"));
+        assert_eq!(of(r#""phase":"Running""#), None);
+    }
+}
