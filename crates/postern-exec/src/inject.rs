@@ -51,7 +51,7 @@ macro_rules! directories {
         r#"set -f
 directories() {
   printf '%s\n' /tmp /dev/shm /var/tmp /run "$HOME" "$PWD"
-  while read -r l d t l; do
+  while IFS=' ' read -r l d t l; do
     case $t in tmpfs | ext[234] | xfs | btrfs | overlay | zfs | f2fs) ;; *) continue ;; esac
     case $d in /proc* | /sys* | *[!a-zA-Z0-9/._-]*) ;; *) echo "$d" ;; esac
   done </proc/self/mounts

@@ -224,8 +224,8 @@ pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
 
 /// The TLS library's own error, where an error is one or holds one.
 fn own_tls_error<'e>(error: &'e (dyn std::error::Error + 'static)) -> Option<&'e rustls::Error> {
-    let held = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-    error.downcast_ref().or_else(|| held?.downcast_ref())
+    // One may be in another, and neither is the other's source.
+    error.downcast_ref().or_else(|| own_tls_error(error.downcast_ref::<std::io::Error>()?.get_ref()?))
 }
 
 /// The last of an error's causes.

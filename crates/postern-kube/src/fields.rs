@@ -10,9 +10,9 @@ use secrecy::{ExposeSecret as _, SecretString};
 use zeroize::Zeroizing;
 
 /// Makes what is `""` absent, as it is to kubectl, and takes the line breaks out of what is base64, as Go's decoder does: a
-/// YAML block may have them.
-pub(crate) fn normalize(kubeconfig: &mut Kubeconfig) {
-    let absent = |field: &mut Option<String>| drop(field.take_if(|text| text.is_empty()));
+/// YAML block may have them. `nothing` is what the path `""` has become.
+pub(crate) fn normalize(kubeconfig: &mut Kubeconfig, nothing: &str) {
+    let absent = |field: &mut Option<String>| drop(field.take_if(|text| text.is_empty() || text == nothing));
     let unwrap = |field: &mut Option<String>| {
         field.iter_mut().for_each(|text| text.retain(|each| !BREAKS.contains(&each)));
         drop(field.take_if(|text| text.is_empty()));
@@ -185,7 +185,7 @@ mod tests {
 
     fn looked(cluster: &str, user: &str) -> String {
         let mut kubeconfig = kubeconfig(cluster, user);
-        normalize(&mut kubeconfig);
+        normalize(&mut kubeconfig, "");
         let of_cluster = of_cluster("c", kubeconfig.clusters[0].cluster.as_ref().unwrap());
         let looked = of_cluster.and(of_user("u", kubeconfig.auth_infos[0].auth_info.as_ref().unwrap()));
         looked.err().unwrap_or_default()

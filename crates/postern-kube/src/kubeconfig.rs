@@ -22,7 +22,9 @@ fn attempt(path: &Path) -> String {
 fn read_file(path: &Path) -> Result<Kubeconfig, KubeError> {
     let mut read = Kubeconfig::read_from(path)
         .map_err(|error| KubeError::new(attempt(path), Reason::Kubeconfig(chain(&error))))?;
-    fields::normalize(&mut read);
+    // The library has made `""` the directory of the file.
+    let nothing = path.parent().map(|folder| folder.join("").to_string_lossy().into_owned());
+    fields::normalize(&mut read, nothing.as_deref().unwrap_or_default());
     Ok(read)
 }
 
@@ -99,6 +101,21 @@ mod tests {
         std::fs::write(&second, "current-context: mine").unwrap();
         let listed = std::env::join_paths([&first, &second]).unwrap();
         assert_eq!(read_listed(Some(&listed)).1.unwrap().current_context.as_deref(), Some("mine"));
+    }
+
+    #[test]
+    fn a_file_that_is_named_by_nothing_is_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("config");
+        std::fs::write(
+            &path,
+            "users: [{name: u, user: {tokenFile: '', client-key: '', client-certificate: c}}]",
+        )
+        .unwrap();
+        let read = read_file(&path).unwrap();
+        let user = read.auth_infos[0].auth_info.as_ref().unwrap();
+        assert!(user.token_file.is_none() && user.client_key.is_none());
+        assert_eq!(user.client_certificate.as_deref(), folder.path().join("c").to_str());
     }
 
     #[test]

@@ -189,14 +189,12 @@ async fn copy(
     }
     let (send, receive) = (send(how, mode, Vec::new())?, receive(how, mode)?);
     let s3 = if from.in_s3() || to.in_s3() { Some(s3::settings(context, how, printer)?) } else { None };
+    let local = |failure| plan::local(failure, sources.iter().chain([destination]));
     let cluster = match from.in_pods() || to.in_pods() {
-        true => Some(context.cluster().await?),
+        true => Some(context.cluster().await.map_err(|error| local(error.into()))?),
         false => None,
     };
-    let words = sources.iter().chain([destination]);
-    let plans = plan::plans(cluster.as_ref(), &from, &to, how)
-        .await
-        .map_err(|failure| plan::local(failure, words))?;
+    let plans = plan::plans(cluster.as_ref(), &from, &to, how).await.map_err(local)?;
     itself::check(&plans, !how.rules.0.is_empty())?;
     let manifest = match &how.manifest {
         Some(_) if plans.len() > 1 => {
@@ -297,12 +295,12 @@ async fn removing(
     let side = Side::parse(std::slice::from_ref(path))?;
     plan::check_one(&side, how)?;
     let s3 = if side.in_s3() { Some(s3::settings(context, how, printer)?) } else { None };
+    let local = |failure| plan::local(failure, [path]);
     let cluster = match side.in_pods() {
-        true => Some(context.cluster().await?),
+        true => Some(context.cluster().await.map_err(|error| local(error.into()))?),
         false => None,
     };
-    let places =
-        plan::places(cluster.as_ref(), &side, how).await.map_err(|failure| plan::local(failure, [path]))?;
+    let places = plan::places(cluster.as_ref(), &side, how).await.map_err(local)?;
     let show = RefCell::new(Show::new(printer, places.len() > 1, how.dry_run));
     let image = context.image(how.image.as_deref());
     let reach = reach(s3, cluster.as_ref(), how, &image);

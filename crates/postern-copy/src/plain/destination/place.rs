@@ -110,9 +110,18 @@ fn trimmed(mut path: &[u8]) -> &[u8] {
 async fn named(session: &mut Session, target: &[u8]) -> Result<Placed, Trouble> {
     let mut path = trimmed(target).to_vec();
     if look(session, &path, false).await?.is_ok_and(|found| found.kind() == Type::Symlink) {
-        path = link(session, &path, "-nf")
-            .await?
-            .map_err(|why| Trouble::Fatal(format!("following the symlink {}: {why}", name::show(target))))?;
+        let shown = name::show(target);
+        path = match link(session, &path, "-nf").await? {
+            Ok(led) => led,
+            Err(why) => {
+                let Ok(led) = link(session, &path, "-n").await? else {
+                    return Err(Trouble::Fatal(format!("following the symlink {shown}: {why}")));
+                };
+                let led = if led.starts_with(b"/") { led } else { name::join(name::split(&path).0, &led) };
+                let missing = name::show(name::split(&led).0).into_owned();
+                return Err(Trouble::Fatal(verdict::no_directory(&missing, Some(&*shown))));
+            }
+        };
     }
     let (parent, last) = name::split(&path);
     if last.is_empty() || last == b"." || last == b".." {
