@@ -6,7 +6,9 @@ use postern_files::{destination, source};
 use postern_wire::copy::{Ask, FromDestination, FromSource};
 use postern_wire::{CLIENT_SILENCE_MS, Decoder, FIRST_SILENCE_MS, FromAgent, HEARTBEAT_MS, Hello};
 use rustix::fd::OwnedFd;
-use std::os::unix::ffi::OsStringExt as _;
+use std::ffi::OsStr;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -63,13 +65,21 @@ fn serve(of: Option<&str>) -> Result<(), LinkError> {
             return Ok(());
         }
     };
+    let cwd = root.as_deref().and_then(working_directory);
     match ask {
         Ask::Send(mut spec) => {
+            if let Some(cwd) = &cwd {
+                let cwd = if spec.glob { quoted(cwd) } else { cwd.clone() };
+                spec.sources.iter_mut().for_each(|source| below(&cwd, source));
+            }
             spec.root = root.or(spec.root);
             out.keep_alive(|buffer| FromSource::Heartbeat.encode(buffer), HEARTBEAT);
             source::send(&spec, input, decoder, &out, Some(PATIENCE), || std::process::exit(1))
         }
         Ask::Receive(mut spec) => {
+            if let Some(cwd) = &cwd {
+                below(cwd, &mut spec.target);
+            }
             spec.root = root.or(spec.root);
             out.keep_alive(|buffer| FromDestination::Heartbeat.encode(buffer), HEARTBEAT);
             let received = destination::receive(&spec, &mut input, decoder, &out, Some(PATIENCE));
@@ -78,6 +88,28 @@ fn serve(of: Option<&str>) -> Result<(), LinkError> {
             }
             received
         }
+    }
+}
+
+/// Where the process whose root this is works: `/proc/PID/root` and `/proc/PID/cwd`.
+fn working_directory(root: &[u8]) -> Option<Vec<u8>> {
+    let cwd = Path::new(OsStr::from_bytes(root)).with_file_name("cwd");
+    let cwd = std::fs::read_link(cwd).ok()?.into_os_string().into_vec();
+    cwd.starts_with(b"/").then_some(cwd)
+}
+
+/// A path without wildcards in it.
+fn quoted(path: &[u8]) -> Vec<u8> {
+    path.iter()
+        .flat_map(|byte| if b"*?[\\".contains(byte) { vec![b'\\', *byte] } else { vec![*byte] })
+        .collect()
+}
+
+/// Lets a relative path begin in a directory.
+fn below(directory: &[u8], path: &mut Vec<u8>) {
+    if !path.starts_with(b"/") {
+        let slash: &[u8] = if directory.ends_with(b"/") { b"" } else { b"/" };
+        *path = [directory, slash, path].concat();
     }
 }
 
@@ -91,5 +123,30 @@ fn linger(input: &mut Descriptor<OwnedFd>) {
     let mut heard = Decoder::default();
     while let Ok(Arrived::Bytes) = input.read(&mut heard, Some(PATIENCE)) {
         heard = Decoder::default();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_relative_path_begins_where_the_container_works() {
+        let at = |directory: &[u8], path: &[u8]| {
+            let mut path = path.to_vec();
+            below(directory, &mut path);
+            path
+        };
+        assert_eq!(at(b"/srv", b"."), b"/srv/.");
+        assert_eq!(at(b"/", b"a/b"), b"/a/b");
+        assert_eq!(at(b"/srv", b"/a"), b"/a");
+        assert_eq!(quoted(b"/a[1]/*"), b"/a\\[1]/\\*");
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_process_works_where_its_own_directory_is() {
+        let own = std::env::current_dir().unwrap().into_os_string().into_vec();
+        assert_eq!(working_directory(b"/proc/self/root"), Some(own));
     }
 }

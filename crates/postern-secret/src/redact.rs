@@ -5,11 +5,14 @@
 //! caller asks for that tail with [`Redactor::release`] once it was held for [`HOLD_MS`]; should the rest of a secret
 //! come after all, that rest is still masked.
 
+mod views;
+
 use crate::Secret;
 use crate::forms::{MIN_FORM, forms};
 use aho_corasick::{AhoCorasick, AhoCorasickKind, Input};
 use std::cmp::Reverse;
 use std::ops::Range;
+use views::View;
 use zeroize::Zeroizing;
 
 /// What stands where a secret stood.
@@ -111,6 +114,52 @@ impl Patterns {
     }
 }
 
+/// A text as it is, and as other readings of it are.
+struct Text<'t> {
+    patterns: &'t Patterns,
+    text: &'t [u8],
+    views: [Option<View>; 2],
+}
+
+impl<'t> Text<'t> {
+    fn new(patterns: &'t Patterns, text: &'t [u8]) -> Self {
+        // What is decoded is no longer than what it is decoded from.
+        let decoded = View::decoded(text, patterns.longest.saturating_mul(ESCAPED));
+        Self { patterns, text, views: [decoded, View::joined(text)] }
+    }
+
+    /// The first secret, not before `from`; of several at a place the longest.
+    fn find(&self, from: usize) -> Option<Range<usize>> {
+        let views = self.views.iter().flatten().filter_map(|view| {
+            let mut from = view.index(from);
+            // What ends where it begins is part of one character.
+            loop {
+                let found = self.patterns.find(&view.bytes, from)?;
+                let place = view.place(&found);
+                if !place.is_empty() {
+                    return Some(place);
+                }
+                from = found.start + 1;
+            }
+        });
+        let found = self.patterns.find(self.text, from).into_iter().chain(views);
+        found.min_by_key(|found| (found.start, Reverse(found.end)))
+    }
+
+    /// The first place, not before `from`, from which a secret may be under way beyond the end.
+    fn unfinished(&self, from: usize) -> Option<usize> {
+        let views = self.views.iter().flatten().flat_map(|view| {
+            let begun = self.patterns.unfinished(&view.bytes, view.index(from));
+            let begun = begun.map(|at| view.place(&(at..at + 1)).start);
+            begun.into_iter().chain(view.cut.filter(|at| *at >= from))
+        });
+        self.patterns.unfinished(self.text, from).into_iter().chain(views).min()
+    }
+}
+
+/// Bytes of the longest escape of one.
+const ESCAPED: usize = 6;
+
 /// What the automaton has of a form.
 fn head(form: &[u8]) -> &[u8] {
     form.first_chunk::<MIN_FORM>().map_or(form, |head| head)
@@ -131,12 +180,12 @@ impl Redactor {
         if patterns.is_empty() {
             out.extend_from_slice(piece);
         } else if self.held.is_empty() {
-            let rest = scan(patterns, piece, 0, false, out);
+            let rest = scan(&Text::new(patterns, piece), 0, false, out);
             self.keep(&piece[rest..], 0);
         } else {
             let mut text = std::mem::take(&mut self.held);
             text.extend_from_slice(piece);
-            let rest = scan(patterns, &text, self.given, false, out);
+            let rest = scan(&Text::new(patterns, &text), self.given, false, out);
             self.keep(&text[rest..], self.given.saturating_sub(rest));
         }
     }
@@ -154,9 +203,10 @@ impl Redactor {
     /// Gives out what was withheld long enough. A whole secret in it is masked; its tail stays remembered.
     pub fn release(&mut self, patterns: &Patterns, out: &mut Vec<u8>) {
         let text = std::mem::take(&mut self.held);
-        let rest = scan(patterns, &text, self.given, true, out);
+        let read = Text::new(patterns, &text);
+        let rest = scan(&read, self.given, true, out);
         out.extend_from_slice(&text[rest.max(self.given)..]);
-        let tail = &text[patterns.unfinished(&text, rest).unwrap_or(text.len())..];
+        let tail = &text[read.unfinished(rest).unwrap_or(text.len())..];
         self.keep(tail, tail.len());
     }
 
@@ -171,17 +221,18 @@ impl Redactor {
 /// Copies `text` to `out` with the secrets in it masked, and returns how far it came: up to the place from which more
 /// bytes could still change the outcome, or, where the text is `settled`, to the end of the last secret. The first
 /// `given` bytes were given out before.
-fn scan(patterns: &Patterns, text: &[u8], given: usize, settled: bool, out: &mut Vec<u8>) -> usize {
-    if patterns.heads.is_none() {
+fn scan(read: &Text<'_>, given: usize, settled: bool, out: &mut Vec<u8>) -> usize {
+    let text = read.text;
+    if read.patterns.heads.is_none() {
         return 0;
     }
-    let open = |from: usize| if settled { None } else { patterns.unfinished(text, from) };
+    let open = |from: usize| if settled { None } else { read.unfinished(from) };
     let mut plain = |from: usize, to: usize, mask: &[u8]| {
         out.extend_from_slice(text.get(from.max(given)..to).unwrap_or_default());
         out.extend_from_slice(mask);
     };
     let (mut done, mut undecided) = (0, open(0));
-    while let Some(found) = patterns.find(text, done) {
+    while let Some(found) = read.find(done) {
         // A secret that starts where a longer one may be under way is not decided yet.
         if undecided.is_some_and(|at| found.start >= at) {
             break;

@@ -141,3 +141,58 @@ fn splits_and_releases_never_change_ordinary_text() {
         assert_eq!(redact(&patterns, text.chunks(size)), whole, "{text:?} in pieces of {size}");
     }
 }
+
+#[test]
+fn a_secret_of_which_only_some_is_escaped_is_masked() {
+    let patterns = patterns(&["p\u{e4}ss/w\"rd-0123456789"]);
+    for shown in [
+        "p\u{e4}ss%2Fw\"rd-0123456789",
+        "p%C3%A4ss/w\"rd-0123456789",
+        "%70\u{e4}ss/w%22rd-012345678%39",
+        r#"pä\u0073s\/w\"rd-0123456789"#,
+        r#"p\u00e4ss/w\x22rd\u002d0123456789"#,
+        r#"p\xc3\xa4ss/w"rd-0123456789"#,
+        "p&#228;ss/w&quot;rd-0123456789",
+        "p&#xe4;ss&#x2F;w\"rd-0123456789",
+    ] {
+        let text = format!("a {shown}, b");
+        for size in 1..text.len() {
+            let seen = redact(&patterns, text.as_bytes().chunks(size));
+            assert_eq!(seen, "a [REDACTED], b", "{shown} in pieces of {size}");
+        }
+    }
+    let surrogates = self::patterns(&["key-\u{1f600}-rest"]);
+    assert_eq!(redact(&surrogates, [br"key\u002d\ud83d\ude00-rest".as_slice()]), "[REDACTED]");
+    for plain in ["100%", "50% of p%4", r"C:\p\u00", "a & b &am", r"\ud83d\u", "%", "\\", "&"] {
+        for size in 1..plain.len() {
+            assert_eq!(redact(&patterns, plain.as_bytes().chunks(size)), plain);
+        }
+    }
+}
+
+#[test]
+fn base64_of_a_longer_text_is_masked_across_its_lines() {
+    let patterns = patterns(&["correct-horse-battery-staple-0123"]);
+    for before in 30..80 {
+        let whole = format!("{}correct-horse-battery-staple-0123{}", "x".repeat(before), "y".repeat(60));
+        let encoded = base64::engine::general_purpose::STANDARD.encode(whole);
+        for (width, end) in [(76, "\n"), (64, "\r\n"), (20, "\n")] {
+            let lines: Vec<&str> = (0..encoded.len().div_ceil(width))
+                .map(|line| &encoded[line * width..encoded.len().min((line + 1) * width)])
+                .collect();
+            let shown = lines.join(end);
+            for size in [1, 7, 19, 1_000] {
+                let seen = redact(&patterns, shown.as_bytes().chunks(size));
+                // The secret's own characters are gone, but for those that it shares with others.
+                let joined = seen.replace(end, "");
+                assert!(joined.contains("[REDACTED]"), "{before} {width} {size}: {seen}");
+                let left = joined.len() - "[REDACTED]".len();
+                assert!(left <= encoded.len() - 40, "{before} {width} {size}: {seen}");
+            }
+        }
+    }
+    let words = "one line of words\nand the next line\r\nabcdefghijklmnopqrstuvwxyz\nanother\r\n";
+    for size in 1..words.len() {
+        assert_eq!(redact(&patterns, words.as_bytes().chunks(size)), words);
+    }
+}

@@ -1,0 +1,206 @@
+//! Other readings of a text: with its escapes decoded, and with base64 joined over its line ends. A secret of which only
+//! some characters are escaped, or that is in base64 with longer text around it, has no form that could be looked for.
+
+use std::ops::Range;
+use zeroize::Zeroizing;
+
+/// How much base64 a line ends with that goes on in the next: shorter ends of lines are words.
+const RUN: usize = 16;
+
+/// A part of a text, read in another way.
+pub(super) struct View {
+    pub(super) bytes: Zeroizing<Vec<u8>>,
+    /// Where each of the bytes begins and ends in the text.
+    places: Vec<(usize, usize)>,
+    /// Where something begins that the end of the text cuts off.
+    pub(super) cut: Option<usize>,
+}
+
+impl View {
+    fn new(room: usize) -> Self {
+        Self { bytes: Zeroizing::new(Vec::with_capacity(room)), places: Vec::with_capacity(room), cut: None }
+    }
+
+    fn push(&mut self, bytes: &[u8], place: (usize, usize)) {
+        self.bytes.extend_from_slice(bytes);
+        self.places.extend(std::iter::repeat_n(place, bytes.len()));
+    }
+
+    /// Where a part of the view stands in the text.
+    pub(super) fn place(&self, range: &Range<usize>) -> Range<usize> {
+        let begin = self.places.get(range.start).map_or(0, |place| place.0);
+        let end =
+            range.end.checked_sub(1).and_then(|last| self.places.get(last)).map_or(begin, |place| place.1);
+        begin..end
+    }
+
+    /// The first of the view's bytes that begins at a place in the text, or behind it.
+    pub(super) fn index(&self, place: usize) -> usize {
+        self.places.partition_point(|(begin, _)| *begin < place)
+    }
+
+    /// What is escaped in URLs, JSON, strings of programs and HTML, decoded; nothing where there is no escape. Further from an
+    /// escape than `reach` nothing is read.
+    pub(super) fn decoded(text: &[u8], reach: usize) -> Option<Self> {
+        let escapes = |byte: &u8| matches!(byte, b'%' | b'\\' | b'&');
+        let first = text.iter().position(escapes)?;
+        let last = text.iter().rposition(escapes)?;
+        let (mut at, end) = (first.saturating_sub(reach), text.len().min(last.saturating_add(reach)));
+        let mut view = Self::new(end - at);
+        while at < end {
+            match escape(&text[at..]) {
+                Escape::None => {
+                    view.push(&text[at..=at], (at, at + 1));
+                    at += 1;
+                }
+                Escape::Of(letter, length) => {
+                    let place = (at, at + length);
+                    match letter {
+                        Letter::Byte(byte) => view.push(&[byte], place),
+                        Letter::Char(letter) => view.push(letter.encode_utf8(&mut [0; 4]).as_bytes(), place),
+                    }
+                    at += length;
+                }
+                Escape::Cut => {
+                    view.cut = Some(at);
+                    break;
+                }
+            }
+        }
+        Some(view)
+    }
+
+    /// Without the line ends that base64 is broken by; nothing where it is not.
+    pub(super) fn joined(text: &[u8]) -> Option<Self> {
+        let is_base64 = |byte: &u8| byte.is_ascii_alphanumeric() || b"+/-_=".contains(byte);
+        let breaks = |at: usize| {
+            let line = text[..at].strip_suffix(b"\r").unwrap_or(&text[..at]);
+            let run = line.iter().rev().take(RUN).take_while(|byte| is_base64(byte)).count();
+            // What stood before the text may have been more of it.
+            run == RUN || run > 0 && run == line.len()
+        };
+        let ends = text.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at);
+        let half = text.last().filter(|byte| **byte == b'\r').map(|_| text.len());
+        let breaks: Vec<usize> = ends.chain(half).filter(|at| breaks(*at)).collect();
+        if breaks.is_empty() {
+            return None;
+        }
+        let mut view = Self::new(text.len());
+        let mut next = breaks.into_iter().peekable();
+        for (at, byte) in text.iter().enumerate() {
+            let broken = next.peek().is_some_and(|end| at == *end || *byte == b'\r' && at + 1 == *end);
+            if broken && *byte == b'\n' {
+                next.next();
+            }
+            if !broken {
+                view.push(&[*byte], (at, at + 1));
+            }
+        }
+        Some(view)
+    }
+}
+
+enum Letter {
+    Byte(u8),
+    Char(char),
+}
+
+enum Escape {
+    /// What stands there is itself.
+    None,
+    /// An escape of so many bytes.
+    Of(Letter, usize),
+    /// What may become an escape, and is at the end of the text.
+    Cut,
+}
+
+fn escape(text: &[u8]) -> Escape {
+    match text.first() {
+        Some(b'%') => number(text, 1, 2),
+        Some(b'\\') => match text.get(1) {
+            None => Escape::Cut,
+            Some(b'u') => unit(text),
+            Some(b'x') => number(text, 2, 2),
+            Some(short) => match short {
+                b'n' => Escape::Of(Letter::Byte(b'\n'), 2),
+                b'r' => Escape::Of(Letter::Byte(b'\r'), 2),
+                b't' => Escape::Of(Letter::Byte(b'\t'), 2),
+                b'b' => Escape::Of(Letter::Byte(8), 2),
+                b'f' => Escape::Of(Letter::Byte(12), 2),
+                b'"' | b'\'' | b'\\' | b'/' => Escape::Of(Letter::Byte(*short), 2),
+                _ => Escape::None,
+            },
+        },
+        Some(b'&') => entity(text),
+        _ => Escape::None,
+    }
+}
+
+fn hex(text: &[u8], from: usize, digits: usize) -> Result<u32, Escape> {
+    let end = text.len().min(from + digits);
+    let there = text.get(from..end).unwrap_or_default();
+    match std::str::from_utf8(there).ok().filter(|there| there.bytes().all(|byte| byte.is_ascii_hexdigit())) {
+        None => Err(Escape::None),
+        Some(there) if there.len() < digits => Err(Escape::Cut),
+        Some(there) => u32::from_str_radix(there, 16).map_err(|_| Escape::None),
+    }
+}
+
+/// A byte by its number.
+fn number(text: &[u8], from: usize, digits: usize) -> Escape {
+    match hex(text, from, digits) {
+        Ok(number) => Escape::Of(Letter::Byte(number.to_le_bytes()[0]), from + digits),
+        Err(other) => other,
+    }
+}
+
+/// A unit of UTF-16, or two.
+fn unit(text: &[u8]) -> Escape {
+    let first = match hex(text, 2, 4) {
+        Ok(first) => first,
+        Err(other) => return other,
+    };
+    if let Some(letter) = char::from_u32(first) {
+        return Escape::Of(Letter::Char(letter), 6);
+    }
+    let rest = &text[6..];
+    if rest.len() < 2 && b"\\u".starts_with(rest) {
+        return Escape::Cut;
+    }
+    if !rest.starts_with(b"\\u") {
+        return Escape::None;
+    }
+    match hex(text, 8, 4) {
+        Ok(second) if (0xd800..0xdc00).contains(&first) && (0xdc00..0xe000).contains(&second) => {
+            let letter = char::from_u32(0x1_0000 + ((first - 0xd800) << 10) + (second - 0xdc00));
+            letter.map_or(Escape::None, |letter| Escape::Of(Letter::Char(letter), 12))
+        }
+        Ok(_) => Escape::None,
+        Err(other) => other,
+    }
+}
+
+/// The longest entity that is read, such as `&#x1F600;`.
+const LONGEST: usize = 10;
+
+fn entity(text: &[u8]) -> Escape {
+    let near = &text[..text.len().min(LONGEST)];
+    let Some(end) = near.iter().position(|byte| *byte == b';') else {
+        let plain = near[1..].iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'#');
+        return if plain && text.len() < LONGEST { Escape::Cut } else { Escape::None };
+    };
+    let name = std::str::from_utf8(&near[1..end]).unwrap_or_default();
+    let letter = match name {
+        "amp" => Some('&'),
+        "lt" => Some('<'),
+        "gt" => Some('>'),
+        "quot" => Some('"'),
+        "apos" => Some('\''),
+        _ => match (name.strip_prefix("#x").or_else(|| name.strip_prefix("#X")), name.strip_prefix('#')) {
+            (Some(hex), _) => u32::from_str_radix(hex, 16).ok().and_then(char::from_u32),
+            (None, Some(decimal)) => decimal.parse().ok().and_then(char::from_u32),
+            (None, None) => None,
+        },
+    };
+    letter.map_or(Escape::None, |letter| Escape::Of(Letter::Char(letter), end + 1))
+}
