@@ -180,8 +180,8 @@ if [ -z "$context" ]; then
     part "7. Copy" "In and out of pods, verified; this one has neither shell nor tar."
     try 0 "kubectl run postern-demo -n default --image scratch-static:1 --restart Never" 'created'
     try 0 "kubectl wait -n default --for=condition=Ready pod/postern-demo --timeout=60s" 'condition met'
-    try 0 "postern cp --user 65532:0 values.yaml default/postern-demo:/tmp/" '1 file copied and verified'
-    try 0 "postern cp --user 65532:0 default/postern-demo:/tmp/values.yaml copy.yaml" '1 file copied and verified'
+    try 0 "postern cp values.yaml default/postern-demo:/tmp/" '1 file copied and verified'
+    try 0 "postern cp default/postern-demo:/tmp/values.yaml copy.yaml" '1 file copied and verified'
     try 0 "cat copy.yaml" '^region: eu-de'
     try 0 "kubectl delete pod postern-demo -n default --wait=false" 'deleted'
 fi

@@ -62,7 +62,7 @@ pub struct Reached {
     pub place: Place,
     /// The target container's id, without the runtime's name before it.
     pub container_id: String,
-    /// What was added now, and so stays in the pod's record.
+    /// What was added now, and so stays in the pod's record: it, and before it one that asked whom it is to run as.
     pub created: Vec<String>,
 }
 
@@ -87,19 +87,6 @@ pub enum Why {
          user as UID:GID, or set runAsUser and runAsGroup in the pod's securityContext"
     )]
     NoUser(String),
-    /// The guess at its user was wrong.
-    #[error(
-        "its processes run as UID:GID {uid}:{gid}, which neither the pod nor its node says, and ephemeral container {name} \
-         was added as another; name the user with --user {uid}:{gid}, and one is added as that"
-    )]
-    AnotherUser {
-        /// The UID that it has.
-        uid: i64,
-        /// The GID that it has.
-        gid: i64,
-        /// The ephemeral container that told.
-        name: String,
-    },
     /// The API server does not take it.
     #[error("{error}{}", because(.others))]
     Refused {
@@ -134,8 +121,8 @@ fn because(others: &[String]) -> String {
 
 /// Finds or adds an ephemeral container beside `place`, and waits until it runs. `notify` is told what takes time.
 ///
-/// Where neither the pod nor its node says whom the target runs as, it asks the target's processes; where that is another
-/// user than was guessed, the error names it.
+/// Where neither the pod nor its node says whom the target runs as, the first one asks its processes. Only where that is
+/// another user than was guessed, there is a second one as that user.
 ///
 /// It takes `get`, `list` and `watch` on `pods`, and `patch` on `pods/ephemeralcontainers`; to ask, `get` and `create` on
 /// `pods/exec`.
@@ -153,9 +140,15 @@ pub async fn reach(
     if its == user {
         return Ok(first);
     }
-    // A second one would stay in the pod's record as well: that is for the user to say.
     let User { uid, gid } = its;
-    Err(failed(place, Why::AnotherUser { uid, gid, name: first.place.container }))
+    notify(Told::Trouble(&format!(
+        "container {} runs as UID:GID {uid}:{gid}, which neither the pod nor its node says, so that a second ephemeral \
+         container is needed; with --user {uid}:{gid} one is enough",
+        place.container
+    )));
+    let wanted = Wanted { user: Some(its), ..*wanted };
+    let (second, ..) = ensure(cluster, place, &wanted, notify).await?;
+    Ok(Reached { created: [first.created, second.created].concat(), ..second })
 }
 
 /// Finds or adds one and waits until it runs. With it, whom it runs as and whether that is a guess.

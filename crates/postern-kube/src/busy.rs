@@ -69,8 +69,12 @@ where
         let answer = send(Request::from_parts(head.clone(), body)).await?;
         tries += 1;
         let (status, wait) = (answer.status(), retry_after(answer.headers(), SystemTime::now()));
-        let limited = status == StatusCode::TOO_MANY_REQUESTS;
-        if !limited && !(status == StatusCode::SERVICE_UNAVAILABLE && wait.is_some()) {
+        let busy = match status {
+            StatusCode::TOO_MANY_REQUESTS => true,
+            StatusCode::SERVICE_UNAVAILABLE => wait.is_some(),
+            _ => false,
+        };
+        if !busy {
             return Ok(answer);
         }
         let pause = wait.unwrap_or(PAUSE * tries);

@@ -79,7 +79,7 @@ impl std::fmt::Debug for Cluster {
 impl Cluster {
     /// Reads the kubeconfig (or, inside a pod without one, the mounted `ServiceAccount`) and makes a client.
     pub async fn connect(target: &Target) -> Result<Self, KubeError> {
-        let Loaded { mut config, user, bearer } = load(target).await?;
+        let Loaded { mut config, user, bearer } = Box::pin(load(target)).await?;
         if let Some((name, groups)) = &target.impersonate {
             config.auth_info.impersonate = Some(name.clone());
             config.auth_info.impersonate_groups = Some(groups.clone());

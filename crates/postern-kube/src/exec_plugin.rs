@@ -79,8 +79,10 @@ struct Status {
     client_key_data: Option<String>,
 }
 
+type Known = Vec<(String, Arc<ExecPlugin>)>;
+
 /// Plug-ins of this process by their configuration: what one command asks for twice is run once.
-static KNOWN: LazyLock<StdMutex<Vec<(String, Arc<ExecPlugin>)>>> = LazyLock::new(StdMutex::default);
+static KNOWN: LazyLock<StdMutex<Known>> = LazyLock::new(StdMutex::default);
 
 impl ExecPlugin {
     /// The plug-in of this configuration, which may have run already. The error names the field that is wrong.

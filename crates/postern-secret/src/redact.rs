@@ -115,13 +115,13 @@ impl Patterns {
 }
 
 /// A text as it is, and as other readings of it are.
-struct Text<'t> {
+struct Reading<'t> {
     patterns: &'t Patterns,
     text: &'t [u8],
     views: [Option<View>; 2],
 }
 
-impl<'t> Text<'t> {
+impl<'t> Reading<'t> {
     fn new(patterns: &'t Patterns, text: &'t [u8]) -> Self {
         // What is decoded is no longer than what it is decoded from.
         let decoded = View::decoded(text, patterns.longest.saturating_mul(ESCAPED));
@@ -180,12 +180,12 @@ impl Redactor {
         if patterns.is_empty() {
             out.extend_from_slice(piece);
         } else if self.held.is_empty() {
-            let rest = scan(&Text::new(patterns, piece), 0, false, out);
+            let rest = scan(&Reading::new(patterns, piece), 0, false, out);
             self.keep(&piece[rest..], 0);
         } else {
             let mut text = std::mem::take(&mut self.held);
             text.extend_from_slice(piece);
-            let rest = scan(&Text::new(patterns, &text), self.given, false, out);
+            let rest = scan(&Reading::new(patterns, &text), self.given, false, out);
             self.keep(&text[rest..], self.given.saturating_sub(rest));
         }
     }
@@ -203,7 +203,7 @@ impl Redactor {
     /// Gives out what was withheld long enough. A whole secret in it is masked; its tail stays remembered.
     pub fn release(&mut self, patterns: &Patterns, out: &mut Vec<u8>) {
         let text = std::mem::take(&mut self.held);
-        let read = Text::new(patterns, &text);
+        let read = Reading::new(patterns, &text);
         let rest = scan(&read, self.given, true, out);
         out.extend_from_slice(&text[rest.max(self.given)..]);
         let tail = &text[read.unfinished(rest).unwrap_or(text.len())..];
@@ -221,7 +221,7 @@ impl Redactor {
 /// Copies `text` to `out` with the secrets in it masked, and returns how far it came: up to the place from which more
 /// bytes could still change the outcome, or, where the text is `settled`, to the end of the last secret. The first
 /// `given` bytes were given out before.
-fn scan(read: &Text<'_>, given: usize, settled: bool, out: &mut Vec<u8>) -> usize {
+fn scan(read: &Reading<'_>, given: usize, settled: bool, out: &mut Vec<u8>) -> usize {
     let text = read.text;
     if read.patterns.heads.is_none() {
         return 0;

@@ -163,8 +163,20 @@ fn user(pod: &Pod, spec: &PodSpec, container: &str, named: Option<User>) -> (Use
     match (uid, gid) {
         (Some(uid), Some(gid)) => (User { uid, gid }, false),
         (Some(uid), None) => (User { uid, gid: 0 }, true),
-        (None, gid) => (User { uid: NONROOT, gid: gid.unwrap_or(NONROOT) }, true),
+        (None, gid) => {
+            (User { uid: NONROOT, gid: gid.unwrap_or_else(|| likely_group(spec, container)) }, true)
+        }
     }
+}
+
+/// The group of an image's user that nobody tells: that of its `/etc/passwd`, which distroless images and their like have, else
+/// 0 (the image's `USER` is not looked at for it).
+fn likely_group(spec: &PodSpec, container: &str) -> i64 {
+    let mut all = spec.containers.iter().chain(spec.init_containers.iter().flatten());
+    let image =
+        all.find(|one| one.name == container).and_then(|one| one.image.as_deref()).unwrap_or_default();
+    let lists = ["distroless", "cgr.dev/", "chainguard"].iter().any(|name| image.contains(name));
+    if lists { NONROOT } else { 0 }
 }
 
 /// The status of a container that is not ephemeral.

@@ -74,7 +74,13 @@ fn the_user_is_the_containers_the_pods_or_what_the_node_reports() {
     assert_eq!(user_of(&pod(&none, &none, &reported)), (65_532, 65_533, false));
     assert_eq!(user_of(&pod(&own, &none, &reported)), (7, 65_533, false));
     assert_eq!(user_of(&pod(&own, &none, &none)), (7, 0, true));
-    assert_eq!(user_of(&pod(&none, &none, &none)), (65_532, 65_532, true));
+    let of = |image: &str| {
+        let mut pod = pod(&none, &none, &none);
+        pod.spec.as_mut().unwrap().containers[0].image = Some(image.to_owned());
+        user_of(&pod)
+    };
+    assert_eq!(of("scratch-static:1"), (65_532, 0, true));
+    assert_eq!(of("gcr.io/distroless/static:nonroot"), (65_532, 65_532, true), "its /etc/passwd lists it");
     // Whoever knows it better may say it.
     let named = Wanted { user: Some(User { uid: 8, gid: 9 }), ..WANTED };
     let security = added(plan(&pod(&own, &whole, &none), "app", &named).unwrap()).security_context.unwrap();
