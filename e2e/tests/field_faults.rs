@@ -196,7 +196,8 @@ fn a_burst_leaves_the_ops_pod_as_it_was() {
         return;
     }
     install(&[]).ok();
-    let values = (1..=80).map(|number| format!("{number}\n")).collect::<String>();
+    let values: Vec<String> = (1..=80).map(|number| number.to_string()).collect();
+    let values = values.join("\n");
     let mut each = postern();
     each.args(["run", "--each", "-", "--parallel", "64", "--", "sh", "-c", "echo {}"]);
     let done = with_stdin(&mut each, values.as_bytes()).ok().says(&["80 targets: 80 ok"]);

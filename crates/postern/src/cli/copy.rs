@@ -104,7 +104,7 @@ pub(crate) struct How {
     /// The image with the agent, for an ephemeral container [default: that of the ops pod]
     #[arg(long, value_name = "IMAGE")]
     pub(crate) image: Option<String>,
-    /// The container's UID[:GID], if neither the pod nor its node says it
+    /// The container's `UID[:GID]`, if neither the pod nor its node says it
     #[arg(long, value_name = "UID[:GID]", value_parser = User::parse)]
     pub(crate) user: Option<User>,
     #[command(flatten)]
