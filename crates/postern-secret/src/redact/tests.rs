@@ -150,7 +150,7 @@ fn a_secret_of_which_only_some_is_escaped_is_masked() {
         "p%C3%A4ss/w\"rd-0123456789",
         "%70\u{e4}ss/w%22rd-012345678%39",
         r#"pä\u0073s\/w\"rd-0123456789"#,
-        r#"p\u00e4ss/w\x22rd\u002d0123456789"#,
+        r"p\u00e4ss/w\x22rd\u002d0123456789",
         r#"p\xc3\xa4ss/w"rd-0123456789"#,
         "p&#228;ss/w&quot;rd-0123456789",
         "p&#xe4;ss&#x2F;w\"rd-0123456789",
