@@ -195,8 +195,8 @@ mod tests {
             asked
         });
         let connector = connector(Some(&proxy.parse().unwrap()), None).unwrap();
-        let server = http::Uri::from_static("https://server.invalid:6443");
-        connector.oneshot(server).await.unwrap();
+        let target = http::Uri::from_static("https://server.invalid:6443");
+        connector.oneshot(target).await.unwrap();
         assert_eq!(&served.await.unwrap(), b"\x05\x01\x00\x03\x0eserver.invalid\x19\x2b");
     }
 }
