@@ -46,6 +46,12 @@ enum Soak {
         #[arg(long, default_value_t = 1000)]
         count: u32,
     },
+    /// Runs that begin together: by one command, then by a process each (three for every ten of the count)
+    Burst {
+        /// How many values for `run --each`
+        #[arg(long, default_value_t = 300)]
+        count: u32,
+    },
     /// The connection cut at random points: never exit 0 with partial output, never an orphan
     Cut {
         /// How many cuts
@@ -58,6 +64,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     match args.command {
         Soak::Exec { count, ref transport } => exec(count, transport),
         Soak::Cut { count } => cut(count),
+        Soak::Burst { count } => proof("field_faults", "a_burst", "POSTERN_SOAK_BURST", count),
         Soak::Copy { count } => proof("copy", "proof_", "POSTERN_SOAK_COPIES", count),
         Soak::Identity { rotations } => identity(rotations),
     }
