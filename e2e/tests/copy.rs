@@ -360,7 +360,7 @@ fn what_cannot_be_written_is_told_with_its_cause_and_spares_the_rest() {
         Outcome::of(postern().current_dir(here).args(by)).exits(1).says(&["--inplace"]);
     }
     fs::create_dir(here.join("empty")).unwrap();
-    let only = ["--delete", "--exclude", "*", "--include", "/app.conf", "empty", "tools:/etc"];
+    let only = ["--delete=all", "--exclude", "*", "--include", "/app.conf", "empty", "tools:/etc"];
     sync(here, &[&["--via", "ephemeral", "--image", IMAGE], &only[..]].concat()).exits(1).says(&["app.conf"]);
     assert_eq!(in_pod("tools", &["cat", "/etc/app.conf"]).ok().stdout, "new\n");
     in_pod("tools", &["grep", "-q", " /etc/app.conf ", "/proc/self/mountinfo"]).ok();

@@ -310,6 +310,10 @@ fn copies_do_in_pods_what_they_do_here() {
         postern(&["sync", "--via", way, "--delete", "empty", &to]).exits(1).says(&["the source is empty"]);
         let limited = ["sync", "--via", way, "--delete", "--max-delete", "1", "empty", &to];
         postern(&limited).exits(1).says(&["would remove 2 of the 2"]);
+        // Of what was there before.
+        let part = ["sync", "--via", way, "--delete", "--max-delete", "60%", "tree", &to];
+        postern(&part).exits(1).says(&["would remove 2 of the 2"]);
+        pods.sh("app", "cd /srv/full && rm -r sub late");
         assert_eq!(pods.sh("app", "ls /srv/full"), "a\nb\n", "{way}");
     }
 

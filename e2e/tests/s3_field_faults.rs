@@ -112,6 +112,11 @@ fn a_key_ends_as_it_was_written() {
     assert!(bucket.keys().contains("/1") && bucket.keys().contains("p//1"), "{:?}", bucket.keys());
     bucket.postern(&["cp", "f", "s3://bkt/q//"]).ok();
     assert!(bucket.keys().contains("q//f") && !bucket.keys().contains("q/f"), "{:?}", bucket.keys());
+    // What of a directory cannot be told is not taken for gone.
+    fs::create_dir(bucket.path().join("kept")).unwrap();
+    fs::write(bucket.path().join("kept/old"), "old").unwrap();
+    bucket.postern(&["sync", "--delete", "s3://bkt/p", "kept"]).exits(1).says(&["no path of a file"]);
+    assert_eq!(fs::read_to_string(bucket.path().join("kept/old")).unwrap(), "old");
     // Read as it is written, too.
     bucket.postern(&["cp", "s3://bkt/p//.", "got"]).ok();
     assert_eq!(fs::read_to_string(bucket.path().join("got/1")).unwrap(), "1");

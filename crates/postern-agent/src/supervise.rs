@@ -49,6 +49,12 @@ fn serve(link: &mut Link, signals: &sys::Signals, key: Option<&str>) -> Result<(
     match prepare(link, signals, key)? {
         Ok((prepared, log)) => {
             let Prepared { request, staged, patterns, environment, invocation } = prepared;
+            // Given up while the runtime let us wait: what nobody waits for is not begun.
+            if Link::is_hung_up() {
+                drop(staged);
+                log.write(&invocation.line(&NOT_STARTED));
+                return Err(Lost);
+            }
             let ending = match Child::start(&request, &environment) {
                 Ok(child) => Run::new(child, &request, patterns).finish(link, signals),
                 Err(failure) => {

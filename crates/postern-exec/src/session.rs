@@ -10,6 +10,7 @@ use bytes::Bytes;
 use postern_wire::{
     CHUNK, Decoder, Failure, FromAgent, HEARTBEAT_MS, Hello, Outcome, Request, STDIN_WINDOW, ToAgent, Trailer,
 };
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io::Read as _;
 use std::path::PathBuf;
@@ -50,6 +51,9 @@ const START_SILENCE: Duration = Duration::from_secs(60);
 
 /// After a kill, how long the trailer may take.
 const KILL_PATIENCE: Duration = Duration::from_secs(3);
+
+/// How long letting go of what is given up may take.
+const LETTING_GO: Duration = Duration::from_millis(500);
 
 /// Bytes of stdin in one message, at most, but for a chunk.
 const MESSAGE: usize = 7 * CHUNK;
@@ -170,10 +174,18 @@ pub async fn run_noticing(
         timeout_ms,
         notice,
     };
+    tokio::pin!(sending);
     let result = tokio::select! {
+        biased;
+        result = receiving.all() => {
+            // What is given up is not to start when its turn comes.
+            if result.is_err() {
+                let _ = tokio::time::timeout(LETTING_GO, &mut sending).await;
+            }
+            result
+        }
         // The sender ends first only by an error of its own.
-        error = sending => Err(error),
-        result = receiving.all() => result,
+        error = &mut sending => Err(error),
     };
     if killed.load(Ordering::Relaxed) {
         return Err(ExecError::Cancelled(""));
@@ -419,14 +431,33 @@ async fn send_all(
     (killed, answered): (Arc<AtomicBool>, Arc<AtomicBool>),
 ) -> ExecError {
     let sends_stdin = run.request.stdin;
-    if let Err(error) = send_request(&mut writer, run).await {
-        match error {
-            // The agent has its reasons, and the reader hears them.
-            SendError::Far => return std::future::pending().await,
-            SendError::Near(error) => {
-                writer.close().await;
-                return error;
+    let mut early = VecDeque::new();
+    let sent = {
+        let sending = send_request(&mut writer, run);
+        tokio::pin!(sending);
+        // Files may not fit into what is on the way while the pod is busy with others.
+        let mut open = true;
+        loop {
+            tokio::select! {
+                biased;
+                sent = &mut sending => break sent,
+                action = control.recv(), if open => match action {
+                    Some(Control::Signal(_) | Control::Kill) if !answered.load(Ordering::Relaxed) => {
+                        break Err(SendError::Near(ExecError::Cancelled(" before the pod started it")));
+                    }
+                    Some(action) => early.push_back(action),
+                    None => open = false,
+                },
             }
+        }
+    };
+    match sent {
+        Ok(()) => {}
+        // The agent has its reasons, and the reader hears them.
+        Err(SendError::Far) => return std::future::pending().await,
+        Err(SendError::Near(error)) => {
+            writer.close().await;
+            return error;
         }
     }
     let mut input = stdin.filter(|_| sends_stdin).map(read_all);
@@ -440,7 +471,11 @@ async fn send_all(
             biased;
             message = from_reader.recv() => match message {
                 Some(ToWriter::Window(bytes)) => window += bytes as usize,
-                Some(ToWriter::Done) | None => {
+                None => {
+                    writer.close().await;
+                    return ExecError::Cancelled("");
+                }
+                Some(ToWriter::Done) => {
                     ToAgent::Done.encode(&mut frames);
                     let _ = writer.send(&frames).await;
                     writer.close().await;
@@ -448,7 +483,7 @@ async fn send_all(
                     return std::future::pending().await;
                 }
             },
-            action = control.recv(), if listening => match action {
+            action = next_action(&mut early, &mut control), if listening => match action {
                 // There is nothing yet that could take it.
                 Some(Control::Signal(_)) if !answered.load(Ordering::Relaxed) => {
                     writer.close().await;
@@ -493,6 +528,17 @@ async fn send_all(
             writer.close().await;
             return ExecError::Input(error);
         }
+    }
+}
+
+/// What came while the request was sent, and then what comes.
+async fn next_action(
+    early: &mut VecDeque<Control>,
+    control: &mut mpsc::Receiver<Control>,
+) -> Option<Control> {
+    match early.pop_front() {
+        Some(action) => Some(action),
+        None => control.recv().await,
     }
 }
 

@@ -10,15 +10,23 @@ use std::time::Duration;
 /// The exit code of what SIGKILL ended.
 const KILLED: u8 = 137;
 
-/// How long ago a container's end may be to have been this command's.
+/// How long ago a container's end may be to have been this command's, where it is not known when that began.
 const RECENT: Duration = Duration::from_secs(60);
 
-/// The exit code of a command, unless its container was ended below it.
-pub async fn judged(cluster: &Cluster, place: &Place, code: u8) -> Result<u8, ExecError> {
+/// How far clocks may be apart.
+const SKEW: Duration = Duration::from_secs(2);
+
+/// How long the kubelet may take to tell of a container's end, and how often it is asked for.
+const TOLD: Duration = Duration::from_secs(3);
+const ASKED: Duration = Duration::from_millis(500);
+
+/// The exit code of a command that ran for so long, unless its container was ended below it.
+pub async fn judged(cluster: &Cluster, place: &Place, code: u8, ran: Duration) -> Result<u8, ExecError> {
     if code != KILLED {
         return Ok(code);
     }
-    what_became(cluster, place).await.map_or(Ok(code), |why| Err(ExecError::Broke(why)))
+    let found = what_became(cluster, place, ran + SKEW).await;
+    found.map_or(Ok(code), |why| Err(ExecError::Broke(why)))
 }
 
 /// An error, with what became of the container where that is its cause.
@@ -26,27 +34,41 @@ pub async fn explained(cluster: &Cluster, place: &Place, error: ExecError) -> Ex
     let killed = format!("code {KILLED}");
     match error {
         ExecError::Broke(why) if why.contains(&killed) => {
-            ExecError::Broke(what_became(cluster, place).await.unwrap_or(why))
+            ExecError::Broke(soon(cluster, place).await.unwrap_or(why))
         }
         ExecError::NoAgent(why) if why.contains(&killed) => {
-            ExecError::NoAgent(what_became(cluster, place).await.unwrap_or(why))
+            ExecError::NoAgent(soon(cluster, place).await.unwrap_or(why))
         }
         other => other,
     }
 }
 
-/// Nothing where the container runs on as before, or nobody may know.
-async fn what_became(cluster: &Cluster, place: &Place) -> Option<String> {
+/// What became of the container, which the kubelet tells some time after it ended.
+async fn soon(cluster: &Cluster, place: &Place) -> Option<String> {
+    let began = tokio::time::Instant::now();
+    loop {
+        let found = what_became(cluster, place, RECENT).await;
+        if found.is_some() || began.elapsed() >= TOLD {
+            return found;
+        }
+        tokio::time::sleep(ASKED).await;
+    }
+}
+
+/// Nothing where the container runs on as before, or nobody may know. What ended before `recent` is of another time.
+async fn what_became(cluster: &Cluster, place: &Place, recent: Duration) -> Option<String> {
     let Place { namespace, pod, container, agent: _ } = place;
     let found = pods::get(cluster, namespace, pod).await.ok()?;
     let name = format!("pod {namespace}/{pod}");
     match found {
         None => Some(format!("{name} was deleted while the command ran")),
-        Some(found) => of_pod(&found, container, Timestamp::now()).map(|what| format!("{name} {what}")),
+        Some(found) => {
+            of_pod(&found, container, Timestamp::now(), recent).map(|what| format!("{name} {what}"))
+        }
     }
 }
 
-fn of_pod(pod: &Pod, container: &str, now: Timestamp) -> Option<String> {
+fn of_pod(pod: &Pod, container: &str, now: Timestamp, recent: Duration) -> Option<String> {
     if pod.metadata.deletion_timestamp.is_some() {
         return Some("was deleted while the command ran".to_owned());
     }
@@ -58,9 +80,9 @@ fn of_pod(pod: &Pod, container: &str, now: Timestamp) -> Option<String> {
     }
     let mut all = status.container_statuses.iter().chain(&status.init_container_statuses).flatten();
     let its = all.find(|status| status.name == container)?;
-    let recent = |ended: &&ContainerStateTerminated| {
+    let its_end = |ended: &&ContainerStateTerminated| {
         let at = ended.finished_at.as_ref().map(|time| time.0);
-        at.is_some_and(|at| now.duration_since(at).unsigned_abs() < RECENT)
+        at.is_some_and(|at| now.duration_since(at).unsigned_abs() < recent)
     };
     let words = |ended: &ContainerStateTerminated| {
         ended.reason.clone().unwrap_or_else(|| format!("exit code {}", ended.exit_code))
@@ -68,7 +90,7 @@ fn of_pod(pod: &Pod, container: &str, now: Timestamp) -> Option<String> {
     if let Some(ended) = its.state.as_ref().and_then(|state| state.terminated.as_ref()) {
         return Some(format!("has container {container} ended while the command ran ({})", words(ended)));
     }
-    let last = its.last_state.as_ref().and_then(|state| state.terminated.as_ref()).filter(recent)?;
+    let last = its.last_state.as_ref().and_then(|state| state.terminated.as_ref()).filter(its_end)?;
     Some(format!("had container {container} restarted while the command ran ({})", words(last)))
 }
 
@@ -83,7 +105,7 @@ mod tests {
     #[test]
     fn what_became_of_a_container_is_said_and_a_killed_command_stays_one() {
         let now: Timestamp = "2026-01-01T00:00:30Z".parse().unwrap();
-        let of = |status: &str| of_pod(&pod(status, ""), "app", now);
+        let of = |status: &str| of_pod(&pod(status, ""), "app", now, Duration::from_secs(25));
         let last = |at: &str| {
             format!(
                 r#""containerStatuses":[{{"name":"app","image":"i","imageID":"i","ready":true,"restartCount":1,
@@ -95,11 +117,11 @@ mod tests {
             of(&last("2026-01-01T00:00:10Z")).unwrap(),
             "had container app restarted while the command ran (OOMKilled)"
         );
-        assert_eq!(of(&last("2025-12-31T00:00:00Z")), None, "that was another time");
+        assert_eq!(of(&last("2026-01-01T00:00:01Z")), None, "that was before the command");
         let evicted = of(r#""phase":"Failed","reason":"Evicted","message":"low on memory""#).unwrap();
         assert_eq!(evicted, "was ended while the command ran (Evicted: low on memory)");
         let going = pod("", r#""deletionTimestamp":"2026-01-01T00:00:00Z""#);
-        assert!(of_pod(&going, "app", now).unwrap().contains("deleted"));
+        assert!(of_pod(&going, "app", now, RECENT).unwrap().contains("deleted"));
         assert_eq!(of(r#""phase":"Running""#), None);
     }
 }

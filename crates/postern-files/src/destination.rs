@@ -297,6 +297,9 @@ impl<'a> Destination<'a> {
         if self.spec.delete.is_asked() {
             self.seen.add(&entry.path);
         }
+        if self.spec.delete.counts() && !entry.path.is_empty() && matches!(self.look(&path), Ok(Some(_))) {
+            self.extras.there += 1;
+        }
         match &entry.kind {
             Kind::File(_) => {
                 self.bad.insert(path.clone()); // until it is written
@@ -343,10 +346,10 @@ impl<'a> Destination<'a> {
 
     /// Removes what the source does not have; why none of it, if it is too much. A dry run says what would go in any case.
     fn remove_extras(&mut self) -> Result<Option<String>, LinkError> {
-        let Extras { paths, going, there } = std::mem::take(&mut self.extras);
+        let Extras { paths, going, gone, there } = std::mem::take(&mut self.extras);
         let root = u64::from(self.placed.as_ref().is_some_and(|placed| placed.contents));
         let source = self.entries.saturating_sub(root) + self.faults;
-        let surplus = Surplus { extra: going, there, source };
+        let surplus = Surplus { extra: going, gone, there, source };
         let kept_for = verdict::keeps_surplus(self.spec.delete, surplus);
         let dry_run = self.spec.dry_run;
         let Some(placed) = self.placed.as_mut().filter(|_| kept_for.is_none() || dry_run) else {

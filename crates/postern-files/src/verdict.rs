@@ -57,6 +57,8 @@ pub fn many_found(limit: u64) -> String {
 pub struct Surplus {
     /// Entries that would be removed.
     pub extra: u64,
+    /// Those of them that are gone already, as something that came has their place.
+    pub gone: u64,
     /// Entries that are there, with those.
     pub there: u64,
     /// Entries that the source has.
@@ -65,11 +67,15 @@ pub struct Surplus {
 
 /// Why none of the surplus is removed; nothing if it may be.
 pub fn keeps_surplus(delete: Delete, surplus: Surplus) -> Option<String> {
-    let Surplus { extra, there, source } = surplus;
+    let Surplus { extra, gone, there, source } = surplus;
     let over = |limit: String| {
+        let removed = match gone {
+            0 => "none was removed".to_owned(),
+            gone => format!("only {gone} were, as something that came has their place"),
+        };
         format!(
             "--delete would remove {extra} of the {there} files, directories and links at the destination, and \
-             --max-delete allows {limit}; none was removed"
+             --max-delete allows {limit}; {removed}"
         )
     };
     match delete {
@@ -166,7 +172,7 @@ mod tests {
     #[test]
     fn too_much_is_never_removed() {
         let refused = |delete, (extra, there, source)| {
-            keeps_surplus(delete, Surplus { extra, there, source }).is_some()
+            keeps_surplus(delete, Surplus { extra, gone: 0, there, source }).is_some()
         };
         for (delete, counts, expected) in [
             (Delete::Extra, (50, 50, 0), true),

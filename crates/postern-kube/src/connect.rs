@@ -211,7 +211,7 @@ impl Loaded {
             |error: CredentialError| KubeError::new(attempt.to_owned(), Reason::Credentials(error.0));
         let info = &mut config.auth_info;
         let bearer = match (info.token_file.take(), info.exec.take()) {
-            (Some(path), _) => Some(Bearer::File(Arc::new(TokenFile::new(&path)))),
+            (Some(path), _) => Some(Bearer::File(Arc::new(TokenFile::new(&path, info.token.take())))),
             (None, Some(exec)) => {
                 Some(Bearer::Plugin(ExecPlugin::shared(exec, stdin_taken).map_err(failed)?))
             }
@@ -239,7 +239,11 @@ async fn load(target: &Target) -> Result<Loaded, KubeError> {
     let (what, read) = kubeconfig::read(target.kubeconfig.as_deref());
     let mut kubeconfig = match read {
         Ok(kubeconfig) => kubeconfig,
-        Err(error) if target.kubeconfig.is_none() && target.context.is_none() => {
+        Err(error)
+            if target.kubeconfig.is_none()
+                && target.context.is_none()
+                && !kubeconfig::any(std::env::var_os("KUBECONFIG").as_deref()) =>
+        {
             // In a pod there is no kubeconfig but a mounted ServiceAccount.
             return match Config::incluster() {
                 Ok(mut config) => {

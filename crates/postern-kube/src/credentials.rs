@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::Mutex;
+use zeroize::Zeroizing;
 
 /// How long a token of a file is used before the file is read again, as client-go has it.
 const REREAD: Duration = Duration::from_secs(60);
@@ -30,25 +31,33 @@ pub(crate) enum Bearer {
 #[derive(Debug)]
 pub(crate) struct TokenFile {
     path: PathBuf,
-    held: Mutex<Option<(SecretString, Instant)>>,
+    held: Mutex<Option<(SecretString, Option<Instant>)>>,
 }
 
 impl TokenFile {
-    pub(crate) fn new(path: &str) -> Self {
-        Self { path: path.into(), held: Mutex::new(None) }
+    /// `token` is sent as long as the file holds none, as client-go has it.
+    pub(crate) fn new(path: &str, token: Option<SecretString>) -> Self {
+        // Read at the first request, whatever is held.
+        let held = token.map(|token| (token, None));
+        Self { path: path.into(), held: Mutex::new(held) }
     }
 
     async fn token(&self) -> Result<SecretString, CredentialError> {
         let mut held = self.held.lock().await;
         if let Some((token, read)) = &*held
-            && read.elapsed() < REREAD
+            && read.is_some_and(|read| read.elapsed() < REREAD)
         {
             return Ok(token.clone());
         }
-        match (std::fs::read_to_string(&self.path), &mut *held) {
-            (Ok(text), held) => {
-                let token = SecretString::from(text.trim());
-                *held = Some((token.clone(), Instant::now()));
+        // A file that is written anew may be empty for a moment.
+        let read =
+            std::fs::read_to_string(&self.path).map(Zeroizing::new).and_then(|text| match text.trim() {
+                "" => Err(std::io::Error::other("it is empty")),
+                token => Ok(SecretString::from(token)),
+            });
+        match (read, &mut *held) {
+            (Ok(token), held) => {
+                *held = Some((token.clone(), Some(Instant::now())));
                 Ok(token)
             }
             // A file that is removed after the start is no reason to stop (kubernetes#68164).
@@ -83,7 +92,7 @@ impl Bearer {
 }
 
 /// Leaves of a user's credentials those that count, as client-go does: what is in the kubeconfig before an exec plug-in,
-/// and a token file before a token. The error names the fields.
+/// of which a token beside a token file is for as long as the file holds none. The error names the fields.
 pub(crate) fn choose(name: &str, user: &mut AuthInfo) -> Result<(), String> {
     let token = user.token.is_some() || user.token_file.is_some();
     let basic = user.username.is_some();
@@ -100,9 +109,6 @@ pub(crate) fn choose(name: &str, user: &mut AuthInfo) -> Result<(), String> {
     }
     if basic && user.password.is_none() {
         user.password = Some(SecretString::from(""));
-    }
-    if user.token_file.is_some() {
-        user.token = None;
     }
     if token || basic || certificate {
         user.exec = None;
@@ -149,7 +155,7 @@ mod tests {
         }
         assert!(chosen(EXEC).unwrap().exec.is_some());
         let both = chosen("token: t, tokenFile: /t").unwrap();
-        assert!(both.token.is_none() && both.token_file.is_some());
+        assert!(both.token.is_some() && both.token_file.is_some());
         let both = chosen("token: t, client-certificate: /c").unwrap();
         assert!(both.token.is_some() && both.client_certificate.is_some());
         for refused in [
@@ -168,10 +174,27 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("token");
         std::fs::write(&path, "abc\n").unwrap();
-        let file = TokenFile::new(path.to_str().unwrap());
+        let file = TokenFile::new(path.to_str().unwrap(), None);
         let bearer = Bearer::File(Arc::new(file));
         assert_eq!(bearer.header().await.unwrap().unwrap(), "Bearer abc");
-        std::fs::remove_file(path).unwrap();
+        std::fs::remove_file(&path).unwrap();
         assert_eq!(bearer.header().await.unwrap().unwrap(), "Bearer abc");
+    }
+
+    #[tokio::test]
+    async fn a_token_stands_in_for_a_token_file_that_holds_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("token");
+        let file = |token: Option<&str>| {
+            Bearer::File(Arc::new(TokenFile::new(path.to_str().unwrap(), token.map(SecretString::from))))
+        };
+        let bearer = file(Some("held"));
+        assert_eq!(bearer.header().await.unwrap().unwrap(), "Bearer held");
+        std::fs::write(&path, "\n").unwrap();
+        assert_eq!(bearer.header().await.unwrap().unwrap(), "Bearer held");
+        let why = file(None).header().await.unwrap_err().to_string();
+        assert!(why.ends_with("it is empty"), "{why}");
+        std::fs::write(&path, "new").unwrap();
+        assert_eq!(bearer.header().await.unwrap().unwrap(), "Bearer new");
     }
 }

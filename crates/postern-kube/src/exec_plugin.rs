@@ -244,26 +244,19 @@ impl ExecPlugin {
     }
 }
 
-/// Reads until the end, or until the plug-in has ended and nothing more comes: a process that it left behind may hold the
-/// pipe open for ever.
+/// Reads until the end, or for a moment after the plug-in has ended: a process that it left behind may hold the pipe open
+/// for ever, and may write to it.
 async fn read(from: Option<impl AsyncRead + Unpin>, into: &mut Vec<u8>, ended: &tokio::sync::Notify) {
     let Some(mut from) = from.map(|from| from.take(LONGEST)) else { return };
-    let over = ended.notified();
-    tokio::pin!(over);
-    let mut lingering = false;
-    loop {
-        let quiet = async {
-            match lingering {
-                true => tokio::time::sleep(LINGER).await,
-                false => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            biased;
-            read = from.read_buf(into) => if read.map_or(true, |count| count == 0) { return },
-            () = &mut over, if !lingering => lingering = true,
-            () = quiet => return,
-        }
+    let all = async { while from.read_buf(into).await.is_ok_and(|count| count > 0) {} };
+    let over = async {
+        ended.notified().await;
+        tokio::time::sleep(LINGER).await;
+    };
+    tokio::select! {
+        biased; // what is in the pipe is taken, however late
+        () = all => {}
+        () = over => {}
     }
 }
 
@@ -382,7 +375,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_child_that_holds_its_output_is_not_waited_for() {
-        let script = format!("sleep 600 & {}; echo $! > \"$PIDFILE\"", printing(r#"{"token":"t"}"#));
+        // It writes all the while, as one that logs does.
+        let chatty = "while :; do echo >&2 x; sleep 0.05; done";
+        let script = format!("({chatty}) & {}; echo $! > \"$PIDFILE\"", printing(r#"{"token":"t"}"#));
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("pid");
         let mut plugin = plugin(&script);

@@ -103,7 +103,8 @@ pub(crate) fn of_user(name: &str, user: &AuthInfo) -> Result<(), String> {
         ));
     }
     match token_file.as_deref() {
-        Some(path) => {
+        // The token is sent as long as the file holds none.
+        Some(path) if token.is_empty() => {
             let held = read(&of("tokenFile"), path)?;
             // Requests would be sent as nobody.
             if held.trim_ascii().is_empty() {
@@ -111,7 +112,7 @@ pub(crate) fn of_user(name: &str, user: &AuthInfo) -> Result<(), String> {
             }
             Ok(())
         }
-        None => Ok(()),
+        _ => Ok(()),
     }
 }
 

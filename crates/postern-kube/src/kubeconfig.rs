@@ -28,18 +28,35 @@ fn read_file(path: &Path) -> Result<Kubeconfig, KubeError> {
     Ok(read)
 }
 
+/// The files that `$KUBECONFIG` lists.
+fn paths(listed: Option<&OsStr>) -> Vec<PathBuf> {
+    let paths = listed.map(std::env::split_paths).into_iter().flatten();
+    paths.filter(|path| !path.as_os_str().is_empty()).collect()
+}
+
+fn usual() -> PathBuf {
+    std::env::home_dir().unwrap_or_default().join(".kube/config")
+}
+
+/// Whether there is a kubeconfig that [`read`] would read without a name, whatever is in it.
+pub(crate) fn any(listed: Option<&OsStr>) -> bool {
+    let paths = paths(listed);
+    if paths.is_empty() { is_there(&usual()) } else { paths.iter().any(|path| is_there(path)) }
+}
+
+/// One that cannot be looked at counts: it is to be named, not passed over.
+fn is_there(path: &Path) -> bool {
+    path.try_exists().unwrap_or(true)
+}
+
 /// What `$KUBECONFIG` lists, files that are not there left out as kubectl does, or else `~/.kube/config`.
 fn read_listed(listed: Option<&OsStr>) -> (String, Result<Kubeconfig, KubeError>) {
-    let listed = listed.filter(|listed| !listed.is_empty());
-    let paths: Vec<PathBuf> =
-        listed.map(|listed| std::env::split_paths(listed).collect()).unwrap_or_default();
-    let paths: Vec<PathBuf> = paths.into_iter().filter(|path| !path.as_os_str().is_empty()).collect();
+    let paths = paths(listed);
     let (Some(listed), Some(first)) = (listed, paths.first()) else {
-        let usual = std::env::home_dir().unwrap_or_default().join(".kube/config");
-        return ("reading the kubeconfig ~/.kube/config".to_owned(), read_file(&usual));
+        return ("reading the kubeconfig ~/.kube/config".to_owned(), read_file(&usual()));
     };
     let what = format!("reading the kubeconfig {} ($KUBECONFIG)", listed.display());
-    let there: Vec<&PathBuf> = paths.iter().filter(|path| path.exists()).collect();
+    let there: Vec<&PathBuf> = paths.iter().filter(|path| is_there(path)).collect();
     if there.is_empty() {
         return (what, read_file(first));
     }
@@ -91,6 +108,10 @@ mod tests {
         let (what, read) = read_listed(Some(&listed));
         assert_eq!(read.unwrap().current_context.as_deref(), Some("mine"));
         assert!(what.contains("missing") && what.contains("$KUBECONFIG"), "{what}");
+        // A pod's ServiceAccount stands in for none, and never for one that cannot be read.
+        std::fs::write(&there, "{").unwrap();
+        assert!(any(Some(&listed)) && read_listed(Some(&listed)).1.is_err());
+        assert!(!any(Some(missing.as_os_str())));
     }
 
     #[test]

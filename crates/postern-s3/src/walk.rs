@@ -238,6 +238,8 @@ impl Tree<'_> {
         let (first, mut next) = (open.len(), None);
         // A directory can have a file or a directory of one name, and a bucket both.
         let mut files = HashSet::new();
+        // What is there and cannot be told must not be taken for gone.
+        let mut faulty = false;
         loop {
             let page = match store.page(&prefix, true, next, None).await {
                 Ok(page) => page,
@@ -251,6 +253,7 @@ impl Tree<'_> {
                 let path = name::join(&path, name.as_bytes());
                 if name.is_empty() || name.contains('/') || name::check(&path, self.limits.depth).is_err() {
                     let message = "its key is no path of a file".to_owned();
+                    faulty = true;
                     self.say(Step::Fault { path: key.into_bytes(), message }).await?;
                 } else if directory
                     && files.contains(name)
@@ -286,7 +289,10 @@ impl Tree<'_> {
             while let Some((path, entered, looked)) = looked.next().await {
                 match looked {
                     Ok(step) => self.say(step).await?,
-                    Err(message) => self.say(Step::Fault { path, message }).await?,
+                    Err(message) => {
+                        faulty = true;
+                        self.say(Step::Fault { path, message }).await?;
+                    }
                 }
                 open.extend(entered);
             }
@@ -296,7 +302,10 @@ impl Tree<'_> {
             }
         }
         open[first..].reverse(); // the last is taken first
-        self.say(Step::DirectoryEnd(path)).await
+        match faulty {
+            true => Ok(()),
+            false => self.say(Step::DirectoryEnd(path)).await,
+        }
     }
 }
 

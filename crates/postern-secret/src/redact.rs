@@ -128,32 +128,74 @@ impl<'t> Reading<'t> {
         Self { patterns, text, views: [decoded, View::joined(text)] }
     }
 
-    /// The first secret, not before `from`; of several at a place the longest.
-    fn find(&self, from: usize) -> Option<Range<usize>> {
-        let views = self.views.iter().flatten().filter_map(|view| {
-            let mut from = view.index(from);
-            // What ends where it begins is part of one character.
-            loop {
-                let found = self.patterns.find(&view.bytes, from)?;
-                let place = view.place(&found);
-                if !place.is_empty() {
-                    return Some(place);
-                }
-                from = found.start + 1;
-            }
+    /// The first secret, not before `from`; of several at a place the longest. `ahead` keeps what was found of each reading,
+    /// so that none is searched again for what another has.
+    fn find(&self, from: usize, ahead: &mut [Ahead; 3]) -> Option<Range<usize>> {
+        let [plain, ahead @ ..] = ahead;
+        let of_text = plain.not_before(from, || self.patterns.find(self.text, from));
+        let views = self.views.iter().zip(ahead).filter_map(|(view, ahead)| {
+            let view = view.as_ref()?;
+            ahead.not_before(from, || self.find_in(view, view.index(from)))
         });
-        let found = self.patterns.find(self.text, from).into_iter().chain(views);
-        found.min_by_key(|found| (found.start, Reverse(found.end)))
+        of_text.into_iter().chain(views).min_by_key(|found| (found.start, Reverse(found.end)))
+    }
+
+    fn find_in(&self, view: &View, mut from: usize) -> Option<Range<usize>> {
+        // What ends where it begins is part of one character.
+        loop {
+            let found = self.patterns.find(&view.bytes, from)?;
+            let place = view.place(&found);
+            if !place.is_empty() {
+                return Some(place);
+            }
+            from = found.start + 1;
+        }
     }
 
     /// The first place, not before `from`, from which a secret may be under way beyond the end.
     fn unfinished(&self, from: usize) -> Option<usize> {
-        let views = self.views.iter().flatten().flat_map(|view| {
-            let begun = self.patterns.unfinished(&view.bytes, view.index(from));
-            let begun = begun.map(|at| view.place(&(at..at + 1)).start);
-            begun.into_iter().chain(view.cut.filter(|at| *at >= from))
+        // A view that ends earlier has nothing after its last escape that the text does not have itself.
+        let views = self.views.iter().flatten().filter(|view| view.to_end).flat_map(|view| {
+            let begun = |end: usize| {
+                let begun = self.patterns.unfinished(&view.bytes[..end], view.index(from).min(end))?;
+                Some(view.place(&(begun..begun + 1)).start)
+            };
+            // What the end cuts off may become an escape, or be what it is.
+            let cut = view.cut.filter(|at| *at >= from);
+            let before = cut.and_then(|at| begun(view.index(at)));
+            begun(view.bytes.len()).into_iter().chain(before).chain(cut)
         });
         self.patterns.unfinished(self.text, from).into_iter().chain(views).min()
+    }
+}
+
+/// What a search found next.
+#[derive(Default)]
+enum Ahead {
+    #[default]
+    Unknown,
+    Found(Range<usize>),
+    Nothing,
+}
+
+impl Ahead {
+    fn not_before(
+        &mut self,
+        from: usize,
+        find: impl FnOnce() -> Option<Range<usize>>,
+    ) -> Option<Range<usize>> {
+        let known = match self {
+            Self::Unknown => false,
+            Self::Found(found) => found.start >= from,
+            Self::Nothing => true,
+        };
+        if !known {
+            *self = find().map_or(Self::Nothing, Self::Found);
+        }
+        match self {
+            Self::Found(found) => Some(found.clone()),
+            Self::Unknown | Self::Nothing => None,
+        }
     }
 }
 
@@ -232,7 +274,8 @@ fn scan(read: &Reading<'_>, given: usize, settled: bool, out: &mut Vec<u8>) -> u
         out.extend_from_slice(mask);
     };
     let (mut done, mut undecided) = (0, open(0));
-    while let Some(found) = read.find(done) {
+    let mut ahead = Default::default();
+    while let Some(found) = read.find(done, &mut ahead) {
         // A secret that starts where a longer one may be under way is not decided yet.
         if undecided.is_some_and(|at| found.start >= at) {
             break;

@@ -77,6 +77,16 @@ fn an_empty_source_never_empties_a_destination_by_mistake() {
     fs::write(here.join("empty/0"), "x").unwrap();
     postern(here, &["sync", "--delete", "--max-delete", "50%", "empty", "project"]).is(1, &["allows 50%"]);
     assert_eq!(count(&here.join("project")), 25);
+    // What this copy adds is not what was there: here, all that was there would go.
+    fs::create_dir(here.join("other")).unwrap();
+    (0..100).for_each(|number| fs::create_dir(here.join(format!("other/dir{number}"))).unwrap());
+    postern(here, &["sync", "--delete", "--max-delete", "99%", "other", "project"])
+        .is(1, &["would remove 49 of the 49", "allows 99%"]);
+    assert!(here.join("project/0").exists());
+    // Nor does a file take the place of a directory before it is known how much goes.
+    fs::write(here.join("other/below"), "x").unwrap();
+    postern(here, &["sync", "--delete", "--max-delete", "10%", "other", "project"]).is(1, &["allows 10%"]);
+    assert_eq!(count(&here.join("project/below")), 24);
     postern(here, &["sync", "--max-delete", "3", "empty", "project"]).is(2, &["--delete"]);
     postern(here, &["sync", "--delete", "--max-delete", "101%", "empty", "project"]).is(2, &["percentage"]);
 }

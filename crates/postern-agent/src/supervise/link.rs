@@ -61,6 +61,15 @@ impl Link {
         self.lost
     }
 
+    /// Whether the client has closed its end, whatever of what it sent before is still unread.
+    pub(super) fn is_hung_up() -> bool {
+        let input = Self::input();
+        let mut asked = [PollFd::new(&input, PollFlags::RDHUP)];
+        let gone = PollFlags::HUP | PollFlags::RDHUP | PollFlags::ERR;
+        rustix::event::poll(&mut asked, Some(&Timespec::default())).is_ok_and(|count| count > 0)
+            && asked[0].revents().intersects(gone)
+    }
+
     /// Queues a frame; [`Link::flush`] writes it when the client takes it.
     pub(super) fn send(&mut self, frame: &FromAgent<'_>) {
         if !self.lost {

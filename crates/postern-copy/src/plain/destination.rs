@@ -366,6 +366,12 @@ impl Destination<'_> {
         if self.spec.delete.is_asked() {
             self.seen.insert(entry.path.clone());
         }
+        if self.spec.delete.counts()
+            && !entry.path.is_empty()
+            && matches!(self.look(&path).await?, Ok(Some(_)))
+        {
+            self.surplus.there += 1;
+        }
         match &entry.kind {
             Kind::File(_) => {
                 self.bad.insert(path.clone()); // until it is written

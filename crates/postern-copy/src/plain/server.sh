@@ -38,8 +38,7 @@ spots() {
 spot() {
   case $1 in /proc* | /sys* | [!/]* | *[!a-zA-Z0-9/._-]*) return ;; esac
   case "$W " in *" $1 "*) return ;; esac
-  ! readonly_ "$1" || return
-  [ ${#W} -gt 200 ] || [ ! -d "$1" ] || [ ! -w "$1" ] || [ ! -x "$1" ] || W="$W $1"
+  [ ${#W} -gt 200 ] || [ ! -d "$1" ] || [ ! -w "$1" ] || [ ! -x "$1" ] || readonly_ "$1" || W="$W $1"
 }
 
 # Whether a directory lies on a mount that is read-only, of which busybox' test -w knows nothing.

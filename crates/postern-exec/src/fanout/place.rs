@@ -76,7 +76,7 @@ pub async fn run(
             }
             other => other,
         })?;
-        vanished::judged(cluster, &place, code).await.map(Ended::Exited)
+        vanished::judged(cluster, &place, code, begun.elapsed()).await.map(Ended::Exited)
     };
     ran.await.into()
 }

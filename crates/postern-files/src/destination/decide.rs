@@ -67,11 +67,13 @@ impl Destination<'_> {
         let kept = |path: &[u8], directory: bool| rules.excludes(path, directory);
         let most = match self.spec.delete {
             Delete::AtMost(most) => most.saturating_sub(self.extras.going),
-            _ => u64::MAX,
+            Delete::Percent(_) => 0, // of how much is known at the end only
+            Delete::Nothing | Delete::Extra | Delete::All => u64::MAX,
         };
         match super::delete::make_way(&mut placed.root, (path, inner), &kept, most, self.spec.dry_run) {
             Ok(Some(going)) => {
                 self.extras.going += going;
+                self.extras.gone += going;
                 self.extras.there += going;
                 self.out.put(|buffer| FromDestination::Deleted(path).encode(buffer))?;
                 Ok(true)

@@ -24,7 +24,9 @@ pub(super) struct Extras {
     pub(super) paths: Vec<(Vec<u8>, Vec<u8>)>,
     /// Entries that would go.
     pub(super) going: u64,
-    /// Entries that are there, those included.
+    /// Those that are gone already: something of another kind was to have their place.
+    pub(super) gone: u64,
+    /// Entries that were there before this copy, those included. Counted where the limit is a part of them.
     pub(super) there: u64,
 }
 
@@ -77,10 +79,11 @@ impl Search<'_> {
             if last == b"." || last == b".." || depth == 0 && name::is_partial(last) {
                 continue;
             }
-            self.extras.there += 1;
+            // One that came was counted then, if it was there.
             if came(last) {
                 continue;
             }
+            self.extras.there += 1;
             let is_directory = is_directory(directory, &entry);
             let (shown, path) = (name::join(below, last), name::join(inner, last));
             if (self.kept)(&path, is_directory) {

@@ -40,6 +40,9 @@ impl Destination<'_> {
         };
         let mut posix = Posix { kind: Type::File, stamp: self.owned(entry.stamp), hash: None, kept: true };
         let mut whole = false;
+        if found.is_none() && self.spec.delete.counts() {
+            self.extras.fresh.insert(key.clone());
+        }
         if let Some(there) = found.filter(|there| there.posix.kind == Type::File) {
             let own = there.posix.stamp;
             let equal =

@@ -6,7 +6,7 @@ use crate::link::{Ended, Outbox};
 use postern_files::name;
 use postern_files::verdict::{self, Surplus};
 use postern_wire::copy::FromDestination;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// What came in a directory: by name, whether as a directory. A bucket can hold an object and a prefix of one name.
 pub(super) type Seen = HashMap<Vec<u8>, bool>;
@@ -16,6 +16,8 @@ pub(super) type Seen = HashMap<Vec<u8>, bool>;
 pub(super) struct Extras {
     /// Keys, and their paths below the destination.
     keys: Vec<(String, Vec<u8>)>,
+    /// Keys that came and were not there before, where what was there is counted.
+    pub(super) fresh: HashSet<String>,
     surplus: Surplus,
 }
 
@@ -55,7 +57,8 @@ impl Destination<'_> {
                     continue;
                 }
                 let came = seen.get(name.as_bytes()) == Some(&directory);
-                if !directory {
+                let fresh = came && self.extras.fresh.contains(&key);
+                if !directory && !fresh {
                     self.extras.surplus.there += 1;
                 }
                 let (path, inner) = (name::join(path, name.as_bytes()), name::join(&inner, name.as_bytes()));
@@ -121,7 +124,7 @@ impl Destination<'_> {
 
     /// Removes what the source does not have; why none of it, if it is too much. A dry run says what would go in any case.
     pub(super) async fn remove_extras(&mut self, out: &mut Outbox) -> Result<Option<String>, Ended> {
-        let Extras { keys, surplus } = std::mem::take(&mut self.extras);
+        let Extras { keys, fresh: _, surplus } = std::mem::take(&mut self.extras);
         let kept_for = verdict::keeps_surplus(self.spec.delete, surplus);
         let dry_run = self.spec.dry_run;
         if kept_for.is_some() && !dry_run {

@@ -14,11 +14,14 @@ pub(super) struct View {
     places: Vec<(usize, usize)>,
     /// Where something begins that the end of the text cuts off.
     pub(super) cut: Option<usize>,
+    /// Whether the view ends where the text ends.
+    pub(super) to_end: bool,
 }
 
 impl View {
     fn new(room: usize) -> Self {
-        Self { bytes: Zeroizing::new(Vec::with_capacity(room)), places: Vec::with_capacity(room), cut: None }
+        let bytes = Zeroizing::new(Vec::with_capacity(room));
+        Self { bytes, places: Vec::with_capacity(room), cut: None, to_end: true }
     }
 
     fn push(&mut self, bytes: &[u8], place: (usize, usize)) {
@@ -47,6 +50,7 @@ impl View {
         let last = text.iter().rposition(escapes)?;
         let (mut at, end) = (first.saturating_sub(reach), text.len().min(last.saturating_add(reach)));
         let mut view = Self::new(end - at);
+        view.to_end = end == text.len();
         while at < end {
             match escape(&text[at..]) {
                 Escape::None => {
@@ -61,9 +65,11 @@ impl View {
                     }
                     at += length;
                 }
+                // At the end of the stream it is what it is.
                 Escape::Cut => {
-                    view.cut = Some(at);
-                    break;
+                    view.cut.get_or_insert(at);
+                    view.push(&text[at..=at], (at, at + 1));
+                    at += 1;
                 }
             }
         }

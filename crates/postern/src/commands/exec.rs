@@ -15,7 +15,7 @@ use postern_exec::{Control, ExecError, inject, plain, vanished};
 use postern_kube::Cluster;
 use postern_kube::exec::{ExecReader, ExecWriter};
 use postern_wire::Request;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 pub(super) async fn run(context: &Context, args: Args, printer: &mut Printer) -> Result<u8, Failure> {
     let Args {
@@ -93,8 +93,9 @@ pub(super) async fn run(context: &Context, args: Args, printer: &mut Printer) ->
     let tty = tty && terminal::is_terminal();
     let command = bytes(&command);
     let (reader, writer) = within(timeout, place.open(&cluster, &command, stdin, tty)).await?;
+    let begun = Instant::now();
     let code = in_plain(reader, writer, stdin, tty, timeout).await?;
-    let code = vanished::judged(&cluster, &place, code).await?;
+    let code = vanished::judged(&cluster, &place, code, begun.elapsed()).await?;
     printer.run_report(&serde_json::json!({"exitCode": code, "outcome": "exited", "agentVersion": null}));
     Ok(code)
 }

@@ -108,7 +108,7 @@ pub(super) async fn run(context: &Context, args: Args, printer: &mut Printer) ->
     }?)
 }
 
-fn ops_pod() -> Place {
+pub(super) fn ops_pod() -> Place {
     Place {
         namespace: ops::NAMESPACE.to_owned(),
         pod: ops::NAME.to_owned(),

@@ -2,7 +2,7 @@
 
 use super::exec::within;
 use super::fanout;
-use super::run::{Door, Queue, SUPERVISOR};
+use super::run::{Door, Queue, SUPERVISOR, ops_pod};
 use crate::cli::fanout::FanOut;
 use crate::failure::Failure;
 use crate::printer::Printer;
@@ -10,7 +10,7 @@ use postern_exec::fanout::place::unless_stopped;
 use postern_exec::fanout::{Job, Ran};
 use postern_exec::session::{self, Ended, Run};
 use postern_exec::stream::{Connection, by_exec};
-use postern_exec::{Control, ExecError, Streams, transport};
+use postern_exec::{Control, ExecError, Streams, transport, vanished};
 use postern_kube::Cluster;
 use postern_ops::check::open_for_many;
 use postern_wire::Request;
@@ -162,7 +162,10 @@ async fn through(
         Way::Exec(cluster, held) => {
             let connection = unless_stopped(connected(cluster, held), timeout, &mut control).await?;
             let (reader, writer) = connection.session();
-            session::run(reader, writer, run, streams, control).await
+            match session::run(reader, writer, run, streams, control).await {
+                Ok(report) => Ok(report),
+                Err(error) => Err(vanished::explained(cluster, &ops_pod(), error).await),
+            }
         }
         Way::Local(own) => {
             let (reader, writer) = transport::local(own, &SUPERVISOR).map_err(ExecError::Local)?;

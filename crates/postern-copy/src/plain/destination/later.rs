@@ -173,10 +173,14 @@ impl Destination<'_> {
             if name::is_partial(&last) {
                 continue;
             }
+            // One that came was counted then, if it was there.
+            if seen.contains(&name::join(path, &last)) {
+                continue;
+            }
             self.surplus.there += 1;
             let directory = stat.kind() == Type::Directory;
             let (below, inner) = (name::join(&below, &last), name::join(&inner, &last));
-            if self.rules.excludes(&inner, directory) || seen.contains(&name::join(path, &last)) {
+            if self.rules.excludes(&inner, directory) {
                 continue;
             }
             if directory && (!self.spec.rules.is_empty() || self.spec.delete.counts()) {
