@@ -265,6 +265,9 @@ impl<R: Reader, N: FnMut(Notice<'_>)> Receiving<R, N> {
                 true => AGENT_SILENCE,
             };
             let Ok(incoming) = tokio::time::timeout(patience, self.reader.next()).await else {
+                if !self.killed.load(Ordering::Relaxed) && self.reader.connection_lives(patience) {
+                    continue;
+                }
                 let seconds = patience.as_secs();
                 return Err(self.broke(format!("no sign of life from the pod for {seconds} s")).await);
             };
@@ -579,6 +582,66 @@ async fn send_request(writer: &mut impl Writer, run: Run) -> Result<(), SendErro
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::io::Output;
+
+    /// An agent that starts a command and then says nothing, on a connection that others use for `lives`.
+    struct Silent {
+        frames: Option<Bytes>,
+        lives: Duration,
+        began: tokio::time::Instant,
+    }
+
+    impl Silent {
+        fn new(lives: Duration) -> Self {
+            let mut frames = Vec::new();
+            FromAgent::Hello(Hello { agent_version: String::new() }).encode(&mut frames);
+            FromAgent::Started(1).encode(&mut frames);
+            Self { frames: Some(frames.into()), lives, began: tokio::time::Instant::now() }
+        }
+    }
+
+    impl Reader for Silent {
+        async fn next(&mut self) -> Incoming {
+            match self.frames.take() {
+                Some(frames) => Incoming::Bytes(frames),
+                None => std::future::pending().await,
+            }
+        }
+
+        fn connection_lives(&self, within: Duration) -> bool {
+            self.began.elapsed() < self.lives + within
+        }
+    }
+
+    /// What is sent, and whether it was let go.
+    #[derive(Default, Clone)]
+    struct Sent(Arc<AtomicBool>);
+
+    impl Writer for Sent {
+        async fn send(&mut self, _: &[u8]) -> Result<(), String> {
+            Ok(())
+        }
+        async fn close(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_run_is_lost_when_its_connection_is_and_is_let_go() {
+        let began = tokio::time::Instant::now();
+        let (sent, (_stop, control)) = (Sent::default(), mpsc::channel(1));
+        let run = Run {
+            request: Request { argv: vec![b"true".to_vec()], ..Request::default() },
+            files: Vec::new(),
+        };
+        let streams =
+            Streams { stdin: None, stdout: Output::to(std::io::sink()), stderr: Output::to(std::io::sink()) };
+        let reader = Silent::new(Duration::from_secs(60));
+        let error = super::run(reader, sent.clone(), run, streams, control).await.unwrap_err();
+        assert!(error.to_string().contains("no sign of life"), "{error}");
+        assert!(began.elapsed() > Duration::from_secs(60), "others were heard of for so long");
+        assert!(sent.0.load(Ordering::Relaxed));
+    }
 
     #[test]
     fn what_is_too_long_is_refused_before_anything_is_sent() {

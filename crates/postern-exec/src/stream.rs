@@ -22,7 +22,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 /// Each step of the opening takes a round trip; a pod that needs longer is not going to answer.
@@ -74,6 +74,8 @@ struct Shared {
     sessions: Mutex<HashMap<u32, mpsc::UnboundedSender<Incoming>>>,
     /// How the connection ended.
     ended: Mutex<Option<String>>,
+    /// When anything came.
+    heard: Mutex<Instant>,
     reading: Mutex<Option<tokio::task::AbortHandle>>,
 }
 
@@ -214,6 +216,9 @@ impl Received<'_> {
 async fn read_all(mut reader: In, mut decoder: Decoder, shared: std::sync::Weak<Shared>) {
     let how = loop {
         let Some(alive) = shared.upgrade() else { return };
+        if let Ok(mut heard) = alive.heard.lock() {
+            *heard = Instant::now();
+        }
         if let Err(error) = alive.take(&mut decoder) {
             break format!("the agent's stream is damaged: {error}");
         }
@@ -306,6 +311,7 @@ impl Connection {
             writer: tokio::sync::Mutex::new((writer, 0)),
             sessions: Mutex::default(),
             ended: Mutex::default(),
+            heard: Mutex::new(Instant::now()),
             reading: Mutex::default(),
         });
         let reading = tokio::spawn(read_all(reader, decoder, Arc::downgrade(&shared))).abort_handle();
@@ -369,6 +375,10 @@ impl Reader for SessionReader {
             self.unpaid += bytes.len();
         }
         incoming
+    }
+
+    fn connection_lives(&self, within: Duration) -> bool {
+        self.shared.heard.lock().is_ok_and(|heard| heard.elapsed() < within)
     }
 }
 

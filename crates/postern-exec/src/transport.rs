@@ -4,6 +4,7 @@ use bytes::{Bytes, BytesMut};
 use postern_kube::exec::{ExecEnd, ExecEvent, ExecReader, ExecWriter};
 use std::future::Future;
 use std::process::Stdio;
+use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{ChildStdin, ChildStdout, Command};
 
@@ -24,6 +25,12 @@ pub enum Incoming {
 pub trait Reader: Send {
     /// What comes next. Not called again after an end.
     fn next(&mut self) -> impl Future<Output = Incoming> + Send;
+
+    /// Whether anything came within so long by the connection that this one shares with others: what is for this one may
+    /// stand behind that.
+    fn connection_lives(&self, _within: Duration) -> bool {
+        false
+    }
 }
 
 /// The writing half.
