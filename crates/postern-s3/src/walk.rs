@@ -119,8 +119,11 @@ async fn top(store: &Store, key: &str, contents: bool) -> Result<Top, Ended> {
     let prefix = if whole { key.to_owned() } else { format!("{key}/") };
     let page = store.page(&prefix, false, None, Some(1)).await?;
     if page.objects.is_empty() && !prefix.is_empty() {
-        let what = if whole { "there is no object below" } else { "there is no object, and none below it:" };
-        return Err(Ended::Fatal(format!("{what} {}", store.show(key))));
+        let shown = store.show(key);
+        return Err(Ended::Fatal(match whole {
+            true => format!("there is no object below {shown}"),
+            false => format!("there is no object {shown}, and none below it"),
+        }));
     }
     let name = match (inside, prefix.strip_suffix('/')) {
         (true, _) => String::new(),
