@@ -43,7 +43,9 @@ fn a_proxy_is_used_with_its_credentials_unless_no_proxy_says_otherwise() {
     assert_eq!(with(&[("HTTPS_PROXY", &proxy.address)]).ok().stdout, "through\n");
     assert_eq!(asked(), 4);
     with(&[("HTTPS_PROXY", "http://127.0.0.1:1")]).exits(127).says(&["cannot be reached"]);
-    with(&[("HTTPS_PROXY", "gopher://127.0.0.1:1")]).exits(127).says(&["neither http:// nor https://"]);
+    with(&[("HTTPS_PROXY", "gopher://127.0.0.1:1")])
+        .exits(127)
+        .says(&["none of http://, https:// and socks5://"]);
     // To loopback none leads, as with kubectl.
     let loopback =
         Outcome::of(postern().env("HTTPS_PROXY", "http://127.0.0.1:1").args(["run", "--", "echo", "direct"]));

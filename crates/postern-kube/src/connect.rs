@@ -118,7 +118,8 @@ pub(crate) fn client(
     let proxy = config.proxy_url.as_ref();
     let plain = transport::connector(proxy, None)
         .map_err(|why| setting(format!("{why} (HTTPS_PROXY, or proxy-url in the kubeconfig)")))?;
-    let tls = crate::pinned::client_config(config).map_err(setting)?;
+    let tls = crate::pinned::client_config(config)
+        .map_err(|cause| KubeError::new(attempt(), Reason::Tls { server: server.to_owned(), cause }))?;
     let mut https = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http();
     if let Some(name) = &config.tls_server_name {
         let parsed = name.clone().try_into();

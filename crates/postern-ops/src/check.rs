@@ -151,8 +151,7 @@ pub async fn check(
 ) -> Vec<Link> {
     let mut links: Vec<Link> = Vec::new();
     let mut way = Way::Exec(cluster);
-    let streams = shown.transports.contains(&"stream");
-    for name in CHAIN.into_iter().chain(streams.then_some("stream")) {
+    for name in CHAIN.into_iter().chain(shown.listens.then_some("stream")) {
         reporter.progress(&format!("checking {name}"));
         let (ok, detail) = match name {
             "namespace" => present(shown.namespace, shown.namespace_state, "run `postern ops install`"),

@@ -66,6 +66,9 @@ pub struct Shown {
     pub rotated_at: Option<String>,
     /// The release of the agent in the pod.
     pub agent_version: Option<String>,
+    /// Whether the pod takes streams, though the key for them may be gone.
+    #[serde(skip)]
+    pub listens: bool,
     /// How runs may reach the agent: `exec`, and `stream` where it was installed.
     pub transports: Vec<&'static str>,
 }
@@ -147,6 +150,7 @@ pub async fn show(cluster: &Cluster, image: &str) -> Result<Shown, KubeError> {
             // Where the Secret may not be read, the pod says which it was made with.
             .or_else(|| pod.as_ref().filter(|_| secret_state == Presence::Unknown).and_then(annotated)),
         agent_version,
+        listens: pod.as_ref().is_some_and(crate::stream::listens),
         transports: match &pod {
             Some(pod) => transports(cluster, pod).await?,
             None => Vec::new(),

@@ -60,6 +60,7 @@ fn text(report: &Report) -> String {
         credentials,
         rotated_at,
         agent_version,
+        listens: _,
         transports,
     } = shown;
     let named = |name: &str, state: &Presence| match state {
