@@ -175,7 +175,7 @@ impl Pod<'_> {
 
 /// How long an agent may take to say hello: the runtime starts one command of a container at a time, and what is given up
 /// stays in its queue.
-pub(crate) const HELLO: Duration = Duration::from_secs(600);
+pub(crate) const HELLO: Duration = Duration::from_millis(postern_wire::FIRST_SILENCE_MS);
 
 async fn greet((mut reader, writer): (ExecReader, ExecWriter)) -> Result<Opened, ExecError> {
     let mut decoder = Decoder::default();

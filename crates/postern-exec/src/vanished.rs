@@ -29,18 +29,22 @@ pub async fn judged(cluster: &Cluster, place: &Place, code: u8, ran: Duration) -
     found.map_or(Ok(code), |why| Err(ExecError::Broke(why)))
 }
 
-/// An error, with what became of the container where that is its cause.
-pub async fn explained(cluster: &Cluster, place: &Place, error: ExecError) -> ExecError {
+/// How a run ended; an error says what became of the container where that is its cause.
+pub async fn explained<T>(
+    cluster: &Cluster,
+    place: &Place,
+    ran: Result<T, ExecError>,
+) -> Result<T, ExecError> {
     let killed = format!("code {KILLED}");
-    match error {
-        ExecError::Broke(why) if why.contains(&killed) => {
+    Err(match ran {
+        Err(ExecError::Broke(why)) if why.contains(&killed) => {
             ExecError::Broke(soon(cluster, place).await.unwrap_or(why))
         }
-        ExecError::NoAgent(why) if why.contains(&killed) => {
+        Err(ExecError::NoAgent(why)) if why.contains(&killed) => {
             ExecError::NoAgent(soon(cluster, place).await.unwrap_or(why))
         }
-        other => other,
-    }
+        other => return other,
+    })
 }
 
 /// What became of the container, which the kubelet tells some time after it ended.

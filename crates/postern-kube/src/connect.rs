@@ -236,7 +236,6 @@ impl Loaded {
 }
 
 async fn load(target: &Target) -> Result<Loaded, KubeError> {
-    let failed = |what: &str, why: String| KubeError::new(what.to_owned(), Reason::Kubeconfig(why));
     let (what, read) = kubeconfig::read(target.kubeconfig.as_deref());
     let mut kubeconfig = match read {
         Ok(kubeconfig) => kubeconfig,
@@ -289,7 +288,6 @@ async fn load(target: &Target) -> Result<Loaded, KubeError> {
         return Err(KubeError::new(what, Reason::Field(why)));
     }
     let options = KubeConfigOptions { context: Some(name.clone()), ..KubeConfigOptions::default() };
-    let using = format!("using the context {name:?}");
     match Config::from_custom_kubeconfig(kubeconfig, &options).await {
         Ok(mut config) => {
             // The library looks for the proxy itself in NO_PROXY. An address that is none it has refused.
@@ -301,6 +299,8 @@ async fn load(target: &Target) -> Result<Loaded, KubeError> {
             let attempt = format!("connecting to {}", server.trim_end_matches('/'));
             Loaded::new(config, user, target.stdin_taken, &attempt).await
         }
-        Err(error) => Err(failed(&using, chain(&error))),
+        Err(error) => {
+            Err(KubeError::new(format!("using the context {name:?}"), Reason::Kubeconfig(chain(&error))))
+        }
     }
 }

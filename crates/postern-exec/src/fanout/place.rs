@@ -54,11 +54,8 @@ pub async fn run(
             let run = Run { request: request.clone(), files: Vec::new() };
             session::run(reader, writer, run, streams, control).await.map(|report| report.outcome)
         };
-        let ran = match ran.await {
-            Ok(ended) => Ok(ended),
-            Err(error) => Err(vanished::explained(cluster, &place, place.of_agent(error)).await),
-        };
-        return ran.into();
+        let ran = ran.await.map_err(|error| place.of_agent(error));
+        return vanished::explained(cluster, &place, ran).await.into();
     }
     if !needs_agent.is_empty() {
         return Ran::from(Err(place.needs_agent(needs_agent)));

@@ -137,10 +137,7 @@ async fn through_agent(
         }
     };
     let ran = supervised(reader, writer, Run { request, files: Vec::new() }, stdin, printer).await;
-    match ran {
-        Ok(code) => Ok(code),
-        Err(error) => Err(vanished::explained(cluster, place, place.of_agent(error)).await),
-    }
+    vanished::explained(cluster, place, ran.map_err(|error| place.of_agent(error))).await
 }
 
 async fn in_plain(

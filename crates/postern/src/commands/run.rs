@@ -96,10 +96,8 @@ pub(super) async fn run(context: &Context, args: Args, printer: &mut Printer) ->
         Door::Exec(cluster) => {
             let opening = async { open_agent(cluster).await.map_err(ExecError::Kube) };
             let (reader, writer) = within(limit, opening).await?;
-            match supervised(reader, writer, run, stdin, printer).await {
-                Ok(code) => Ok(code),
-                Err(error) => Err(vanished::explained(cluster, &ops_pod(), error).await),
-            }
+            let ran = supervised(reader, writer, run, stdin, printer).await;
+            vanished::explained(cluster, &ops_pod(), ran).await
         }
         Door::Local(own) => {
             let (reader, writer) = transport::local(own, &SUPERVISOR).map_err(ExecError::Local)?;

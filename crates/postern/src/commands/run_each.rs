@@ -162,10 +162,8 @@ async fn through(
         Way::Exec(cluster, held) => {
             let connection = unless_stopped(connected(cluster, held), timeout, &mut control).await?;
             let (reader, writer) = connection.session();
-            match session::run(reader, writer, run, streams, control).await {
-                Ok(report) => Ok(report),
-                Err(error) => Err(vanished::explained(cluster, &ops_pod(), error).await),
-            }
+            let ran = session::run(reader, writer, run, streams, control).await;
+            vanished::explained(cluster, &ops_pod(), ran).await
         }
         Way::Local(own) => {
             let (reader, writer) = transport::local(own, &SUPERVISOR).map_err(ExecError::Local)?;
