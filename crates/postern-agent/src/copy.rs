@@ -2,7 +2,7 @@
 
 use crate::{sys, target_root};
 use postern_files::link::{Arrived, Descriptor, Incoming as _, LinkError, Outbox};
-use postern_files::{destination, source};
+use postern_files::{destination, name, pattern, source};
 use postern_wire::copy::{Ask, FromDestination, FromSource};
 use postern_wire::{CLIENT_SILENCE_MS, Decoder, FIRST_SILENCE_MS, FromAgent, HEARTBEAT_MS, Hello};
 use rustix::fd::OwnedFd;
@@ -69,7 +69,7 @@ fn serve(of: Option<&str>) -> Result<(), LinkError> {
     match ask {
         Ask::Send(mut spec) => {
             if let Some(cwd) = &cwd {
-                let cwd = if spec.glob { quoted(cwd) } else { cwd.clone() };
+                let cwd = if spec.glob { pattern::quoted(cwd) } else { cwd.clone() };
                 spec.sources.iter_mut().for_each(|source| below(&cwd, source));
             }
             spec.root = root.or(spec.root);
@@ -98,18 +98,10 @@ fn working_directory(root: &[u8]) -> Option<Vec<u8>> {
     cwd.starts_with(b"/").then_some(cwd)
 }
 
-/// A path without wildcards in it.
-fn quoted(path: &[u8]) -> Vec<u8> {
-    path.iter()
-        .flat_map(|byte| if b"*?[\\".contains(byte) { vec![b'\\', *byte] } else { vec![*byte] })
-        .collect()
-}
-
 /// Lets a relative path begin in a directory.
 fn below(directory: &[u8], path: &mut Vec<u8>) {
     if !path.starts_with(b"/") {
-        let slash: &[u8] = if directory.ends_with(b"/") { b"" } else { b"/" };
-        *path = [directory, slash, path].concat();
+        *path = name::join(directory, path);
     }
 }
 
@@ -140,7 +132,6 @@ mod tests {
         assert_eq!(at(b"/srv", b"."), b"/srv/.");
         assert_eq!(at(b"/", b"a/b"), b"/a/b");
         assert_eq!(at(b"/srv", b"/a"), b"/a");
-        assert_eq!(quoted(b"/a[1]/*"), b"/a\\[1]/\\*");
     }
 
     #[test]

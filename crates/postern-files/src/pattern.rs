@@ -238,6 +238,18 @@ pub fn is_special(path: &[u8]) -> bool {
     path.contains(&b'\\') || is_glob(path)
 }
 
+/// A pattern that only this path matches; [`unquoted`] is the way back.
+pub fn quoted(path: &[u8]) -> Vec<u8> {
+    let mut pattern = Vec::with_capacity(path.len());
+    for byte in path {
+        if b"*?[\\".contains(byte) {
+            pattern.push(b'\\');
+        }
+        pattern.push(*byte);
+    }
+    pattern
+}
+
 /// What a path without wildcards means once its backslashes are taken for quotes; nothing where it has wildcards.
 pub fn unquoted(path: &[u8]) -> Option<Vec<u8>> {
     if is_glob(path) {

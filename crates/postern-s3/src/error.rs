@@ -2,6 +2,7 @@
 
 use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+use postern_kube::web::cause;
 use std::error::Error;
 
 /// A request that failed.
@@ -55,11 +56,11 @@ where
             refused(status, code, said)
         }
         SdkError::ResponseError(_) => {
-            (Kind::Other, format!("an answer that makes no sense: {}", innermost(error)))
+            (Kind::Other, format!("an answer that makes no sense: {}", cause(error)))
         }
         SdkError::TimeoutError(_) => (Kind::Other, "no answer in time".to_owned()),
         SdkError::DispatchFailure(_) | SdkError::ConstructionFailure(_) => (Kind::Other, unsent(error)),
-        _ => (Kind::Other, innermost(error)),
+        _ => (Kind::Other, cause(error)),
     }
 }
 
@@ -108,18 +109,13 @@ fn unsent(error: &(dyn Error + 'static)) -> String {
         return format!(
             "no credentials: set AWS_PROFILE or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or name a provider of the \
              config with --s3-identity ({})",
-            innermost(error)
+            cause(error)
         );
     }
     if all.contains("MissingRegion") || all.contains("A region must be set") {
         return "no region: name it with --s3-region or AWS_REGION".to_owned();
     }
-    format!("it cannot be reached: {}", innermost(error))
-}
-
-/// The last of an error's causes, in words.
-fn innermost(error: &(dyn Error + 'static)) -> String {
-    postern_kube::web::cause(error)
+    format!("it cannot be reached: {}", cause(error))
 }
 
 #[cfg(test)]

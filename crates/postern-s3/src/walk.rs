@@ -60,9 +60,12 @@ impl Walk {
             let key = std::str::from_utf8(source);
             let key = key.map_err(|_| Ended::Fatal("S3 has names in UTF-8 only".to_owned()))?;
             // What is called just so is meant, whatever characters its name has.
-            let literal = !*glob || !pattern::is_special(source) || is_there(store, key).await?;
-            if literal {
+            if !*glob || !pattern::is_special(source) {
                 tops.push(top(store, key, *contents).await?);
+                continue;
+            }
+            if let Some(top) = find(store, key, *contents).await? {
+                tops.push(top);
                 continue;
             }
             if let Some(plain) = pattern::unquoted(source) {
@@ -96,16 +99,20 @@ impl Walk {
     }
 }
 
-/// Whether there is an object of this key, or one below it.
-async fn is_there(store: &Store, key: &str) -> Result<bool, Ended> {
-    let below = if key.ends_with('/') { key.to_owned() } else { format!("{key}/") };
-    if below != key && store.head(key).await?.is_some() {
-        return Ok(true);
-    }
-    Ok(!store.page(&below, false, None, Some(1)).await?.objects.is_empty())
+/// What has this key, or lies below it.
+async fn top(store: &Store, key: &str, contents: bool) -> Result<Top, Ended> {
+    let none = || {
+        let shown = store.show(key.strip_suffix('.').filter(|prefix| prefix.ends_with('/')).unwrap_or(key));
+        Ended::Fatal(match shown.ends_with('/') {
+            true => format!("there is no object below {shown}"),
+            false => format!("there is no object {shown}, and none below it"),
+        })
+    };
+    find(store, key, contents).await?.ok_or_else(none)
 }
 
-async fn top(store: &Store, key: &str, contents: bool) -> Result<Top, Ended> {
+/// The same, if there is anything.
+async fn find(store: &Store, key: &str, contents: bool) -> Result<Option<Top>, Ended> {
     // `a/.` is what lies below `a/`, though there be an object `a`.
     let (key, inside) = match key.strip_suffix("/.").map(|rest| &key[..=rest.len()]) {
         Some(prefix) => (prefix, true),
@@ -114,23 +121,19 @@ async fn top(store: &Store, key: &str, contents: bool) -> Result<Top, Ended> {
     };
     let whole = key.is_empty() || key.ends_with('/');
     if !whole && store.head(key).await?.is_some() {
-        return Ok(Top::Object(key.to_owned()));
+        return Ok(Some(Top::Object(key.to_owned())));
     }
     let prefix = if whole { key.to_owned() } else { format!("{key}/") };
     let page = store.page(&prefix, false, None, Some(1)).await?;
     if page.objects.is_empty() && !prefix.is_empty() {
-        let shown = store.show(key);
-        return Err(Ended::Fatal(match whole {
-            true => format!("there is no object below {shown}"),
-            false => format!("there is no object {shown}, and none below it"),
-        }));
+        return Ok(None);
     }
     let name = match (inside, prefix.strip_suffix('/')) {
         (true, _) => String::new(),
         (false, None) => store.bucket.clone(),
         (false, Some(path)) => last(path).to_owned(),
     };
-    Ok(Top::Prefix { prefix, name })
+    Ok(Some(Top::Prefix { prefix, name }))
 }
 
 fn last(path: &str) -> &str {

@@ -158,3 +158,11 @@ fn no_pattern_panics() {
         assert!(!glob || is_glob(&pattern), "{pattern:?}");
     }
 }
+
+#[test]
+fn a_quoted_path_means_itself() {
+    assert_eq!(quoted(b"/a[1]/*"), b"/a\\[1]/\\*");
+    for path in [&b"/a[1]/*"[..], b"plain", b"back\\slash", b"?"] {
+        assert_eq!(unquoted(&quoted(path)).as_deref(), Some(path));
+    }
+}
