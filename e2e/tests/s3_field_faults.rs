@@ -180,3 +180,20 @@ fn an_empty_source_never_empties_a_bucket_by_mistake() {
     bucket.postern(&["sync", "--delete=all", "empty", "s3://bkt/"]).ok();
     assert!(bucket.keys().iter().all(|key| key.ends_with('/')), "{:?}", bucket.keys());
 }
+
+#[test]
+fn a_key_that_exists_is_taken_as_it_is() {
+    let Some(bucket) = Bucket::new() else { return };
+    bucket.holds(&["pages/[id]/index.tsx", "pages/i/index.tsx", "r[1].txt", "r1.txt"]);
+    for (source, got, content) in [
+        ("s3://bkt/r[1].txt", "got", "r[1].txt"),
+        ("s3://bkt/pages/[id]", "directory/index.tsx", "pages/[id]/index.tsx"),
+        ("s3://bkt/pages/[id]/.", "below/index.tsx", "pages/[id]/index.tsx"),
+        ("s3://bkt/r[0-9].txt", "matched", "r1.txt"),
+        (r"s3://bkt/r\[1\].txt", "quoted", "r[1].txt"),
+    ] {
+        let target = got.split('/').next().unwrap_or_default();
+        bucket.postern(&["cp", source, target]).ok();
+        assert_eq!(fs::read_to_string(bucket.path().join(got)).unwrap(), content, "{source}");
+    }
+}
