@@ -3,16 +3,14 @@
 //! Two tasks, joined by a channel: one reads frames and feeds our outputs, one sends stdin, signals and heartbeats.
 //! Neither waits for the other, so a slow reader of our output never silences the lifeline.
 
+mod sending;
+
 use crate::error::ExecError;
-use crate::io::{Control, Sink, Streams, next_chunk, read_all};
+use crate::io::{Control, Sink, Streams};
 use crate::transport::{Incoming, Reader, Writer};
 use bytes::Bytes;
-use postern_wire::{
-    CHUNK, Decoder, Failure, FromAgent, HEARTBEAT_MS, Hello, Outcome, Request, STDIN_WINDOW, ToAgent, Trailer,
-};
-use std::collections::VecDeque;
-use std::fs::File;
-use std::io::Read as _;
+use postern_wire::{Decoder, Failure, FromAgent, Hello, Outcome, Request, Trailer};
+use sending::ToWriter;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -35,6 +33,13 @@ pub(crate) struct Start {
     pub(crate) limit: Duration,
 }
 
+impl Start {
+    /// The agent was not started in this time.
+    pub(crate) fn missed(&self) -> ExecError {
+        ExecError::NoAgent(format!("the pod did not start the agent within {} s", self.limit.as_secs()))
+    }
+}
+
 /// What happens before the command starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Notice<'a> {
@@ -54,9 +59,6 @@ const KILL_PATIENCE: Duration = Duration::from_secs(3);
 
 /// How long letting go of what is given up may take.
 const LETTING_GO: Duration = Duration::from_millis(500);
-
-/// Bytes of stdin in one message, at most, but for a chunk.
-const MESSAGE: usize = 7 * CHUNK;
 
 /// Bytes kept of what the far side said outside the protocol.
 const DIAGNOSTICS: usize = 2_000;
@@ -129,11 +131,6 @@ pub fn check(request: &Request) -> Result<(), ExecError> {
     }
 }
 
-enum ToWriter {
-    Window(u32),
-    Done,
-}
-
 /// Runs a command through an agent that is being started on the far side.
 pub async fn run(
     reader: impl Reader,
@@ -159,7 +156,8 @@ pub async fn run_noticing(
     let (to_writer, from_reader) = mpsc::channel(64);
     let (killed, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
     let timeout_ms = run.request.timeout_ms;
-    let sending = send_all(writer, run, stdin, control, from_reader, (killed.clone(), answered.clone()));
+    let sending =
+        sending::send_all(writer, run, stdin, control, from_reader, (killed.clone(), answered.clone()));
     let receiving = Receiving {
         reader,
         decoder: Decoder::default(),
@@ -310,16 +308,11 @@ impl<R: Reader, N: FnMut(Notice<'_>)> Receiving<R, N> {
             (self.notice)(Notice::Queued(waited));
             return Ok(());
         }
-        match self.timeout_ms {
-            limit if Duration::from_millis(limit) == self.start_limit() && limit > 0 => {
-                let limit = Duration::from_millis(limit);
-                Err(ExecError::TimedOut { limit, note: ", as the pod did not get to start it" })
-            }
-            _ => {
-                let seconds = START.limit.as_secs();
-                Err(ExecError::NoAgent(format!("the pod did not start the agent within {seconds} s")))
-            }
+        let limit = self.start_limit();
+        if limit == Duration::from_millis(self.timeout_ms) {
+            return Err(ExecError::TimedOut { limit, note: ", as the pod did not get to start it" });
         }
+        Err(START.missed())
     }
 
     async fn frames(&mut self) -> Result<Option<Report>, ExecError> {
@@ -422,161 +415,6 @@ impl<R: Reader, N: FnMut(Notice<'_>)> Receiving<R, N> {
             ExecError::NoAgent(error.to_string())
         }
     }
-}
-
-/// Sends everything; returns only when that fails. Ends quietly (never returning) once the agent was let go.
-async fn send_all(
-    mut writer: impl Writer,
-    run: Run,
-    stdin: Option<Box<dyn std::io::Read + Send>>,
-    mut control: mpsc::Receiver<Control>,
-    mut from_reader: mpsc::Receiver<ToWriter>,
-    (killed, answered): (Arc<AtomicBool>, Arc<AtomicBool>),
-) -> ExecError {
-    let sends_stdin = run.request.stdin;
-    let mut early = VecDeque::new();
-    let sent = {
-        let sending = send_request(&mut writer, run);
-        tokio::pin!(sending);
-        // Files may not fit into what is on the way while the pod is busy with others.
-        let mut open = true;
-        loop {
-            tokio::select! {
-                biased;
-                sent = &mut sending => break sent,
-                action = control.recv(), if open => match action {
-                    Some(Control::Signal(_) | Control::Kill) if !answered.load(Ordering::Relaxed) => {
-                        break Err(SendError::Near(ExecError::Cancelled(" before the pod started it")));
-                    }
-                    Some(action) => early.push_back(action),
-                    None => open = false,
-                },
-            }
-        }
-    };
-    match sent {
-        Ok(()) => {}
-        // The agent has its reasons, and the reader hears them.
-        Err(SendError::Far) => return std::future::pending().await,
-        Err(SendError::Near(error)) => {
-            writer.close().await;
-            return error;
-        }
-    }
-    let mut input = stdin.filter(|_| sends_stdin).map(read_all);
-    let (mut window, mut waiting, mut unread) = (STDIN_WINDOW, None::<Bytes>, None);
-    let mut listening = true;
-    let mut heartbeat = tokio::time::interval(Duration::from_millis(HEARTBEAT_MS));
-    let mut frames = Vec::with_capacity(CHUNK + 16);
-    loop {
-        frames.clear();
-        tokio::select! {
-            biased;
-            message = from_reader.recv() => match message {
-                Some(ToWriter::Window(bytes)) => window += bytes as usize,
-                None => {
-                    writer.close().await;
-                    return ExecError::Cancelled("");
-                }
-                Some(ToWriter::Done) => {
-                    ToAgent::Done.encode(&mut frames);
-                    let _ = writer.send(&frames).await;
-                    writer.close().await;
-                    drop(from_reader);
-                    return std::future::pending().await;
-                }
-            },
-            action = next_action(&mut early, &mut control), if listening => match action {
-                // There is nothing yet that could take it.
-                Some(Control::Signal(_)) if !answered.load(Ordering::Relaxed) => {
-                    writer.close().await;
-                    return ExecError::Cancelled(" before the pod started it");
-                }
-                Some(Control::Signal(number)) => ToAgent::Signal(number).encode(&mut frames),
-                Some(Control::Resize(size)) => ToAgent::Resize(size).encode(&mut frames),
-                Some(Control::Kill) => {
-                    killed.store(true, Ordering::Relaxed);
-                    ToAgent::Signal(9).encode(&mut frames);
-                }
-                None => listening = false,
-            },
-            chunk = next_chunk(&mut input), if waiting.is_none() => match chunk {
-                Some(Ok(chunk)) => waiting = Some(chunk),
-                Some(Err(error)) => unread = Some(error),
-                None => {
-                    input = None;
-                    ToAgent::StdinEnd.encode(&mut frames);
-                }
-            },
-            _ = heartbeat.tick() => ToAgent::Heartbeat.encode(&mut frames),
-        }
-        // What is there already goes along: each message wakes every server on the way.
-        while let Some(chunk) = waiting.take_if(|chunk| chunk.len() <= window) {
-            window -= chunk.len();
-            ToAgent::Stdin(&chunk).encode(&mut frames);
-            if frames.len() < MESSAGE {
-                match input.as_mut().and_then(|input| input.try_recv().ok()) {
-                    Some(Ok(chunk)) => waiting = Some(chunk),
-                    Some(Err(error)) => unread = Some(error),
-                    None => {}
-                }
-            }
-        }
-        if !frames.is_empty() && writer.send(&frames).await.is_err() {
-            // The reader hears how the stream ended; it may still hold a trailer.
-            return std::future::pending().await;
-        }
-        // Not as an end: a command that takes it for one would go on with half of what it was to have.
-        if let Some(error) = unread {
-            writer.close().await;
-            return ExecError::Input(error);
-        }
-    }
-}
-
-/// What came while the request was sent, and then what comes.
-async fn next_action(
-    early: &mut VecDeque<Control>,
-    control: &mut mpsc::Receiver<Control>,
-) -> Option<Control> {
-    match early.pop_front() {
-        Some(action) => Some(action),
-        None => control.recv().await,
-    }
-}
-
-enum SendError {
-    /// The far side takes no more.
-    Far,
-    /// Something here.
-    Near(ExecError),
-}
-
-async fn send_request(writer: &mut impl Writer, run: Run) -> Result<(), SendError> {
-    let Run { request, files } = run;
-    let mut frames = Vec::new();
-    let sizes: Vec<u64> = request.files.iter().map(|file| file.size).collect();
-    ToAgent::Request(Box::new(request)).encode(&mut frames);
-    writer.send(&frames).await.map_err(|_| SendError::Far)?;
-    let mut buffer = vec![0; CHUNK];
-    for (path, size) in files.iter().zip(sizes) {
-        let failed =
-            |source| SendError::Near(ExecError::LocalFile { path: path.display().to_string(), source });
-        let mut file = File::open(path).map_err(failed)?;
-        let mut left = size;
-        while left > 0 {
-            let count = file.read(&mut buffer[..CHUNK.min(usize::try_from(left).unwrap_or(CHUNK))]);
-            let count = count.map_err(failed)?;
-            if count == 0 {
-                return Err(failed(std::io::Error::other("it became shorter while it was read")));
-            }
-            left -= count as u64;
-            frames.clear();
-            ToAgent::File(&buffer[..count]).encode(&mut frames);
-            writer.send(&frames).await.map_err(|_| SendError::Far)?;
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

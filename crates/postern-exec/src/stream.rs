@@ -128,10 +128,7 @@ pub async fn by_exec(
         }
         let next = tokio::time::timeout(START.notice, Reader::next(&mut reader)).await;
         match next {
-            Err(_) if began.elapsed() >= START.limit => {
-                let why = format!("the pod did not start the agent within {} s", START.limit.as_secs());
-                return Err(ExecError::NoAgent(why));
-            }
+            Err(_) if began.elapsed() >= START.limit => return Err(START.missed()),
             Err(_) => queued(began.elapsed()),
             Ok(Incoming::Bytes(bytes)) => decoder.push(&bytes),
             Ok(Incoming::Diagnostics(bytes)) if said.len() < 2_000 => {
