@@ -1,7 +1,7 @@
 //! One request to a provider's API, judged.
 
 use http::Request;
-use postern_kube::web::{Answer, Server, WebError};
+use postern_kube::web::{self, Answer, Server, WebError};
 use serde::de::DeserializeOwned;
 use std::time::Duration;
 
@@ -93,12 +93,7 @@ pub(crate) async fn persistent(
 /// What an answer of a server says that is too busy, with how often it was asked; nothing of any other answer.
 pub(crate) fn busy(answer: &Answer) -> Option<String> {
     let Answer { status, retry_after, tries, date: _, body: _ } = answer;
-    let what = match status {
-        429 => "it limits the rate of our requests",
-        503 => "it is unavailable for now",
-        _ => return None,
-    };
-    let times = if *tries == 1 { "once".to_owned() } else { format!("{tries} times") };
+    let (what, times) = (web::busy_reason(*status)?, web::times(*tries));
     let wait = retry_after.map(|seconds| format!(", and it asks us to wait {seconds} s")).unwrap_or_default();
     Some(format!("{what}: it was asked {times}{wait}"))
 }

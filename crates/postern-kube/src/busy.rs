@@ -23,15 +23,25 @@ pub(crate) struct Busy {
     pub(crate) wait: Option<Duration>,
 }
 
+/// What a status means that says "not now"; nothing of any other.
+pub fn busy_reason(status: u16) -> Option<&'static str> {
+    match status {
+        429 => Some("it limits the rate of our requests"),
+        503 => Some("it is unavailable for now"),
+        _ => None,
+    }
+}
+
+/// How often something was tried, in words.
+pub fn times(tries: u32) -> String {
+    if tries == 1 { "once".to_owned() } else { format!("{tries} times") }
+}
+
 impl std::fmt::Display for Busy {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { status, tries, wait } = self;
-        f.write_str(match *status {
-            StatusCode::TOO_MANY_REQUESTS => "it limits the rate of our requests",
-            _ => "it is unavailable for now",
-        })?;
-        let times = if *tries == 1 { "once".to_owned() } else { format!("{tries} times") };
-        write!(f, " (HTTP status {}, tried {times})", status.as_u16())?;
+        let reason = busy_reason(status.as_u16()).unwrap_or_default();
+        write!(f, "{reason} (HTTP status {}, tried {})", status.as_u16(), times(*tries))?;
         match wait {
             Some(wait) => write!(f, "; it asks us to wait {} s", wait.as_secs()),
             None => Ok(()),

@@ -228,8 +228,8 @@ fn own_tls_error<'e>(error: &'e (dyn std::error::Error + 'static)) -> Option<&'e
     error.downcast_ref().or_else(|| own_tls_error(error.downcast_ref::<std::io::Error>()?.get_ref()?))
 }
 
-/// The last of an error's causes.
-pub(crate) fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
+/// The last of an error's causes, in words; of TLS what it means.
+pub fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
     if let Some(error) = tls_error(error) {
         return of_tls(error);
     }

@@ -1,5 +1,8 @@
 //! Servers other than the cluster (a cloud's APIs), by the same connector: our resolver, proxies, the platform's trust.
 
+pub use crate::busy::{busy_reason, times};
+pub use crate::error::innermost as cause;
+
 use crate::connect;
 use crate::error::chain;
 use http::Request;
@@ -136,11 +139,6 @@ pub(crate) fn base(address: &str) -> Result<http::Uri, WebError> {
 /// Who vouches for a server. For one without TLS nobody has to: an image without certificates serves for it.
 pub(crate) fn trusted(base: &http::Uri, certificates: Option<Vec<Vec<u8>>>) -> Option<Vec<Vec<u8>>> {
     certificates.or_else(|| (base.scheme_str() == Some("http")).then(Vec::new))
-}
-
-/// Why something could not be sent, in words: the innermost cause, and of TLS what it means.
-pub fn cause(error: &(dyn std::error::Error + 'static)) -> String {
-    crate::error::innermost(error)
 }
 
 /// The certificates of a PEM file, as DER; the error says what is wrong with it.
