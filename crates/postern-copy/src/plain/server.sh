@@ -26,14 +26,11 @@ hello() {
   printf 'hello %s %s %s %s|%s|%s\n' "$S" $t "$(id -u 2>/dev/null || echo '?')" "$(id -g 2>/dev/null || echo '?')" "$n" "$W"
 }
 
-# W is where one may write: where people put things, and what is mounted of this node. A server's that does not answer would
-# keep us here.
+# W is where one may write: where people put things, and what is mounted of this node.
 spots() {
   W=
   for l in /tmp /var/tmp /dev/shm /data /run "$HOME"; do spot "$l"; done
-  while read -r l d t l; do
-    case $t in tmpfs | ext[234] | xfs | btrfs | overlay | zfs | f2fs) spot "$d" ;; esac
-  done </proc/self/mounts
+  local_mounts spot
 }
 spot() {
   case $1 in /proc* | /sys* | [!/]* | *[!a-zA-Z0-9/._-]*) return ;; esac

@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 pub(crate) const LOOP: &str = r#"IFS= read -r l && eval "$l"
 while IFS= read -r l; do case $l in "$N "*) eval "${l#* }" ;; esac; done; bye "$@""#;
 
-const SERVER: &str = include_str!("server.sh");
+const SERVER: &str = concat!(postern_exec::local_mounts!(), include_str!("server.sh"));
 
 /// Longest answer that is kept in memory: of a directory that is listed.
 const MOST: usize = 256 * 1024 * 1024;
