@@ -20,14 +20,14 @@ use tokio::sync::mpsc;
 /// An agent that says nothing at all for this long is lost: it sends a heartbeat each second.
 const AGENT_SILENCE: Duration = Duration::from_secs(10);
 
-/// How an agent's start is waited for. The runtime starts one command of a container at a time, within the container's share
+/// How long to wait for an agent to start. The runtime starts one command of a container at a time, within the container's share
 /// of a processor: behind many others that takes minutes, and what is given up stays in that queue all the same.
 pub(crate) const START: Start =
     Start { notice: Duration::from_secs(3), limit: Duration::from_millis(postern_wire::FIRST_SILENCE_MS) };
 
 /// See [`START`].
 pub(crate) struct Start {
-    /// How often the wait is told of.
+    /// How often the wait is reported.
     pub(crate) notice: Duration,
     /// The longest wait.
     pub(crate) limit: Duration,

@@ -105,8 +105,8 @@ pub async fn open(
     Ok(Connection::new(In::Port(reader), Out::Port(writer), decoder))
 }
 
-/// The same by an exec of `postern-agent multiplex`, which waits its turn in the runtime's queue; `queued` is told at
-/// times how long.
+/// Opens a connection by an exec of `postern-agent multiplex`. The exec waits its turn in the runtime's queue; `queued` gets
+/// the time waited so far, every few seconds.
 pub async fn by_exec(
     (mut reader, writer): (ExecReader, ExecWriter),
     mut queued: impl FnMut(Duration),

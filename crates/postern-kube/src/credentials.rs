@@ -60,7 +60,7 @@ impl TokenFile {
                 *held = Some((token.clone(), Some(Instant::now())));
                 Ok(token)
             }
-            // A file that is removed after the start is no reason to stop (kubernetes#68164).
+            // A file that is removed after the start does not end the command (kubernetes#68164).
             (Err(_), Some((token, _))) => Ok(token.clone()),
             (Err(error), None) => {
                 Err(CredentialError(format!("reading the token file {}: {error}", self.path.display())))
@@ -91,8 +91,8 @@ impl Bearer {
     }
 }
 
-/// Leaves of a user's credentials those that count, as client-go does: what is in the kubeconfig before an exec plug-in,
-/// of which a token beside a token file is for as long as the file holds none. The error names the fields.
+/// Keeps the credentials that client-go would use: those in the kubeconfig win over an exec plug-in. A token beside a token
+/// file is used while the file holds none. The error names the fields.
 pub(crate) fn choose(name: &str, user: &mut AuthInfo) -> Result<(), String> {
     let token = user.token.is_some() || user.token_file.is_some();
     let basic = user.username.is_some();

@@ -75,7 +75,7 @@ fn read_listed(listed: Option<&OsStr>) -> (String, Result<Kubeconfig, KubeError>
     (what, Ok(all.unwrap_or_default()))
 }
 
-/// Why there is no such context.
+/// The error for a context that does not exist.
 pub(crate) fn unknown_context(name: &str, kubeconfig: &Kubeconfig) -> String {
     let known: Vec<_> = kubeconfig.contexts.iter().map(|context| context.name.as_str()).collect();
     if known.is_empty() {

@@ -23,7 +23,7 @@ const SOCKS_PORT: u16 = 1080;
 pub(crate) type Connector = BoxCloneSyncService<http::Uri, Stream, BoxError>;
 
 /// Connections through `proxy`, if there is one. One of which the other side takes nothing for longer than `stall` breaks,
-/// on Linux (`TCP_USER_TIMEOUT`, tcp(7)). The error says for people why the proxy is none that we speak to.
+/// on Linux (`TCP_USER_TIMEOUT`, tcp(7)). The error names the proxy schemes that are supported.
 pub(crate) fn connector(proxy: Option<&http::Uri>, stall: Option<Duration>) -> Result<Connector, String> {
     let mut http = HttpConnector::new_with_resolver(resolver());
     http.enforce_http(false);

@@ -158,7 +158,7 @@ pub async fn show(cluster: &Cluster, image: &str) -> Result<Shown, KubeError> {
     })
 }
 
-/// By what the pod's PID 1 was told, and whether there is a key for it.
+/// The transports: `stream` if the pod's PID 1 listens and its key exists.
 async fn transports(cluster: &Cluster, pod: &Pod) -> Result<Vec<&'static str>, KubeError> {
     if !crate::stream::listens(pod) {
         return Ok(vec!["exec"]);

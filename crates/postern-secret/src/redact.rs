@@ -123,7 +123,7 @@ struct Reading<'t> {
 
 impl<'t> Reading<'t> {
     fn new(patterns: &'t Patterns, text: &'t [u8]) -> Self {
-        // What is decoded is no longer than what it is decoded from.
+        // Decoding never makes a text longer.
         let decoded = View::decoded(text, patterns.longest.saturating_mul(ESCAPED));
         Self { patterns, text, views: [decoded, View::joined(text)] }
     }
@@ -199,7 +199,7 @@ impl Ahead {
     }
 }
 
-/// Bytes of the longest escape of one.
+/// Bytes of the longest escape of one byte.
 const ESCAPED: usize = 6;
 
 /// What the automaton has of a form.

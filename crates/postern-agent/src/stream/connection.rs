@@ -61,7 +61,7 @@ impl Connection {
         Self::with(Ends::Socket(stream), Some(key), Outgoing::default())
     }
 
-    /// With a client at the other end of an exec, who is told first who we are.
+    /// With a client at the other end of an exec. Sends the hello first.
     pub(crate) fn on_streams(input: OwnedFd, output: OwnedFd, hello: &FromAgent<'_>) -> Self {
         let mut out = Outgoing::default();
         hello.encode(out.end());

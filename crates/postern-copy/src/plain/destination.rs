@@ -48,7 +48,7 @@ enum Pending {
     Attributes { path: Vec<u8> },
 }
 
-/// Why nothing is put below a directory that could not be made: of that it is told why.
+/// The error of an entry below a directory that could not be made. The directory has an error of its own.
 const UNMADE: &str = "the directory that it lies in could not be made";
 
 /// Answers that may be on their way.
