@@ -28,7 +28,7 @@ fn host() -> String {
 
 /// Whether there is an agent to build: it is a crate of its own.
 pub(crate) fn has_agent() -> bool {
-    paths::root().join("crates/postern-agent/Cargo.toml").is_file()
+    paths::root().join("crates/programs/agent/Cargo.toml").is_file()
 }
 
 /// Builds the agent for this machine's architecture, without any dependency on the image it lands in.
@@ -122,10 +122,10 @@ pub(crate) fn stamp(agent: &Path) -> PathBuf {
 /// The digest of everything an agent is made of.
 pub(crate) fn sources() -> Result<String> {
     let parts = [
-        "crates/postern-agent",
-        "crates/postern-files",
-        "crates/postern-secret",
-        "crates/postern-wire",
+        "crates/programs/agent",
+        "crates/mechanisms/files",
+        "crates/ground/secret",
+        "crates/ground/wire",
         "Cargo.toml",
         "Cargo.lock",
     ];

@@ -44,7 +44,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let pantry = Pantry { programs: &programs, progress };
     for image in ALL.iter().filter(|i| args.names.is_empty() || args.names.iter().any(|n| n == i.name)) {
         if image.has_agent() && !dist::has_agent() {
-            say::note(format!("skipped {}: there is no crates/postern-agent to build yet", image.name));
+            say::note(format!("skipped {}: there is no crates/programs/agent to build yet", image.name));
             continue;
         }
         let made = make(*image, &pantry)?;
@@ -107,7 +107,7 @@ pub(crate) fn for_cluster(programs: &Programs, progress: Progress) -> Result<Vec
                 Err(error) => progress.step(format!("without image {}: {error:#}", image.name)),
             }
         } else {
-            progress.step(format!("without image {}: there is no crates/postern-agent yet", image.name));
+            progress.step(format!("without image {}: there is no crates/programs/agent yet", image.name));
         }
     }
     Ok(found)
