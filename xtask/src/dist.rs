@@ -35,14 +35,8 @@ pub(crate) fn has_agent() -> bool {
 pub(crate) fn agent() -> Result<PathBuf> {
     let profile = ["--profile", "agent", "-p", "postern-agent"];
     let mut build = cargo("build", &profile);
-    lean(&mut build, &host());
     sh::run_shown(&mut build).context("build postern-agent")?;
     Ok(agent_path(&host()))
-}
-
-/// Makes a build for this target that of an agent.
-pub(crate) fn lean(build: &mut std::process::Command, target: &str) {
-    build.env(flags_variable(target), FLAGS).env("CFLAGS", C_FLAGS);
 }
 
 /// Builds the tests' stand-in for a cloud, to run in pods.
@@ -56,21 +50,9 @@ fn agent_path(target: &str) -> PathBuf {
     paths::target().join(target).join("agent/postern-agent")
 }
 
-/// What `postern` runs first lies first (`cargo xtask layout`).
-pub(crate) const FIRST: &str = "xtask/src/first.ld";
-
 /// Builds `postern` with the agents embedded.
 pub(crate) fn postern() -> Result<PathBuf> {
-    client(&[])
-}
-
-/// The same with the names of its functions.
-pub(crate) fn with_names() -> Result<PathBuf> {
-    client(&["-Cstrip=none"])
-}
-
-fn client(more: &[&str]) -> Result<PathBuf> {
-    let mut build = cargo("rustc", &["--release", "-p", "postern"]);
+    let mut build = cargo("build", &["--release", "-p", "postern"]);
     let own = agent()?;
     for (variable, arch) in [("POSTERN_AGENT_AMD64", "x86_64"), ("POSTERN_AGENT_ARM64", "aarch64")] {
         if arch == std::env::consts::ARCH {
@@ -79,28 +61,12 @@ fn client(more: &[&str]) -> Result<PathBuf> {
             build.env(variable, other);
         }
     }
-    // For the last step only: what it is made of stays as it is.
-    build.args(["--", &format!("-Clink-arg=-Wl,-T,{FIRST}")]).args(more);
     sh::run_shown(&mut build).context("build postern")?;
     Ok(paths::target().join(host()).join("release/postern"))
 }
 
-/// Static; and small, as the agent travels: relocations in their compact form (`DT_RELR`), and no tables for unwinding,
-/// which a program that aborts on panic never reads, nor those that what others compiled brings (the script's path is from
-/// the workspace's root, where Cargo builds its members). What the agent has of its own goes before glibc's (its `lean`). One
-/// signature for each connection is checked as fast without vectors, which take 20 KiB.
-pub(crate) const FLAGS: &str = "-Clink-arg=-Wl,-T,xtask/src/lean.ld -Ctarget-feature=+crt-static -Clink-arg=-Wl,-z,pack-relative-relocs -Clink-arg=-Wl,--no-eh-frame-hdr -Clink-arg=-Wl,--allow-multiple-definition -Cforce-unwind-tables=no --cfg=curve25519_dalek_backend=\"serial\"";
-
-/// The same for what of it is C: of zstd the levels that a pod has time for (those above 4 become the highest that is
-/// left), one way of each where it has several, and its errors as numbers. Its loops are no faster for being aligned, or
-/// unrolled into vectors.
-const C_FLAGS: &str = "-DZSTD_EXCLUDE_GREEDY_BLOCK_COMPRESSOR -DZSTD_EXCLUDE_LAZY_BLOCK_COMPRESSOR \
-                       -DZSTD_EXCLUDE_LAZY2_BLOCK_COMPRESSOR -DZSTD_EXCLUDE_BTLAZY2_BLOCK_COMPRESSOR \
-                       -DZSTD_EXCLUDE_BTOPT_BLOCK_COMPRESSOR -DZSTD_EXCLUDE_BTULTRA_BLOCK_COMPRESSOR \
-                       -DHUF_FORCE_DECOMPRESS_X1 -DZSTD_FORCE_DECOMPRESS_SEQUENCES_SHORT -DDYNAMIC_BMI2=0 \
-                       -DZSTD_STRIP_ERROR_STRINGS=1 -ffunction-sections -fdata-sections -fno-tree-vectorize \
-                       -fno-align-functions -fno-align-jumps -fno-align-loops -fno-align-labels \
-                       -fno-asynchronous-unwind-tables";
+/// Static, so that a program needs nothing of the image it runs in, with relocations in their compact form (`DT_RELR`).
+pub(crate) const FLAGS: &str = "-Ctarget-feature=+crt-static -Clink-arg=-Wl,-z,pack-relative-relocs";
 
 /// An agent that `cargo xtask cross` built; none where the sources are no longer those it was built from.
 fn current(agent: PathBuf) -> Result<Option<PathBuf>> {

@@ -9,7 +9,6 @@ mod dist;
 mod docs;
 mod fuzz;
 mod images;
-mod layout;
 mod paths;
 mod providers;
 mod say;
@@ -51,8 +50,6 @@ enum Task {
     Bench(bench::Args),
     /// The proofs in full
     Soak(soak::Args),
-    /// Find which functions the proxy runs, so that they lie together (needs qemu-user)
-    Layout(layout::Args),
     /// Run the fuzz targets
     Fuzz(fuzz::Args),
 }
@@ -68,7 +65,6 @@ fn main() -> ExitCode {
         Task::Docs(args) => docs::run(&args),
         Task::Bench(args) => bench::run(&args),
         Task::Soak(args) => soak::run(&args),
-        Task::Layout(args) => layout::run(&args),
         Task::Fuzz(args) => fuzz::run(&args),
     };
     outcome.unwrap_or_else(|error| {

@@ -5,8 +5,6 @@ use std::path::Path;
 use std::{env, fs, io};
 
 fn main() -> io::Result<()> {
-    // What lies where in the program (`cargo xtask layout`): Cargo does not look into the linker's arguments.
-    println!("cargo::rerun-if-changed=../../xtask/src/first.ld");
     let out = env::var("OUT_DIR").map_err(io::Error::other)?;
     for arch in ["AMD64", "ARM64"] {
         let variable = format!("POSTERN_AGENT_{arch}");

@@ -4,15 +4,13 @@
 //! else. Bodies stream both ways as they come; HTTP/1.1, HTTP/2 and upgrades (WebSocket) pass.
 
 mod body;
+mod first_bytes;
 mod forward;
 mod headers;
-mod http1;
 mod metrics;
-mod patience;
 mod route;
 mod serve;
 
-pub(crate) use http1::fuzz;
 pub use metrics::Metrics;
 pub(crate) use route::climbs;
 pub use route::{Route, Routes, RoutesError};

@@ -1,8 +1,6 @@
 //! An HTTP client for other people's requests: streams both ways, keeps connections, speaks HTTP/2 where the server does.
 
-pub use crate::transport::Stream;
-
-use crate::transport::{self, Connector, boxed};
+use crate::transport::{self, Connector, Stream, boxed};
 use crate::web::{self, WebError};
 use hyper_rustls::HttpsConnectorBuilder;
 use hyper_util::client::legacy::Client;
@@ -10,7 +8,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use kube::Config;
 use std::time::Duration;
 use tower::util::BoxCloneSyncService;
-use tower::{BoxError, ServiceExt as _};
+use tower::BoxError;
 
 /// How long a connection that nobody uses is kept; servers commonly close theirs after a minute or more.
 pub const IDLE: Duration = Duration::from_secs(30);
@@ -62,37 +60,6 @@ where
     connector(address, &base, certificates, versions, stall).map(kept)
 }
 
-/// Makes connections to one server as [`client`] does, for who speaks HTTP/1.1 without its help.
-#[derive(Clone)]
-pub struct Dialer(Connector);
-
-impl std::fmt::Debug for Dialer {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Dialer")
-    }
-}
-
-impl Dialer {
-    /// For the server at `address`, as [`client`]; HTTP/2 is offered too, see [`Stream::is_http2`]. Sends nothing.
-    pub fn new(address: &str, certificates: Option<Vec<Vec<u8>>>) -> Result<Self, WebError> {
-        connector(address, &web::base(address)?, certificates, Versions::Newest, None).map(Self)
-    }
-
-    /// A client that makes its connections so, and speaks what the server chooses.
-    pub fn client<B>(&self) -> Upstream<B>
-    where
-        B: http_body::Body + Send + 'static,
-        B::Data: Send,
-    {
-        kept(self.0.clone())
-    }
-
-    /// A new connection to the host of `uri`.
-    pub async fn connect(&self, uri: http::Uri) -> Result<Stream, BoxError> {
-        self.0.clone().oneshot(uri).await
-    }
-}
-
 /// What keeps connections, over a connector.
 fn kept<B>(connector: Connector) -> Upstream<B>
 where
@@ -106,7 +73,6 @@ where
         .http2_keep_alive_interval(Some(Duration::from_secs(15)))
         .http2_keep_alive_timeout(Duration::from_secs(10))
         .pool_idle_timeout(IDLE)
-        .http1_preserve_header_case(false)
         .build(connector)
 }
 

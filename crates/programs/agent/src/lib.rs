@@ -12,7 +12,6 @@ pub mod audit;
 pub mod closed;
 pub mod copy;
 pub mod credentials;
-mod lean;
 pub mod multiplex;
 mod outgoing;
 pub mod serve;

@@ -14,11 +14,12 @@ use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 /// Bodies of known size up to this many bytes are taken whole, so that they can be sent again after a 401.
-pub(super) const REPLAYABLE: u64 = 64 * 1024;
+const REPLAYABLE: u64 = 64 * 1024;
 
 /// Sends a request on; `below` is its path and query below the API's base.
 pub(super) async fn forward(route: &Arc<Route>, below: &str, request: Request<Incoming>) -> Response<Answer> {
@@ -46,16 +47,22 @@ pub(super) async fn forward(route: &Arc<Route>, below: &str, request: Request<In
         Err(error) => return no_token(route, &error).response(),
     };
     let client = if wanted.is_some() { &route.upgradable } else { &route.client };
-    // Only what may be sent again is copied.
-    let copy = again.as_ref().map(|_| copy(&head));
-    let mut sent = match authorized(head, first, &credential) {
-        Some(request) => client.request(request).await,
-        None => return unusable(route).response(),
-    };
+    let kept = again.map(|body| (copy(&head), body));
+    let Some(request) = authorized(head, first, &credential) else { return unusable(route).response() };
+    let mut sent = client.request(request).await;
+    // A server may close a kept connection just when a request is sent on it.
+    if let Err(error) = &sent
+        && let Some((head, body)) = &kept
+        && head.method.is_safe()
+        && is_closed(error)
+        && let Some(request) = authorized(copy(head), Passing::whole(body.clone()), &credential)
+    {
+        sent = client.request(request).await;
+    }
     if let Ok(answer) = &sent
         && answer.status() == StatusCode::UNAUTHORIZED
         && route.keeper.refused(&credential)
-        && let (Some(head), Some(body)) = (copy, again)
+        && let Some((head, body)) = kept
         && let Ok(newer) = route.keeper.credential().await
         && newer.hash() != credential.hash()
         && let Some(request) = authorized(head, Passing::whole(body), &newer)
@@ -103,12 +110,12 @@ fn authorized(mut head: Parts, body: Passing, credential: &Held) -> Option<Reque
     Some(Request::from_parts(head, body))
 }
 
-pub(super) fn unusable(route: &Route) -> Problem {
+fn unusable(route: &Route) -> Problem {
     let why = format!("{} gives no bearer token: its API cannot be reached through the proxy", route.name());
     Problem { status: StatusCode::BAD_GATEWAY, message: why, hint: None, again: false }
 }
 
-pub(super) fn no_token(route: &Route, error: &Arc<KeeperError>) -> Problem {
+fn no_token(route: &Route, error: &Arc<KeeperError>) -> Problem {
     route.counters.without_token.fetch_add(1, Ordering::Relaxed);
     let again = matches!(&**error, KeeperError::Exchange(error) if error.is_transient());
     let status = if again { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::BAD_GATEWAY };
@@ -147,8 +154,24 @@ fn pass_on(
     Response::from_parts(head, Answer::passing(body, open))
 }
 
-/// The cause that says most.
-pub(super) fn innermost(error: &dyn std::error::Error) -> String {
+/// Whether the server closed the connection before it answered. hyper itself sends again what it had not begun to send.
+fn is_closed(error: &hyper_util::client::legacy::Error) -> bool {
+    let mut next = (!error.is_connect()).then_some(error as &dyn std::error::Error);
+    while let Some(error) = next {
+        let by_hyper = error.downcast_ref::<hyper::Error>();
+        if by_hyper.is_some_and(|error| error.is_incomplete_message() || error.is_closed()) {
+            return true;
+        }
+        if let Some(error) = error.downcast_ref::<io::Error>() {
+            return matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe);
+        }
+        next = error.source();
+    }
+    false
+}
+
+/// The error at the end of the chain, which says most.
+fn innermost(error: &dyn std::error::Error) -> String {
     let mut last = error;
     while let Some(source) = last.source() {
         last = source;

@@ -6,7 +6,7 @@ use http::header::{
 };
 
 /// What is never passed on, beside what `Connection` names and what has its own rule.
-pub(super) const FOR_ONE_HOP: [&str; 5] =
+const FOR_ONE_HOP: [&str; 5] =
     ["keep-alive", "proxy-connection", "proxy-authenticate", "proxy-authorization", "http2-settings"];
 
 /// Removes what was meant for us only. `Trailer` stays: trailers pass.

@@ -1,7 +1,6 @@
 //! Which API a request is for.
 
 use super::body::Passing;
-use super::http1::Pool;
 use super::metrics::Counters;
 use super::serve::Problem;
 use crate::exchange::Exchanger;
@@ -9,10 +8,10 @@ use crate::keeper::Keeper;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{StatusCode, Uri};
 use postern_config::providers::Api;
-use postern_kube::upstream::{self, Dialer, Stream, Upstream, Versions};
+use postern_kube::upstream::{self, Upstream, Versions};
 use postern_kube::web::{self, WebError};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 
 /// Paths of our own.
 pub(super) const OWN: [&str; 4] = ["healthz", "readyz", "metrics", "aws-credentials"];
@@ -46,18 +45,10 @@ pub struct Route {
     pub(super) keeper: Arc<Keeper<Exchanger>>,
     pub(super) scheme: Scheme,
     pub(super) authority: Authority,
-    /// What an API is told that it is called: without the port where it is the scheme's.
-    pub(super) host: String,
     /// Without a '/' at its end.
     pub(super) base: String,
     pub(super) client: Upstream<Passing>,
     pub(super) upgradable: Upstream<Passing>,
-    /// Of HTTP/1.1, for plain requests.
-    pub(super) pool: Pool,
-    /// What makes them.
-    dialer: Dialer,
-    /// The API chose HTTP/2: there are no such connections to it.
-    pub(super) is_http2: AtomicBool,
     pub(super) counters: Counters,
 }
 
@@ -88,8 +79,8 @@ impl Route {
             }
         };
         let failed = |source| RoutesError::Address { name: name(), source };
-        let dialer = Dialer::new(base_url, certificates.clone()).map_err(failed)?;
-        let client = dialer.client();
+        let client =
+            upstream::client(base_url, certificates.clone(), Versions::Newest, None).map_err(failed)?;
         // Without TLS it is HTTP/1.1 in any case.
         let upgradable = match base_url.starts_with("https://") {
             true => upstream::client(base_url, certificates, Versions::Upgradable, None).map_err(failed)?,
@@ -103,25 +94,7 @@ impl Route {
         };
         let base = parts.path_and_query.map(|path| path.path().trim_end_matches('/').to_owned());
         let base = base.unwrap_or_default();
-        let (pool, is_http2, counters) = (Pool::default(), AtomicBool::new(false), Counters::default());
-        let usual = if scheme == Scheme::HTTPS { 443 } else { 80 };
-        let host = match authority.port_u16() {
-            Some(port) if port == usual => authority.host().to_owned(),
-            _ => authority.as_str().to_owned(),
-        };
-        Ok(Self {
-            keeper,
-            scheme,
-            authority,
-            host,
-            base,
-            client,
-            upgradable,
-            pool,
-            dialer,
-            is_http2,
-            counters,
-        })
+        Ok(Self { keeper, scheme, authority, base, client, upgradable, counters: Counters::default() })
     }
 
     /// The provider's name.
@@ -132,11 +105,6 @@ impl Route {
     /// The API's address.
     pub fn address(&self) -> String {
         format!("{}://{}{}/", self.scheme, self.authority, self.base)
-    }
-
-    /// A new connection to the API.
-    pub(super) async fn connect(&self) -> Result<Stream, Box<dyn std::error::Error + Send + Sync>> {
-        self.dialer.connect(self.uri("/").unwrap_or_default()).await
     }
 
     /// What the client hears then.

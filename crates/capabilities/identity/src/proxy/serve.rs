@@ -1,11 +1,10 @@
 //! Doors, connections, and what we answer ourselves.
 
 use super::body::Passing;
+use super::first_bytes::{Beginning, Peek, look};
 use super::forward::forward;
 use super::headers::{ambiguous, is_of_a_foreign_page};
-use super::http1;
 use super::metrics::{Metrics, Open};
-use super::patience::Patience;
 use super::route::{Found, Routes};
 use crate::exchange::{Credential, Exchanger, Listener};
 use crate::keeper::{Clock as _, Keeper, SystemClock};
@@ -15,23 +14,25 @@ use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue, RETRY_AFTER};
 use http::{Method, Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
+use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto::Builder;
-use hyper_util::server::graceful::{GracefulShutdown, Watcher};
-use postern_kube::upstream::IDLE;
+use hyper_util::server::conn::auto;
 use std::convert::Infallible;
-use std::pin::Pin;
+use std::io;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use zeroize::Zeroizing;
 
 /// How long a client may take to say what it wants.
-pub(super) const HEAD: Duration = Duration::from_secs(30);
+const HEAD: Duration = Duration::from_secs(30);
 
 /// How long `/readyz` waits for tokens.
 const READY: Duration = Duration::from_secs(5);
@@ -45,13 +46,6 @@ pub enum Door {
     Unix(UnixListener),
     /// For probes and Prometheus only: it opens no API.
     Watch(TcpListener),
-}
-
-/// By what connections hear that they are to end: those that hyper serves, and those that we do.
-#[derive(Clone)]
-struct Ending {
-    by_hyper: Arc<GracefulShutdown>,
-    by_us: watch::Receiver<bool>,
 }
 
 /// The proxy.
@@ -151,19 +145,6 @@ impl Problem {
         }
         answer
     }
-
-    /// The same as HTTP/1.1 writes it.
-    pub(super) fn text(&self, bodiless: bool, close: bool) -> Vec<u8> {
-        let (status, body) = (self.status, self.body());
-        let again = if self.again { "retry-after: 1\r\n" } else { "" };
-        let close = if close { "connection: close\r\n" } else { "" };
-        let length = body.len();
-        let body = if bodiless { "" } else { &body };
-        format!(
-            "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n{again}{close}\r\n{body}"
-        )
-        .into_bytes()
-    }
 }
 
 pub(super) fn problem(status: StatusCode, message: &str, hint: Option<&str>) -> Response<Answer> {
@@ -180,26 +161,20 @@ fn typed(status: StatusCode, kind: &'static str, text: impl Into<Bytes>) -> Resp
 impl Proxy {
     /// Serves until `stop` comes; then takes no new connections and lets requests end, for `grace` at most.
     pub async fn serve(self: Arc<Self>, doors: Vec<Door>, stop: impl Future<Output = ()>, grace: Duration) {
-        let (by_hyper, stopping) = (Arc::new(GracefulShutdown::new()), watch::Sender::new(false));
-        let ending = Ending { by_hyper: by_hyper.clone(), by_us: stopping.subscribe() };
+        let stopping = watch::Sender::new(false);
         let mut tasks = Vec::new();
         for door in doors {
-            tasks.push(tokio::spawn(self.clone().accept(door, ending.clone())));
+            tasks.push(tokio::spawn(self.clone().accept(door, stopping.subscribe())));
         }
-        drop(ending);
         tasks.extend(self.keepers.iter().map(|keeper| tokio::spawn(keeper.clone().keep_fresh())));
-        tasks.push(tokio::spawn(self.clone().sweep()));
         stop.await;
-        // Abort lets go of the doors, and of their share of the connections.
         for task in tasks {
             task.abort();
             let _ = task.await;
         }
-        stopping.send_replace(true);
         let ended = async {
-            if let Some(connections) = Arc::into_inner(by_hyper) {
-                connections.shutdown().await;
-            }
+            stopping.send_replace(true);
+            stopping.closed().await;
             // What was upgraded (WebSocket) is no connection of HTTP any more, and is let end as well.
             while self.routes.all().iter().any(|route| route.is_busy()) {
                 tokio::time::sleep(Duration::from_millis(50)).await;
@@ -208,76 +183,84 @@ impl Proxy {
         let _ = tokio::time::timeout(grace, ended).await;
     }
 
-    /// Closes connections to APIs that nobody uses.
-    async fn sweep(self: Arc<Self>) {
-        loop {
-            tokio::time::sleep(IDLE).await;
-            self.routes.all().iter().for_each(|route| route.pool.sweep());
-        }
-    }
-
-    async fn accept(self: Arc<Self>, door: Door, ending: Ending) {
-        loop {
-            let accepted = match &door {
-                Door::Tcp(listener) | Door::Watch(listener) => listener.accept().await.map(|(stream, _)| {
+    async fn accept(self: Arc<Self>, door: Door, stop: watch::Receiver<bool>) {
+        match &door {
+            Door::Tcp(listener) | Door::Watch(listener) => {
+                let watch = matches!(door, Door::Watch(_));
+                let accept = || async {
+                    let (stream, _) = listener.accept().await?;
                     let _ = stream.set_nodelay(true);
                     let own = stream.local_addr().map(|address| address.port()).ok();
-                    let watch = matches!(door, Door::Watch(_));
-                    self.clone().connection(stream, &ending, own, watch);
-                }),
-                Door::Unix(listener) => listener.accept().await.map(|(stream, _)| {
-                    self.clone().connection(stream, &ending, None, false);
-                }),
-            };
-            if let Err(error) = accepted {
-                // Out of descriptors, most likely: those who are served bring some back.
-                self.listener.warn(&format!("a connection could not be taken: {error}"));
-                tokio::time::sleep(Duration::from_millis(100)).await;
+                    Ok((stream, own))
+                };
+                self.accept_by(accept, watch, &stop).await;
+            }
+            Door::Unix(listener) => {
+                let accept = || async { Ok((listener.accept().await?.0, None)) };
+                self.accept_by(accept, false, &stop).await;
             }
         }
     }
 
-    fn connection<S>(self: Arc<Self>, stream: S, ending: &Ending, port: Option<u16>, watch: bool)
+    /// Takes connections, and serves each that says something in time.
+    async fn accept_by<S, A>(self: &Arc<Self>, accept: impl Fn() -> A, watch: bool, stop: &watch::Receiver<bool>)
     where
-        S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
+        S: AsyncRead + AsyncWrite + Peek + Send + Sync + Unpin + 'static,
+        A: Future<Output = io::Result<(S, Option<u16>)>>,
     {
-        let (watcher, stop) = (ending.by_hyper.watcher(), ending.by_us.clone());
-        tokio::spawn(async move {
-            let stream = if watch {
-                Patience::new(stream, HEAD)
-            } else {
-                let served = http1::serve(&self, stream, port, stop.clone()).await;
-                let Some((stream, said)) = served else { return };
-                Patience::having_read(stream, said)
-            };
-            // In a box: most connections never need as much.
-            Box::pin(self.by_hyper(stream, (watcher, stop), port, watch)).await;
-        });
+        let mut waiting = JoinSet::new();
+        loop {
+            tokio::select! {
+                accepted = accept() => match accepted {
+                    Ok((stream, port)) => {
+                        waiting.spawn(async move {
+                            let beginning = tokio::time::timeout(HEAD, look(&stream)).await.ok()??;
+                            Some((stream, port, beginning))
+                        });
+                    }
+                    Err(error) => {
+                        // Out of descriptors, most likely: those who are served bring some back.
+                        self.listener.warn(&format!("a connection could not be taken: {error}"));
+                        tokio::time::sleep(Duration::from_millis(100)).await;
+                    }
+                },
+                Some(began) = waiting.join_next() => {
+                    if let Ok(Some((stream, port, beginning))) = began {
+                        self.clone().connection(stream, beginning, stop.clone(), port, watch);
+                    }
+                }
+            }
+        }
     }
 
-    async fn by_hyper<S>(
+    fn connection<S>(
         self: Arc<Self>,
-        stream: Patience<S>,
-        (watcher, stop): (Watcher, watch::Receiver<bool>),
+        stream: S,
+        beginning: Beginning,
+        stop: watch::Receiver<bool>,
         port: Option<u16>,
         watch: bool,
     ) where
-        S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let mut builder = Builder::new(TokioExecutor::new());
-        builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD);
-        builder.http2().timer(TokioTimer::new()).keep_alive_interval(Some(HEAD));
-        // A request that comes to hyper when it is told to end is answered first, as its last.
-        let last = *stop.borrow();
-        builder.http1().keep_alive(!last);
-        let builder = if watch { builder.http1_only() } else { builder };
         let service = service_fn(move |request| {
             let this = self.clone();
             async move { Ok::<_, Infallible>(this.answer(request, port, watch).await) }
         });
-        let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
+        let stream = TokioIo::new(stream);
         // A connection that breaks is its client's affair.
-        let _ = if last { connection.await } else { watcher.watch(connection).await };
+        if watch || beginning == Beginning::Http1 {
+            let mut builder = http1::Builder::new();
+            builder.timer(TokioTimer::new()).header_read_timeout(HEAD);
+            let connection = builder.serve_connection(stream, service).with_upgrades();
+            tokio::spawn(until_stopped(connection, http1::UpgradeableConnection::graceful_shutdown, stop));
+        } else {
+            let mut builder = auto::Builder::new(TokioExecutor::new());
+            builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD);
+            builder.http2().timer(TokioTimer::new()).keep_alive_interval(Some(HEAD));
+            let connection = builder.serve_connection_with_upgrades(stream, service).into_owned();
+            tokio::spawn(until_stopped(connection, auto::UpgradeableConnection::graceful_shutdown, stop));
+        }
     }
 
     async fn answer(&self, request: Request<Incoming>, port: Option<u16>, watch: bool) -> Response<Answer> {
@@ -365,9 +348,19 @@ impl Proxy {
     }
 }
 
+/// Serves a connection to its end. After `stop` it takes no new request.
+async fn until_stopped<C: Future>(connection: C, shut_down: fn(Pin<&mut C>), mut stop: watch::Receiver<bool>) {
+    let mut connection = pin!(connection);
+    tokio::select! {
+        _ = connection.as_mut() => return,
+        _ = stop.wait_for(|stop| *stop) => shut_down(connection.as_mut()),
+    }
+    connection.await;
+}
+
 /// Whether a `Host` is this proxy's own: a name of loopback, with our port. Any other name that leads here is
 /// somebody's trick (DNS rebinding), or an API's.
-pub(super) fn is_ours(host: &str, port: Option<u16>) -> bool {
+fn is_ours(host: &str, port: Option<u16>) -> bool {
     let Ok(authority) = host.parse::<http::uri::Authority>() else { return false };
     postern_kube::web::is_loopback(authority.host())
         && (port.is_none() || authority.port_u16().unwrap_or(80) == port.unwrap_or(80))
@@ -417,9 +410,8 @@ pub async fn serve_aws_only(
         metrics: Metrics::default(),
         clock: SystemClock::new(),
     };
-    let (by_hyper, never) = (Arc::new(GracefulShutdown::new()), watch::Sender::new(false));
-    let ending = Ending { by_hyper, by_us: never.subscribe() };
-    Arc::new(proxy).accept(Door::Tcp(listener), ending).await;
+    let stopping = watch::Sender::new(false);
+    Arc::new(proxy).accept(Door::Tcp(listener), stopping.subscribe()).await;
 }
 
 #[cfg(test)]
