@@ -1,0 +1,19 @@
+//! Findings of checks: one type for every command that judges something, and the forms it is written in.
+//!
+//! A command fills a [`Report`] with [`Finding`]s, asks it for the exit code, and gives it to [`render`]. The renderers
+//! do no I/O. They treat every string of a report as hostile: names and messages come from clusters and files.
+
+mod chart;
+mod clean;
+mod error;
+mod finding;
+mod report;
+mod severity;
+mod subject;
+
+pub use chart::{Chart, ChartKind, Series};
+pub use error::ReportError;
+pub use finding::{Evidence, FilePosition, Finding, Place};
+pub use report::{Counts, EXIT_FINDINGS, EXIT_INCONCLUSIVE, Report, Rule, SCHEMA_VERSION, Tool};
+pub use severity::{FailOn, Severity};
+pub use subject::{File, Named, Object, Subject};
