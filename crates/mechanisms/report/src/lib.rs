@@ -7,13 +7,24 @@ mod chart;
 mod clean;
 mod error;
 mod finding;
+mod json;
 mod report;
 mod severity;
 mod subject;
+mod text;
 
 pub use chart::{Chart, ChartKind, Series};
 pub use error::ReportError;
 pub use finding::{Evidence, FilePosition, Finding, Place};
+pub use json::{json, schema, yaml};
 pub use report::{Counts, EXIT_FINDINGS, EXIT_INCONCLUSIVE, Report, Rule, SCHEMA_VERSION, Tool};
 pub use severity::{FailOn, Severity};
 pub use subject::{File, Named, Object, Subject};
+pub use text::{Style, text};
+
+/// The reports of `tests/sample`, which name this crate as other crates do.
+#[cfg(test)]
+extern crate self as postern_report;
+#[cfg(test)]
+#[path = "../tests/sample/mod.rs"]
+mod sample;
