@@ -7,8 +7,8 @@ use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use kube::Config;
 use std::time::Duration;
-use tower::util::BoxCloneSyncService;
 use tower::BoxError;
+use tower::util::BoxCloneSyncService;
 
 /// How long a connection that nobody uses is kept; servers commonly close theirs after a minute or more.
 pub const IDLE: Duration = Duration::from_secs(30);

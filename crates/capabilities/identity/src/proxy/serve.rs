@@ -203,8 +203,12 @@ impl Proxy {
     }
 
     /// Takes connections, and serves each that says something in time.
-    async fn accept_by<S, A>(self: &Arc<Self>, accept: impl Fn() -> A, watch: bool, stop: &watch::Receiver<bool>)
-    where
+    async fn accept_by<S, A>(
+        self: &Arc<Self>,
+        accept: impl Fn() -> A,
+        watch: bool,
+        stop: &watch::Receiver<bool>,
+    ) where
         S: AsyncRead + AsyncWrite + Peek + Send + Sync + Unpin + 'static,
         A: Future<Output = io::Result<(S, Option<u16>)>>,
     {
@@ -349,7 +353,11 @@ impl Proxy {
 }
 
 /// Serves a connection to its end. After `stop` it takes no new request.
-async fn until_stopped<C: Future>(connection: C, shut_down: fn(Pin<&mut C>), mut stop: watch::Receiver<bool>) {
+async fn until_stopped<C: Future>(
+    connection: C,
+    shut_down: fn(Pin<&mut C>),
+    mut stop: watch::Receiver<bool>,
+) {
     let mut connection = pin!(connection);
     tokio::select! {
         _ = connection.as_mut() => return,
