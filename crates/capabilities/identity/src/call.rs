@@ -1,7 +1,9 @@
 //! One request to a provider's API, judged.
 
 use http::Request;
-use postern_kube::web::{self, Answer, Server, WebError};
+use postern_net::busy;
+use postern_net::error::WebError;
+use postern_net::web::{Answer, Server};
 use serde::de::DeserializeOwned;
 use std::time::Duration;
 
@@ -93,7 +95,7 @@ pub(crate) async fn persistent(
 /// What an answer of a server says that is too busy, with how often it was asked; nothing of any other answer.
 pub(crate) fn busy(answer: &Answer) -> Option<String> {
     let Answer { status, retry_after, tries, date: _, body: _ } = answer;
-    let (what, times) = (web::busy_reason(*status)?, web::times(*tries));
+    let (what, times) = (busy::busy_reason(*status)?, busy::times(*tries));
     let wait = retry_after.map(|seconds| format!(", and it asks us to wait {seconds} s")).unwrap_or_default();
     Some(format!("{what}: it was asked {times}{wait}"))
 }

@@ -26,7 +26,8 @@ pub(crate) use token_endpoint::split;
 use crate::source::{Source, SourceError, SubjectToken};
 use postern_config::providers::{ClientAssertion, Grant, Provider, ProviderType, TokenSource};
 use postern_kube::Target;
-use postern_kube::web::{Server, WebError};
+use postern_net::error::WebError;
+use postern_net::web::Server;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -251,7 +252,7 @@ pub(crate) fn server(address: &str, ca_file: Option<&PathBuf>) -> Result<Server,
     let unusable =
         |why: String| ExchangeError::Setting { key: "ca_file", why: format!("{}: {why}", path.display()) };
     let pem = std::fs::read(path).map_err(|error| unusable(error.to_string()))?;
-    let trusted = postern_kube::web::certificates(&pem).map_err(unusable)?;
+    let trusted = postern_net::tls::certificates(&pem).map_err(unusable)?;
     Server::trusting(address, trusted).map_err(failed)
 }
 

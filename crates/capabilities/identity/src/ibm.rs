@@ -7,7 +7,7 @@ mod api;
 
 use crate::{CallError, Grant, PodIdentity, Provider, Subject, TrustError};
 use api::{Api, Token};
-use postern_kube::web::WebError;
+use postern_net::error::WebError;
 use postern_secret::Secret;
 use postern_wire::login;
 

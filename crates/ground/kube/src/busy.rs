@@ -1,7 +1,8 @@
-//! Servers that say "not now": 429 (RFC 6585 section 4) and 503, and how long they ask us to wait.
+//! Requests that are sent again while the API server is too busy for them.
 
-use http::{HeaderMap, Request, Response, StatusCode, header};
+use http::{Request, Response, StatusCode};
 use kube::client::Body;
+use postern_net::busy::{busy_reason, retry_after, times};
 use std::time::{Duration, SystemTime};
 use tower::BoxError;
 
@@ -23,20 +24,6 @@ pub(crate) struct Busy {
     pub(crate) wait: Option<Duration>,
 }
 
-/// What a status means that says "not now"; nothing of any other.
-pub fn busy_reason(status: u16) -> Option<&'static str> {
-    match status {
-        429 => Some("it limits the rate of our requests"),
-        503 => Some("it is unavailable for now"),
-        _ => None,
-    }
-}
-
-/// How often something was tried, in words.
-pub fn times(tries: u32) -> String {
-    if tries == 1 { "once".to_owned() } else { format!("{tries} times") }
-}
-
 impl std::fmt::Display for Busy {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { status, tries, wait } = self;
@@ -50,17 +37,6 @@ impl std::fmt::Display for Busy {
 }
 
 impl std::error::Error for Busy {}
-
-/// How long a server asks us to wait: seconds, or until a date (RFC 9110 section 10.2.3).
-pub(crate) fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
-    let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
-    if let Ok(seconds) = text.parse() {
-        return Some(Duration::from_secs(seconds));
-    }
-    let date = k8s_openapi::jiff::fmt::rfc2822::parse(text).ok()?;
-    let until = SystemTime::from(date.timestamp());
-    Some(until.duration_since(now).unwrap_or_default())
-}
 
 /// Makes a request again while the server is too busy for it and asks for no more patience than there is.
 pub(crate) async fn patiently<F>(
@@ -100,21 +76,6 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_server_asks_for_patience_in_seconds_or_until_a_date() {
-        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777); // 1994-11-06 08:49:37
-        let asked = |text: &str| {
-            let mut headers = HeaderMap::new();
-            headers.insert(header::RETRY_AFTER, text.parse().unwrap());
-            retry_after(&headers, now).map(|wait| wait.as_secs())
-        };
-        assert_eq!(asked("120"), Some(120));
-        assert_eq!(asked("Sun, 06 Nov 1994 09:49:37 GMT"), Some(3_600));
-        assert_eq!(asked("Sun, 06 Nov 1994 07:49:37 GMT"), Some(0));
-        assert_eq!(asked("later"), None);
-        assert_eq!(retry_after(&HeaderMap::new(), now), None);
-    }
 
     #[test]
     fn it_is_said_what_was_tried_and_what_is_asked_for() {

@@ -1,17 +1,19 @@
 //! From a kubeconfig to a client.
 
 use crate::credentials::{self, Bearer, CredentialError, TokenFile};
-use crate::error::{KubeError, Reason, chain};
+use crate::error::{KubeError, Reason};
 use crate::exec_plugin::ExecPlugin;
-use crate::{busy, fields, kubeconfig, transport};
+use crate::{busy, fields, kubeconfig};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use hyper_rustls::{FixedServerNameResolver, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client as HttpClient;
 use hyper_util::rt::TokioExecutor;
 use kube::client::{Body, ConfigExt as _};
 use kube::config::KubeConfigOptions;
 use kube::{Client, Config};
+use postern_net::connector::{self, Versions};
+use postern_net::error::chain;
+use postern_net::{address, tls};
 use secrecy::ExposeSecret as _;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -90,7 +92,7 @@ impl Cluster {
     fn from_config(config: &Config, user: String, bearer: Option<Bearer>) -> Result<Self, KubeError> {
         let server = config.cluster_url.to_string().trim_end_matches('/').to_owned();
         let namespace = config.default_namespace.clone();
-        let client = client(config, &server, bearer, Patience::WhileBusy)?;
+        let client = client(config, &server, bearer)?;
         Ok(Self { client, server, namespace, user })
     }
 
@@ -107,41 +109,45 @@ impl Cluster {
 }
 
 /// A client by way of our own resolver and of the proxy that `config` names, if it names one.
-pub(crate) fn client(
-    config: &Config,
-    server: &str,
-    bearer: Option<Bearer>,
-    patience: Patience,
-) -> Result<Client, KubeError> {
+fn client(config: &Config, server: &str, bearer: Option<Bearer>) -> Result<Client, KubeError> {
     let attempt = || format!("connecting to {server}");
     let setting = |why: String| KubeError::new(attempt(), Reason::Setting(why));
     let proxy = config.proxy_url.as_ref();
-    let plain = transport::connector(proxy, None)
+    let plain = connector::connector(proxy, None)
         .map_err(|why| setting(format!("{why} (HTTPS_PROXY, or proxy-url in the kubeconfig)")))?;
-    let tls = crate::pinned::client_config(config)
+    let tls = tls_config(config)
         .map_err(|cause| KubeError::new(attempt(), Reason::Tls { server: server.to_owned(), cause }))?;
-    let mut https = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http();
-    if let Some(name) = &config.tls_server_name {
-        let parsed = name.clone().try_into();
-        let parsed = parsed
-            .map_err(|_| setting(format!("tls-server-name is {name:?}, which is no name of a server")))?;
-        https = https.with_server_name_resolver(FixedServerNameResolver::new(parsed));
+    let name =
+        match &config.tls_server_name {
+            None => None,
+            Some(name) => Some(name.clone().try_into().map_err(|_| {
+                setting(format!("tls-server-name is {name:?}, which is no name of a server"))
+            })?),
+        };
+    let https = connector::secured(plain, tls, Versions::Upgradable, name);
+    stack(config, https, bearer).map_err(|error| KubeError::from_client(attempt(), server, &error))
+}
+
+/// What TLS needs to know of the server and of us; the error is for people.
+fn tls_config(config: &Config) -> Result<rustls::ClientConfig, String> {
+    let mut tls = config.rustls_client_config().map_err(|error| chain(&error))?;
+    // Of a mounted ServiceAccount the authority is read again when it changes, by the library.
+    if !config.accept_invalid_certs && config.root_cert_file.is_none() {
+        tls::pin(&mut tls, config.root_cert.as_deref())?;
     }
-    stack(config, transport::boxed(https.enable_http1().wrap_connector(plain)), bearer, patience)
-        .map_err(|error| KubeError::from_client(attempt(), server, &error))
+    Ok(tls)
 }
 
 /// The layers that every request passes: address, credentials, patience with a busy server, and a limit on how long an
 /// answer may take to begin.
 fn stack(
     config: &Config,
-    https: transport::Connector,
+    https: connector::Connector,
     bearer: Option<Bearer>,
-    patience: Patience,
 ) -> Result<Client, kube::Error> {
     let http: Https = HttpClient::builder(TokioExecutor::new()).build(https);
     let timed = tower::service_fn(move |request: http::Request<Body>| -> Answering {
-        Box::pin(answered(http.clone(), request, bearer.clone(), patience))
+        Box::pin(answered(http.clone(), request, bearer.clone()))
     });
     let service = ServiceBuilder::new()
         .layer(config.base_uri_layer())
@@ -152,25 +158,11 @@ fn stack(
     Ok(Client::new(service, config.default_namespace.clone()))
 }
 
-/// What happens where a server is too busy.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Patience {
-    /// It is asked again, a few times.
-    WhileBusy,
-    /// Its answer is one.
-    None,
-}
-
-type Https = HttpClient<transport::Connector, Body>;
+type Https = HttpClient<connector::Connector, Body>;
 type Answer = Result<http::Response<hyper::body::Incoming>, BoxError>;
 type Answering = std::pin::Pin<Box<dyn Future<Output = Answer> + Send>>;
 
-async fn answered(
-    http: Https,
-    mut request: http::Request<Body>,
-    bearer: Option<Bearer>,
-    patience: Patience,
-) -> Answer {
+async fn answered(http: Https, mut request: http::Request<Body>, bearer: Option<Bearer>) -> Answer {
     if let Some(bearer) = bearer
         && !request.headers().contains_key(http::header::AUTHORIZATION)
         && let Some(header) = bearer.header().await.map_err(Box::new)?
@@ -187,10 +179,7 @@ async fn answered(
             }
         })
     };
-    match patience {
-        Patience::WhileBusy => busy::patiently(request, once).await,
-        Patience::None => once(request).await,
-    }
+    busy::patiently(request, once).await
 }
 
 /// A configuration without the credentials that change while we run, and those.
@@ -247,7 +236,7 @@ async fn load(target: &Target) -> Result<Loaded, KubeError> {
             // In a pod there is no kubeconfig but a mounted ServiceAccount.
             return match Config::incluster() {
                 Ok(mut config) => {
-                    config.proxy_url = crate::web::proxy(&config.cluster_url);
+                    config.proxy_url = address::proxy(&config.cluster_url);
                     Loaded::new(config, "in-cluster".to_owned(), None, "using the pod's ServiceAccount").await
                 }
                 Err(_) => Err(error),
@@ -293,7 +282,7 @@ async fn load(target: &Target) -> Result<Loaded, KubeError> {
             // The library looks for the proxy itself in NO_PROXY. An address that is none it has refused.
             config.proxy_url = match own {
                 Some(own) => own.parse().ok(),
-                None => crate::web::proxy(&config.cluster_url),
+                None => address::proxy(&config.cluster_url),
             };
             let server = config.cluster_url.to_string();
             let attempt = format!("connecting to {}", server.trim_end_matches('/'));

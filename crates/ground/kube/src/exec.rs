@@ -7,11 +7,12 @@ mod spdy;
 mod websocket;
 
 use crate::connect::Cluster;
-use crate::error::{KubeError, Reason, chain, of_status};
+use crate::error::{KubeError, Reason, of_status};
 use bytes::Bytes;
 use hyper_util::rt::TokioIo;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
 use kube::client::Body;
+use postern_net::error::chain;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 

@@ -1,8 +1,9 @@
 //! Reading kubeconfigs, as client-go reads and merges them.
 
-use crate::error::{KubeError, Reason, chain};
+use crate::error::{KubeError, Reason};
 use crate::fields;
 use kube::config::Kubeconfig;
+use postern_net::error::chain;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 

@@ -11,16 +11,11 @@ pub mod exec;
 mod exec_plugin;
 mod fields;
 mod kubeconfig;
-mod pinned;
 pub mod pods;
 pub mod portforward;
 pub mod raw;
-mod resolver;
 pub mod spdy;
 pub mod tokens;
-mod transport;
-pub mod upstream;
-pub mod web;
 
 pub use connect::{Cluster, Target};
 pub use error::{KubeError, Reason};

@@ -4,10 +4,11 @@
 //! data and 1 for the runtime's errors, and on each the port number, little-endian, before anything else.
 
 use crate::connect::Cluster;
-use crate::error::{KubeError, Reason, chain};
+use crate::error::{KubeError, Reason};
 use bytes::Bytes;
 use futures_util::{SinkExt as _, StreamExt as _};
 use hyper_util::rt::TokioIo;
+use postern_net::error::chain;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::{self, Message};
 

@@ -2,7 +2,7 @@
 
 use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
-use postern_kube::web::cause;
+use postern_net::error::innermost as cause;
 use std::error::Error;
 
 /// A request that failed.

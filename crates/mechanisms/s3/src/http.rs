@@ -7,7 +7,7 @@ use aws_smithy_runtime_api::client::http::{
 };
 use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
 use aws_smithy_runtime_api::client::result::ConnectorError;
-use postern_kube::upstream::{self, Upstream, Versions};
+use postern_net::client::{self, Upstream, Versions};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -50,8 +50,8 @@ impl Connections {
         }
         // HTTP/2 would put all parts on one connection, which S3 does not offer and others serve slower.
         let connect = match self.clear.contains(&origin) || is_link_local(&origin) {
-            true => upstream::client_in_the_clear,
-            false => upstream::client,
+            true => client::client_in_the_clear,
+            false => client::client,
         };
         let client = connect(&origin, self.certificates.clone(), Versions::Upgradable, Some(STALL))
             .map_err(|error| ConnectorError::user(error.into()))?;

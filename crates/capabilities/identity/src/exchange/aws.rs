@@ -10,7 +10,7 @@ use http::header::{AUTHORIZATION, HeaderName};
 use jiff::Timestamp;
 use postern_config::parse_duration;
 use postern_config::providers::{AssumeRole, Provider};
-use postern_kube::web::{Answer, Server};
+use postern_net::web::{Answer, Server};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 use zeroize::Zeroizing;

@@ -3,7 +3,7 @@
 use super::ExchangeError;
 use crate::call::persistent;
 use http::{Request, header};
-use postern_kube::web::Server;
+use postern_net::web::Server;
 use serde::Deserialize;
 
 /// What we use of it.

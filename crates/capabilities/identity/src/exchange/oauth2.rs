@@ -10,7 +10,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::header::{AUTHORIZATION, HeaderName};
 use postern_config::providers::{Grant, Provider, SecretSource};
-use postern_kube::web::{Server, WebError};
+use postern_net::error::WebError;
+use postern_net::web::Server;
 use zeroize::Zeroizing;
 
 /// What a JWT is to RFC 8693 (section 3).

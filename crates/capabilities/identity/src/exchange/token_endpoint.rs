@@ -7,7 +7,7 @@ use crate::jwt::Claims;
 use form_urlencoded::Serializer;
 use http::{Request, header};
 use postern_config::providers::ProviderType;
-use postern_kube::web::{Answer, Server};
+use postern_net::web::{Answer, Server};
 use zeroize::Zeroizing;
 
 /// What goes into the form, in order; parameters may repeat.

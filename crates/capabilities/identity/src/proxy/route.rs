@@ -8,8 +8,9 @@ use crate::keeper::Keeper;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{StatusCode, Uri};
 use postern_config::providers::Api;
-use postern_kube::upstream::{self, Upstream, Versions};
-use postern_kube::web::{self, WebError};
+use postern_net::client::{self, Upstream, Versions};
+use postern_net::error::WebError;
+use postern_net::tls;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -71,7 +72,7 @@ impl Route {
             None => None,
             Some(path) => {
                 let read = std::fs::read(path).map_err(|error| error.to_string());
-                let read = read.and_then(|pem| web::certificates(&pem));
+                let read = read.and_then(|pem| tls::certificates(&pem));
                 Some(read.map_err(|why| RoutesError::Certificates {
                     name: name(),
                     why: format!("{}: {why}", path.display()),
@@ -80,10 +81,10 @@ impl Route {
         };
         let failed = |source| RoutesError::Address { name: name(), source };
         let client =
-            upstream::client(base_url, certificates.clone(), Versions::Newest, None).map_err(failed)?;
+            client::client(base_url, certificates.clone(), Versions::Newest, None).map_err(failed)?;
         // Without TLS it is HTTP/1.1 in any case.
         let upgradable = match base_url.starts_with("https://") {
-            true => upstream::client(base_url, certificates, Versions::Upgradable, None).map_err(failed)?,
+            true => client::client(base_url, certificates, Versions::Upgradable, None).map_err(failed)?,
             false => client.clone(),
         };
         let uri: Uri = base_url.parse().unwrap_or_default();

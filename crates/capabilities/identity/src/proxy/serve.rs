@@ -370,7 +370,7 @@ async fn until_stopped<C: Future>(
 /// somebody's trick (DNS rebinding), or an API's.
 fn is_ours(host: &str, port: Option<u16>) -> bool {
     let Ok(authority) = host.parse::<http::uri::Authority>() else { return false };
-    postern_kube::web::is_loopback(authority.host())
+    postern_net::address::is_loopback(authority.host())
         && (port.is_none() || authority.port_u16().unwrap_or(80) == port.unwrap_or(80))
 }
 

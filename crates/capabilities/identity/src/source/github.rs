@@ -1,7 +1,8 @@
 //! GitHub's OIDC tokens for workflows: `ACTIONS_ID_TOKEN_REQUEST_URL` with `audience`, by a bearer token of the runner's.
 
 use super::SourceError;
-use postern_kube::web::{Server, WebError};
+use postern_net::error::WebError;
+use postern_net::web::Server;
 use serde::Deserialize;
 use zeroize::Zeroizing;
 

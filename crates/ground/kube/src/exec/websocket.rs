@@ -2,11 +2,11 @@
 //! is the channel. Only v5 can half-close stdin; on v4 closing it would close everything and lose output.
 
 use super::{ExecEvent, StreamBroke, end};
-use crate::error::chain;
 use bytes::Bytes;
 use futures_util::{SinkExt as _, StreamExt as _};
 use hyper_util::rt::TokioIo;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
+use postern_net::error::chain;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::{self, Message};
 

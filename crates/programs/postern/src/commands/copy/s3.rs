@@ -43,7 +43,7 @@ fn in_the_clear(how: &How) -> Option<String> {
         Some((host, port)) if !port.ends_with(']') => host,
         _ => authority,
     };
-    (!postern_kube::web::is_loopback(host)).then(|| host.to_owned())
+    (!postern_net::address::is_loopback(host)).then(|| host.to_owned())
 }
 
 /// Where unfinished uploads are recorded (XDG Base Directory Specification).
@@ -60,7 +60,7 @@ fn certificates() -> Result<Option<Vec<Vec<u8>>>, Failure> {
         return Ok(None);
     };
     let read = std::fs::read(&path).map_err(|error| error.to_string());
-    let found = read.and_then(|pem| postern_kube::web::certificates(&pem));
+    let found = read.and_then(|pem| postern_net::tls::certificates(&pem));
     found.map(Some).map_err(|why| {
         Failure::usage(format!("AWS_CA_BUNDLE: {}: {why}", PathBuf::from(&path).display()), None)
     })

@@ -95,7 +95,7 @@ fn authorities(providers: &BTreeMap<String, Provider>) -> Result<BTreeMap<PathBu
         for (key, path) in [("ca_file", provider.ca_file.as_ref()), ("api.ca_file", of_api)] {
             let Some(path) = path else { continue };
             let read = std::fs::read_to_string(path).map_err(|error| error.to_string());
-            let pem = read.and_then(|pem| postern_kube::web::certificates(pem.as_bytes()).map(|_| pem));
+            let pem = read.and_then(|pem| postern_net::tls::certificates(pem.as_bytes()).map(|_| pem));
             let pem = pem.map_err(|why| {
                 let message = format!("providers.{name}.{key}: {}: {why}", path.display());
                 Failure::usage(message, Some("the certificates go into the ConfigMap".to_owned()))

@@ -1,11 +1,13 @@
-//! Connections before TLS: to the server itself, or by way of a proxy.
+//! Connections: to the server itself or through a proxy, by TLS or without.
 
 use crate::resolver::resolver;
 use hyper::rt::{Read, ReadBufCursor, Write};
+use hyper_rustls::{FixedServerNameResolver, HttpsConnectorBuilder};
 use hyper_util::client::legacy::connect::proxy::{SocksV5, Tunnel};
 use hyper_util::client::legacy::connect::{Connected, Connection, HttpConnector};
 use hyper_util::client::proxy::matcher::Matcher;
-use kube::Config;
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -20,11 +22,11 @@ const CONNECT: Duration = Duration::from_secs(10);
 const SOCKS_PORT: u16 = 1080;
 
 /// Makes connections.
-pub(crate) type Connector = BoxCloneSyncService<http::Uri, Stream, BoxError>;
+pub type Connector = BoxCloneSyncService<http::Uri, Stream, BoxError>;
 
 /// Connections through `proxy`, if there is one. One of which the other side takes nothing for longer than `stall` breaks,
 /// on Linux (`TCP_USER_TIMEOUT`, tcp(7)). The error names the proxy schemes that are supported.
-pub(crate) fn connector(proxy: Option<&http::Uri>, stall: Option<Duration>) -> Result<Connector, String> {
+pub fn connector(proxy: Option<&http::Uri>, stall: Option<Duration>) -> Result<Connector, String> {
     let mut http = HttpConnector::new_with_resolver(resolver());
     http.enforce_http(false);
     http.set_nodelay(true);
@@ -42,8 +44,8 @@ pub(crate) fn connector(proxy: Option<&http::Uri>, stall: Option<Duration>) -> R
         Some("https") => {
             // The proxy is not the server: the server's CA does not vouch for it, and our client certificate is not for it
             // to see. It is checked as any other server, SSL_CERT_FILE included.
-            let tls = crate::pinned::client_config(&Config::new(proxy.clone()))?;
-            let inner = hyper_rustls::HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http();
+            let tls = crate::tls::client_config(None)?;
+            let inner = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http();
             let inner = inner.enable_http1().wrap_connector(http);
             Ok(boxed(authorized(Tunnel::new(proxy.clone(), inner), proxy)))
         }
@@ -68,6 +70,33 @@ pub(crate) fn connector(proxy: Option<&http::Uri>, stall: Option<Duration>) -> R
     }
 }
 
+/// Which versions of HTTP are offered to a server that speaks TLS. Without TLS it is always HTTP/1.1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Versions {
+    /// HTTP/2, else HTTP/1.1.
+    Newest,
+    /// HTTP/1.1 only: what can be upgraded (RFC 9110 section 7.8).
+    Upgradable,
+}
+
+/// The connections of `plain`, by TLS where the address is `https://`. The certificate must be for `server_name`, else for
+/// the address's host.
+pub fn secured(
+    plain: Connector,
+    tls: ClientConfig,
+    versions: Versions,
+    server_name: Option<ServerName<'static>>,
+) -> Connector {
+    let mut builder = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http();
+    if let Some(name) = server_name {
+        builder = builder.with_server_name_resolver(FixedServerNameResolver::new(name));
+    }
+    match versions {
+        Versions::Newest => boxed(builder.enable_all_versions().wrap_connector(plain)),
+        Versions::Upgradable => boxed(builder.enable_http1().wrap_connector(plain)),
+    }
+}
+
 /// The user and password of a proxy's address, without their escapes.
 fn user(proxy: &http::Uri) -> Option<(String, String)> {
     let (user, _) = proxy.authority()?.as_str().rsplit_once('@')?;
@@ -87,7 +116,7 @@ fn authorized<C>(tunnel: Tunnel<C>, proxy: &http::Uri) -> Tunnel<C> {
 }
 
 /// The same connector, whatever it goes through.
-pub(crate) fn boxed<S>(connector: S) -> Connector
+fn boxed<S>(connector: S) -> Connector
 where
     S: tower::Service<http::Uri> + Clone + Send + Sync + 'static,
     S::Response: Connection + Read + Write + Send + Unpin + 'static,
@@ -106,13 +135,6 @@ pub struct Stream(Box<dyn Io>);
 impl std::fmt::Debug for Stream {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Stream")
-    }
-}
-
-impl Stream {
-    /// Whether the server chose HTTP/2.
-    pub fn is_http2(&self) -> bool {
-        self.0.connected().is_negotiated_h2()
     }
 }
 

@@ -1,32 +1,23 @@
 //! An HTTP client for other people's requests: streams both ways, keeps connections, speaks HTTP/2 where the server does.
 
-use crate::transport::{self, Connector, Stream, boxed};
-use crate::web::{self, WebError};
-use hyper_rustls::HttpsConnectorBuilder;
+pub use crate::connector::Versions;
+
+use crate::address;
+use crate::connector::{self, Connector};
+use crate::error::WebError;
+use crate::tls;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use kube::Config;
 use std::time::Duration;
-use tower::BoxError;
-use tower::util::BoxCloneSyncService;
 
 /// How long a connection that nobody uses is kept; servers commonly close theirs after a minute or more.
-pub const IDLE: Duration = Duration::from_secs(30);
+const IDLE: Duration = Duration::from_secs(30);
 
 /// A client for one server. `B` is the body of its requests.
-pub type Upstream<B> = Client<BoxCloneSyncService<http::Uri, Stream, BoxError>, B>;
-
-/// Which versions of HTTP are offered to a server that speaks TLS. Without TLS it is always HTTP/1.1.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Versions {
-    /// HTTP/2, else HTTP/1.1.
-    Newest,
-    /// HTTP/1.1 only: what can be upgraded (RFC 9110 section 7.8).
-    Upgradable,
-}
+pub type Upstream<B> = Client<Connector, B>;
 
 /// A client for the server at `address`, which `certificates` (DER) vouch for, or the platform's. Proxies of the
-/// environment are honoured, as by [`web::Server`]. A connection of which the other side takes nothing for longer than
+/// environment are honoured, as by [`crate::web::Server`]. A connection of which the other side takes nothing for longer than
 /// `stall` breaks, on Linux (`TCP_USER_TIMEOUT`, tcp(7)); without it that may be a quarter of an hour, or for ever. Sends
 /// nothing.
 pub fn client<B>(
@@ -39,7 +30,7 @@ where
     B: http_body::Body + Send + 'static,
     B::Data: Send,
 {
-    connector(address, &web::base(address)?, certificates, versions, stall).map(kept)
+    client_at(address, &address::base(address)?, certificates, versions, stall)
 }
 
 /// The same for a server that may be spoken to without TLS wherever it is: one that the user named with `http://`, or a
@@ -57,42 +48,34 @@ where
     let base = address
         .parse()
         .map_err(|_| WebError::Address { address: address.to_owned(), why: "this is no URL".to_owned() })?;
-    connector(address, &base, certificates, versions, stall).map(kept)
+    client_at(address, &base, certificates, versions, stall)
 }
 
-/// What keeps connections, over a connector.
-fn kept<B>(connector: Connector) -> Upstream<B>
+/// The same for an address that was judged before: `base` is `address`, parsed.
+pub(crate) fn client_at<B>(
+    address: &str,
+    base: &http::Uri,
+    certificates: Option<Vec<Vec<u8>>>,
+    versions: Versions,
+    stall: Option<Duration>,
+) -> Result<Upstream<B>, WebError>
 where
     B: http_body::Body + Send + 'static,
     B::Data: Send,
 {
-    Client::builder(TokioExecutor::new())
+    let unusable = |why: String| WebError::Address { address: address.to_owned(), why };
+    let tls = tls::client_config(address::trusted(base, certificates).as_deref()).map_err(unusable)?;
+    let plain = connector::connector(address::proxy(base).as_ref(), stall)
+        .map_err(|why| unusable(format!("{why} (HTTPS_PROXY)")))?;
+    let client = Client::builder(TokioExecutor::new())
         .timer(TokioTimer::new())
         .pool_timer(TokioTimer::new())
         // One connection may carry all requests: a dead one must be noticed.
         .http2_keep_alive_interval(Some(Duration::from_secs(15)))
         .http2_keep_alive_timeout(Duration::from_secs(10))
         .pool_idle_timeout(IDLE)
-        .build(connector)
-}
-
-fn connector(
-    address: &str,
-    base: &http::Uri,
-    certificates: Option<Vec<Vec<u8>>>,
-    versions: Versions,
-    stall: Option<Duration>,
-) -> Result<Connector, WebError> {
-    let mut config = Config::new(base.clone());
-    config.root_cert = web::trusted(base, certificates);
-    let unusable = |why: String| WebError::Address { address: address.to_owned(), why };
-    let tls = crate::pinned::client_config(&config).map_err(unusable)?;
-    let plain = transport::connector(web::proxy(base).as_ref(), stall).map_err(unusable)?;
-    let builder = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http();
-    Ok(match versions {
-        Versions::Newest => boxed(builder.enable_all_versions().wrap_connector(plain)),
-        Versions::Upgradable => boxed(builder.enable_http1().wrap_connector(plain)),
-    })
+        .build(connector::secured(plain, tls, versions, None));
+    Ok(client)
 }
 
 #[cfg(all(test, target_os = "linux"))]

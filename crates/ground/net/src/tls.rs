@@ -1,34 +1,51 @@
-//! A server's own certificate as what vouches for it.
+//! Which certificates of servers are trusted.
 //!
 //! A certificate that is listed as an authority is a chain of its own, whether it may sign others or not: Go and OpenSSL
 //! take it, and webpki does not (`CaUsedAsEndEntity` of one that may sign, `UnknownIssuer` of one that may not). Both come
 //! after the dates were found to be right; the name is checked here.
 
-use kube::Config;
-use kube::client::ConfigExt as _;
+use crate::error::of_tls;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::CryptoProvider;
+use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 use std::sync::Arc;
 
-/// What TLS takes for this server, with pinned certificates taken too; the error is for people.
-pub(crate) fn client_config(config: &Config) -> Result<ClientConfig, String> {
-    let mut tls = config.rustls_client_config().map_err(|error| crate::error::chain(&error))?;
-    // Of a mounted ServiceAccount the authority is read again when it changes, by the library.
-    if config.accept_invalid_certs || config.root_cert_file.is_some() {
-        return Ok(tls);
-    }
+/// A configuration that trusts these certificates (DER), or else the platform's; no client certificate. The error is for
+/// people.
+pub fn client_config(certificates: Option<&[Vec<u8>]>) -> Result<ClientConfig, String> {
+    let provider = Arc::new(ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let builder = builder.map_err(|error| of_tls(&error))?;
+    let mut tls = builder.with_root_certificates(RootCertStore::empty()).with_no_client_auth();
+    pin(&mut tls, certificates)?;
+    Ok(tls)
+}
+
+/// Makes a configuration trust these certificates (DER), or else the platform's. A listed certificate is trusted as the
+/// server's own, too. Of an empty list none is.
+pub fn pin(tls: &mut ClientConfig, certificates: Option<&[Vec<u8>]>) -> Result<(), String> {
     let provider = Arc::clone(tls.crypto_provider());
-    let verifier = match &config.root_cert {
-        Some(certificates) if certificates.is_empty() => return Ok(tls), // nothing is to be trusted
+    let verifier = match certificates {
+        Some([]) => return Ok(()), // the empty roots trust nothing
         Some(certificates) => Pinned::to(certificates, provider)?,
         None => Pinned::platform(provider)?,
     };
     tls.dangerous().set_certificate_verifier(Arc::new(verifier));
-    Ok(tls)
+    Ok(())
+}
+
+/// The certificates of a PEM file, as DER; the error says what is wrong with it.
+pub fn certificates(pem: &[u8]) -> Result<Vec<Vec<u8>>, String> {
+    use rustls_pki_types::pem::PemObject as _;
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+    match found {
+        Ok(found) if !found.is_empty() => Ok(found.into_iter().map(|one| one.as_ref().to_vec()).collect()),
+        Ok(_) => Err("it holds no certificate in PEM".to_owned()),
+        Err(error) => Err(format!("it is damaged: {error}")),
+    }
 }
 
 #[derive(Debug)]
@@ -43,7 +60,7 @@ impl Pinned {
         let certificates: Vec<_> = certificates.iter().map(|der| CertificateDer::from(der.clone())).collect();
         let mut roots = RootCertStore::empty();
         for certificate in &certificates {
-            roots.add(certificate.clone()).map_err(|error| crate::error::of_tls(&error))?;
+            roots.add(certificate.clone()).map_err(|error| of_tls(&error))?;
         }
         let usual = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build();
         let usual = usual.map_err(|error| error.to_string())?;
@@ -51,8 +68,7 @@ impl Pinned {
     }
 
     fn platform(provider: Arc<CryptoProvider>) -> Result<Self, String> {
-        let usual = rustls_platform_verifier::Verifier::new(provider)
-            .map_err(|error| crate::error::of_tls(&error))?;
+        let usual = rustls_platform_verifier::Verifier::new(provider).map_err(|error| of_tls(&error))?;
         Ok(Self { usual: Arc::new(usual), certificates: None })
     }
 
