@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 
 use crate::{paths, say, sh, tools};
 
-const TARGETS: [&str; 8] = ["frames", "redactor", "config", "stream", "identity", "copy", "plain", "spdy"];
+const TARGETS: [&str; 8] = ["frames", "redactor", "config", "stream", "identity", "copy", "shell", "spdy"];
 
 /// `cargo xtask fuzz [SECONDS]`
 #[derive(clap::Args)]

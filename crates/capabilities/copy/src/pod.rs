@@ -1,7 +1,7 @@
 //! An end in a pod, and the ways to get there.
 
 use crate::ends::{FromEnd, Opened, ToEnd};
-use crate::plain;
+use crate::shell;
 use postern_exec::ExecError;
 use postern_exec::ephemeral::{self, Reached, Told, User, Wanted};
 use postern_exec::inject::{self, Agents};
@@ -9,6 +9,7 @@ use postern_exec::target::Place;
 use postern_exec::transport::{Incoming, Reader};
 use postern_kube::Cluster;
 use postern_kube::exec::{ExecReader, ExecWriter};
+use postern_shell::Memory;
 use postern_wire::copy::Ask;
 use postern_wire::{Decoder, FromAgent, Hello};
 use std::cell::RefCell;
@@ -73,7 +74,7 @@ pub struct Pod<'a> {
     /// What the container's own tools wrote and read is compared by hash; an agent does so always.
     pub verify: bool,
     /// What was read by its own tools before a connection was lost.
-    pub memory: plain::Memory,
+    pub memory: Memory,
     /// The way that worked, for the next connection.
     pub found: RefCell<Option<Via>>,
 }
@@ -133,7 +134,7 @@ impl Pod<'_> {
     /// By tar, by the shell alone, or by whichever the container has.
     async fn by_tools(&self, tar: Option<bool>, ask: &Ask) -> Result<(Via, Opened), ExecError> {
         let Self { cluster, place, verify, memory, .. } = self;
-        let (tar, opened) = plain::open(cluster, place, tar, *verify, memory, ask).await?;
+        let (tar, opened) = shell::open(cluster, place, tar, *verify, memory, ask).await?;
         Ok((if tar { Via::Tar } else { Via::Shell }, opened))
     }
 

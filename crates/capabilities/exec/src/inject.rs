@@ -44,27 +44,12 @@ pub enum Arch {
 /// Gives the agent for an architecture, where there is one.
 pub type Agents = fn(Arch) -> Option<&'static [u8]>;
 
-/// A function of the POSIX shell, `local_mounts COMMAND`: calls COMMAND with each directory that is mounted of this node. Of
-/// another's one that does not answer would keep us there.
-#[macro_export]
-macro_rules! local_mounts {
-    () => {
-        r#"local_mounts() {
-  while IFS=' ' read -r l d t l; do
-    case $t in tmpfs | ext[234] | xfs | btrfs | overlay | zfs | f2fs) ;; *) continue ;; esac
-    case $d in /proc* | /sys* | *[!a-zA-Z0-9/._-]*) ;; *) "$1" "$d" ;; esac
-  done </proc/self/mounts
-}
-"#
-    };
-}
-
 /// Where the agent is put, a line each: where people put things, and what is mounted of the node, such as an emptyDir beside a
 /// read-only root. The first that serves.
 macro_rules! directories {
     () => {
         concat!(
-            $crate::local_mounts!(),
+            postern_shell::local_mounts!(),
             r#"set -f
 directories() {
   printf '%s\n' /tmp /dev/shm /var/tmp /run "$HOME" "$PWD"

@@ -4,20 +4,20 @@
 //! its way stands in a queue.
 
 mod decide;
-mod dress;
-mod later;
+mod deferred;
+mod metadata;
 mod place;
 mod small;
 mod writing;
 
 use super::listing::Stat;
+use super::quoting::cause;
 use super::session::{Lost, Session};
 use super::source::walk::{list, look};
-use super::words::cause;
 use super::{Out, Trouble, Way};
 use bytes::Bytes;
 use decide::Wanted;
-use later::Directory;
+use deferred::Directory;
 use place::Placed;
 use postern_files::pattern::Rules;
 use postern_files::verdict::Surplus;

@@ -2,9 +2,9 @@
 
 use super::writing::Writing;
 use super::{Destination, Pending};
-use crate::plain::archive;
-use crate::plain::listing::Stat;
-use crate::plain::words::assign_path;
+use crate::archive;
+use crate::listing::Stat;
+use crate::quoting::assign_path;
 use postern_wire::copy::{Entry, Owner, Settled};
 
 /// Files up to this size go in archives.

@@ -1,9 +1,9 @@
 //! A conversation with a shell: requests are lines, answers are lines, or bytes up to a mark that nobody can know.
 
+use super::quoting::cause;
 use super::sum::Tool;
-use super::words::cause;
+use crate::error::ShellError;
 use bytes::{Bytes, BytesMut};
-use postern_exec::ExecError;
 use postern_files::name::show;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,10 +11,10 @@ use tokio::sync::mpsc;
 
 /// The loop that takes requests; the functions in them, and the mark, come by the first. What does not begin with the mark
 /// is no request: were content ever left in the stream, by whatever fails, it would otherwise be run.
-pub(crate) const LOOP: &str = r#"IFS= read -r l && eval "$l"
+pub const LOOP: &str = r#"IFS= read -r l && eval "$l"
 while IFS= read -r l; do case $l in "$N "*) eval "${l#* }" ;; esac; done; bye "$@""#;
 
-const SERVER: &str = concat!(postern_exec::local_mounts!(), include_str!("server.sh"));
+const SERVER: &str = concat!(local_mounts!(), include_str!("server.sh"));
 
 /// Longest answer that is kept in memory: of a directory that is listed.
 const MOST: usize = 256 * 1024 * 1024;
@@ -30,7 +30,7 @@ const FULL: usize = 256 * 1024;
 pub(crate) struct Lost(pub(crate) String);
 
 /// What a shell's stdout brings.
-pub(crate) type Heard = Result<Bytes, String>;
+pub type Heard = Result<Bytes, String>;
 
 /// What the container has.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -104,7 +104,8 @@ pub(crate) enum Piece {
     End(Bytes),
 }
 
-pub(crate) struct Session {
+/// A conversation with a container's shell.
+pub struct Session {
     to: mpsc::Sender<Bytes>,
     /// Bytes said since it was last looked at.
     pub(crate) said: Arc<AtomicU64>,
@@ -116,12 +117,17 @@ pub(crate) struct Session {
 }
 
 impl Session {
+    /// Tools that the ways by tar and shell need, and the container has not.
+    pub fn missing(&self) -> &[String] {
+        &self.tools.missing
+    }
+
     /// Says hello to a shell that runs [`LOOP`].
-    pub(crate) async fn greet(
+    pub async fn greet(
         to: mpsc::Sender<Bytes>,
         from: mpsc::Receiver<Heard>,
         sum: Option<&str>,
-    ) -> Result<Self, ExecError> {
+    ) -> Result<Self, ShellError> {
         let nothing = Tools {
             sum: None,
             tar: false,
@@ -131,22 +137,22 @@ impl Session {
             writable: Vec::new(),
         };
         let mark =
-            mark().ok_or_else(|| ExecError::Runtime("this machine gives no random numbers".to_owned()))?;
+            mark().ok_or_else(|| ShellError::Session("this machine gives no random numbers".to_owned()))?;
         let (queue, buffer) = (Vec::new(), BytesMut::new());
         let mut session = Self { to, said: Arc::default(), from, queue, buffer, mark, tools: nothing };
         let mut line = Vec::new();
-        super::words::assign(&mut line, 'a', SERVER.as_bytes());
+        super::quoting::assign(&mut line, 'a', SERVER.as_bytes());
         let hello = format!("eval \"$a\";hello {} '{}'\n", session.mark, sum.unwrap_or_default());
         line.extend_from_slice(hello.as_bytes());
         session.content(&line);
-        let answer = session.line().await.map_err(|Lost(why)| ExecError::Runtime(why))?;
+        let answer = session.line().await.map_err(|Lost(why)| ShellError::Session(why))?;
         session.tools = Tools::parse(&answer)
-            .ok_or_else(|| ExecError::Runtime(format!("its shell answered oddly: {}", cause(&answer))))?;
+            .ok_or_else(|| ShellError::Session(format!("its shell answered oddly: {}", cause(&answer))))?;
         Ok(session)
     }
 
     /// Adds requests to what is to be said, a line each.
-    pub(crate) fn say(&mut self, requests: &[u8]) {
+    pub fn say(&mut self, requests: &[u8]) {
         for line in requests.split_inclusive(|byte| *byte == b'\n') {
             self.queue.extend_from_slice(self.mark.as_bytes());
             self.queue.push(b' ');
@@ -358,7 +364,7 @@ mod tests {
             };
             let (mut stdin, mut stdout) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
             let mut first = Vec::new();
-            super::super::words::assign(&mut first, 'a', super::SERVER.as_bytes());
+            super::super::quoting::assign(&mut first, 'a', super::SERVER.as_bytes());
             first.extend_from_slice(b"eval \"$a\";hello mark ''\n");
             first.extend_from_slice(format!("mark a='{}'\nmark {request}\n", big.display()).as_bytes());
             stdin.write_all(&first).unwrap();

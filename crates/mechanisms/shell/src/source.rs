@@ -1,9 +1,9 @@
 //! A container without an agent as the end with the files.
 
 mod content;
+mod roots;
 mod together;
-mod tops;
-pub(in crate::plain) mod walk;
+pub(crate) mod walk;
 
 use super::session::{Lost, Session};
 use super::{Memory, Out, Trouble, Way};
@@ -65,7 +65,7 @@ pub(super) async fn send(
     let (sender, heard) = unbounded_channel();
     tokio::spawn(listen(input, sender));
     let rules = postern_files::rules(&spec.rules).map_err(Trouble::Fatal)?;
-    let (tops, faults) = tops::expand(&mut session, spec, &rules).await?;
+    let (tops, faults) = roots::expand(&mut session, spec, &rules).await?;
     let count = u32::try_from(tops.len() + faults.len()).unwrap_or(u32::MAX);
     out.put(|buffer| FromSource::Begin(count).encode(buffer));
     for (path, message) in faults {

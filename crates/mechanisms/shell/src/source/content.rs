@@ -1,12 +1,12 @@
 //! The content of files as the container's tools read it.
 
 use super::walk::Item;
-use crate::plain::listing::Stat;
-use crate::plain::memory::Mark;
-use crate::plain::session::{Lost, Piece, Session, yes};
-use crate::plain::sum::{Sum, Tool};
-use crate::plain::words::{assign_path, cause};
-use crate::plain::{Memory, Out, Trouble, Way};
+use crate::listing::Stat;
+use crate::memory::Mark;
+use crate::quoting::{assign_path, cause};
+use crate::session::{Lost, Piece, Session, yes};
+use crate::sum::{Sum, Tool};
+use crate::{Memory, Out, Trouble, Way};
 use postern_wire::copy::{BLOCK, FromSource, Known, Want};
 use std::collections::VecDeque;
 

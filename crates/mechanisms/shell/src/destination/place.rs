@@ -1,10 +1,10 @@
 //! Where things go in the container, as POSIX cp(1) has it.
 
-use crate::plain::Trouble;
-use crate::plain::listing::Type;
-use crate::plain::session::Session;
-use crate::plain::source::walk::{link, look};
-use crate::plain::words::{assign_path, cause};
+use crate::Trouble;
+use crate::listing::Type;
+use crate::quoting::{assign_path, cause};
+use crate::session::Session;
+use crate::source::walk::{link, look};
 use postern_files::{name, verdict};
 use postern_wire::copy::{Entry, Kind, ReceiveSpec};
 

@@ -2,9 +2,7 @@
 
 mod support;
 
-pub(super) use support::shells;
-
-use super::Way;
+use postern_shell::Way;
 use postern_wire::copy::{Ask, Compare, Delete, Fate, ReceiveSpec, SendSpec};
 use std::ffi::OsString;
 use std::fs;
@@ -14,7 +12,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
-use support::{Far, SHELL, Side, TAR, alike, copy, random, receive, send, torture, tree};
+use support::{Far, SHELL, Side, TAR, alike, copy, random, receive, send, shells, torture, tree};
 
 #[test]
 fn a_tree_of_every_kind_goes_round_by_every_shell() {

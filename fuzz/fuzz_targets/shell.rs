@@ -3,8 +3,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use postern_copy::plain::archive::{Part, Reader};
-use postern_copy::plain::listing::entries;
+use postern_shell::archive::{Part, Reader};
+use postern_shell::listing::entries;
 
 fuzz_target!(|input: (Vec<u8>, u8)| {
     let (bytes, piece) = input;

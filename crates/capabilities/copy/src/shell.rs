@@ -1,11 +1,18 @@
-//! The shell's streams: an exec, pumped by two tasks, so that neither direction waits for the other.
+//! A container's shell as an end of a copy: an exec, served by two tasks, so that neither direction waits for the other.
 
-use super::session::{Heard, LOOP};
+#[cfg(test)]
+mod tests;
+
+use crate::ends::{FromEnd, Opened, ToEnd};
+use crate::pod::HELLO;
 use bytes::Bytes;
 use postern_exec::ExecError;
 use postern_exec::target::Place;
 use postern_kube::Cluster;
 use postern_kube::exec::{ExecEnd, ExecEvent, ExecReader, ExecWriter};
+use postern_shell::{Heard, LOOP, Memory, ShellError, Translator};
+use postern_wire::Decoder;
+use postern_wire::copy::Ask;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -17,8 +24,39 @@ const SILENCE: Duration = Duration::from_secs(20);
 /// Of what tools say on stderr.
 const MOST: usize = 2_000;
 
+/// Reaches a container's shell and starts the translator on what it is asked. Says whether small files go by tar, where
+/// `tar` leaves that open.
+pub(crate) async fn open(
+    cluster: &Cluster,
+    place: &Place,
+    tar: Option<bool>,
+    verify: bool,
+    memory: &Memory,
+    ask: &Ask,
+) -> Result<(bool, Opened), ExecError> {
+    let streams = start(cluster, place).await?;
+    let opened = postern_shell::open(streams, HELLO, tar, verify, memory, ask).await;
+    let (tar, translator) = opened.map_err(|error| match error {
+        ShellError::Session(why) => ExecError::Runtime(why),
+        ShellError::Tools(why) => ExecError::Target(why),
+    })?;
+    Ok((tar, end(translator)))
+}
+
+/// A translator as an end of a copy.
+fn end(translator: Translator) -> Opened {
+    let Translator { from, to, task, said } = translator;
+    Opened {
+        from: FromEnd::Plain(from),
+        to: ToEnd::Thread(Some(to)),
+        decoder: Decoder::default(),
+        thread: Some(task),
+        said: Some(said),
+    }
+}
+
 /// Starts a shell in the container.
-pub(super) async fn open(
+async fn start(
     cluster: &Cluster,
     place: &Place,
 ) -> Result<(mpsc::Sender<Bytes>, mpsc::Receiver<Heard>), ExecError> {

@@ -1,11 +1,11 @@
 //! Directories, what is done once all files are in place, and what is removed.
 
-use super::dress::time;
+use super::metadata::time;
 use super::{Destination, Pending};
-use crate::plain::Trouble;
-use crate::plain::listing::Type;
-use crate::plain::source::walk::{list, look};
-use crate::plain::words::{assign, assign_path, cause};
+use crate::Trouble;
+use crate::listing::Type;
+use crate::quoting::{assign, assign_path, cause};
+use crate::source::walk::{list, look};
 use postern_files::{name, verdict};
 use postern_wire::copy::{Entry, Fate, FromDestination, Kind};
 

@@ -1,9 +1,9 @@
 //! What is done about a file: left alone, compared with what is there, or wanted.
 
 use super::{Destination, Pending};
-use crate::plain::Trouble;
-use crate::plain::listing::{Stat, Type};
-use crate::plain::words::assign_path;
+use crate::Trouble;
+use crate::listing::{Stat, Type};
+use crate::quoting::assign_path;
 use bytes::Bytes;
 use postern_files::{name, verdict};
 use postern_wire::copy::{Compare, Entry, Fate, FromDestination, Kind, Settled, Stamp, UNSIZED, Want};

@@ -104,8 +104,8 @@ mod tests {
     #[test]
     fn every_name_comes_through_a_shell_as_it_is() {
         let all: Vec<u8> = (1..=255).collect();
-        for shell in super::super::tests::shells() {
-            let shell: Vec<&str> = shell.iter().map(String::as_str).collect();
+        let busybox = std::process::Command::new("busybox").arg("true").output().is_ok();
+        for shell in [vec!["sh"], vec!["busybox", "sh"]].into_iter().take(if busybox { 2 } else { 1 }) {
             for value in
                 [&all[..], b"-rf", b"a'b", b"a\n\n", b"$(x) `y` \"z\" \\", b" a ", b"%s%b", b"\xff\x81\x88"]
             {

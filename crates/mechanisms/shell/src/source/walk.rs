@@ -1,10 +1,10 @@
 //! What was asked for, entry by entry, as lists of directories come.
 
-use super::tops::Top;
-use crate::plain::Trouble;
-use crate::plain::listing::{Stat, Type, entries};
-use crate::plain::session::{Lost, Session};
-use crate::plain::words::{assign_path, cause};
+use super::roots::Top;
+use crate::Trouble;
+use crate::listing::{Stat, Type, entries};
+use crate::quoting::{assign_path, cause};
+use crate::session::{Lost, Session};
 use postern_files::pattern::Rules;
 use postern_files::{name, verdict};
 use postern_wire::copy::{Entry, Kind, SendSpec};
@@ -186,7 +186,7 @@ impl Walk {
 }
 
 /// What a directory in the container holds, or why it cannot be listed.
-pub(in crate::plain) async fn list(
+pub(crate) async fn list(
     session: &mut Session,
     directory: &[u8],
 ) -> Result<Result<Vec<(Vec<u8>, Stat)>, String>, Lost> {
@@ -205,7 +205,7 @@ pub(in crate::plain) async fn list(
 }
 
 /// What is at a path, or what it leads to.
-pub(in crate::plain) async fn look(
+pub(crate) async fn look(
     session: &mut Session,
     path: &[u8],
     follow: bool,
@@ -220,7 +220,7 @@ pub(in crate::plain) async fn look(
 }
 
 /// Where a symlink points (`-n`), or leads in the end (`-nf`).
-pub(in crate::plain) async fn link(
+pub(crate) async fn link(
     session: &mut Session,
     path: &[u8],
     how: &str,

@@ -2,11 +2,11 @@
 
 use super::decide::{LARGE, There, Wanted};
 use super::{Destination, Pending};
-use crate::plain::Trouble;
-use crate::plain::listing::Stat;
-use crate::plain::session::{Lost, Piece, Tools};
-use crate::plain::sum::{Sum, Tool};
-use crate::plain::words::assign_path;
+use crate::Trouble;
+use crate::listing::Stat;
+use crate::quoting::assign_path;
+use crate::session::{Lost, Piece, Tools};
+use crate::sum::{Sum, Tool};
 use postern_files::name;
 use postern_files::verdict::DIFFERS;
 use postern_wire::copy::{Entry, Fate, FromDestination, Kind, Settled, UNSIZED};

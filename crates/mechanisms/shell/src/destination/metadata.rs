@@ -1,8 +1,8 @@
 //! Mode, owner and time of what is written.
 
 use super::{Destination, Pending};
-use crate::plain::listing::Stat;
-use crate::plain::words::assign_path;
+use crate::listing::Stat;
+use crate::quoting::assign_path;
 use postern_wire::copy::{Entry, Fate, Owner, Settled};
 
 impl Destination<'_> {

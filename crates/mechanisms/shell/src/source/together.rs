@@ -1,10 +1,10 @@
 //! Small files, many at a time, in an archive that the container's tar makes.
 
 use super::content::{Block, CHANGED, Content, DIFFERS, Wanted, about};
-use crate::plain::archive::{Part, Reader, is_plain};
-use crate::plain::session::{Lost, Piece, Session, yes};
-use crate::plain::words::{assign_path, cause};
-use crate::plain::{Out, Trouble};
+use crate::archive::{Part, Reader, is_plain};
+use crate::quoting::{assign_path, cause};
+use crate::session::{Lost, Piece, Session, yes};
+use crate::{Out, Trouble};
 use bytes::BytesMut;
 use postern_wire::copy::FromSource;
 use std::collections::VecDeque;

@@ -3,10 +3,9 @@
 use crate::ends::{self, End, Opened};
 use crate::ledger::{Done, Ledger, Observer, Tally};
 use crate::pace::Pace;
-use crate::plain::session::{LOOP, Session};
-use crate::plain::{Memory, Way, start};
 use crate::relay::{Broke, relay};
 use bytes::Bytes;
+use postern_shell::{LOOP, Memory, Session, Way};
 use postern_wire::copy::{Ask, Compare, Compression, Delete, Fate, Limits, Owner, ReceiveSpec, SendSpec};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -23,7 +22,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::mpsc;
 
 /// Shells that a container may have: what `sh` is here, and busybox's where there is one.
-pub(in crate::plain) fn shells() -> Vec<Vec<String>> {
+pub(super) fn shells() -> Vec<Vec<String>> {
     let mut shells = vec![vec!["sh".to_owned()]];
     let paths = std::env::var("PATH").unwrap_or_default();
     let busybox = paths.split(':').map(|path| Path::new(path).join("busybox")).find(|path| path.exists());
@@ -98,9 +97,9 @@ impl Far {
             let _ = answers.send(Err("the shell ended".to_owned())).await;
         });
         let mut session = Session::greet(to, from, self.sum).await.unwrap();
-        assert_eq!(session.tools.missing, Vec::<String>::new());
+        assert_eq!(session.missing(), &[] as &[String]);
         session.say(self.first.as_bytes());
-        start(session, self.way, self.memory.clone(), ask.clone())
+        crate::shell::end(postern_shell::start(session, self.way, self.memory.clone(), ask.clone()))
     }
 }
 

@@ -1,10 +1,10 @@
 //! From paths as typed to what they mean in the container: wildcards, symlinks and names.
 
 use super::walk::{list, look};
-use crate::plain::Trouble;
-use crate::plain::listing::{Stat, Type};
-use crate::plain::session::Session;
-use crate::plain::words::cause;
+use crate::Trouble;
+use crate::listing::{Stat, Type};
+use crate::quoting::cause;
+use crate::session::Session;
 use postern_files::pattern::{Glob, Rules, Step, is_special, matches, unquoted};
 use postern_files::{name, verdict};
 use postern_wire::copy::SendSpec;

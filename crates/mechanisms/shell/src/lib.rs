@@ -6,37 +6,52 @@
 //! container which swaps directories for symlinks meanwhile decides where in *its own* container things go. This
 //! machine's files are written by `postern-files` as ever.
 
+#[macro_use]
+mod script;
+
 pub mod archive;
 mod destination;
-mod exec;
+mod error;
 pub mod listing;
 mod memory;
+mod quoting;
 mod session;
 mod source;
 mod sum;
-#[cfg(test)]
-mod tests;
-mod words;
 
+pub use error::ShellError;
 pub use memory::Memory;
+pub use session::{Heard, LOOP, Session};
 
-use crate::ends::{FromEnd, Opened, ToEnd};
 use bytes::Bytes;
-use postern_exec::ExecError;
-use postern_exec::target::Place;
-use postern_kube::Cluster;
-use postern_wire::Decoder;
 use postern_wire::copy::Ask;
-use session::{Lost, Session, Tools};
+use session::{Lost, Tools};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
 /// How content travels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Way {
+pub struct Way {
     /// Small files in archives, many at a time.
-    pub(crate) tar: bool,
+    pub tar: bool,
     /// What was written and read is compared by hash.
-    pub(crate) verify: bool,
+    pub verify: bool,
+}
+
+/// A running translator: one end of a copy.
+#[derive(Debug)]
+pub struct Translator {
+    /// Its frames; an error says why it ended.
+    pub from: mpsc::Receiver<Result<Bytes, String>>,
+    /// Frames for it.
+    pub to: mpsc::Sender<Bytes>,
+    /// Ends with the copy.
+    pub task: JoinHandle<()>,
+    /// Bytes sent to the shell since this was last read.
+    pub said: Arc<AtomicU64>,
 }
 
 /// Frames to the other end.
@@ -88,24 +103,23 @@ impl From<postern_wire::WireError> for Trouble {
     }
 }
 
-/// Reaches a container's shell and starts the translator on what it is asked. Says whether it is by tar, where that is
-/// left open.
-pub(crate) async fn open(
-    cluster: &Cluster,
-    place: &Place,
+/// Starts the translator on a shell that runs [`LOOP`], within `timeout`. Small files go by tar where `tar` says so, or
+/// where that is left open and the container has it; the result says which.
+pub async fn open(
+    (to, from): (mpsc::Sender<Bytes>, mpsc::Receiver<Heard>),
+    timeout: Duration,
     tar: Option<bool>,
     verify: bool,
     memory: &Memory,
     ask: &Ask,
-) -> Result<(bool, Opened), ExecError> {
-    let (to, from) = exec::open(cluster, place).await?;
+) -> Result<(bool, Translator), ShellError> {
     let hello = Session::greet(to, from, if verify { None } else { Some("-") });
-    let session = match tokio::time::timeout(crate::pod::HELLO, hello).await {
+    let session = match tokio::time::timeout(timeout, hello).await {
         Ok(session) => session?,
-        Err(_) => return Err(ExecError::Runtime("its shell did not answer in time".to_owned())),
+        Err(_) => return Err(ShellError::Session("its shell did not answer in time".to_owned())),
     };
     let way = Way { tar: tar.unwrap_or(session.tools.tar), verify };
-    check(&session.tools, way, ask).map_err(ExecError::Target)?;
+    check(&session.tools, way, ask).map_err(ShellError::Tools)?;
     Ok((way.tar, start(session, way, memory.clone(), ask.clone())))
 }
 
@@ -131,10 +145,11 @@ fn check(tools: &Tools, way: Way, ask: &Ask) -> Result<(), String> {
     Ok(())
 }
 
-fn start(session: Session, way: Way, memory: Memory, ask: Ask) -> Opened {
+/// Starts the translator on a session.
+pub fn start(session: Session, way: Way, memory: Memory, ask: Ask) -> Translator {
     let (to, input) = mpsc::channel(16);
     let (sender, from) = mpsc::channel(16);
-    let said = std::sync::Arc::clone(&session.said);
+    let said = Arc::clone(&session.said);
     let task = tokio::spawn(async move {
         let gone = sender.clone();
         tokio::select! {
@@ -142,13 +157,7 @@ fn start(session: Session, way: Way, memory: Memory, ask: Ask) -> Opened {
             () = gone.closed() => {}
         }
     });
-    Opened {
-        from: FromEnd::Plain(from),
-        to: ToEnd::Thread(Some(to)),
-        decoder: Decoder::default(),
-        thread: Some(task),
-        said: Some(said),
-    }
+    Translator { from, to, task, said }
 }
 
 async fn serve(
