@@ -8,7 +8,8 @@ use anyhow::{Context as _, Result};
 
 use crate::{paths, say, sh, tools};
 
-const TARGETS: [&str; 8] = ["frames", "redactor", "config", "stream", "identity", "copy", "shell", "spdy"];
+const TARGETS: [&str; 9] =
+    ["frames", "redactor", "config", "stream", "identity", "copy", "shell", "spdy", "manifest"];
 
 /// `cargo xtask fuzz [SECONDS]`
 #[derive(clap::Args)]
@@ -16,7 +17,7 @@ pub(crate) struct Args {
     /// How long each target runs
     #[arg(default_value_t = 60)]
     seconds: u32,
-    /// Only this target: frames, redactor, config, stream, identity, copy, plain, spdy
+    /// Only this target: frames, redactor, config, stream, identity, copy, plain, spdy, manifest
     #[arg(long, value_parser = TARGETS)]
     target: Option<String>,
 }
