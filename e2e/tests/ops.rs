@@ -254,7 +254,7 @@ fn show_says_what_is_missing_and_check_names_the_first_broken_link() {
     assert!(anew.stdout.contains("✓ updated Pod"), "{}", anew.stdout);
     let again = install(&["--cluster-access", "default"]).ok();
     assert!(again.stdout.contains("✓ unchanged Pod"), "{}", again.stdout);
-    run(&["ops", "audit", "-n", "no-such-namespace"])
+    run(&["ops", "audit", "--within", "no-such-namespace"])
         .exits(1)
         .says(&["there is no namespace no-such-namespace"]);
     install(&[]).ok();

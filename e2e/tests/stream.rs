@@ -111,10 +111,10 @@ fn an_operator_authorizes_a_key_of_their_own_and_revokes_it() {
     let home = tempfile::tempdir().unwrap();
     let path = home.path().join("stream.key");
     let path = path.to_str().unwrap();
-    let plan = run(&["ops", "authorize", "--generate", path, "--name", "jo", "--dry-run"]).ok();
+    let plan = run(&["ops", "authorize", "--generate", path, "--comment", "jo", "--dry-run"]).ok();
     assert!(plan.stdout.contains("Nothing was changed"), "{}", plan.stdout);
     assert!(!std::path::Path::new(path).exists());
-    run(&["ops", "authorize", "--generate", path, "--name", "jo"]).ok();
+    run(&["ops", "authorize", "--generate", path, "--comment", "jo"]).ok();
     assert_eq!(std::fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o600);
     run(&["ops", "authorize", "--generate", path]).exits(2).says(&["File exists"]);
     let listed = run(&["ops", "authorize", "--list", "-o", "json"]).ok().json();

@@ -5,13 +5,12 @@
 //! left out.
 
 use crate::names;
+use crate::ops_pod::OpsPod;
 use crate::rules::{self, Rule};
 use crate::settings::Access;
-use postern_kube::apply::ObjectRef;
 use postern_kube::k8s_openapi::api::authorization::v1::{
     NonResourceRule, ResourceRule, SubjectRulesReviewStatus,
 };
-use postern_kube::k8s_openapi::api::core::v1::ServiceAccount;
 use postern_kube::kube::ResourceExt as _;
 use postern_kube::{Cluster, KubeError, access};
 use serde::Serialize;
@@ -19,10 +18,6 @@ use std::collections::BTreeSet;
 
 /// A user of no name and no group but that of everyone who is somebody: what it may, all may.
 pub const BASELINE_USER: &str = "postern:audit:nobody";
-
-/// The groups of our `ServiceAccount`, as the API server gives them to it.
-pub const GROUPS: &[&str] =
-    &["system:serviceaccounts", "system:serviceaccounts:postern-ops", "system:authenticated"];
 
 /// One permission.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -72,22 +67,16 @@ pub struct Audit {
     pub notes: Vec<String>,
 }
 
-/// Our `ServiceAccount` as a user, and its groups.
-pub fn subject() -> (String, Vec<String>) {
-    let user = format!("system:serviceaccount:{}:{}", names::NAMESPACE, names::NAME);
-    (user, GROUPS.iter().map(|group| (*group).to_owned()).collect())
-}
-
 /// Asks in each namespace. `account` and `baseline` are connections in the name of the two users.
 pub async fn audit(
+    pod: &OpsPod,
     account: &Cluster,
     baseline: &Cluster,
     namespaces: &[String],
     declared: &str,
 ) -> Result<Audit, KubeError> {
-    let (subject, _) = subject();
     let mut audit = Audit {
-        subject,
+        subject: pod.user(),
         declared: if declared.is_empty() { "none".to_owned() } else { declared.to_owned() },
         namespaces: namespaces.to_vec(),
         ..Audit::default()
@@ -99,8 +88,8 @@ pub async fn audit(
             let why = has.evaluation_error.clone().unwrap_or_default();
             audit.notes.push(format!("the answer for namespace {namespace} may not be complete: {why}"));
         }
-        let should = declared_in(namespace, declared);
-        let (excess, missing) = compare(namespace, &has, &all, &should);
+        let should = declared_in(pod, namespace, declared);
+        let (excess, missing) = compare(pod, namespace, &has, &all, &should);
         audit.excess.extend(excess);
         audit.missing.extend(missing);
     }
@@ -110,13 +99,13 @@ pub async fn audit(
 }
 
 /// The rules that were declared for a namespace.
-fn declared_in(namespace: &str, declared: &str) -> Vec<Rule> {
+fn declared_in(pod: &OpsPod, namespace: &str, declared: &str) -> Vec<Rule> {
     let (namespaces, all) = Access::parse(declared);
     let mut should = Vec::new();
     if all || namespaces.contains(namespace) {
         should.extend_from_slice(rules::ACCESS);
     }
-    if namespace == names::NAMESPACE && (all || !namespaces.is_empty()) {
+    if namespace == pod.namespace() && (all || !namespaces.is_empty()) {
         should.extend_from_slice(rules::ACCESS_SECRET);
     }
     should
@@ -128,6 +117,7 @@ const DEFAULT_URLS: [&str; 3] =
     ["/.well-known/openid-configuration", "/.well-known/openid-configuration/", "/openid/v1/jwks"];
 
 fn compare(
+    pod: &OpsPod,
     namespace: &str,
     has: &SubjectRulesReviewStatus,
     baseline: &SubjectRulesReviewStatus,
@@ -137,7 +127,7 @@ fn compare(
     let policies: Vec<ResourceRule> = should
         .iter()
         .map(|rule| {
-            let policy = rule.policy();
+            let policy = rule.policy(pod);
             ResourceRule {
                 api_groups: policy.api_groups,
                 resources: policy.resources,
@@ -210,9 +200,8 @@ fn expand(namespace: &str, status: &SubjectRulesReviewStatus) -> BTreeSet<Permis
 }
 
 /// What the account's annotation declares, as it is in the cluster.
-pub async fn declared(cluster: &Cluster) -> Result<Option<String>, KubeError> {
-    let of = ObjectRef::of::<ServiceAccount>(Some(names::NAMESPACE), names::NAME);
-    let account = postern_kube::apply::get(cluster, &of).await?;
+pub async fn declared(cluster: &Cluster, pod: &OpsPod) -> Result<Option<String>, KubeError> {
+    let account = postern_kube::apply::get(cluster, &pod.account_ref()).await?;
     Ok(account.map(|account| account.annotations().get(names::CLUSTER_ACCESS).cloned().unwrap_or_default()))
 }
 
@@ -236,7 +225,8 @@ mod tests {
             {"verbs":["get"],"apiGroups":[""],"resources":["secrets"],"resourceNames":["postern-ops-credentials"]},
             {"verbs":["get"],"apiGroups":[""],"resources":["configmaps"]}]}"#,
         );
-        let (excess, missing) = compare("n", &has, &status(BASELINE), rules::ACCESS_SECRET);
+        let (excess, missing) =
+            compare(&OpsPod::default(), "n", &has, &status(BASELINE), rules::ACCESS_SECRET);
         assert_eq!(
             excess.iter().map(ToString::to_string).collect::<Vec<_>>(),
             ["get configmaps in namespace n"]
@@ -250,21 +240,16 @@ mod tests {
             r#"{"incomplete":false,"nonResourceRules":[],
             "resourceRules":[{"verbs":["*"],"apiGroups":["*"],"resources":["*"]}]}"#,
         );
-        let (excess, missing) = compare("n", &has, &status(BASELINE), rules::ACCESS);
+        let (excess, missing) = compare(&OpsPod::default(), "n", &has, &status(BASELINE), rules::ACCESS);
         assert_eq!(excess.len(), 1);
         assert!(missing.is_empty());
     }
 
     #[test]
-    fn one_of_the_groups_is_that_of_the_namespace() {
-        assert!(GROUPS.contains(&format!("system:serviceaccounts:{}", names::NAMESPACE).as_str()));
-    }
-
-    #[test]
     fn the_secret_rule_holds_in_its_namespace_only() {
-        assert!(declared_in("other", "a").is_empty());
-        assert_eq!(declared_in(names::NAMESPACE, "a"), rules::ACCESS_SECRET);
-        assert_eq!(declared_in("a", "a"), rules::ACCESS);
-        assert_eq!(declared_in("b", "*"), rules::ACCESS);
+        assert!(declared_in(&OpsPod::default(), "other", "a").is_empty());
+        assert_eq!(declared_in(&OpsPod::default(), "postern-ops", "a"), rules::ACCESS_SECRET);
+        assert_eq!(declared_in(&OpsPod::default(), "a", "a"), rules::ACCESS);
+        assert_eq!(declared_in(&OpsPod::default(), "b", "*"), rules::ACCESS);
     }
 }

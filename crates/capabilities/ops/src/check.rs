@@ -1,6 +1,7 @@
 //! `ops show --check`: walks the chain that `run` depends on and names the first broken link.
 
 use crate::install::Reporter;
+use crate::ops_pod::OpsPod;
 use crate::settings::Settings;
 use crate::show::{Presence, Shown};
 use crate::stream::{self, OpenError};
@@ -40,23 +41,30 @@ pub struct Asked<'a> {
 }
 
 /// Starts the ops pod's agent: the one exec that every run there is.
-pub async fn open_agent(cluster: &Cluster) -> Result<(exec::ExecReader, exec::ExecWriter), KubeError> {
-    start_agent(cluster, b"run").await
+pub async fn open_agent(
+    cluster: &Cluster,
+    pod: &OpsPod,
+) -> Result<(exec::ExecReader, exec::ExecWriter), KubeError> {
+    start_agent(cluster, pod, b"run").await
 }
 
 /// Starts it once for many runs.
-pub async fn open_for_many(cluster: &Cluster) -> Result<(exec::ExecReader, exec::ExecWriter), KubeError> {
-    start_agent(cluster, b"multiplex").await
+pub async fn open_for_many(
+    cluster: &Cluster,
+    pod: &OpsPod,
+) -> Result<(exec::ExecReader, exec::ExecWriter), KubeError> {
+    start_agent(cluster, pod, b"multiplex").await
 }
 
 async fn start_agent(
     cluster: &Cluster,
+    pod: &OpsPod,
     mode: &[u8],
 ) -> Result<(exec::ExecReader, exec::ExecWriter), KubeError> {
     let command = [names::AGENT.into(), mode.to_vec()];
     let request = ExecRequest {
-        namespace: names::NAMESPACE,
-        pod: names::NAME,
+        namespace: pod.namespace(),
+        pod: pod.name(),
         container: Some(names::CONTAINER),
         command: &command,
         stdin: true,
@@ -68,10 +76,11 @@ async fn start_agent(
 /// Runs a command in the ops pod through its agent and collects its output.
 pub async fn run_in_pod(
     cluster: &Cluster,
+    pod: &OpsPod,
     argv: &[&str],
     credentials: bool,
 ) -> Result<(Ended, String), ExecError> {
-    let (reader, writer) = open_agent(cluster).await?;
+    let (reader, writer) = open_agent(cluster, pod).await?;
     collected(&cluster.user, (reader, writer), argv, credentials).await
 }
 
@@ -123,14 +132,14 @@ impl Write for Collected {
 
 /// How commands reach the agent in this walk.
 enum Way<'a> {
-    Exec(&'a Cluster),
+    Exec(&'a Cluster, &'a OpsPod),
     Stream(&'a Cluster, Connection),
 }
 
 impl Way<'_> {
     async fn run(&self, argv: &[&str], credentials: bool) -> Result<(Ended, String), ExecError> {
         match self {
-            Self::Exec(cluster) => run_in_pod(cluster, argv, credentials).await,
+            Self::Exec(cluster, pod) => run_in_pod(cluster, pod, argv, credentials).await,
             Self::Stream(cluster, stream) => {
                 collected(&cluster.user, stream.session(), argv, credentials).await
             }
@@ -149,29 +158,28 @@ pub async fn check(
     Asked { tool, key }: Asked<'_>,
     reporter: &mut impl Reporter,
 ) -> Vec<Link> {
+    let ops = &settings.pod;
     let mut links: Vec<Link> = Vec::new();
-    let mut way = Way::Exec(cluster);
+    let mut way = Way::Exec(cluster, ops);
     for name in CHAIN.into_iter().chain(shown.listens.then_some("stream")) {
         reporter.progress(&format!("checking {name}"));
         let (ok, detail) = match name {
-            "namespace" => present(shown.namespace, shown.namespace_state, "run `postern ops install`"),
+            "namespace" => present(&shown.namespace, shown.namespace_state, "run `postern ops install`"),
             "secret" => present(
-                shown.secret,
+                &shown.secret,
                 shown.secret_state,
                 "run `postern ops install`: it puts the Secret back",
             ),
-            "service account" => present(
-                names::NAME,
-                shown.service_account_state,
-                "run `postern ops install`: it puts it back",
-            ),
+            "service account" => {
+                present(ops.name(), shown.service_account_state, "run `postern ops install`: it puts it back")
+            }
             "admission" => admission(cluster, settings, shown.pod_state == Presence::Present).await,
             "image" => image(shown, settings),
             "pod" => pod(shown),
-            "exec" => match exec_link(cluster).await {
+            "exec" => match exec_link(cluster, ops).await {
                 // Who may only open streams is served as `run` serves them.
                 Err(error) if matches!(&error, ExecError::Kube(error) if error.is_forbidden()) => {
-                    match stream::connect(cluster, key, true).await {
+                    match stream::connect(cluster, ops, key, true).await {
                         Ok(connection) => {
                             way = Way::Stream(cluster, connection);
                             (true, "you may not exec; going on by stream".to_owned())
@@ -184,7 +192,7 @@ pub async fn check(
             },
             "credential" => credential(&way, shown).await,
             "tool" => tool_link(&way, tool).await,
-            _ => stream_link(cluster, key).await,
+            _ => stream_link(cluster, ops, key).await,
         };
         links.push(Link { name, ok, detail });
         if !ok {
@@ -256,8 +264,8 @@ fn pod(shown: &Shown) -> (bool, String) {
     }
 }
 
-async fn exec_link(cluster: &Cluster) -> Result<(bool, String), ExecError> {
-    Ok(match run_in_pod(cluster, &[names::AGENT, "--version"], false).await? {
+async fn exec_link(cluster: &Cluster, ops: &OpsPod) -> Result<(bool, String), ExecError> {
+    Ok(match run_in_pod(cluster, ops, &[names::AGENT, "--version"], false).await? {
         (Ended::Exited(0), version) => (true, version),
         (outcome, output) => (false, format!("the agent ended with {outcome:?}: {output}")),
     })
@@ -268,8 +276,8 @@ fn refused(error: &ExecError) -> (bool, String) {
 }
 
 /// Whether a stream opens: the keys are there, the pod has them, and someone listens.
-async fn stream_link(cluster: &Cluster, key: Option<&Key>) -> (bool, String) {
-    match stream::connect(cluster, key, true).await {
+async fn stream_link(cluster: &Cluster, ops: &OpsPod, key: Option<&Key>) -> (bool, String) {
+    match stream::connect(cluster, ops, key, true).await {
         Ok(_) => (true, "opens".to_owned()),
         Err(OpenError::Kube(error)) if error.is_forbidden() => {
             (true, "you may not open one; taken as given".to_owned())

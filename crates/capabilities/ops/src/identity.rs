@@ -1,7 +1,7 @@
 //! Whose trust the ops pod has: a provider's, or none but that of a static key.
 
 use crate::install::Reporter;
-use crate::names;
+use crate::ops_pod::OpsPod;
 use postern_identity::{Grant, PodIdentity, Provider, Subject, TrustError};
 use serde::Serialize;
 
@@ -41,13 +41,11 @@ pub struct Identity {
 /// Stands for the id of a grant that is not there yet.
 const UNKNOWN: &str = "made-by-install";
 
-/// The `ServiceAccount` that a provider is to trust.
-pub const SUBJECT: Subject<'static> = Subject { namespace: names::NAMESPACE, name: names::NAME };
-
 /// Obtains a provider's trust as `mode` has it; `None` for the static key. Says in one line what came of it, before
 /// anything in the cluster is touched.
 pub async fn obtain<P: Provider>(
     mode: Mode,
+    pod: &OpsPod,
     provider: &P,
     dry_run: bool,
     reporter: &mut impl Reporter,
@@ -62,7 +60,10 @@ pub async fn obtain<P: Provider>(
             name: provider.grant_name(),
             created: P::existing(&observed).is_none(),
         }),
-        Ok(observed) => provider.grant(&observed, SUBJECT).await,
+        Ok(observed) => {
+            let subject = Subject { namespace: pod.namespace(), name: pod.name() };
+            provider.grant(&observed, subject).await
+        }
         Err(error) => Err(error),
     };
     let grant = match granted {
@@ -200,7 +201,7 @@ pub(crate) mod tests {
 
     async fn said(mode: Mode, dry_run: bool, cloud: Observation) -> (bool, Vec<String>) {
         let mut said = Said::default();
-        let obtained = obtain(mode, &Cloud(cloud), dry_run, &mut said).await;
+        let obtained = obtain(mode, &OpsPod::default(), &Cloud(cloud), dry_run, &mut said).await;
         (obtained.is_ok_and(|identity| identity.is_some()), said.0)
     }
 
@@ -244,7 +245,9 @@ pub(crate) mod tests {
         // What is none of the three is not covered up by a key.
         let other = || Err(TrustError::Call { attempt: "making it".to_owned(), source: no() });
         assert_eq!(said(Mode::Auto, false, other).await, (false, Vec::new()));
-        assert!(obtain(Mode::Auto, &Cloud(other), false, &mut Said::default()).await.is_err());
+        assert!(
+            obtain(Mode::Auto, &OpsPod::default(), &Cloud(other), false, &mut Said::default()).await.is_err()
+        );
     }
 
     fn no() -> CallError {

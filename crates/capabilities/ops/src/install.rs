@@ -9,11 +9,12 @@ mod stream;
 
 use crate::diagnose::{self, Diagnosis};
 use crate::identity::Identity;
+use crate::ops_pod::OpsPod;
 use crate::settings::{Access, InvalidSetting, Settings};
 use crate::{diff, names, objects, rules};
 use postern_kube::apply::{self, Change, Deletion, ObjectRef};
 use postern_kube::k8s_openapi::ByteString;
-use postern_kube::k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
+use postern_kube::k8s_openapi::api::core::v1::Namespace;
 use postern_kube::k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
 use postern_kube::kube::core::DynamicObject;
 use postern_kube::kube::{Resource, ResourceExt as _};
@@ -49,8 +50,10 @@ pub enum InstallError {
         diagnosis: Option<Box<Diagnosis>>,
     },
     /// The pod did not become ready.
-    #[error("Pod {}/{} is not ready: {why}", names::NAMESPACE, names::NAME)]
+    #[error("Pod {pod} is not ready: {why}")]
     NotReady {
+        /// `NAMESPACE/NAME`.
+        pod: String,
         /// In a word.
         why: String,
         /// What was found.
@@ -110,7 +113,7 @@ pub async fn install(
     settings.validate()?;
     let report = Installed { identity: settings.identity.clone(), dry_run, ..Installed::default() };
     let mut install = Install { cluster, settings, reporter, dry_run, report, account: None };
-    for name in [names::NAMESPACE, names::TEST_NAMESPACE] {
+    for name in settings.pod.own_namespaces() {
         install.namespace(name).await?;
     }
     install.may_grant().await?;
@@ -153,7 +156,7 @@ impl<R: Reporter> Install<'_, R> {
 
     /// In a dry run, an object whose namespace is one that would be made, and is not there yet, cannot be judged by the server.
     fn unjudged(&self, of: &ObjectRef, error: &KubeError) -> bool {
-        let ours = [names::NAMESPACE, names::TEST_NAMESPACE];
+        let ours = self.settings.pod.own_namespaces();
         // A pod is judged after its ServiceAccount, which was not made either: admission says so by a 403.
         let absent = error.is_not_found()
             || matches!(&error.reason, Reason::Refused { code: 403, message } if message.contains("looking up service account"));
@@ -301,15 +304,16 @@ impl<R: Reporter> Install<'_, R> {
         if self.dry_run {
             return Ok(());
         }
+        let pod = &self.settings.pod;
         match &self.settings.access {
             Access::None => Ok(()),
             Access::Namespaces(wanted) => {
                 for namespace in wanted {
-                    self.judged(&objects::role(namespace, names::NAME, rules::ACCESS).0).await?;
+                    self.judged(&objects::role(pod, namespace, &pod.access_role(), rules::ACCESS).0).await?;
                 }
                 Ok(())
             }
-            Access::All => self.judged(&objects::cluster_role().0).await,
+            Access::All => self.judged(&objects::cluster_role(pod).0).await,
         }
     }
 
@@ -343,12 +347,12 @@ impl<R: Reporter> Install<'_, R> {
     }
 
     async fn roles(&mut self, before: &str) -> Result<(), InstallError> {
-        let desired = self.settings.access.clone();
-        match &desired {
+        let (pod, desired) = (&self.settings.pod, &self.settings.access);
+        match desired {
             Access::None => {}
             Access::Namespaces(wanted) => {
                 for namespace in wanted {
-                    let (role, binding) = objects::role(namespace, names::NAME, rules::ACCESS);
+                    let (role, binding) = objects::role(pod, namespace, &pod.access_role(), rules::ACCESS);
                     self.apply(&role).await?;
                     self.apply(&binding).await?;
                 }
@@ -358,17 +362,18 @@ impl<R: Reporter> Install<'_, R> {
                     "--cluster-access all: tools in the ops pod may run commands in every pod of the cluster, \
                      system pods included, and so act as any of them; name namespaces instead where you can",
                 );
-                let (role, binding) = objects::cluster_role();
+                let (role, binding) = objects::cluster_role(pod);
                 self.apply(&role).await?;
                 self.apply(&binding).await?;
             }
         }
-        if desired != Access::None {
-            let (role, binding) = objects::role(names::NAMESPACE, names::SECRET_ROLE, rules::ACCESS_SECRET);
+        if *desired != Access::None {
+            let (role, binding) =
+                objects::role(pod, pod.namespace(), &pod.secret_role(), rules::ACCESS_SECRET);
             self.apply(&role).await?;
             self.apply(&binding).await?;
         }
-        for of in stale(before, &desired) {
+        for of in stale(pod, before, desired) {
             if self.taken_away(&of).await? {
                 self.record(Change::Deleted, of, Vec::new());
             }
@@ -377,7 +382,7 @@ impl<R: Reporter> Install<'_, R> {
             // A merge, as an apply would leave alone what someone else wrote there too.
             let text = Some(desired.text()).filter(|text| !text.is_empty());
             let patch = serde_json::json!({ "metadata": { "annotations": { names::CLUSTER_ACCESS: text } } });
-            let of = ObjectRef::of::<ServiceAccount>(Some(names::NAMESPACE), names::NAME);
+            let of = pod.account_ref();
             apply::merge(self.cluster, &of, &patch).await.map_err(at(&of))?;
         }
         Ok(())
@@ -385,7 +390,8 @@ impl<R: Reporter> Install<'_, R> {
 }
 
 /// Roles and bindings of an earlier access that the desired one has not got.
-fn stale(before: &str, desired: &Access) -> Vec<ObjectRef> {
+fn stale(pod: &OpsPod, before: &str, desired: &Access) -> Vec<ObjectRef> {
+    let role = pod.access_role();
     let (namespaces, all) = Access::parse(before);
     let keeps =
         |namespace: &String| matches!(desired, Access::Namespaces(wanted) if wanted.contains(namespace));
@@ -395,14 +401,14 @@ fn stale(before: &str, desired: &Access) -> Vec<ObjectRef> {
     let mut gone: Vec<ObjectRef> = namespaces
         .iter()
         .filter(|namespace| !keeps(namespace))
-        .flat_map(|namespace| pair(namespace, names::NAME))
+        .flat_map(|namespace| pair(namespace, &role))
         .collect();
     if all && *desired != Access::All {
-        gone.push(ObjectRef::of::<ClusterRoleBinding>(None, names::NAME));
-        gone.push(ObjectRef::of::<ClusterRole>(None, names::NAME));
+        gone.push(ObjectRef::of::<ClusterRoleBinding>(None, &role));
+        gone.push(ObjectRef::of::<ClusterRole>(None, &role));
     }
     if *desired == Access::None && (all || !namespaces.is_empty()) {
-        gone.extend(pair(names::NAMESPACE, names::SECRET_ROLE));
+        gone.extend(pair(pod.namespace(), &pod.secret_role()));
     }
     gone
 }
@@ -412,36 +418,39 @@ pub fn manifests(settings: &Settings) -> Result<Vec<DynamicObject>, serde_json::
     let empty = objects::secret_data(settings).into_keys().map(|key| (key, ByteString::default())).collect();
     let credential =
         objects::MadeWith { version: "none".to_owned(), rotated_at: "never".to_owned(), account: None };
-    let mut all = vec![
-        apply::dynamic(&objects::namespace(names::NAMESPACE))?,
-        apply::dynamic(&objects::namespace(names::TEST_NAMESPACE))?,
-        apply::dynamic(&objects::service_account(
-            &settings.access.text(),
-            settings.identity.as_ref().map(|identity| (identity, "never")),
-        ))?,
-        apply::dynamic(&objects::secret(empty, "never"))?,
-    ];
+    let pod = &settings.pod;
+    let mut all = Vec::new();
+    for name in pod.own_namespaces() {
+        all.push(apply::dynamic(&objects::namespace(name))?);
+    }
+    let trusted = settings.identity.as_ref().map(|identity| (identity, "never"));
+    all.push(apply::dynamic(&objects::service_account(pod, &settings.access.text(), trusted))?);
+    all.push(apply::dynamic(&objects::secret(pod, empty, "never"))?);
     let mut pairs = Vec::new();
     match &settings.access {
         Access::None => {}
         Access::Namespaces(wanted) => {
-            pairs.extend(wanted.iter().map(|namespace| objects::role(namespace, names::NAME, rules::ACCESS)));
+            pairs.extend(
+                wanted
+                    .iter()
+                    .map(|namespace| objects::role(pod, namespace, &pod.access_role(), rules::ACCESS)),
+            );
         }
         Access::All => {
-            let (role, binding) = objects::cluster_role();
+            let (role, binding) = objects::cluster_role(pod);
             all.extend([apply::dynamic(&role)?, apply::dynamic(&binding)?]);
         }
     }
     if settings.access != Access::None {
-        pairs.push(objects::role(names::NAMESPACE, names::SECRET_ROLE, rules::ACCESS_SECRET));
+        pairs.push(objects::role(pod, pod.namespace(), &pod.secret_role(), rules::ACCESS_SECRET));
     }
     for (role, binding) in pairs {
         all.extend([apply::dynamic(&role)?, apply::dynamic(&binding)?]);
     }
     if settings.stream {
         // Their content is made by each install.
-        all.push(apply::dynamic(&objects::secret_named(names::STREAM_SECRET, "never"))?);
-        all.push(apply::dynamic(&objects::config_map(names::STREAM_KEYS, []))?);
+        all.push(apply::dynamic(&objects::secret_named(pod, &pod.stream_secret(), "never"))?);
+        all.push(apply::dynamic(&objects::config_map(pod, &pod.stream_keys(), []))?);
     }
     all.push(apply::dynamic(&objects::pod(settings, &credential))?);
     Ok(all)
@@ -454,7 +463,7 @@ mod tests {
     #[test]
     fn access_that_is_no_longer_asked_for_is_taken_away() {
         let names = |before: &str, desired: Access| {
-            stale(before, &desired).iter().map(ToString::to_string).collect::<Vec<_>>()
+            stale(&OpsPod::default(), before, &desired).iter().map(ToString::to_string).collect::<Vec<_>>()
         };
         let of = |names: &[&str]| Access::Namespaces(names.iter().map(|name| (*name).to_owned()).collect());
         assert!(names("", Access::None).is_empty());

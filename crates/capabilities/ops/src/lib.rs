@@ -11,6 +11,7 @@ pub mod identity;
 pub mod install;
 pub mod names;
 pub mod objects;
+mod ops_pod;
 mod podstate;
 mod quota;
 pub mod rules;
@@ -20,4 +21,5 @@ pub mod stream;
 pub mod uninstall;
 
 pub use diagnose::Diagnosis;
+pub use ops_pod::OpsPod;
 pub use settings::{Access, InvalidSetting, Settings};

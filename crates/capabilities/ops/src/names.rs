@@ -1,19 +1,11 @@
 //! The names of everything the ops pod consists of.
 
-/// The namespace of the ops pod.
+/// The default ops pod's namespace.
 pub const NAMESPACE: &str = "postern-ops";
 /// The namespace of one-shot workloads.
 pub const TEST_NAMESPACE: &str = "postern-test";
-/// Pod, ServiceAccount, Roles and bindings.
+/// The default ops pod: pod, ServiceAccount, Roles and bindings.
 pub const NAME: &str = "postern-ops";
-/// The credential Secret.
-pub const SECRET: &str = "postern-ops-credentials";
-/// The Role that opens the one credential Secret.
-pub const SECRET_ROLE: &str = "postern-ops-credentials";
-/// The Secret with the stream transport's private key.
-pub const STREAM_SECRET: &str = "postern-ops-stream";
-/// The `ConfigMap` with the public keys that the agent's listener takes.
-pub const STREAM_KEYS: &str = "postern-ops-stream-keys";
 /// Where the pod mounts them.
 pub const STREAM_DIRECTORY: &str = "/etc/postern/stream";
 /// The pod's only container.

@@ -2,6 +2,7 @@
 
 use crate::identity::Identity;
 use crate::names;
+use crate::ops_pod::OpsPod;
 use crate::rules::{self, Rule};
 use crate::settings::{Access, Settings};
 use postern_identity::PodIdentity;
@@ -43,8 +44,8 @@ pub fn namespace(name: &str) -> Namespace {
 
 /// The identity of the pod; its annotations record the `access` it was given, and the provider that trusts it with the
 /// time since when.
-pub fn service_account(access: &str, trusted: Option<(&Identity, &str)>) -> ServiceAccount {
-    let mut metadata = metadata(Some(names::NAMESPACE), names::NAME, labels());
+pub fn service_account(pod: &OpsPod, access: &str, trusted: Option<(&Identity, &str)>) -> ServiceAccount {
+    let mut metadata = metadata(Some(pod.namespace()), pod.name(), labels());
     let mut annotations = BTreeMap::new();
     if !access.is_empty() {
         annotations.insert(names::CLUSTER_ACCESS.to_owned(), access.to_owned());
@@ -68,13 +69,13 @@ pub fn secret_data(settings: &Settings) -> BTreeMap<String, ByteString> {
 }
 
 /// The credential Secret; always there, empty without a static key.
-pub fn secret(data: BTreeMap<String, ByteString>, rotated_at: &str) -> Secret {
-    Secret { data: Some(data), ..secret_named(names::SECRET, rotated_at) }
+pub fn secret(pod: &OpsPod, data: BTreeMap<String, ByteString>, rotated_at: &str) -> Secret {
+    Secret { data: Some(data), ..secret_named(pod, &pod.secret(), rotated_at) }
 }
 
 /// A Secret of ours without data.
-pub fn secret_named(name: &str, rotated_at: &str) -> Secret {
-    let mut metadata = metadata(Some(names::NAMESPACE), name, labels());
+pub fn secret_named(pod: &OpsPod, name: &str, rotated_at: &str) -> Secret {
+    let mut metadata = metadata(Some(pod.namespace()), name, labels());
     metadata.annotations = Some(
         [
             (names::ROTATED_AT.to_owned(), rotated_at.to_owned()),
@@ -87,9 +88,9 @@ pub fn secret_named(name: &str, rotated_at: &str) -> Secret {
 }
 
 /// A `ConfigMap` of ours.
-pub fn config_map<const N: usize>(name: &str, data: [(&str, String); N]) -> ConfigMap {
+pub fn config_map<const N: usize>(pod: &OpsPod, name: &str, data: [(&str, String); N]) -> ConfigMap {
     ConfigMap {
-        metadata: metadata(Some(names::NAMESPACE), name, labels()),
+        metadata: metadata(Some(pod.namespace()), name, labels()),
         data: Some(data.map(|(key, value)| (key.to_owned(), value)).into()),
         ..ConfigMap::default()
     }
@@ -110,7 +111,7 @@ pub struct MadeWith {
 /// namespace's range fits, and everything writable is an emptyDir.
 pub fn pod(settings: &Settings, with: &MadeWith) -> Pod {
     let spec = pod_spec(settings);
-    let mut metadata = metadata(Some(names::NAMESPACE), names::NAME, labels());
+    let mut metadata = metadata(Some(settings.pod.namespace()), settings.pod.name(), labels());
     let annotation = |key: &str, value: &str| (key.to_owned(), value.to_owned());
     metadata.annotations = Some(
         [
@@ -199,7 +200,7 @@ fn pod_spec(settings: &Settings) -> PodSpec {
     let credentials = Volume {
         name: "credentials".to_owned(),
         secret: Some(SecretVolumeSource {
-            secret_name: Some(names::SECRET.to_owned()),
+            secret_name: Some(settings.pod.secret()),
             // Readable whatever user the pod is given; nobody else is in it.
             default_mode: Some(0o444),
             items: None,
@@ -208,7 +209,7 @@ fn pod_spec(settings: &Settings) -> PodSpec {
         ..Volume::default()
     };
     PodSpec {
-        service_account_name: Some(names::NAME.to_owned()),
+        service_account_name: Some(settings.pod.name().to_owned()),
         automount_service_account_token: Some(settings.access != Access::None),
         enable_service_links: Some(false),
         restart_policy: Some("Always".to_owned()),
@@ -229,7 +230,7 @@ fn pod_spec(settings: &Settings) -> PodSpec {
         volumes: Some(
             [empty_dir("home", "1Gi"), empty_dir("tmp", "1Gi"), empty_dir("run", "1Mi"), credentials]
                 .into_iter()
-                .chain(settings.stream.then(stream_keys))
+                .chain(settings.stream.then(|| stream_keys(&settings.pod)))
                 .chain(trusted.map(identity_token))
                 .collect(),
         ),
@@ -262,11 +263,11 @@ fn identity_token(pod: &PodIdentity) -> Volume {
 }
 
 /// The public keys that the agent's listener takes; the private one is in a Secret that the pod does not name.
-fn stream_keys() -> Volume {
+fn stream_keys(pod: &OpsPod) -> Volume {
     Volume {
         name: "stream".to_owned(),
         config_map: Some(ConfigMapVolumeSource {
-            name: names::STREAM_KEYS.to_owned(),
+            name: pod.stream_keys(),
             default_mode: Some(0o444),
             items: None,
             optional: None,
@@ -275,15 +276,15 @@ fn stream_keys() -> Volume {
     }
 }
 
-fn policies(rules: &[Rule]) -> Vec<PolicyRule> {
-    rules.iter().map(Rule::policy).collect()
+fn policies(pod: &OpsPod, rules: &[Rule]) -> Vec<PolicyRule> {
+    rules.iter().map(|rule| rule.policy(pod)).collect()
 }
 
-fn subjects() -> Vec<Subject> {
+fn subjects(pod: &OpsPod) -> Vec<Subject> {
     vec![Subject {
         kind: "ServiceAccount".to_owned(),
-        name: names::NAME.to_owned(),
-        namespace: Some(names::NAMESPACE.to_owned()),
+        name: pod.name().to_owned(),
+        namespace: Some(pod.namespace().to_owned()),
         api_group: None,
     }]
 }
@@ -297,27 +298,28 @@ fn role_ref(kind: &str, name: &str) -> RoleRef {
 }
 
 /// A Role of ours and its binding to the ops pod's ServiceAccount.
-pub fn role(namespace: &str, name: &str, rules: &[Rule]) -> (Role, RoleBinding) {
+pub fn role(pod: &OpsPod, namespace: &str, name: &str, rules: &[Rule]) -> (Role, RoleBinding) {
     let metadata = metadata(Some(namespace), name, labels());
     (
-        Role { metadata: metadata.clone(), rules: Some(policies(rules)) },
-        RoleBinding { metadata, role_ref: role_ref("Role", name), subjects: Some(subjects()) },
+        Role { metadata: metadata.clone(), rules: Some(policies(pod, rules)) },
+        RoleBinding { metadata, role_ref: role_ref("Role", name), subjects: Some(subjects(pod)) },
     )
 }
 
 /// The same for all namespaces.
-pub fn cluster_role() -> (ClusterRole, ClusterRoleBinding) {
-    let metadata = metadata(None, names::NAME, labels());
+pub fn cluster_role(pod: &OpsPod) -> (ClusterRole, ClusterRoleBinding) {
+    let name = pod.access_role();
+    let metadata = metadata(None, &name, labels());
     (
         ClusterRole {
             metadata: metadata.clone(),
-            rules: Some(policies(rules::ACCESS)),
+            rules: Some(policies(pod, rules::ACCESS)),
             aggregation_rule: None,
         },
         ClusterRoleBinding {
             metadata,
-            role_ref: role_ref("ClusterRole", names::NAME),
-            subjects: Some(subjects()),
+            role_ref: role_ref("ClusterRole", &name),
+            subjects: Some(subjects(pod)),
         },
     )
 }

@@ -2,10 +2,54 @@
 
 mod printed;
 
-use crate::{audit, names};
+use crate::audit;
+use crate::ops_pod::OpsPod;
 use postern_kube::k8s_openapi::api::rbac::v1::PolicyRule;
 
 pub use printed::{AnyRole, manifests, roles};
+
+/// An object that a rule is limited to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Named {
+    /// The pod, or its ServiceAccount.
+    Pod,
+    /// The credential Secret.
+    Secret,
+    /// The Secret with the stream transport's private key.
+    StreamSecret,
+    /// The `ConfigMap` with the stream transport's public keys.
+    StreamKeys,
+    /// The Role of `--cluster-access`.
+    AccessRole,
+    /// The Role that opens the credential Secret.
+    SecretRole,
+    /// The group of all ServiceAccounts.
+    Accounts,
+    /// The group of the ServiceAccounts of the pod's namespace.
+    NamespaceAccounts,
+    /// The group of everyone who is authenticated.
+    Authenticated,
+    /// The user whom an audit compares with.
+    Baseline,
+}
+
+impl Named {
+    fn of(self, pod: &OpsPod) -> String {
+        let [accounts, of_namespace, authenticated] = pod.groups();
+        match self {
+            Self::Pod => pod.name().to_owned(),
+            Self::Secret => pod.secret(),
+            Self::StreamSecret => pod.stream_secret(),
+            Self::StreamKeys => pod.stream_keys(),
+            Self::AccessRole => pod.access_role(),
+            Self::SecretRole => pod.secret_role(),
+            Self::Accounts => accounts,
+            Self::NamespaceAccounts => of_namespace,
+            Self::Authenticated => authenticated,
+            Self::Baseline => audit::BASELINE_USER.to_owned(),
+        }
+    }
+}
 
 /// One rule and why it is needed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,7 +59,7 @@ pub struct Rule {
     /// Resources.
     pub resources: &'static [&'static str],
     /// Only the objects of these names; all when empty.
-    pub names: &'static [&'static str],
+    pub names: &'static [Named],
     /// Verbs.
     pub verbs: &'static [&'static str],
     /// What breaks without it.
@@ -23,14 +67,19 @@ pub struct Rule {
 }
 
 impl Rule {
+    /// The names of the objects that it is limited to.
+    pub fn names(&self, pod: &OpsPod) -> Vec<String> {
+        self.names.iter().map(|named| named.of(pod)).collect()
+    }
+
     /// As the API has it.
-    pub fn policy(&self) -> PolicyRule {
+    pub fn policy(&self, pod: &OpsPod) -> PolicyRule {
         let Self { group, resources, names, verbs, reason: _ } = *self;
         let owned = |all: &[&str]| all.iter().map(|one| (*one).to_owned()).collect::<Vec<_>>();
         PolicyRule {
             api_groups: Some(vec![group.to_owned()]),
             resources: Some(owned(resources)),
-            resource_names: (!names.is_empty()).then(|| owned(names)),
+            resource_names: (!names.is_empty()).then(|| self.names(pod)),
             verbs: owned(verbs),
             non_resource_urls: None,
         }
@@ -74,7 +123,7 @@ pub const ACCESS: &[Rule] = &[
 pub const ACCESS_SECRET: &[Rule] = &[Rule {
     group: "",
     resources: &["secrets"],
-    names: &[names::SECRET],
+    names: &[Named::Secret],
     verbs: &["get"],
     reason: "a workflow may hand the ops pod's own credential on; no other Secret can be read or listed",
 }];
@@ -91,7 +140,7 @@ pub const INSTALLER: &[Rule] = &[
     Rule {
         group: "",
         resources: &["serviceaccounts"],
-        names: &[names::NAME],
+        names: &[Named::Pod],
         verbs: &["get", "list", "watch", "patch", "delete"],
         reason: "a re-install repairs it, an uninstall deletes it and waits",
     },
@@ -105,7 +154,7 @@ pub const INSTALLER: &[Rule] = &[
     Rule {
         group: "",
         resources: &["secrets"],
-        names: &[names::SECRET, names::STREAM_SECRET],
+        names: &[Named::Secret, Named::StreamSecret],
         verbs: &["get", "list", "watch", "patch", "delete"],
         reason: "a re-install compares and rotates the credential and the stream's key, an uninstall deletes them and \
                  waits; no other Secret",
@@ -120,7 +169,7 @@ pub const INSTALLER: &[Rule] = &[
     Rule {
         group: "",
         resources: &["configmaps"],
-        names: &[names::STREAM_KEYS],
+        names: &[Named::StreamKeys],
         verbs: &["get", "list", "watch", "patch", "delete"],
         reason: "a re-install rotates the keys, `ops authorize` changes them, an uninstall deletes them and waits",
     },
@@ -134,7 +183,7 @@ pub const INSTALLER: &[Rule] = &[
     Rule {
         group: "",
         resources: &["pods"],
-        names: &[names::NAME],
+        names: &[Named::Pod],
         verbs: &["get", "list", "watch", "patch", "delete"],
         reason: "the pod is compared, applied, watched until it is ready, and replaced",
     },
@@ -159,7 +208,7 @@ pub const INSTALLER_ACCESS: &[Rule] = &[
     Rule {
         group: "rbac.authorization.k8s.io",
         resources: &["roles", "rolebindings"],
-        names: &[names::NAME, names::SECRET_ROLE],
+        names: &[Named::AccessRole, Named::SecretRole],
         verbs: &["get", "list", "watch", "patch", "delete"],
         reason: "a re-install repairs them, and takes them away where access is no longer asked for",
     },
@@ -169,7 +218,7 @@ pub const INSTALLER_ACCESS: &[Rule] = &[
 pub const RUNNER: &[Rule] = &[Rule {
     group: "",
     resources: &["pods/exec"],
-    names: &[names::NAME],
+    names: &[Named::Pod],
     verbs: &["create", "get"],
     reason: "`postern run` is one exec into this one pod (get before Kubernetes 1.35, create since)",
 }];
@@ -179,7 +228,7 @@ pub const STREAMER: &[Rule] = &[
     Rule {
         group: "",
         resources: &["pods/portforward"],
-        names: &[names::NAME],
+        names: &[Named::Pod],
         verbs: &["create", "get"],
         reason: "`postern run --transport stream` is one port-forward to this one pod (get before Kubernetes 1.35, \
                  create since)",
@@ -187,14 +236,14 @@ pub const STREAMER: &[Rule] = &[
     Rule {
         group: "",
         resources: &["secrets"],
-        names: &[names::STREAM_SECRET],
+        names: &[Named::StreamSecret],
         verbs: &["get"],
         reason: "the private key that the agent's listener asks for (not needed with a key of one's own)",
     },
     Rule {
         group: "",
         resources: &["configmaps"],
-        names: &[names::STREAM_KEYS],
+        names: &[Named::StreamKeys],
         verbs: &["get"],
         reason: "with a key of one's own, which installation it has to be proved to",
     },
@@ -205,21 +254,21 @@ pub const VIEWER: &[Rule] = &[
     Rule {
         group: "",
         resources: &["pods"],
-        names: &[names::NAME],
+        names: &[Named::Pod],
         verbs: &["get"],
         reason: "`ops show` reads the pod's state",
     },
     Rule {
         group: "",
         resources: &["serviceaccounts"],
-        names: &[names::NAME],
+        names: &[Named::Pod],
         verbs: &["get"],
         reason: "`ops show` reads which identity and access the pod has",
     },
     Rule {
         group: "",
         resources: &["pods/log"],
-        names: &[names::NAME],
+        names: &[Named::Pod],
         verbs: &["get"],
         reason: "`ops logs` reads the audit lines of past invocations",
     },
@@ -230,14 +279,14 @@ pub const AUDITOR: &[Rule] = &[
     Rule {
         group: "",
         resources: &["serviceaccounts"],
-        names: &[names::NAME],
+        names: &[Named::Pod],
         verbs: &["get"],
         reason: "`ops audit` reads on the ServiceAccount what was declared at install",
     },
     Rule {
         group: "",
         resources: &["serviceaccounts"],
-        names: &[names::NAME],
+        names: &[Named::Pod],
         verbs: &["impersonate"],
         reason: "`ops audit` asks the API server in the ServiceAccount's own name what it may do",
     },
@@ -248,14 +297,14 @@ pub const AUDITOR_CLUSTER: &[Rule] = &[
     Rule {
         group: "",
         resources: &["groups"],
-        names: audit::GROUPS,
+        names: &[Named::Accounts, Named::NamespaceAccounts, Named::Authenticated],
         verbs: &["impersonate"],
         reason: "the ServiceAccount is in these groups, and what was granted to a group counts too",
     },
     Rule {
         group: "",
         resources: &["users"],
-        names: &[audit::BASELINE_USER],
+        names: &[Named::Baseline],
         verbs: &["impersonate"],
         reason: "what everyone may do is asked in the name of this user, who is nobody else, and left out",
     },
@@ -366,6 +415,5 @@ mod tests {
         for rule in [AUDITOR, AUDITOR_CLUSTER].concat() {
             assert!(rule.verbs != ["impersonate"] || !rule.names.is_empty(), "{rule:?}");
         }
-        assert_eq!(audit::subject().1, audit::GROUPS);
     }
 }

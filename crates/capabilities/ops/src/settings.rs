@@ -1,6 +1,7 @@
 //! What the user asked for, validated.
 
 use crate::identity::Identity;
+use crate::ops_pod::OpsPod;
 use postern_secret::Secret;
 use postern_secret::credential::Credential;
 use std::collections::BTreeSet;
@@ -51,6 +52,8 @@ pub struct InvalidSetting {
 /// Everything that determines an installation.
 #[derive(Debug, Clone)]
 pub struct Settings {
+    /// Which ops pod.
+    pub pod: OpsPod,
     /// The pod's image.
     pub image: String,
     /// A Secret in the ops namespace to pull it with.
@@ -126,6 +129,7 @@ pub(crate) mod tests {
 
     pub(crate) fn settings(access: Access) -> Settings {
         Settings {
+            pod: OpsPod::default(),
             image: "example/ops:1".to_owned(),
             image_pull_secret: None,
             access,

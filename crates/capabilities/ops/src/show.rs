@@ -1,9 +1,10 @@
 //! `ops show`: what is there, and what is missing; changes nothing.
 
 use crate::names;
+use crate::ops_pod::OpsPod;
 use crate::podstate::outlived;
 use postern_kube::apply::{self, ObjectRef};
-use postern_kube::k8s_openapi::api::core::v1::{Namespace, Pod, Secret, ServiceAccount};
+use postern_kube::k8s_openapi::api::core::v1::{Namespace, Pod, Secret};
 use postern_kube::kube::ResourceExt as _;
 use postern_kube::kube::api::LogParams;
 use postern_kube::kube::core::DynamicObject;
@@ -29,11 +30,11 @@ pub enum Presence {
 #[serde(rename_all = "camelCase")]
 pub struct Shown {
     /// The namespace's name.
-    pub namespace: &'static str,
+    pub namespace: String,
     /// Whether it is there.
     pub namespace_state: Presence,
     /// The pod's name.
-    pub pod: &'static str,
+    pub pod: String,
     /// Whether it is there.
     pub pod_state: Presence,
     /// Its phase.
@@ -57,7 +58,7 @@ pub struct Shown {
     /// The provider's grant that the `ServiceAccount` carries.
     pub trusted_profile: Option<String>,
     /// The credential Secret's name.
-    pub secret: &'static str,
+    pub secret: String,
     /// Whether it is there.
     pub secret_state: Presence,
     /// The names of the credentials in it, where we may look.
@@ -88,13 +89,11 @@ async fn find(cluster: &Cluster, of: &ObjectRef) -> Result<Found, KubeError> {
 }
 
 /// Reads everything; what we may not read is `unknown`. `image` is what this program would install.
-pub async fn show(cluster: &Cluster, image: &str) -> Result<Shown, KubeError> {
-    let ops = Some(names::NAMESPACE);
-    let (namespace_state, _) = find(cluster, &ObjectRef::of::<Namespace>(None, names::NAMESPACE)).await?;
-    let (service_account_state, account) =
-        find(cluster, &ObjectRef::of::<ServiceAccount>(ops, names::NAME)).await?;
-    let (secret_state, secret) = find(cluster, &ObjectRef::of::<Secret>(ops, names::SECRET)).await?;
-    let (pod_state, pod) = find(cluster, &ObjectRef::of::<Pod>(ops, names::NAME)).await?;
+pub async fn show(cluster: &Cluster, ops: &OpsPod, image: &str) -> Result<Shown, KubeError> {
+    let (namespace_state, _) = find(cluster, &ObjectRef::of::<Namespace>(None, ops.namespace())).await?;
+    let (service_account_state, account) = find(cluster, &ops.account_ref()).await?;
+    let (secret_state, secret) = find(cluster, &ops.secret_ref()).await?;
+    let (pod_state, pod) = find(cluster, &ops.pod_ref()).await?;
     let pod: Option<Pod> = pod.and_then(|object| object.try_parse().ok());
     // Namespaces are often not readable where what is in them is.
     let seen = [service_account_state, secret_state, pod_state].contains(&Presence::Present);
@@ -106,7 +105,7 @@ pub async fn show(cluster: &Cluster, image: &str) -> Result<Shown, KubeError> {
         .as_ref()
         .map(|secret| secret.data.iter().flat_map(|data| data.keys().cloned()).collect::<Vec<_>>());
     let agent_version = match &pod {
-        Some(_) => agent_version(cluster).await,
+        Some(_) => agent_version(cluster, ops).await,
         None => None,
     };
     let found_image = pod.as_ref().and_then(|pod| pod.spec.as_ref()?.containers.first()?.image.clone());
@@ -125,15 +124,15 @@ pub async fn show(cluster: &Cluster, image: &str) -> Result<Shown, KubeError> {
     });
     let identity = trusted.or(held);
     Ok(Shown {
-        namespace: names::NAMESPACE,
+        namespace: ops.namespace().to_owned(),
         namespace_state,
-        pod: names::NAME,
+        pod: ops.name().to_owned(),
         pod_state,
         phase: pod.as_ref().and_then(|pod| pod.status.as_ref()?.phase.clone()),
         ready: pod.as_ref().is_some_and(postern_exec::target::is_ready),
         image_matches: found_image.as_ref().map(|found| found == image),
         image: found_image,
-        rbac_subject: format!("system:serviceaccount:{}:{}", names::NAMESPACE, names::NAME),
+        rbac_subject: ops.user(),
         service_account_state,
         service_account_replaced: pod.as_ref().is_some_and(|pod| {
             outlived(pod, account.as_ref().and_then(|account| account.metadata.uid.as_deref()))
@@ -141,7 +140,7 @@ pub async fn show(cluster: &Cluster, image: &str) -> Result<Shown, KubeError> {
         cluster_access: access,
         identity,
         trusted_profile: profile,
-        secret: names::SECRET,
+        secret: ops.secret(),
         secret_state,
         credentials,
         rotated_at: secret
@@ -152,19 +151,18 @@ pub async fn show(cluster: &Cluster, image: &str) -> Result<Shown, KubeError> {
         agent_version,
         listens: pod.as_ref().is_some_and(crate::stream::listens),
         transports: match &pod {
-            Some(pod) => transports(cluster, pod).await?,
+            Some(pod) => transports(cluster, ops, pod).await?,
             None => Vec::new(),
         },
     })
 }
 
 /// The transports: `stream` if the pod's PID 1 listens and its key exists.
-async fn transports(cluster: &Cluster, pod: &Pod) -> Result<Vec<&'static str>, KubeError> {
+async fn transports(cluster: &Cluster, ops: &OpsPod, pod: &Pod) -> Result<Vec<&'static str>, KubeError> {
     if !crate::stream::listens(pod) {
         return Ok(vec!["exec"]);
     }
-    let keys = ObjectRef::of::<Secret>(Some(names::NAMESPACE), names::STREAM_SECRET);
-    Ok(match find(cluster, &keys).await?.0 {
+    Ok(match find(cluster, &ops.stream_secret_ref()).await?.0 {
         // Who may not look may have a key of their own.
         Presence::Present | Presence::Unknown => vec!["exec", "stream"],
         Presence::Missing | Presence::Deleting => vec!["exec"],
@@ -172,9 +170,9 @@ async fn transports(cluster: &Cluster, pod: &Pod) -> Result<Vec<&'static str>, K
 }
 
 /// From the first line of the pod's log, where PID 1 says it.
-async fn agent_version(cluster: &Cluster) -> Option<String> {
+async fn agent_version(cluster: &Cluster, ops: &OpsPod) -> Option<String> {
     let params = LogParams { limit_bytes: Some(4_096), ..LogParams::default() };
-    let log = pods::log(cluster, names::NAMESPACE, names::NAME, &params).await.ok()?;
+    let log = pods::log(cluster, ops.namespace(), ops.name(), &params).await.ok()?;
     log.lines().find_map(|line| {
         let line: serde_json::Value = serde_json::from_str(line).ok()?;
         line.get("agentVersion")?.as_str().map(str::to_owned)

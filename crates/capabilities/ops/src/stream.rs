@@ -3,7 +3,8 @@
 //! The pod mounts a `ConfigMap` with the public keys that are authorized; the private key that every install makes anew
 //! lies in a Secret of its own, which the pod cannot name. Operators may add keys of their own to the `ConfigMap`.
 
-use crate::{names, objects};
+use crate::objects;
+use crate::ops_pod::OpsPod;
 use postern_exec::stream::{Connection, Key, KeyError, StreamError, open};
 use postern_kube::apply::{self, ObjectRef};
 use postern_kube::k8s_openapi::ByteString;
@@ -77,19 +78,9 @@ impl OpenError {
     }
 }
 
-/// The Secret with the private key.
-pub fn secret_ref() -> ObjectRef {
-    ObjectRef::of::<Secret>(Some(names::NAMESPACE), names::STREAM_SECRET)
-}
-
-/// The `ConfigMap` with the public ones.
-pub fn keys_ref() -> ObjectRef {
-    ObjectRef::of::<ConfigMap>(Some(names::NAMESPACE), names::STREAM_KEYS)
-}
-
 /// A new key and a new installation.
-pub fn new_secret(rotated_at: &str) -> Result<Secret, KeyError> {
-    let mut secret = objects::secret_named(names::STREAM_SECRET, rotated_at);
+pub fn new_secret(pod: &OpsPod, rotated_at: &str) -> Result<Secret, KeyError> {
+    let mut secret = objects::secret_named(pod, &pod.stream_secret(), rotated_at);
     let private = Key::generate()?;
     // As random as the key, and of no use to anyone.
     let public = Key::from_pkcs8(&private, "the new key")?.public();
@@ -105,8 +96,8 @@ pub fn new_secret(rotated_at: &str) -> Result<Secret, KeyError> {
 }
 
 /// What the Secret holds.
-pub fn opener(secret: &Secret) -> Result<Opener, OpenError> {
-    let damaged = |what| OpenError::Damaged(secret_ref(), what);
+pub fn opener(pod: &OpsPod, secret: &Secret) -> Result<Opener, OpenError> {
+    let damaged = |what| OpenError::Damaged(pod.stream_secret_ref(), what);
     let data = secret.data.as_ref().ok_or_else(|| damaged("it is empty"))?;
     let private = data.get(PRIVATE).ok_or_else(|| damaged("key.der is missing"))?;
     let installation = data.get(INSTALLATION).ok_or_else(|| damaged("installation is missing"))?;
@@ -117,12 +108,12 @@ pub fn opener(secret: &Secret) -> Result<Opener, OpenError> {
 }
 
 /// The `ConfigMap` for this key and the operators' own lines.
-pub fn authorized(opener: &Opener, operators: &[String]) -> ConfigMap {
+pub fn authorized(pod: &OpsPod, opener: &Opener, operators: &[String]) -> ConfigMap {
     let Opener { key, installation } = opener;
     let mut lines = format!("ssh-ed25519 {} {OWN}\n", openssh(&key.public()));
     operators.iter().for_each(|line| lines.extend([line.as_str(), "\n"]));
-    let audience = audience(names::NAMESPACE, names::NAME, installation);
-    objects::config_map(names::STREAM_KEYS, [(AUTHORIZED, lines), (AUDIENCE, audience)])
+    let audience = audience(pod.namespace(), pod.name(), installation);
+    objects::config_map(pod, &pod.stream_keys(), [(AUTHORIZED, lines), (AUDIENCE, audience)])
 }
 
 /// The operators' own lines in a `ConfigMap` of ours.
@@ -181,12 +172,13 @@ impl Authorization {
 /// them as soon as the kubelet has brought them there.
 pub async fn authorize(
     cluster: &Cluster,
+    pod: &OpsPod,
     change: Option<&Authorization>,
     dry_run: bool,
 ) -> Result<(Vec<String>, Vec<String>), OpenError> {
-    let of = keys_ref();
+    let of = pod.stream_keys_ref();
     loop {
-        let Some(keys) = apply::get(cluster, &of).await? else { return Err(absent(cluster, of).await) };
+        let Some(keys) = apply::get(cluster, &of).await? else { return Err(absent(cluster, pod, of).await) };
         let before = operators(&keys);
         let after = match change {
             Some(change) => change.plan(before.clone())?,
@@ -216,10 +208,15 @@ pub async fn authorize(
 ///
 /// The port-forward is asked for while the key is being read. A key that was rotated a moment ago may take the
 /// kubelet some seconds to reach the pod; with `patient` that is waited for.
-pub async fn connect(cluster: &Cluster, own: Option<&Key>, patient: bool) -> Result<Connection, OpenError> {
+pub async fn connect(
+    cluster: &Cluster,
+    pod: &OpsPod,
+    own: Option<&Key>,
+    patient: bool,
+) -> Result<Connection, OpenError> {
     let end = Instant::now() + SYNC;
     loop {
-        match once(cluster, own).await {
+        match once(cluster, pod, own).await {
             Err(OpenError::Stream(StreamError::Refused)) if patient && Instant::now() < end => {
                 tokio::time::sleep(Duration::from_millis(500)).await;
             }
@@ -228,28 +225,32 @@ pub async fn connect(cluster: &Cluster, own: Option<&Key>, patient: bool) -> Res
     }
 }
 
-async fn once(cluster: &Cluster, own: Option<&Key>) -> Result<Connection, OpenError> {
-    let forward = portforward::open(cluster, names::NAMESPACE, names::NAME, postern_wire::STREAM_PORT);
-    let (secret, keys) = (secret_ref(), keys_ref());
+async fn once(cluster: &Cluster, pod: &OpsPod, own: Option<&Key>) -> Result<Connection, OpenError> {
+    let forward = portforward::open(cluster, pod.namespace(), pod.name(), postern_wire::STREAM_PORT);
+    let (secret, keys) = (pod.stream_secret_ref(), pod.stream_keys_ref());
     match own {
         None => {
             let (secret, forward) = tokio::join!(apply::get(cluster, &secret), forward);
-            let Some(secret) = secret? else { return Err(absent(cluster, secret_ref()).await) };
-            let secret =
-                secret.try_parse().map_err(|_| OpenError::Damaged(secret_ref(), "it cannot be read"))?;
-            let Opener { key, installation } = opener(&secret)?;
+            let Some(secret) = secret? else {
+                return Err(absent(cluster, pod, pod.stream_secret_ref()).await);
+            };
+            let secret = secret
+                .try_parse()
+                .map_err(|_| OpenError::Damaged(pod.stream_secret_ref(), "it cannot be read"))?;
+            let Opener { key, installation } = opener(pod, &secret)?;
             let (reader, writer) = forward?;
-            let audience = audience(names::NAMESPACE, names::NAME, &installation);
+            let audience = audience(pod.namespace(), pod.name(), &installation);
             Ok(open(reader, writer, &key, &audience).await?)
         }
         Some(key) => {
             let (keys, forward) = tokio::join!(apply::get(cluster, &keys), forward);
-            let Some(keys) = keys? else { return Err(absent(cluster, keys_ref()).await) };
+            let Some(keys) = keys? else { return Err(absent(cluster, pod, pod.stream_keys_ref()).await) };
             let audience = keys.data["data"][AUDIENCE].as_str();
-            let audience = audience.ok_or(OpenError::Damaged(keys_ref(), "audience is missing"))?;
+            let audience =
+                audience.ok_or(OpenError::Damaged(pod.stream_keys_ref(), "audience is missing"))?;
             // It must be this pod's, or the proof could be carried to another.
-            if !audience.starts_with(&format!("{}/{}/", names::NAMESPACE, names::NAME)) {
-                return Err(OpenError::Damaged(keys_ref(), "audience is another pod's"));
+            if !audience.starts_with(&format!("{pod}/")) {
+                return Err(OpenError::Damaged(pod.stream_keys_ref(), "audience is another pod's"));
             }
             let (reader, writer) = forward?;
             Ok(open(reader, writer, key, audience).await?)
@@ -258,8 +259,8 @@ async fn once(cluster: &Cluster, own: Option<&Key>) -> Result<Connection, OpenEr
 }
 
 /// Why a key is not there: a pod that listens was installed with it.
-async fn absent(cluster: &Cluster, of: ObjectRef) -> OpenError {
-    match postern_kube::pods::get(cluster, names::NAMESPACE, names::NAME).await {
+async fn absent(cluster: &Cluster, pod: &OpsPod, of: ObjectRef) -> OpenError {
+    match postern_kube::pods::get(cluster, pod.namespace(), pod.name()).await {
         Ok(Some(pod)) if listens(&pod) => OpenError::Damaged(of, "it is missing"),
         _ => OpenError::NotInstalled,
     }
@@ -279,10 +280,10 @@ mod tests {
 
     #[test]
     fn what_an_install_writes_it_can_read() {
-        let secret = new_secret("2026-01-01T00:00:00Z").unwrap();
-        let opener = opener(&secret).unwrap();
+        let secret = new_secret(&OpsPod::default(), "2026-01-01T00:00:00Z").unwrap();
+        let opener = opener(&OpsPod::default(), &secret).unwrap();
         assert_eq!(opener.installation.len(), 24);
-        let map = authorized(&opener, &[format!("{LINE} jo@example.com")]);
+        let map = authorized(&OpsPod::default(), &opener, &[format!("{LINE} jo@example.com")]);
         let data = map.data.clone().unwrap();
         assert_eq!(data[AUDIENCE], format!("postern-ops/postern-ops/{}", opener.installation));
         assert_eq!(data[AUTHORIZED].lines().count(), 2);

@@ -2,11 +2,12 @@
 
 use crate::names;
 use crate::objects::MANAGED_BY;
+use crate::ops_pod::OpsPod;
 use crate::settings::Access;
 use postern_kube::access::may;
 use postern_kube::apply::{self, Deletion, ObjectRef};
 use postern_kube::k8s_openapi::api::authorization::v1::ResourceAttributes;
-use postern_kube::k8s_openapi::api::core::v1::{Namespace, Pod, Secret, ServiceAccount};
+use postern_kube::k8s_openapi::api::core::v1::Namespace;
 use postern_kube::k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
 use postern_kube::kube::api::ListParams;
 use postern_kube::kube::{Api, Resource, ResourceExt as _};
@@ -83,8 +84,8 @@ fn selector() -> String {
 
 /// Everything of ours that is there, in the order in which it goes: first what runs, then what it may do, at last the
 /// record of what that was.
-pub async fn plan(cluster: &Cluster) -> Result<Found, KubeError> {
-    let account = ObjectRef::of::<ServiceAccount>(Some(names::NAMESPACE), names::NAME);
+pub async fn plan(cluster: &Cluster, pod: &OpsPod) -> Result<Found, KubeError> {
+    let account = pod.account_ref();
     let annotations = apply::get(cluster, &account).await?.map(|account| account.annotations().clone());
     let annotations = annotations.unwrap_or_default();
     let recorded = annotations.get(names::CLUSTER_ACCESS).map(String::as_str).unwrap_or_default();
@@ -92,11 +93,11 @@ pub async fn plan(cluster: &Cluster) -> Result<Found, KubeError> {
     let mut labelled = Vec::new();
     for listed in [listed::<RoleBinding>(cluster).await?, listed::<Role>(cluster).await?] {
         match listed {
-            Ok(found) => labelled.extend(found),
+            Ok(found) => labelled.extend(found.into_iter().filter(|of| belongs(pod, of))),
             Err(unseen) => plan.unseen.push(unseen),
         }
     }
-    for of in candidates(recorded, labelled) {
+    for of in candidates(pod, recorded, labelled) {
         match apply::get(cluster, &of).await {
             Ok(Some(_)) => plan.objects.push(of),
             Ok(None) => {}
@@ -105,7 +106,7 @@ pub async fn plan(cluster: &Cluster) -> Result<Found, KubeError> {
             Err(error) => return Err(error),
         }
     }
-    for name in [names::NAMESPACE, names::TEST_NAMESPACE] {
+    for name in pod.own_namespaces() {
         let of = ObjectRef::of::<Namespace>(None, name);
         let labels = match apply::get(cluster, &of).await {
             Ok(object) => object.map(|object| object.labels().clone()).unwrap_or_default(),
@@ -151,32 +152,33 @@ fn managed(annotations: &BTreeMap<String, String>) -> Option<String> {
 
 /// What may be there, in the order in which it goes: what is always made, what the account records, and what was found
 /// by its labels besides.
-fn candidates(recorded: &str, labelled: Vec<ObjectRef>) -> Vec<ObjectRef> {
-    let ops = Some(names::NAMESPACE);
+fn candidates(pod: &OpsPod, recorded: &str, labelled: Vec<ObjectRef>) -> Vec<ObjectRef> {
     let (namespaces, _) = Access::parse(recorded);
-    let mut all = vec![
-        ObjectRef::of::<Pod>(ops, names::NAME),
-        ObjectRef::of::<Secret>(ops, names::SECRET),
-        crate::stream::secret_ref(),
-        crate::stream::keys_ref(),
-    ];
-    let mut granted: BTreeSet<(String, &str)> =
-        namespaces.into_iter().map(|namespace| (namespace, names::NAME)).collect();
-    granted.insert((names::NAMESPACE.to_owned(), names::SECRET_ROLE));
+    let role = pod.access_role();
+    let mut all = vec![pod.pod_ref(), pod.secret_ref(), pod.stream_secret_ref(), pod.stream_keys_ref()];
+    let mut granted: BTreeSet<(String, String)> =
+        namespaces.into_iter().map(|namespace| (namespace, role.clone())).collect();
+    granted.insert((pod.namespace().to_owned(), pod.secret_role()));
     let bindings =
         granted.iter().map(|(namespace, name)| ObjectRef::of::<RoleBinding>(Some(namespace), name));
     let roles = granted.iter().map(|(namespace, name)| ObjectRef::of::<Role>(Some(namespace), name));
     all.extend(bindings.chain(roles));
-    all.push(ObjectRef::of::<ClusterRoleBinding>(None, names::NAME));
-    all.push(ObjectRef::of::<ClusterRole>(None, names::NAME));
+    all.push(ObjectRef::of::<ClusterRoleBinding>(None, &role));
+    all.push(ObjectRef::of::<ClusterRole>(None, &role));
     // What an account that was deleted behind our back no longer records.
     for found in labelled {
         if !all.contains(&found) {
             all.push(found);
         }
     }
-    all.push(ObjectRef::of::<ServiceAccount>(ops, names::NAME));
+    all.push(pod.account_ref());
     all
+}
+
+/// Whether a Role or RoleBinding with our labels is this pod's and not another one's.
+fn belongs(pod: &OpsPod, of: &ObjectRef) -> bool {
+    of.name == pod.access_role()
+        || (of.name == pod.secret_role() && of.namespace.as_deref() == Some(pod.namespace()))
 }
 
 /// Objects of a kind that carry our labels, in all namespaces; or that we may not list them.
@@ -214,7 +216,7 @@ mod tests {
     #[test]
     fn what_the_account_records_and_what_labels_show_goes_once_and_the_record_last() {
         let labelled = |namespace| ObjectRef::of::<Role>(Some(namespace), names::NAME);
-        let all = candidates("a", vec![labelled("a"), labelled("forgotten")]);
+        let all = candidates(&OpsPod::default(), "a", vec![labelled("a"), labelled("forgotten")]);
         let all: Vec<_> = all.iter().map(ToString::to_string).collect();
         assert_eq!(all.iter().filter(|of| *of == "Role a/postern-ops").count(), 1, "{all:?}");
         assert!(all.contains(&"Role forgotten/postern-ops".to_owned()), "{all:?}");

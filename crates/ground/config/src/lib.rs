@@ -33,6 +33,8 @@ pub struct Config {
     pub image_mirror: Option<String>,
     /// The Secret in the ops namespace that images are pulled with.
     pub image_pull_secret: Option<String>,
+    /// Which ops pod, where the command line does not say.
+    pub ops: Ops,
     /// How `run` reaches the ops pod: `exec`, `stream` or `auto`.
     pub transport: Option<String>,
     /// A private key of one's own for streams, instead of the install's.
@@ -49,6 +51,16 @@ pub struct Config {
     pub credentials: BTreeMap<String, CredentialEntry>,
     /// Defaults for single tools, by the command's name.
     pub tools: BTreeMap<String, Tool>,
+}
+
+/// The ops pod that `ops` and `run` mean.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Ops {
+    /// Its namespace, instead of `postern-ops`.
+    pub namespace: Option<String>,
+    /// Its name, instead of `postern-ops`.
+    pub name: Option<String>,
 }
 
 /// One credential.

@@ -22,7 +22,7 @@ mod transports;
 mod trusted_profile;
 
 use crate::cli::identity::Identity;
-use crate::cli::ops::Ops;
+use crate::cli::ops::{Ops, Pod};
 use crate::cli::{Cli, Command, Global};
 use crate::failure::Failure;
 use crate::printer::Printer;
@@ -30,7 +30,7 @@ use clap::{CommandFactory as _, FromArgMatches as _, Parser as _};
 use postern_config::Config;
 use postern_exec::exit;
 use postern_kube::{Cluster, KubeError, Target};
-use postern_ops::names;
+use postern_ops::{OpsPod, names};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -63,6 +63,15 @@ impl Context {
             Some(mirror) => names::mirrored(&image, mirror),
             None => image,
         }
+    }
+
+    /// The ops pod that is meant: the command line's, else the environment's, else the config's.
+    fn ops_pod(&self, Pod { namespace, name }: Pod) -> Result<OpsPod, Failure> {
+        let set = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let postern_config::Ops { namespace: own_namespace, name: own_name } = self.config.ops.clone();
+        let namespace = namespace.or_else(|| set("POSTERN_OPS_NAMESPACE")).or(own_namespace);
+        let name = name.or_else(|| set("POSTERN_OPS_NAME")).or(own_name);
+        Ok(OpsPod::new(namespace, name)?)
     }
 
     async fn cluster(&self) -> Result<Cluster, KubeError> {
@@ -190,7 +199,7 @@ fn dispatch(global: Global, command: Command, printer: &mut Printer) -> Result<u
             Command::Ops(Ops::Authorize(args)) => ops_authorize::run(&context, args, printer).await,
             Command::Ops(Ops::Logs(args)) => ops_logs::run(&context, args, printer).await,
             Command::Ops(Ops::Audit(args)) => ops_audit::run(&context, args, printer).await,
-            Command::Ops(Ops::Rbac(args)) => ops_rbac::run(&args, printer),
+            Command::Ops(Ops::Rbac(args)) => ops_rbac::run(&context, args, printer),
             Command::Run(args) => run::run(&context, args, printer).await,
             Command::Exec(args) => exec::run(&context, args, printer).await,
             Command::Cp(args) => copy::cp(&context, args, printer).await,

@@ -210,7 +210,7 @@ impl From<InstallError> for Failure {
                 let hint = hint.map_or(again.clone(), |hint| format!("{hint}; then {again}"));
                 (Some(hint), diagnosis.clone())
             }
-            InstallError::NotReady { why: _, diagnosis } => (None, Some(diagnosis.clone())),
+            InstallError::NotReady { pod: _, why: _, diagnosis } => (None, Some(diagnosis.clone())),
             InstallError::Contended(_) => (Some("wait for it, then run install again".to_owned()), None),
         };
         Self { diagnosis, ..Self::denied(&error, hint) }
@@ -312,6 +312,9 @@ fn kube_hint(error: &KubeError) -> Option<String> {
         Reason::Forbidden(_) => {
             "ask for the verb and resource named above; `postern ops rbac` prints Roles that hold them"
                 .to_owned()
+        }
+        Reason::NotFound(message) if message.starts_with("namespaces ") => {
+            "the namespace must be there first: kubectl create namespace NAME".to_owned()
         }
         Reason::NotFound(message) if message.contains(names::NAME) => {
             "the ops pod is not installed here: run `postern ops install`".to_owned()

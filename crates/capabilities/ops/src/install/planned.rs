@@ -12,7 +12,7 @@ use crate::{names, objects};
 use postern_identity::ANNOTATIONS;
 use postern_kube::apply::{self, ObjectRef};
 use postern_kube::k8s_openapi::ByteString;
-use postern_kube::k8s_openapi::api::core::v1::{Secret, ServiceAccount};
+use postern_kube::k8s_openapi::api::core::v1::Secret;
 use postern_kube::kube::core::DynamicObject;
 use postern_kube::kube::{Resource, ResourceExt};
 use serde::Serialize;
@@ -44,7 +44,7 @@ impl<R: Reporter> Install<'_, R> {
 
     /// Records the wider of the old and the new access, and returns the old.
     pub(super) async fn account(&mut self) -> Result<String, InstallError> {
-        let of = ObjectRef::of::<ServiceAccount>(Some(names::NAMESPACE), names::NAME);
+        let of = self.settings.pod.account_ref();
         for _ in 0..TRIES {
             let existing = self.settled(&of).await?;
             let recorded =
@@ -66,7 +66,7 @@ impl<R: Reporter> Install<'_, R> {
             }
             let since = trust.since.unwrap_or_else(now);
             let trusted = self.settings.identity.as_ref().map(|identity| (identity, since.as_str()));
-            let desired = objects::service_account(&record, trusted);
+            let desired = objects::service_account(&self.settings.pod, &record, trusted);
             if self.apply_planned(&of, &desired, existing.as_ref(), version).await? {
                 if let Some(id) = trust.left {
                     self.reporter.receipt(&format!(
@@ -81,7 +81,7 @@ impl<R: Reporter> Install<'_, R> {
     }
 
     pub(super) async fn secret(&mut self) -> Result<(), InstallError> {
-        let of = ObjectRef::of::<Secret>(Some(names::NAMESPACE), names::SECRET);
+        let of = self.settings.pod.secret_ref();
         let (mut warned, mut told) = (false, false);
         for _ in 0..TRIES {
             let existing = self.settled(&of).await?;
@@ -113,7 +113,12 @@ impl<R: Reporter> Install<'_, R> {
             }
             let rotated_at = rotated_at.unwrap_or_else(now);
             if self
-                .apply_planned(&of, &objects::secret(data, &rotated_at), existing.as_ref(), version)
+                .apply_planned(
+                    &of,
+                    &objects::secret(&self.settings.pod, data, &rotated_at),
+                    existing.as_ref(),
+                    version,
+                )
                 .await?
             {
                 return Ok(());
@@ -215,6 +220,7 @@ fn without(keys: &[String], version: Option<&str>) -> serde_json::Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ops_pod::OpsPod;
 
     fn data(pairs: &[(&str, &str)]) -> BTreeMap<String, ByteString> {
         pairs.iter().map(|(key, value)| ((*key).to_owned(), ByteString(value.as_bytes().to_vec()))).collect()
@@ -230,7 +236,8 @@ mod tests {
 
     #[test]
     fn a_secret_keeps_its_date_only_with_its_value() {
-        let mut there = objects::secret(data(&[("KEY", "value"), ("FOREIGN", "x")]), "then");
+        let mut there =
+            objects::secret(&OpsPod::default(), data(&[("KEY", "value"), ("FOREIGN", "x")]), "then");
         let plan = |there: &Secret, wish: &[(&str, &str)]| SecretPlan::of(Some(there), &data(wish));
         let foreign = |keys: &[&str]| keys.iter().map(|key| (*key).to_owned()).collect::<Vec<_>>();
         let expected = SecretPlan { rotated_at: None, foreign: foreign(&["FOREIGN"]), emptied: false };

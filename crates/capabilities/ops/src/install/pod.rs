@@ -13,7 +13,7 @@ use tokio::time::Instant;
 impl<R: Reporter> Install<'_, R> {
     /// The Secret and the `ServiceAccount` as they are now.
     async fn made_with(&self) -> Result<objects::MadeWith, InstallError> {
-        let of = ObjectRef::of::<Secret>(Some(names::NAMESPACE), names::SECRET);
+        let of = self.settings.pod.secret_ref();
         Ok(self.made_from(self.observe(&of).await?.as_ref()))
     }
 
@@ -34,7 +34,7 @@ impl<R: Reporter> Install<'_, R> {
     }
 
     pub(super) async fn pod(&mut self) -> Result<(), InstallError> {
-        let of = ObjectRef::of::<Pod>(Some(names::NAMESPACE), names::NAME);
+        let of = self.settings.pod.pod_ref();
         let first = self.current_pod().await?;
         let first_uid = first.as_ref().and_then(|pod| pod.metadata.uid.clone());
         let force = first_uid.as_deref().filter(|_| self.settings.force);
@@ -88,8 +88,9 @@ impl<R: Reporter> Install<'_, R> {
     }
 
     async fn current_pod(&self) -> Result<Option<Pod>, InstallError> {
-        let of = ObjectRef::of::<Pod>(Some(names::NAMESPACE), names::NAME);
-        match pods::get(self.cluster, names::NAMESPACE, names::NAME).await {
+        let ops = &self.settings.pod;
+        let of = self.settings.pod.pod_ref();
+        match pods::get(self.cluster, ops.namespace(), ops.name()).await {
             Ok(pod) => Ok(pod),
             Err(error) if self.unjudged(&of, &error) => Ok(None),
             Err(error) => Err(at(&of)(error)),
@@ -98,9 +99,9 @@ impl<R: Reporter> Install<'_, R> {
 
     /// Before anything is rotated or taken away: whether the pod that then takes the place of the one there is would be let in.
     pub(super) async fn rehearse(&self) -> Result<(), InstallError> {
-        let of = ObjectRef::of::<Pod>(Some(names::NAMESPACE), names::NAME);
+        let of = self.settings.pod.pod_ref();
         let Some(there) = self.current_pod().await?.filter(|_| !self.dry_run) else { return Ok(()) };
-        let secret = self.observe(&ObjectRef::of::<Secret>(Some(names::NAMESPACE), names::SECRET)).await?;
+        let secret = self.observe(&self.settings.pod.secret_ref()).await?;
         let desired = objects::pod(self.settings, &self.made_from(secret.as_ref()));
         let force = there.metadata.uid.as_deref().filter(|_| self.settings.force);
         let replaced = matches!(
@@ -144,7 +145,7 @@ impl<R: Reporter> Install<'_, R> {
         desired: &Pod,
         force: Option<&str>,
     ) -> Result<(), InstallError> {
-        let of = ObjectRef::of::<Pod>(Some(names::NAMESPACE), names::NAME);
+        let of = self.settings.pod.pod_ref();
         let rotated = self
             .report
             .changes
@@ -164,8 +165,9 @@ impl<R: Reporter> Install<'_, R> {
     }
 
     async fn ready(&mut self, end: Instant) -> Result<(), InstallError> {
-        let of = ObjectRef::of::<Pod>(Some(names::NAMESPACE), names::NAME);
-        let api = pods::api(self.cluster, names::NAMESPACE);
+        let ops = &self.settings.pod;
+        let of = self.settings.pod.pod_ref();
+        let api = pods::api(self.cluster, ops.namespace());
         let left = end.saturating_duration_since(Instant::now());
         let mut last = String::new();
         let reporter = &mut *self.reporter;
@@ -193,9 +195,8 @@ impl<R: Reporter> Install<'_, R> {
             }
             Err(error) => return Err(at(&of)(error)),
         };
-        let pod = pods::get(self.cluster, names::NAMESPACE, names::NAME).await.ok().flatten();
-        let events =
-            pods::events(self.cluster, names::NAMESPACE, "Pod", names::NAME).await.unwrap_or_default();
+        let pod = pods::get(self.cluster, ops.namespace(), ops.name()).await.ok().flatten();
+        let events = pods::events(self.cluster, ops.namespace(), "Pod", ops.name()).await.unwrap_or_default();
         let uid = pod.as_ref().and_then(|pod| pod.metadata.uid.as_ref());
         // Events of earlier pods of that name say nothing about this one.
         let events: Vec<_> = events
@@ -203,7 +204,7 @@ impl<R: Reporter> Install<'_, R> {
             .filter(|event| uid.is_none() || event.involved_object.uid.as_ref() == uid)
             .collect();
         let diagnosis = Box::new(diagnose::of_pod(pod.as_ref(), &events));
-        Err(InstallError::NotReady { why, diagnosis })
+        Err(InstallError::NotReady { pod: ops.to_string(), why, diagnosis })
     }
 }
 

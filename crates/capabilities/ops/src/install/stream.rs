@@ -3,7 +3,7 @@
 use super::{Install, InstallError, Reporter, at, written};
 use crate::{names, stream};
 use postern_kube::apply::{self, Change, Deletion, ObjectRef};
-use postern_kube::k8s_openapi::api::core::v1::{Pod, Secret};
+use postern_kube::k8s_openapi::api::core::v1::Secret;
 use postern_kube::{KubeError, Reason};
 
 /// How often the two objects are made to agree before another install is taken to be at work all the time.
@@ -12,12 +12,11 @@ const TRIES: usize = 6;
 impl<R: Reporter> Install<'_, R> {
     /// Writes a new key, or takes an old one away. Returns the public key that the pod is to take.
     pub(super) async fn stream(&mut self) -> Result<Option<String>, InstallError> {
-        let (secret, keys) = (stream::secret_ref(), stream::keys_ref());
+        let (secret, keys) = (self.settings.pod.stream_secret_ref(), self.settings.pod.stream_keys_ref());
         if !self.settings.stream {
-            for of in [keys, secret] {
+            for of in [keys.clone(), secret] {
                 if let Some(there) = self.observe(&of).await? {
-                    let operators =
-                        if of == stream::keys_ref() { stream::operators(&there).len() } else { 0 };
+                    let operators = if of == keys { stream::operators(&there).len() } else { 0 };
                     if operators > 0 {
                         self.reporter.warn(&format!(
                             "without --stream the keys of operators are taken away too: {operators}, to be authorized anew"
@@ -34,8 +33,8 @@ impl<R: Reporter> Install<'_, R> {
             }
             return Ok(None);
         }
-        let new =
-            stream::new_secret(&super::planned::now()).map_err(|error| no_key(&secret, &error.into()))?;
+        let new = stream::new_secret(&self.settings.pod, &super::planned::now())
+            .map_err(|error| no_key(&secret, &error.into()))?;
         self.apply(&new).await?;
         // Of two installs at a time one wrote its Secret last: whoever then writes the public half reads it first, and
         // looks again whether it was still the last.
@@ -48,7 +47,7 @@ impl<R: Reporter> Install<'_, R> {
             }
             let operators =
                 self.observe(&keys).await?.map(|keys| stream::operators(&keys)).unwrap_or_default();
-            let desired = stream::authorized(&opener, &operators);
+            let desired = stream::authorized(&self.settings.pod, &opener, &operators);
             if wrote.is_none() {
                 self.apply(&desired).await?;
             } else {
@@ -67,12 +66,12 @@ impl<R: Reporter> Install<'_, R> {
     async fn opener(&self, of: &ObjectRef, new: &Secret) -> Result<stream::Opener, InstallError> {
         let there = if self.dry_run { None } else { self.observe(of).await? };
         let there = there.and_then(|object| object.try_parse().ok());
-        stream::opener(there.as_ref().unwrap_or(new)).map_err(|error| no_key(of, &error))
+        stream::opener(&self.settings.pod, there.as_ref().unwrap_or(new)).map_err(|error| no_key(of, &error))
     }
 
     /// Tells the kubelet that the pod's mount of the keys is out of date: it looks at once, not within its minute.
     pub(super) async fn announce(&self, key: &str) -> Result<(), InstallError> {
-        let of = ObjectRef::of::<Pod>(Some(names::NAMESPACE), names::NAME);
+        let of = self.settings.pod.pod_ref();
         let patch = serde_json::json!({ "metadata": { "annotations": { names::STREAM_KEY: key } } });
         apply::merge(self.cluster, &of, &patch).await.map(|_| ()).map_err(at(&of))
     }
@@ -85,7 +84,6 @@ fn no_key(of: &ObjectRef, error: &stream::OpenError) -> InstallError {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use crate::objects;
     use crate::settings::Access;
 
@@ -98,7 +96,7 @@ mod tests {
         assert!(!without.contains("stream"));
         settings.stream = true;
         let with = serde_json::to_string(&objects::pod(&settings, &version)).unwrap();
-        assert!(with.contains(names::STREAM_KEYS));
-        assert!(!with.contains(&format!("\"{}\"", names::STREAM_SECRET)));
+        assert!(with.contains("postern-ops-stream-keys"));
+        assert!(!with.contains(&"\"postern-ops-stream\""));
     }
 }

@@ -1,7 +1,7 @@
 //! The Roles for people, as objects and as commented YAML.
 
 use super::{ACCESS, INSTALLER_ACCESS, OPERATORS, OperatorRole, Rule, Scope};
-use crate::names;
+use crate::ops_pod::OpsPod;
 use postern_kube::k8s_openapi::api::rbac::v1::{ClusterRole, Role};
 use postern_kube::k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Serialize;
@@ -9,19 +9,19 @@ use serde::Serialize;
 struct Printed<'a> {
     /// `None` for a `ClusterRole`.
     namespace: Option<&'a str>,
-    name: &'static str,
+    name: String,
     purpose: &'static str,
     rules: Vec<Rule>,
 }
 
 /// The Roles for people; with the namespaces of `--cluster-access`, also what an installer needs in each.
-fn printed(access: &[String]) -> Vec<Printed<'_>> {
-    let ops = Some(names::NAMESPACE);
+fn printed<'a>(pod: &'a OpsPod, access: &'a [String]) -> Vec<Printed<'a>> {
+    let ops = Some(pod.namespace());
     let mut all: Vec<_> = OPERATORS
         .iter()
         .map(|OperatorRole { name, scope, purpose, rules }| Printed {
             namespace: ops.filter(|_| *scope == Scope::Ops),
-            name,
+            name: named(pod, *scope, name),
             purpose,
             rules: rules.to_vec(),
         })
@@ -30,7 +30,7 @@ fn printed(access: &[String]) -> Vec<Printed<'_>> {
     if !access.is_empty() {
         all.push(Printed {
             namespace: ops,
-            name: "postern-installer-access",
+            name: named(pod, Scope::Ops, "postern-installer-access"),
             purpose: "let the installer grant the ops pod access to its own credential Secret",
             // The Secret itself the installer may read already.
             rules: with(&[]),
@@ -39,12 +39,24 @@ fn printed(access: &[String]) -> Vec<Printed<'_>> {
     for namespace in access {
         all.push(Printed {
             namespace: Some(namespace),
-            name: "postern-installer-access-tools",
+            name: named(pod, Scope::Cluster, "postern-installer-access-tools"),
             purpose: "let the installer grant the ops pod access here: nobody can grant what they have not got",
             rules: with(ACCESS),
         });
     }
     all
+}
+
+/// The name of a Role for people: `name` itself for the default pod, else one that tells it from other pods' Roles where
+/// it lies. Roles of a `scope` beyond the pod's namespace are told apart by the namespace too.
+fn named(pod: &OpsPod, scope: Scope, name: &str) -> String {
+    let default = OpsPod::default();
+    match scope {
+        Scope::Ops if pod.name() == default.name() => name.to_owned(),
+        Scope::Ops => format!("{}:{name}", pod.name()),
+        Scope::Cluster if *pod == default => name.to_owned(),
+        Scope::Cluster => format!("{}:{}:{name}", pod.namespace(), pod.name()),
+    }
 }
 
 /// A Role of either kind.
@@ -58,32 +70,33 @@ pub enum AnyRole {
 }
 
 /// The Roles as objects.
-pub fn roles(access: &[String]) -> Vec<AnyRole> {
+pub fn roles(pod: &OpsPod, access: &[String]) -> Vec<AnyRole> {
     let object = |Printed { namespace, name, purpose: _, rules }: Printed<'_>| {
-        let metadata = ObjectMeta {
-            name: Some(name.to_owned()),
-            namespace: namespace.map(str::to_owned),
-            ..ObjectMeta::default()
-        };
-        let rules = Some(rules.iter().map(Rule::policy).collect());
+        let metadata =
+            ObjectMeta { name: Some(name), namespace: namespace.map(str::to_owned), ..ObjectMeta::default() };
+        let rules = Some(rules.iter().map(|rule| rule.policy(pod)).collect());
         match namespace {
             Some(_) => AnyRole::Role(Role { metadata, rules }),
             None => AnyRole::ClusterRole(ClusterRole { metadata, rules, aggregation_rule: None }),
         }
     };
-    printed(access).into_iter().map(object).collect()
+    printed(pod, access).into_iter().map(object).collect()
 }
 
 /// The same as commented YAML, ready for `kubectl apply -f -`.
-pub fn manifests(access: &[String]) -> String {
+pub fn manifests(pod: &OpsPod, access: &[String]) -> String {
     let mut out = String::new();
-    for Printed { namespace, name, purpose, rules } in printed(access) {
-        role(&mut out, namespace, name, purpose, &rules);
+    for Printed { namespace, name, purpose, rules } in printed(pod, access) {
+        role(&mut out, pod, namespace, &name, purpose, &rules);
     }
     out
 }
 
-fn role(out: &mut String, namespace: Option<&str>, name: &str, purpose: &str, rules: &[Rule]) {
+fn list<T: std::fmt::Debug>(all: &[T]) -> String {
+    all.iter().map(|one| format!("{one:?}")).collect::<Vec<_>>().join(", ")
+}
+
+fn role(out: &mut String, pod: &OpsPod, namespace: Option<&str>, name: &str, purpose: &str, rules: &[Rule]) {
     use std::fmt::Write as _;
     let kind = if namespace.is_some() { "Role" } else { "ClusterRole" };
     let namespace = namespace.map(|namespace| format!("  namespace: {namespace}\n")).unwrap_or_default();
@@ -92,13 +105,14 @@ fn role(out: &mut String, namespace: Option<&str>, name: &str, purpose: &str, ru
         "---\n# {purpose}\napiVersion: rbac.authorization.k8s.io/v1\nkind: {kind}\nmetadata:\n  name: {name}\n\
          {namespace}rules:\n"
     );
-    for Rule { group, resources, names, verbs, reason } in rules {
-        let list = |all: &[&str]| all.iter().map(|one| format!("{one:?}")).collect::<Vec<_>>().join(", ");
+    for rule in rules {
+        let Rule { group, resources, names, verbs, reason } = rule;
+
         let _ = writeln!(out, "  # {reason}");
         let _ = writeln!(out, "  - apiGroups: [{group:?}]");
         let _ = writeln!(out, "    resources: [{}]", list(resources));
         if !names.is_empty() {
-            let _ = writeln!(out, "    resourceNames: [{}]", list(names));
+            let _ = writeln!(out, "    resourceNames: [{}]", list(&rule.names(pod)));
         }
         let _ = writeln!(out, "    verbs: [{}]", list(verbs));
     }

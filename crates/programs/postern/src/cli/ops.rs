@@ -22,12 +22,30 @@ pub(crate) enum Ops {
     Rbac(Rbac),
 }
 
+/// Which ops pod.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct Pod {
+    /// The ops pod's namespace [default: $POSTERN_OPS_NAMESPACE, else `ops.namespace` of the config, else postern-ops]
+    #[arg(short, long, value_name = "NAMESPACE")]
+    pub(crate) namespace: Option<String>,
+    /// The ops pod's name [default: $POSTERN_OPS_NAME, else `ops.name` of the config, else postern-ops]
+    #[arg(long = "name", id = "ops_name", value_name = "NAME")]
+    pub(crate) name: Option<String>,
+}
+
 #[derive(Debug, Args)]
+#[command(
+    after_help = "In the default namespace, the namespaces postern-ops and postern-test are made where they are missing. \
+With -n, the namespace must be there, and no namespace is touched: whoever may make pods, Secrets and ServiceAccounts in \
+a namespace can have an ops pod of their own in it."
+)]
 pub(crate) struct Install {
+    #[command(flatten)]
+    pub(crate) pod: Pod,
     /// The pod's image [default: the one of this release]
     #[arg(long, value_name = "IMAGE")]
     pub(crate) image: Option<String>,
-    /// A Secret in namespace postern-ops to pull the image with
+    /// A Secret in the ops pod's namespace to pull the image with
     #[arg(long, value_name = "NAME")]
     pub(crate) image_pull_secret: Option<String>,
     /// A credential for the tools, optionally from one source only (env, keychain, config, prompt); repeatable
@@ -71,6 +89,8 @@ pub(crate) enum TrustedProfile {
 ~/.ssh/id_ed25519.pub\n  postern ops authorize --list\n  postern ops authorize --revoke AAAAC3NzaC1lZDI1NTE5AAAAI…"
 )]
 pub(crate) struct Authorize {
+    #[command(flatten)]
+    pub(crate) pod: Pod,
     /// A public key as `ssh-keygen -t ed25519` writes it; `-` for stdin
     #[arg(value_name = "FILE", conflicts_with_all = ["generate", "list", "revoke"])]
     pub(crate) file: Option<String>,
@@ -78,8 +98,8 @@ pub(crate) struct Authorize {
     #[arg(long, value_name = "PATH", conflicts_with_all = ["list", "revoke"])]
     pub(crate) generate: Option<PathBuf>,
     /// The comment that tells whose key it is [default: the one in the file, or the user of the kubeconfig]
-    #[arg(long, value_name = "NAME", conflicts_with_all = ["list", "revoke"])]
-    pub(crate) name: Option<String>,
+    #[arg(long, value_name = "COMMENT", conflicts_with_all = ["list", "revoke"])]
+    pub(crate) comment: Option<String>,
     /// Print the keys that are authorized
     #[arg(long, conflicts_with = "revoke")]
     pub(crate) list: bool,
@@ -93,6 +113,8 @@ pub(crate) struct Authorize {
 
 #[derive(Debug, Args)]
 pub(crate) struct Show {
+    #[command(flatten)]
+    pub(crate) pod: Pod,
     /// Walk the chain that `run` depends on; exit 1 naming the first broken link
     #[arg(long)]
     pub(crate) check: bool,
@@ -106,6 +128,8 @@ pub(crate) struct Show {
 
 #[derive(Debug, Args)]
 pub(crate) struct Uninstall {
+    #[command(flatten)]
+    pub(crate) pod: Pod,
     /// Remove it
     #[arg(long)]
     pub(crate) confirm: bool,
@@ -119,6 +143,8 @@ pub(crate) struct Uninstall {
 
 #[derive(Debug, Args)]
 pub(crate) struct Logs {
+    #[command(flatten)]
+    pub(crate) pod: Pod,
     /// Only the last lines
     #[arg(long, value_name = "LINES")]
     pub(crate) tail: Option<i64>,
@@ -129,13 +155,17 @@ pub(crate) struct Logs {
 
 #[derive(Debug, Args)]
 pub(crate) struct Audit {
+    #[command(flatten)]
+    pub(crate) pod: Pod,
     /// Look in these namespaces only [default: all that you may list]
-    #[arg(short, long, value_name = "NAMESPACE", num_args = 1.., value_delimiter = ',')]
-    pub(crate) namespace: Vec<String>,
+    #[arg(long, value_name = "NAMESPACE", num_args = 1.., value_delimiter = ',')]
+    pub(crate) within: Vec<String>,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Rbac {
+    #[command(flatten)]
+    pub(crate) pod: Pod,
     /// Also what an installer needs to grant --cluster-access to these namespaces
     #[arg(long, value_name = "NAMESPACE", num_args = 1.., value_delimiter = ',')]
     pub(crate) cluster_access: Vec<String>,

@@ -16,6 +16,8 @@ With --each, every line has the value before it (or --group, or a record for eac
 follows on stderr, and the exit code is the highest. By stream, all runs share one connection."
 )]
 pub(crate) struct Run {
+    #[command(flatten)]
+    pub(crate) pod: super::ops::Pod,
     /// Where it runs; never one in place of the other
     #[arg(long, value_enum, default_value_t)]
     pub(crate) backend: Backend,

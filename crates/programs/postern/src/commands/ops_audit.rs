@@ -9,12 +9,13 @@ use postern_kube::kube::api::ListParams;
 use postern_kube::kube::{Api, ResourceExt};
 use postern_kube::{Cluster, Target};
 use postern_ops::audit::{self, Audit};
-use postern_ops::{Access, names};
+use postern_ops::{Access, OpsPod};
 
 pub(super) async fn run(context: &Context, args: Args, printer: &mut Printer) -> Result<u8, Failure> {
-    let Args { namespace } = args;
+    let Args { pod, within: namespace } = args;
+    let pod = context.ops_pod(pod)?;
     let cluster = context.cluster().await?;
-    let Some(declared) = audit::declared(&cluster).await? else {
+    let Some(declared) = audit::declared(&cluster, &pod).await? else {
         return Err(Failure {
             hint: Some("run `postern ops install` first".to_owned()),
             ..Failure::denied(&std::io::Error::other("the ops pod's ServiceAccount is not there"), None)
@@ -22,13 +23,12 @@ pub(super) async fn run(context: &Context, args: Args, printer: &mut Printer) ->
     };
     exist(&cluster, &namespace).await?;
     let (namespaces, note) =
-        if namespace.is_empty() { all(&cluster, &declared).await } else { (namespace, None) };
-    let (user, groups) = audit::subject();
-    let account = Target { impersonate: Some((user, groups)), ..context.target() };
+        if namespace.is_empty() { all(&cluster, &pod, &declared).await } else { (namespace, None) };
+    let account = Target { impersonate: Some((pod.user(), pod.groups().into())), ..context.target() };
     let everyone = (audit::BASELINE_USER.to_owned(), vec!["system:authenticated".to_owned()]);
     let baseline = Target { impersonate: Some(everyone), ..context.target() };
     let (account, baseline) = (Cluster::connect(&account).await?, Cluster::connect(&baseline).await?);
-    let found = audit::audit(&account, &baseline, &namespaces, &declared).await;
+    let found = audit::audit(&pod, &account, &baseline, &namespaces, &declared).await;
     let mut found = found.map_err(|error| {
         let forbidden = error.is_forbidden();
         let failure = Failure::from(error);
@@ -47,20 +47,21 @@ async fn exist(cluster: &Cluster, namespaces: &[String]) -> Result<(), Failure> 
     for name in namespaces {
         if let Ok(None) = api.get_opt(name).await {
             let why = std::io::Error::other(format!("there is no namespace {name} to audit"));
-            return Err(Failure::denied(&why, Some("check the spelling of --namespace".to_owned())));
+            return Err(Failure::denied(&why, Some("check the spelling of --within".to_owned())));
         }
     }
     Ok(())
 }
 
 /// Every namespace that may be listed; else the ones that are ours or were declared.
-async fn all(cluster: &Cluster, declared: &str) -> (Vec<String>, Option<String>) {
+async fn all(cluster: &Cluster, pod: &OpsPod, declared: &str) -> (Vec<String>, Option<String>) {
     let api: Api<Namespace> = Api::all(cluster.client.clone());
     match api.list(&ListParams::default()).await {
         Ok(found) => (found.items.iter().map(ResourceExt::name_any).collect(), None),
         Err(_) => {
             let (mut known, _) = Access::parse(declared);
-            known.extend([names::NAMESPACE.to_owned(), names::TEST_NAMESPACE.to_owned()]);
+            known.insert(pod.namespace().to_owned());
+            known.extend(pod.own_namespaces().iter().map(|name| (*name).to_owned()));
             let note = "you may not list namespaces: only the known ones were looked at";
             (known.into_iter().collect(), Some(note.to_owned()))
         }

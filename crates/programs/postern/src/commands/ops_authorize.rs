@@ -23,7 +23,8 @@ struct Authorized {
 }
 
 pub(super) async fn run(context: &Context, args: Args, printer: &mut Printer) -> Result<u8, Failure> {
-    let Args { file, generate, name, list, revoke, dry_run } = args;
+    let Args { pod, file, generate, comment: name, list, revoke, dry_run } = args;
+    let pod = context.ops_pod(pod)?;
     let mut made = None;
     let change = match (file, generate, revoke) {
         (Some(file), ..) => Some(Authorization::Add(line(&public_key(&file)?, name.as_deref(), &file)?)),
@@ -48,7 +49,7 @@ pub(super) async fn run(context: &Context, args: Args, printer: &mut Printer) ->
     if let Some((path, der)) = made.as_ref().filter(|_| !dry_run) {
         write_private(path, &Key::pem(der))?;
     }
-    let changed = stream::authorize(&cluster, change.as_ref(), dry_run).await;
+    let changed = stream::authorize(&cluster, &pod, change.as_ref(), dry_run).await;
     let (before, keys) = match changed {
         Ok(changed) => changed,
         Err(error) => {

@@ -6,12 +6,13 @@ use crate::cli::ops::Install as Args;
 use crate::failure::Failure;
 use crate::printer::Printer;
 use postern_ops::install::{install, manifests};
-use postern_ops::{Access, Settings, names};
+use postern_ops::{Access, OpsPod, Settings};
 use postern_secret::resolve::Resolved;
 use std::time::Duration;
 
 pub(super) async fn run(context: &Context, args: Args, printer: &mut Printer) -> Result<u8, Failure> {
     let Args {
+        pod,
         image,
         image_pull_secret,
         credential,
@@ -33,11 +34,10 @@ pub(super) async fn run(context: &Context, args: Args, printer: &mut Printer) ->
         stream,
         timeout,
         force,
-        ..defaults(context, image.as_deref())
+        ..defaults(context, context.ops_pod(pod)?, image.as_deref())
     };
     settings.validate()?;
-    let identity =
-        trusted_profile::obtain(context, trusted_profile, &settings.credentials, dry_run, printer).await?;
+    let identity = trusted_profile::obtain(context, &settings, trusted_profile, dry_run, printer).await?;
     settings.trust(identity);
     if dry_run && printer.format() != Format::Text {
         let manifests = manifests(&settings).map_err(|error| Failure::denied(&error, None))?;
@@ -56,15 +56,16 @@ pub(super) async fn run(context: &Context, args: Args, printer: &mut Printer) ->
             let keys = settings.credentials.iter().map(|(credential, _)| credential.name.clone());
             let held: Vec<String> = trusted.chain(keys).collect();
             let held = if held.is_empty() { "no static key".to_owned() } else { held.join(", ") };
-            format!("✓ Pod {}/{} is ready ({held})\n", names::NAMESPACE, names::NAME)
+            format!("✓ Pod {} is ready ({held})\n", settings.pod)
         }
     });
     Ok(0)
 }
 
 /// What is installed without any flag but the image's.
-pub(super) fn defaults(context: &Context, image: Option<&str>) -> Settings {
+pub(super) fn defaults(context: &Context, pod: OpsPod, image: Option<&str>) -> Settings {
     Settings {
+        pod,
         image: context.image(image),
         image_pull_secret: context.config.image_pull_secret.clone(),
         access: Access::None,

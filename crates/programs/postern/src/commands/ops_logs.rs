@@ -11,7 +11,8 @@ use postern_ops::names;
 use serde_json::Value;
 
 pub(super) async fn run(context: &Context, args: Args, printer: &mut Printer) -> Result<u8, Failure> {
-    let Args { tail, since } = args;
+    let Args { pod, tail, since } = args;
+    let pod = context.ops_pod(pod)?;
     let cluster = context.cluster().await?;
     let params = LogParams {
         container: Some(names::CONTAINER.to_owned()),
@@ -19,7 +20,7 @@ pub(super) async fn run(context: &Context, args: Args, printer: &mut Printer) ->
         since_seconds: since.map(|since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX).max(1)),
         ..LogParams::default()
     };
-    let log = pods::log(&cluster, names::NAMESPACE, names::NAME, &params).await?;
+    let log = pods::log(&cluster, pod.namespace(), pod.name(), &params).await?;
     let lines: Vec<Value> = log.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
     if printer.format() == Format::Text {
         lines.iter().for_each(|line| printer.line(&text(line)));

@@ -18,10 +18,10 @@ struct Report {
 }
 
 pub(super) async fn run(context: &Context, args: Args, printer: &mut Printer) -> Result<u8, Failure> {
-    let Args { check, tool, image } = args;
-    let settings = ops_install::defaults(context, image.as_deref());
+    let Args { pod, check, tool, image } = args;
+    let settings = ops_install::defaults(context, context.ops_pod(pod)?, image.as_deref());
     let cluster = context.cluster().await?;
-    let shown = show(&cluster, &settings.image).await?;
+    let shown = show(&cluster, &settings.pod, &settings.image).await?;
     let checks = match check {
         true => {
             let key = context.config.stream_key.as_deref().map(transports::read).transpose()?;

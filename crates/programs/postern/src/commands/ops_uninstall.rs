@@ -8,7 +8,7 @@ use postern_identity::ibm::{self, Ibm};
 use postern_identity::{Grant, Provider as _};
 use postern_kube::apply::{Change, ObjectRef};
 use postern_ops::install::{Changed, Reporter as _};
-use postern_ops::uninstall;
+use postern_ops::{OpsPod, uninstall};
 use serde::Serialize;
 use std::error::Error as _;
 
@@ -39,12 +39,13 @@ struct Profile {
 }
 
 pub(super) async fn run(context: &Context, args: Args, printer: &mut Printer) -> Result<u8, Failure> {
-    let Args { confirm, provider_only, timeout } = args;
+    let Args { pod, confirm, provider_only, timeout } = args;
+    let pod = context.ops_pod(pod)?;
     if provider_only {
-        return by_name(context, confirm, printer).await;
+        return by_name(context, &pod, confirm, printer).await;
     }
     let cluster = context.cluster().await?;
-    let uninstall::Found { plan, trusted } = uninstall::plan(&cluster).await?;
+    let uninstall::Found { plan, trusted } = uninstall::plan(&cluster, &pod).await?;
     let mut warnings = plan.warnings();
     warnings.iter().for_each(|warning| printer.warn(warning));
     if !confirm {
@@ -61,7 +62,7 @@ pub(super) async fn run(context: &Context, args: Args, printer: &mut Printer) ->
     }
     // First: should the cluster become unreachable on the way, nothing of ours is left with the provider.
     let trusted_profile = match trusted {
-        Some(id) => Some(revoke(context, id, &mut warnings, printer).await),
+        Some(id) => Some(revoke(context, &pod, id, &mut warnings, printer).await),
         None => None,
     };
     let mut report = Report { trusted_profile, changes: Vec::new(), warnings };
@@ -82,9 +83,15 @@ pub(super) async fn run(context: &Context, args: Args, printer: &mut Printer) ->
 const NOTHING: &str = "Nothing of the ops pod is installed here.\n";
 
 /// Takes a profile away, or says how to do it by hand.
-async fn revoke(context: &Context, id: String, warnings: &mut Vec<String>, printer: &mut Printer) -> Profile {
+async fn revoke(
+    context: &Context,
+    pod: &OpsPod,
+    id: String,
+    warnings: &mut Vec<String>,
+    printer: &mut Printer,
+) -> Profile {
     printer.progress(&format!("deleting trusted profile {id}"));
-    let why = match trusted_profile::provider(context, printer) {
+    let why = match trusted_profile::provider(context, pod, printer) {
         Ok(Ok(provider)) => match provider.revoke(&id).await {
             Ok(true) => {
                 printer.receipt(&format!("✓ deleted trusted profile {id}"));
@@ -110,8 +117,13 @@ async fn revoke(context: &Context, id: String, warnings: &mut Vec<String>, print
 }
 
 /// `--provider-only`: the profile of the config's workspace.
-async fn by_name(context: &Context, confirm: bool, printer: &mut Printer) -> Result<u8, Failure> {
-    let provider = trusted_profile::provider(context, printer)?.map_err(|why| {
+async fn by_name(
+    context: &Context,
+    pod: &OpsPod,
+    confirm: bool,
+    printer: &mut Printer,
+) -> Result<u8, Failure> {
+    let provider = trusted_profile::provider(context, pod, printer)?.map_err(|why| {
         Failure::usage(
             format!("--provider-only takes an IBM Cloud API key: {why}"),
             Some(format!("export {}=…, or put it into the config or the keychain", ibm::CREDENTIAL)),

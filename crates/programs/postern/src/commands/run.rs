@@ -12,6 +12,7 @@ use postern_exec::stream::Connection;
 use postern_exec::target::Place;
 use postern_exec::{ExecError, exit, transport, vanished};
 use postern_kube::Cluster;
+use postern_ops::OpsPod;
 use postern_ops::check::open_agent;
 use postern_ops::install::Reporter as _;
 use postern_ops::names as ops;
@@ -25,6 +26,7 @@ use std::time::Duration;
 
 pub(super) async fn run(context: &Context, args: Args, printer: &mut Printer) -> Result<u8, Failure> {
     let Args {
+        pod,
         backend,
         transport,
         stream_key,
@@ -53,6 +55,7 @@ pub(super) async fn run(context: &Context, args: Args, printer: &mut Printer) ->
         let hint = "log in on this machine with the cloud's own tool".to_owned();
         return Err(Failure::usage("--login is for --backend ops", Some(hint)));
     }
+    let pod = context.ops_pod(pod)?;
     run_each::check(&each, &fan_out, [("-i", stdin), ("-t", tty), ("--file", !file.is_empty())], printer)?;
     let asked = Asked { env, workdir, stdin, tty, timeout };
     let mut request = asked.request(context, command, printer)?;
@@ -73,10 +76,10 @@ pub(super) async fn run(context: &Context, args: Args, printer: &mut Printer) ->
             }
             request.claimed_user.clone_from(&cluster.user);
             let transport = transports::chosen(context, transport);
-            let opening = transports::stream(context, &cluster, transport, stream_key, printer);
+            let opening = transports::stream(context, &cluster, &pod, transport, stream_key, printer);
             match in_time(limit, Box::pin(opening)).await? {
                 Some(stream) => Door::Stream(stream),
-                None => Door::Exec(cluster),
+                None => Door::Exec(cluster, pod),
             }
         }
         Backend::Local => {
@@ -93,11 +96,11 @@ pub(super) async fn run(context: &Context, args: Args, printer: &mut Printer) ->
             let (reader, writer) = stream.session();
             supervised(reader, writer, run, stdin, printer).await
         }
-        Door::Exec(cluster) => {
-            let opening = async { open_agent(cluster).await.map_err(ExecError::Kube) };
+        Door::Exec(cluster, pod) => {
+            let opening = async { open_agent(cluster, pod).await.map_err(ExecError::Kube) };
             let (reader, writer) = within(limit, opening).await?;
             let ran = supervised(reader, writer, run, stdin, printer).await;
-            vanished::explained(cluster, &ops_pod(), ran).await
+            vanished::explained(cluster, &place(pod), ran).await
         }
         Door::Local(own) => {
             let (reader, writer) = transport::local(own, &SUPERVISOR).map_err(ExecError::Local)?;
@@ -106,10 +109,10 @@ pub(super) async fn run(context: &Context, args: Args, printer: &mut Printer) ->
     }?)
 }
 
-pub(super) fn ops_pod() -> Place {
+pub(super) fn place(pod: &OpsPod) -> Place {
     Place {
-        namespace: ops::NAMESPACE.to_owned(),
-        pod: ops::NAME.to_owned(),
+        namespace: pod.namespace().to_owned(),
+        pod: pod.name().to_owned(),
         container: ops::CONTAINER.to_owned(),
         agent: Some(ops::AGENT.to_owned()),
     }
@@ -126,7 +129,7 @@ async fn in_time<T>(
 /// The way to a supervisor.
 pub(super) enum Door {
     /// By the runtime's exec into the ops pod.
-    Exec(Cluster),
+    Exec(Cluster, OpsPod),
     /// By a stream to the ops pod's agent.
     Stream(Connection),
     /// This very program.

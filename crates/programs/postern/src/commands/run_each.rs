@@ -2,7 +2,7 @@
 
 use super::exec::within;
 use super::fanout;
-use super::run::{Door, Queue, SUPERVISOR, ops_pod};
+use super::run::{Door, Queue, SUPERVISOR, place};
 use crate::cli::fanout::FanOut;
 use crate::failure::Failure;
 use crate::printer::Printer;
@@ -12,6 +12,7 @@ use postern_exec::session::{self, Ended, Run};
 use postern_exec::stream::{Connection, by_exec};
 use postern_exec::{Control, ExecError, Streams, transport, vanished};
 use postern_kube::Cluster;
+use postern_ops::OpsPod;
 use postern_ops::check::open_for_many;
 use postern_wire::Request;
 use std::ffi::OsString;
@@ -107,11 +108,11 @@ pub(super) async fn run(
 ) -> Result<u8, Failure> {
     let way = match door {
         Door::Stream(stream) => Way::Stream(stream),
-        Door::Exec(cluster) => {
+        Door::Exec(cluster, pod) => {
             let mut queue = Queue::new(printer);
-            let opened = within(timeout, Box::pin(shared(cluster, |waited| queue.waits(waited)))).await;
+            let opened = within(timeout, Box::pin(shared(cluster, pod, |waited| queue.waits(waited)))).await;
             queue.over();
-            Way::Exec(cluster, Mutex::new(opened?))
+            Way::Exec(cluster, pod, Mutex::new(opened?))
         }
         Door::Local(own) => Way::Local(own),
     };
@@ -131,18 +132,26 @@ enum Way<'d> {
     Stream(&'d Connection),
     /// By one exec for all of them: the runtime starts one command of a container at a time. One that is lost takes the runs
     /// with it that are on it; those after them make another.
-    Exec(&'d Cluster, Mutex<Arc<Connection>>),
+    Exec(&'d Cluster, &'d OpsPod, Mutex<Arc<Connection>>),
     Local(&'d Path),
 }
 
-async fn shared(cluster: &Cluster, queued: impl FnMut(Duration)) -> Result<Arc<Connection>, ExecError> {
-    by_exec(open_for_many(cluster).await?, queued).await.map(Arc::new)
+async fn shared(
+    cluster: &Cluster,
+    pod: &OpsPod,
+    queued: impl FnMut(Duration),
+) -> Result<Arc<Connection>, ExecError> {
+    by_exec(open_for_many(cluster, pod).await?, queued).await.map(Arc::new)
 }
 
-async fn connected(cluster: &Cluster, held: &Mutex<Arc<Connection>>) -> Result<Arc<Connection>, ExecError> {
+async fn connected(
+    cluster: &Cluster,
+    pod: &OpsPod,
+    held: &Mutex<Arc<Connection>>,
+) -> Result<Arc<Connection>, ExecError> {
     let mut held = held.lock().await;
     if held.is_over() {
-        *held = shared(cluster, |_| ()).await?;
+        *held = shared(cluster, pod, |_| ()).await?;
     }
     Ok(Arc::clone(&held))
 }
@@ -159,11 +168,11 @@ async fn through(
             let (reader, writer) = stream.session();
             session::run(reader, writer, run, streams, control).await
         }
-        Way::Exec(cluster, held) => {
-            let connection = unless_stopped(connected(cluster, held), timeout, &mut control).await?;
+        Way::Exec(cluster, pod, held) => {
+            let connection = unless_stopped(connected(cluster, pod, held), timeout, &mut control).await?;
             let (reader, writer) = connection.session();
             let ran = session::run(reader, writer, run, streams, control).await;
-            vanished::explained(cluster, &ops_pod(), ran).await
+            vanished::explained(cluster, &place(pod), ran).await
         }
         Way::Local(own) => {
             let (reader, writer) = transport::local(own, &SUPERVISOR).map_err(ExecError::Local)?;

@@ -7,6 +7,7 @@ use crate::printer::Printer;
 use postern_exec::exit;
 use postern_exec::stream::{Connection, Key, StreamError};
 use postern_kube::Cluster;
+use postern_ops::OpsPod;
 use postern_ops::install::Reporter as _;
 use postern_ops::stream::{self, OpenError};
 use std::path::PathBuf;
@@ -24,6 +25,7 @@ pub(super) fn chosen(context: &Context, flag: Option<Transport>) -> Transport {
 pub(super) async fn stream(
     context: &Context,
     cluster: &Cluster,
+    pod: &OpsPod,
     transport: Transport,
     key: Option<PathBuf>,
     printer: &mut Printer,
@@ -41,7 +43,7 @@ pub(super) async fn stream(
         Some(path) => Some(read(&path)?),
         None => None,
     };
-    match stream::connect(cluster, own.as_ref(), transport == Transport::Stream).await {
+    match stream::connect(cluster, pod, own.as_ref(), transport == Transport::Stream).await {
         Ok(connection) => {
             printer.verbose("by stream");
             Ok(Some(connection))

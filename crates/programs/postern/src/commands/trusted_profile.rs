@@ -7,15 +7,19 @@ use crate::printer::Printer;
 use postern_identity::TrustError;
 use postern_identity::ibm::{self, Ibm};
 use postern_ops::identity::{self, Identity, Mode};
+use postern_ops::{OpsPod, Settings};
 use postern_secret::Secret;
-use postern_secret::credential::Credential;
 use postern_secret::resolve::Resolved;
 
 /// IBM Cloud as the config describes it.
-fn ibm(context: &Context, key: Secret) -> Result<Ibm, Failure> {
+fn ibm(context: &Context, pod: &OpsPod, key: Secret) -> Result<Ibm, Failure> {
     let postern_config::Ibm { cluster, region, iam_endpoint, containers_endpoint, api_endpoint } =
         context.config.ibm.clone();
-    let workspace = context.config.workspace.clone();
+    // Each ops pod has a profile of its own, and the profile has the workspace's name.
+    let workspace = context.config.workspace.as_ref().map(|workspace| match *pod == OpsPod::default() {
+        true => workspace.clone(),
+        false => format!("{workspace}-{}-{}", pod.namespace(), pod.name()),
+    });
     let settings =
         ibm::Settings { workspace, cluster, region, iam_endpoint, containers_endpoint, api_endpoint };
     Ok(Ibm::new(settings, key)?)
@@ -24,13 +28,16 @@ fn ibm(context: &Context, key: Secret) -> Result<Ibm, Failure> {
 /// What `ops install --trusted-profile` comes to, with the credentials that were found.
 pub(super) async fn obtain(
     context: &Context,
+    settings: &Settings,
     flag: Option<TrustedProfile>,
-    found: &[(Credential, Secret)],
     dry_run: bool,
     printer: &mut Printer,
 ) -> Result<Option<Identity>, Failure> {
-    let key =
-        found.iter().find(|(credential, _)| credential.name == ibm::CREDENTIAL).map(|(_, secret)| secret);
+    let key = settings
+        .credentials
+        .iter()
+        .find(|(credential, _)| credential.name == ibm::CREDENTIAL)
+        .map(|(_, secret)| secret);
     let mode = match (flag, key) {
         (Some(TrustedProfile::Off), _) | (None, None) => Mode::Off,
         (Some(TrustedProfile::On), _) => Mode::On,
@@ -47,17 +54,21 @@ pub(super) async fn obtain(
             Some(format!("export {}=…, or put it into the config or the keychain", ibm::CREDENTIAL)),
         )),
         (_, Some(key)) => {
-            let provider = ibm(context, key.clone())?;
-            Ok(identity::obtain(mode, &provider, dry_run, printer).await?)
+            let provider = ibm(context, &settings.pod, key.clone())?;
+            Ok(identity::obtain(mode, &settings.pod, &provider, dry_run, printer).await?)
         }
     }
 }
 
 /// IBM Cloud for taking a grant away; the inner error says in words why it cannot be asked.
-pub(super) fn provider(context: &Context, printer: &mut Printer) -> Result<Result<Ibm, String>, Failure> {
+pub(super) fn provider(
+    context: &Context,
+    pod: &OpsPod,
+    printer: &mut Printer,
+) -> Result<Result<Ibm, String>, Failure> {
     let found = credentials::from_flags(context, &[], printer)?;
     match found.into_iter().next() {
-        Some(Resolved { credential: _, secret, from: _ }) => ibm(context, secret).map(Ok),
+        Some(Resolved { credential: _, secret, from: _ }) => ibm(context, pod, secret).map(Ok),
         None => Ok(Err(format!("{} was not found", ibm::CREDENTIAL))),
     }
 }
