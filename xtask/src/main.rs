@@ -1,6 +1,8 @@
 //! Developer commands of Postern: `cargo xtask COMMAND`.
 
 mod apt;
+#[cfg(test)]
+mod architecture;
 mod bench;
 mod cluster;
 mod cross;
