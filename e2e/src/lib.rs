@@ -1,7 +1,7 @@
 //! What the end-to-end tests share: the program, kubectl, and a cluster that `KUBECONFIG` names.
 //!
 //! The tests run when `POSTERN_E2E` is set (`make test` sets it; `external` means a cluster that is not the testbed),
-//! one at a time, as they share one ops pod. The program is `$POSTERN_BIN`.
+//! the tests of one program one at a time, as they share an ops pod. The program under test is `$POSTERN_BIN`.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -27,14 +27,46 @@ use serde_json::Value;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
-/// The ops namespace.
+/// The default ops pod's namespace. Tests of the default itself name it.
 pub const OPS: &str = "postern-ops";
 
-/// A credential that no test but a leak would ever print.
-pub const CANARY: &str = "canary-Zq7/hJ2+w9-4d1e";
+/// The namespace of the ops pod that a test uses: `$POSTERN_E2E_OPS`, so that test programs run side by side, else the
+/// default one. Makes the namespace, as an ops pod does not make its own there.
+pub fn ops() -> &'static str {
+    static NAMESPACE: OnceLock<String> = OnceLock::new();
+    NAMESPACE.get_or_init(|| {
+        let Some(namespace) = own_ops() else { return OPS.to_owned() };
+        if enabled() {
+            let modes = ["enforce", "audit", "warn"];
+            let labels =
+                modes.map(|mode| format!("pod-security.kubernetes.io/{mode}: restricted")).join(", ");
+            apply(&format!(
+                "{{apiVersion: v1, kind: Namespace, metadata: {{name: {namespace}, labels: {{{labels}}}}}}}"
+            ));
+        }
+        namespace
+    })
+}
+
+/// The namespace that the environment names.
+fn own_ops() -> Option<String> {
+    std::env::var("POSTERN_E2E_OPS").ok().filter(|namespace| !namespace.is_empty())
+}
+
+/// The Role by which the ops pod has access to a namespace.
+pub fn access_role() -> String {
+    own_ops().map_or_else(|| OPS.to_owned(), |namespace| format!("{namespace}:postern-ops"))
+}
+
+/// A credential that no test but a leak would ever print. Each test program has its own.
+pub fn canary() -> &'static str {
+    static CANARY: OnceLock<String> = OnceLock::new();
+    CANARY.get_or_init(|| format!("canary-Zq7/hJ2+w9-4d1e{}", own_ops().unwrap_or_default()))
+}
 
 /// Whether to run; says so when not.
 pub fn enabled() -> bool {
@@ -75,6 +107,9 @@ pub fn postern() -> Command {
         .env("HOME", "/nonexistent")
         .env("KUBECONFIG", kubeconfig())
         .stdin(Stdio::null());
+    if ops() != OPS {
+        command.env("POSTERN_OPS_NAMESPACE", ops());
+    }
     if STREAMS.load(Ordering::Relaxed) == BY_STREAM {
         command.env("POSTERN_CONFIG", root().join("e2e/by-stream.yaml"));
     }
@@ -248,7 +283,7 @@ pub fn clean() {
 /// An ops pod as `ops install ARGS` makes it, with the canary as its credential.
 pub fn install(args: &[&str]) -> Outcome {
     let mut command = postern();
-    command.args(["ops", "install"]).args(args).env("IBMCLOUD_API_KEY", CANARY);
+    command.args(["ops", "install"]).args(args).env("IBMCLOUD_API_KEY", canary());
     if STREAMS.load(Ordering::Relaxed) != ONE {
         command.arg("--stream");
     }
@@ -271,7 +306,7 @@ pub fn eventually(what: &str, limit: Duration, mut done: impl FnMut() -> bool) {
 /// The argv of every process in the ops pod, an argument a line.
 pub fn processes() -> String {
     let script = "cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' '\\n'";
-    kubectl(&["exec", "-n", OPS, OPS, "--", "sh", "-c", script]).ok().stdout
+    kubectl(&["exec", "-n", ops(), "postern-ops", "--", "sh", "-c", script]).ok().stdout
 }
 
 /// Whether a process in the ops pod has this argument.
@@ -304,7 +339,7 @@ pub fn take_ca(config: &mut Value) -> tempfile::NamedTempFile {
 
 /// A kubeconfig for a ServiceAccount of the ops namespace, by a token of its own.
 pub fn kubeconfig_of(account: &str) -> tempfile::NamedTempFile {
-    let token = kubectl(&["create", "token", account, "-n", OPS]).ok().stdout.trim().to_owned();
+    let token = kubectl(&["create", "token", account, "-n", ops()]).ok().stdout.trim().to_owned();
     let mut config = whole_kubeconfig();
     config["users"][0]["user"] = serde_json::json!({ "token": token });
     write_kubeconfig(&config)

@@ -101,7 +101,7 @@ fn a_missing_permission_names_verb_and_resource() {
         return;
     }
     install(&[]).ok();
-    kubectl(&["create", "serviceaccount", "nobody", "-n", e2e::OPS]);
+    kubectl(&["create", "serviceaccount", "nobody", "-n", e2e::ops()]);
     let config = e2e::kubeconfig_of("nobody");
     let with = |args: &[&str]| Outcome::of(postern().env("KUBECONFIG", config.path()).args(args));
     with(&["ops", "install"]).exits(1).says(&[

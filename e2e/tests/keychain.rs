@@ -1,7 +1,7 @@
 //! The OS keychain as a source of credentials: a real Secret Service on a session bus of its own. No cluster.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "these are tests")]
 
-use e2e::{CANARY, Outcome, enabled, postern};
+use e2e::{Outcome, canary, enabled, postern};
 use std::fs::File;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -18,7 +18,7 @@ fn on_a_bus(script: &str) -> Outcome {
     let mut command = Command::new("dbus-run-session");
     command.args(["--", "sh", "-c", &format!("{unlock}{script}")]);
     command.env_clear().env("PATH", std::env::var_os("PATH").unwrap()).env("HOME", home.path());
-    command.env("XDG_RUNTIME_DIR", home.path()).env("POSTERN", program).env("VALUE", CANARY);
+    command.env("XDG_RUNTIME_DIR", home.path()).env("POSTERN", program).env("VALUE", canary());
     command.stdin(Stdio::null());
     command.stdout(File::create(said("out")).unwrap()).stderr(File::create(said("err")).unwrap());
     let status = command.status().unwrap();
@@ -48,7 +48,7 @@ fn a_credential_is_found_in_the_keychain() {
     let seen =
         on_a_bus(&format!("{store}{run}=keychain -- sh -c 'printf %s \"$MY_KEY\" | wc -c; echo $MY_KEY'"))
             .ok();
-    assert_eq!(seen.stdout, format!("{}\n[REDACTED]\n", CANARY.len()));
+    assert_eq!(seen.stdout, format!("{}\n[REDACTED]\n", canary().len()));
     // In the chain it comes after the environment and before the config.
     let seen = on_a_bus(&format!("{store}{run} -v -- true")).ok();
     assert!(seen.stderr.contains("MY_KEY comes from keychain"), "{}", seen.stderr);

@@ -1,7 +1,7 @@
 //! Proof 4: the credential is where it belongs, and nowhere else.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "these are tests")]
 
-use e2e::{CANARY, OPS, Outcome, each_transport, eventually, install, kubectl, marker, postern, sh, testbed};
+use e2e::{Outcome, canary, each_transport, eventually, install, kubectl, marker, ops, postern, sh, testbed};
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use std::time::Duration;
 const PARTS: [&str; 4] = ["Zq7/hJ2+w9", "Zq7%2FhJ2", "cTcvaEoyK3c5", "enE3L2hKMit3OS"];
 
 fn clean_of(what: &str, text: &str) {
-    for part in PARTS.into_iter().chain([CANARY, encoded().as_str()]) {
+    for part in PARTS.into_iter().chain([canary(), encoded().as_str()]) {
         let at = text.find(part);
         assert!(
             at.is_none(),
@@ -22,11 +22,11 @@ fn clean_of(what: &str, text: &str) {
 /// What the Secret's data has, by the shell's own base64.
 fn encoded() -> String {
     let mut command = std::process::Command::new("base64");
-    e2e::with_stdin(command.arg("-w0"), CANARY.as_bytes()).stdout
+    e2e::with_stdin(command.arg("-w0"), canary().as_bytes()).stdout
 }
 
 fn with_key(args: &[&str]) -> Outcome {
-    Outcome::of(postern().env("IBMCLOUD_API_KEY", CANARY).args(args))
+    Outcome::of(postern().env("IBMCLOUD_API_KEY", canary()).args(args))
 }
 
 #[test]
@@ -39,7 +39,7 @@ fn proof_4_the_canary_is_in_the_secret_and_nowhere_else() {
         // First of all: it does reach the tool.
         let sum = sh("printf %s \"$IBMCLOUD_API_KEY\" | sha256sum").ok().stdout;
         let mut command = std::process::Command::new("sha256sum");
-        assert_eq!(sum, e2e::with_stdin(&mut command, CANARY.as_bytes()).ok().stdout);
+        assert_eq!(sum, e2e::with_stdin(&mut command, canary().as_bytes()).ok().stdout);
 
         // Every way to succeed and to fail, with the key at hand.
         let long = marker();
@@ -53,9 +53,9 @@ fn proof_4_the_canary_is_in_the_secret_and_nowhere_else() {
                 "env; echo $IC_API_KEY >&2; printf %s $IC_API_KEY | base64 -w0",
             ],
             &["run", "-vv", "--", "no-such-tool"],
-            &["run", "-vv", "--", "echo", CANARY],
-            &["run", "-vv", "--", CANARY],
-            &["run", "-vv", "-w", CANARY, "--", "true"],
+            &["run", "-vv", "--", "echo", canary()],
+            &["run", "-vv", "--", canary()],
+            &["run", "-vv", "-w", canary(), "--", "true"],
             &["run", "-vv", "--timeout", "300ms", "--", "sh", "-c", "echo $IC_API_KEY; sleep 50"],
             &["run", "-vv", "-o", "json", "--", "sh", "-c", "echo $IC_API_KEY; kill -9 $$"],
             &["run", "-vv", "--backend", "local", "--", "sh", "-c", "env | grep KEY; exit 3"],
@@ -67,12 +67,12 @@ fn proof_4_the_canary_is_in_the_secret_and_nowhere_else() {
         for args in tries {
             let seen = with_key(args);
             // What the user typed is theirs to see again.
-            if !args.contains(&CANARY) {
+            if !args.contains(&canary()) {
                 clean_of(&format!("{args:?}"), &format!("{}{}", seen.stdout, seen.stderr));
             }
         }
         install(&[]).ok();
-        with_key(&["run", "--", "echo", CANARY]).ok();
+        with_key(&["run", "--", "echo", canary()]).ok();
 
         // While one runs: no argv on either side, no file outside the mount.
         let mut client = postern().args(["run", "--", "sleep", &long]).stdout(Stdio::null()).spawn().unwrap();
@@ -89,8 +89,8 @@ fn proof_4_the_canary_is_in_the_secret_and_nowhere_else() {
         let files = kubectl(&[
             "exec",
             "-n",
-            OPS,
-            OPS,
+            ops(),
+            "postern-ops",
             "--",
             "sh",
             "-c",
@@ -101,7 +101,7 @@ fn proof_4_the_canary_is_in_the_secret_and_nowhere_else() {
         client.kill().unwrap();
         client.wait().unwrap();
 
-        clean_of("the pod's log", &kubectl(&["logs", "-n", OPS, OPS]).ok().stdout);
+        clean_of("the pod's log", &kubectl(&["logs", "-n", ops(), "postern-ops"]).ok().stdout);
         let kinds = kubectl(&["api-resources", "--verbs=list", "-o", "name"]).ok().stdout;
         let kinds: Vec<_> = kinds.lines().filter(|kind| *kind != "secrets").collect();
         let objects = kubectl(&["get", &kinds.join(","), "-A", "-o", "json", "--show-managed-fields"]);

@@ -1,7 +1,7 @@
 //! `postern run`: tools in the ops pod as if they were local.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "these are tests")]
 
-use e2e::{CANARY, Outcome, each_transport, enabled, install, kubectl, postern, run, sh, with_stdin};
+use e2e::{Outcome, canary, each_transport, enabled, install, kubectl, postern, run, sh, with_stdin};
 use std::time::{Duration, Instant};
 
 fn ready() -> bool {
@@ -90,7 +90,7 @@ fn the_credential_reaches_the_tool_and_not_the_screen() {
         install(&[]).ok();
         let seen =
             sh("test \"$IBMCLOUD_API_KEY\" = \"$IC_API_KEY\" && printf %s \"$IC_API_KEY\" | wc -c").ok();
-        assert_eq!(seen.stdout.trim(), CANARY.len().to_string());
+        assert_eq!(seen.stdout.trim(), canary().len().to_string());
         let forms = "echo $IC_API_KEY; echo $IC_API_KEY >&2; printf %s \"x$IC_API_KEY\" | base64; \
                  printf 'canary-Zq7'; sleep 0.02; printf '/hJ2+w9-4d1e\\n'; echo canary-Zq7%2FhJ2%2Bw9-4d1e";
         let seen = sh(forms).ok();
@@ -144,13 +144,13 @@ fn the_local_backend_makes_the_same_promises() {
     }
     let local = |args: &[&str]| {
         let mut command = postern();
-        command.env("IBMCLOUD_API_KEY", CANARY).args(["run", "--backend", "local"]).args(args);
+        command.env("IBMCLOUD_API_KEY", canary()).args(["run", "--backend", "local"]).args(args);
         Outcome::of(&mut command)
     };
     let seen =
         local(&["--", "sh", "-c", "printf %s $IC_API_KEY | wc -c; echo $IC_API_KEY; echo e >&2; exit 9"])
             .exits(9);
-    assert_eq!(seen.stdout, format!("{}\n[REDACTED]\n", CANARY.len()));
+    assert_eq!(seen.stdout, format!("{}\n[REDACTED]\n", canary().len()));
     assert_eq!(seen.stderr, "e\n");
     local(&["--", "no-such-tool"]).exits(127);
     local(&["--timeout", "300ms", "--", "sleep", "50"]).exits(137);
@@ -163,7 +163,7 @@ fn the_audit_log_says_who_ran_what_and_how_it_ended() {
     each_transport(|| {
         install(&[]).ok();
         sh("echo audited; echo $IC_API_KEY; exit 5").exits(5);
-        run(&["run", "--", "echo", CANARY]).ok();
+        run(&["run", "--", "echo", canary()]).ok();
         let lines = run(&["ops", "logs", "-o", "json"]).ok().json();
         let of = |word: &str| {
             let found =
@@ -189,7 +189,7 @@ fn nothing_is_left_of_what_a_command_started() {
         assert!(!e2e::runs_in_pod(&sleep));
         // Also when it came by another door, without a supervisor.
         let daemon = format!("nohup setsid sleep {sleep} >/dev/null 2>&1 &");
-        kubectl(&["exec", "-n", e2e::OPS, e2e::OPS, "--", "sh", "-c", &daemon]).ok();
+        kubectl(&["exec", "-n", e2e::ops(), "postern-ops", "--", "sh", "-c", &daemon]).ok();
         e2e::eventually("the daemon ends", Duration::from_secs(10), || !e2e::runs_in_pod(&sleep));
     });
 }

@@ -3,7 +3,7 @@
 //! That it makes the promises of an exec is proved by `faults`, `leak` and `run`, which go both ways.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "these are tests")]
 
-use e2e::{OPS, Outcome, enabled, eventually, get, install, kubectl, policed, postern, run};
+use e2e::{Outcome, enabled, eventually, get, install, kubectl, ops, policed, postern, run};
 use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ fn stream(script: &str) -> Outcome {
 }
 
 fn secret_key() -> String {
-    get(&["-n", OPS, "secret/postern-ops-stream"])["data"]["key.der"].as_str().unwrap().to_owned()
+    get(&["-n", ops(), "secret/postern-ops-stream"])["data"]["key.der"].as_str().unwrap().to_owned()
 }
 
 #[test]
@@ -36,24 +36,26 @@ fn it_is_off_unless_installed_and_nothing_falls_back_in_silence() {
     // The agent says which way it came and which key was proved.
     let line = run(&["ops", "logs", "-o", "json"]).ok().json();
     let line = line.as_array().unwrap().iter().rfind(|line| line["transport"] == "stream").unwrap().clone();
-    let keys = get(&["-n", OPS, "configmap/postern-ops-stream-keys"])["data"]["authorized_keys"].to_string();
+    let keys =
+        get(&["-n", ops(), "configmap/postern-ops-stream-keys"])["data"]["authorized_keys"].to_string();
     assert!(keys.contains(line["key"].as_str().unwrap()), "{line} of {keys}");
     assert!(line["claimedUser"].is_string());
 
     // What is missing is named, and is not taken for what was never there.
     let checked = || run(&["ops", "show", "--check"]);
     assert!(checked().ok().stdout.contains("✓ stream: opens"));
-    kubectl(&["delete", "-n", OPS, "secret/postern-ops-stream"]).ok();
-    let missing = "Secret postern-ops/postern-ops-stream is not as an install leaves it: it is missing";
-    stream("true").exits(127).says(&[missing, "postern ops install --stream"]);
-    run(&["run", "--transport", "auto", "--", "true"]).ok().says(&[missing, "going on by exec"]);
+    kubectl(&["delete", "-n", ops(), "secret/postern-ops-stream"]).ok();
+    let missing =
+        format!("Secret {}/postern-ops-stream is not as an install leaves it: it is missing", ops());
+    stream("true").exits(127).says(&[&missing, "postern ops install --stream"]);
+    run(&["run", "--transport", "auto", "--", "true"]).ok().says(&[&missing, "going on by exec"]);
     let seen = checked().exits(1).stdout;
-    assert!(seen.contains("✗ stream: ") && seen.contains(missing), "{seen}");
+    assert!(seen.contains("✗ stream: ") && seen.contains(&missing), "{seen}");
 
     // And off again, with its keys.
     install(&[]).ok();
     for gone in ["secret/postern-ops-stream", "configmap/postern-ops-stream-keys"] {
-        kubectl(&["get", "-n", OPS, gone]).exits(1).says(&["NotFound"]);
+        kubectl(&["get", "-n", ops(), gone]).exits(1).says(&["NotFound"]);
     }
     stream("true").exits(127);
 }
@@ -69,7 +71,7 @@ fn where_admission_refuses_a_stream_auto_goes_on_by_exec() {
     policed(
         "no-forwards",
         forwards,
-        "false",
+        &format!("request.namespace != \"{}\"", ops()),
         || stream("true").code == 127,
         || {
             stream("true").exits(127).says(&["no-forwards"]);
@@ -84,7 +86,7 @@ fn the_pod_mounts_the_public_half_only_and_an_install_rotates_both() {
         return;
     }
     install(&["--stream"]).ok();
-    let (before, uid) = (secret_key(), get(&["-n", OPS, "pod/postern-ops"])["metadata"]["uid"].clone());
+    let (before, uid) = (secret_key(), get(&["-n", ops(), "pod/postern-ops"])["metadata"]["uid"].clone());
     stream("true").ok();
     let mounted = run(&["run", "--", "ls", "/etc/postern/stream"]).ok().stdout;
     assert_eq!(mounted, "audience\nauthorized_keys\n");
@@ -95,7 +97,7 @@ fn the_pod_mounts_the_public_half_only_and_an_install_rotates_both() {
     install(&["--stream"]).ok();
     assert_ne!(secret_key(), before);
     // The pod stays, and takes the new key as soon as the kubelet has brought it.
-    assert_eq!(get(&["-n", OPS, "pod/postern-ops"])["metadata"]["uid"], uid);
+    assert_eq!(get(&["-n", ops(), "pod/postern-ops"])["metadata"]["uid"], uid);
     stream("true").ok();
     let stale =
         run(&["run", "--transport", "auto", "--stream-key", old.path().to_str().unwrap(), "--", "true"]);

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::OnceLock;
 
 use anyhow::{Context, Result};
 
@@ -22,6 +23,20 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Set for other processes of this program that build for tests.
+pub(crate) const QUICK: &str = "POSTERN_XTASK_QUICK";
+
+static IS_QUICK: OnceLock<bool> = OnceLock::new();
+
+/// From now on builds what tests run: quickly built instead of small and fast.
+pub(crate) fn build_quickly() {
+    let _ = IS_QUICK.set(true); // nothing was built before
+}
+
+fn is_quick() -> bool {
+    *IS_QUICK.get_or_init(|| std::env::var_os(QUICK).is_some())
+}
+
 fn host() -> String {
     format!("{}-unknown-linux-gnu", std::env::consts::ARCH)
 }
@@ -33,36 +48,45 @@ pub(crate) fn has_agent() -> bool {
 
 /// Builds the agent for this machine's architecture, without any dependency on the image it lands in.
 pub(crate) fn agent() -> Result<PathBuf> {
-    let profile = ["--profile", "agent", "-p", "postern-agent"];
-    let mut build = cargo("build", &profile);
+    let mut build = cargo("build", &["--profile", agent_profile(), "-p", "postern-agent"]);
     sh::run_shown(&mut build).context("build postern-agent")?;
     Ok(agent_path(&host()))
 }
 
 /// Builds the tests' stand-in for a cloud, to run in pods.
 pub(crate) fn cloud() -> Result<PathBuf> {
-    sh::run_shown(&mut cargo("build", &["--release", "-p", "e2e", "--bin", "cloud"]))
+    sh::run_shown(&mut cargo("build", &["--profile", "quick", "-p", "e2e", "--bin", "cloud"]))
         .context("build the stand-in cloud")?;
-    Ok(paths::target().join(host()).join("release/cloud"))
+    Ok(paths::target().join(host()).join("quick/cloud"))
+}
+
+fn agent_profile() -> &'static str {
+    if is_quick() { "quick" } else { "agent" }
+}
+
+fn profile() -> &'static str {
+    if is_quick() { "quick" } else { "release" }
 }
 
 fn agent_path(target: &str) -> PathBuf {
-    paths::target().join(target).join("agent/postern-agent")
+    paths::target().join(target).join(agent_profile()).join("postern-agent")
 }
 
 /// Builds `postern` with the agents embedded.
 pub(crate) fn postern() -> Result<PathBuf> {
-    let mut build = cargo("build", &["--release", "-p", "postern"]);
+    let mut build = cargo("build", &["--profile", profile(), "-p", "postern"]);
     let own = agent()?;
     for (variable, arch) in [("POSTERN_AGENT_AMD64", "x86_64"), ("POSTERN_AGENT_ARM64", "aarch64")] {
         if arch == std::env::consts::ARCH {
             build.env(variable, &own);
+        } else if is_quick() {
+            // The tests are for this machine.
         } else if let Some(other) = current(agent_path(&format!("{arch}-unknown-linux-gnu")))? {
             build.env(variable, other);
         }
     }
     sh::run_shown(&mut build).context("build postern")?;
-    Ok(paths::target().join(host()).join("release/postern"))
+    Ok(paths::target().join(host()).join(profile()).join("postern"))
 }
 
 /// Static, so that a program needs nothing of the image it runs in, with relocations in their compact form (`DT_RELR`).

@@ -9,6 +9,7 @@ mod cross;
 mod debian;
 mod dist;
 mod docs;
+mod e2e;
 mod fuzz;
 mod images;
 mod paths;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::{debian, dist, docs, paths, say, sh, tools};
+use crate::{debian, dist, docs, e2e, paths, say, sh, tools};
 
 /// `cargo xtask test [STEP…]`
 #[derive(clap::Args)]
@@ -37,7 +37,7 @@ const STEPS: [Step; 11] = [
     Step { name: "cluster", needed: true, run: |_| itself(&["cluster", "up"]) },
     Step { name: "providers", needed: true, run: |_| Ok(providers()) },
     Step { name: "test", needed: false, run: unit },
-    Step { name: "e2e", needed: false, run: e2e },
+    Step { name: "e2e", needed: false, run: end_to_end },
     Step { name: "doc", needed: false, run: |_| doc() },
     Step { name: "docs", needed: false, run: |_| book() },
     Step { name: "deny", needed: false, run: |_| deny() },
@@ -49,6 +49,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         bail!("there is no step {other:?}; there are {}", names.join(", "));
     }
     prerequisites()?;
+    dist::build_quickly();
     let begin = Instant::now();
     let (mut results, mut table, mut failed) = (Vec::new(), Vec::new(), false);
     for step in STEPS.iter().filter(|s| args.steps.is_empty() || args.steps.iter().any(|n| n == s.name)) {
@@ -113,7 +114,7 @@ fn shown(command: &mut Command) -> Result<Outcome> {
 
 /// Another command of this program, as a process of its own: it prints its own progress.
 fn itself(args: &[&str]) -> Result<Outcome> {
-    shown(&mut sh::command(tools::itself()?, args))
+    shown(sh::command(tools::itself()?, args).env(dist::QUICK, "1"))
 }
 
 /// Where a registry cannot be reached, what needs its server says that it was skipped, and everything else is tested.
@@ -132,9 +133,8 @@ fn unit(results: &mut Vec<String>) -> Result<Outcome> {
     tested(cargo(["test", "--workspace", "--exclude", "e2e", "--no-fail-fast"]), results)
 }
 
-/// The tests against the cluster, one at a time: they install and remove the one ops pod.
-fn e2e(results: &mut Vec<String>) -> Result<Outcome> {
-    tested(cargo(["test", "-p", "e2e", "--no-fail-fast", "--", "--test-threads=1"]), results)
+fn end_to_end(results: &mut Vec<String>) -> Result<Outcome> {
+    e2e::run(results).map(|()| Outcome::Done)
 }
 
 /// Runs tests, shows what they print, and keeps their result lines for the end.
