@@ -41,15 +41,17 @@ pub fn ops() -> &'static str {
     NAMESPACE.get_or_init(|| {
         let Some(namespace) = own_ops() else { return OPS.to_owned() };
         if enabled() {
-            let modes = ["enforce", "audit", "warn"];
-            let labels =
-                modes.map(|mode| format!("pod-security.kubernetes.io/{mode}: restricted")).join(", ");
-            apply(&format!(
-                "{{apiVersion: v1, kind: Namespace, metadata: {{name: {namespace}, labels: {{{labels}}}}}}}"
-            ));
+            make_namespace(&namespace);
         }
         namespace
     })
+}
+
+/// Makes a namespace in which nothing but restricted pods can run.
+pub fn make_namespace(name: &str) {
+    let modes = ["enforce", "audit", "warn"];
+    let labels = modes.map(|mode| format!("pod-security.kubernetes.io/{mode}: restricted")).join(", ");
+    apply(&format!("{{apiVersion: v1, kind: Namespace, metadata: {{name: {name}, labels: {{{labels}}}}}}}"));
 }
 
 /// The namespace that the environment names.

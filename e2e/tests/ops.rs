@@ -205,7 +205,7 @@ fn access_is_what_was_asked_for_and_goes_when_it_is_not() {
     for case in cases {
         kubectl(&case).ok();
         let seen = run(&["ops", "audit"]).exits(1).stdout;
-        assert!(seen.contains("EXCESS") && seen.contains("in namespace default"), "{seen}");
+        assert!(seen.contains("not declared: ") && seen.contains("in namespace default"), "{seen}");
         kubectl(&["delete", "rolebinding", "sneaky", "-n", "default"]).ok();
     }
 
@@ -229,11 +229,11 @@ fn show_says_what_is_missing_and_check_names_the_first_broken_link() {
     assert!(seen.contains("(missing: postern-ops)") && seen.contains("ready:        false"), "{seen}");
     let broken = || -> String {
         let json = run(&["ops", "show", "--check", "-o", "json"]).json();
-        let links = json["checks"].as_array().unwrap().clone();
-        let link = links.iter().find(|link| link["ok"] == false).cloned().unwrap_or(Value::Null);
-        link["name"].as_str().unwrap_or("none").to_owned()
+        let findings = json["checks"].as_array().unwrap().clone();
+        let problem = findings.iter().find(|finding| finding["severity"] == "problem");
+        problem.map_or("none", |finding| finding["rule"].as_str().unwrap()).to_owned()
     };
-    assert_eq!(broken(), "namespace");
+    assert_eq!(broken(), "ops/namespace");
     install(&[]).ok();
     assert_eq!(broken(), "none");
     let seen = run(&["ops", "show", "-o", "json"]).ok().json();
@@ -242,10 +242,10 @@ fn show_says_what_is_missing_and_check_names_the_first_broken_link() {
         (&true.into(), &true.into(), &env!("CARGO_PKG_VERSION").into())
     );
     kubectl(&["delete", "-n", OPS, "secret/postern-ops-credentials"]).ok();
-    assert_eq!(broken(), "secret");
+    assert_eq!(broken(), "ops/secret");
     install(&[]).ok();
     kubectl(&["delete", "-n", OPS, "serviceaccount/postern-ops"]).ok();
-    assert_eq!(broken(), "service account");
+    assert_eq!(broken(), "ops/service-account");
     install(&[]).ok();
     // A pod whose tokens are bound to an account that is gone is no use, though nothing of it changed.
     install(&["--cluster-access", "default"]).ok();
@@ -259,10 +259,30 @@ fn show_says_what_is_missing_and_check_names_the_first_broken_link() {
         .says(&["there is no namespace no-such-namespace"]);
     install(&[]).ok();
     kubectl(&["delete", "-n", OPS, "pod/postern-ops"]).ok();
-    assert_eq!(broken(), "image");
+    assert_eq!(broken(), "ops/image");
     install(&[]).ok();
     let seen = run(&["ops", "show", "--check", "--tool", "no-such-tool"]).exits(1).stdout;
     assert!(seen.contains("✗ tool:"), "{seen}");
+}
+
+#[test]
+fn what_judges_reports_in_every_format() {
+    if !enabled() {
+        return;
+    }
+    install(&[]).ok();
+    for (format, begins) in [("sarif", "{"), ("junit", "<?xml"), ("html", "<!doctype html>")] {
+        for args in [&["ops", "show", "--check"][..], &["ops", "audit"]] {
+            let printed = run(&[args, &["-o", format]].concat()).ok().stdout;
+            assert!(printed.to_lowercase().starts_with(begins), "{args:?} {printed:.300}");
+        }
+    }
+    let sarif = run(&["ops", "audit", "-o", "sarif"]).ok().json();
+    assert_eq!(sarif["version"], "2.1.0");
+    run(&["ops", "show", "-o", "sarif"]).exits(2).says(&["--check"]);
+    run(&["ops", "audit", "-o", "nonsense"]).exits(2).says(&["html"]);
+    let schema: Value = serde_json::from_str(&run(&["report-schema"]).ok().stdout).unwrap();
+    assert_eq!(schema["type"], "object");
 }
 
 #[test]

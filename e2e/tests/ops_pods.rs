@@ -1,7 +1,7 @@
 //! Several ops pods in one cluster: a team's own beside others, which share nothing.
 #![allow(clippy::unwrap_used, reason = "these are tests")]
 
-use e2e::{Outcome, apply, enabled, eventually, get, kubectl, postern, write_kubeconfig};
+use e2e::{Outcome, enabled, eventually, get, kubectl, make_namespace, postern, write_kubeconfig};
 use serde_json::json;
 use std::time::Duration;
 
@@ -18,14 +18,6 @@ fn with(name: &str, args: &[&str]) -> Outcome {
     Outcome::of(&mut at(name, args))
 }
 
-fn namespace(name: &str) {
-    let enforce = json!({"pod-security.kubernetes.io/enforce": "restricted"});
-    apply(
-        &json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": enforce}})
-            .to_string(),
-    );
-}
-
 fn install(name: &str, key: &str) {
     let mut command = at(name, &["ops", "install", "--stream", "--timeout", "90s"]);
     Outcome::of(command.env("IBMCLOUD_API_KEY", key)).ok();
@@ -40,7 +32,7 @@ fn two_ops_pods_of_a_namespace_share_neither_keys_nor_credentials() {
     if !enabled() {
         return;
     }
-    namespace(TEAM);
+    make_namespace(TEAM);
     let namespaces =
         || kubectl(&["get", "namespaces", "postern-ops", "-o", "name", "--ignore-not-found"]).stdout;
     let before = namespaces();
@@ -92,7 +84,7 @@ fn access_of_two_pods_to_one_namespace_is_given_and_taken_apart() {
         return;
     }
     let (one, two, shared) = ("e2e-access-one", "e2e-access-two", "e2e-access-shared");
-    [one, two, shared].into_iter().for_each(namespace);
+    [one, two, shared].into_iter().for_each(make_namespace);
     let of = |namespace: &str, args: &[&str]| {
         Outcome::of(postern().env("POSTERN_OPS_NAMESPACE", namespace).args(args))
     };
@@ -118,7 +110,7 @@ fn an_admin_of_one_namespace_installs_an_ops_pod_in_it() {
         return;
     }
     let mine = "e2e-admin";
-    namespace(mine);
+    make_namespace(mine);
     kubectl(&["create", "serviceaccount", "lead", "-n", mine]);
     kubectl(&[
         "create",
@@ -149,6 +141,6 @@ fn an_admin_of_one_namespace_installs_an_ops_pod_in_it() {
     Outcome::of(&mut elsewhere).exits(1).says(&["cannot"]);
     // And a namespace that is not there is named as such.
     let missing = Outcome::of(postern().args(["ops", "install", "-n", "e2e-no-such-namespace"])).exits(1);
-    assert!(missing.stderr.contains("kubectl create namespace"), "{}", missing.stderr);
+    assert!(missing.stderr.contains("make the namespace that is missing"), "{}", missing.stderr);
     kubectl(&["delete", "namespace", mine, "--wait=false"]).ok();
 }

@@ -78,13 +78,13 @@ fn the_doctor_names_the_broken_link() {
     }
     let scene = Scene::new(&json!({}));
     let broken = |outcome: &Outcome| -> Vec<String> {
-        let links = outcome.json()[0]["links"].as_array().unwrap().clone();
-        let broken = links.iter().filter(|link| link["state"] == "broken");
-        broken.map(|link| link["link"].as_str().unwrap().to_owned()).collect()
+        let findings = outcome.json()["findings"].as_array().unwrap().clone();
+        let broken = findings.iter().filter(|finding| finding["severity"] == "problem");
+        broken.map(|finding| finding["rule"].as_str().unwrap().to_owned()).collect()
     };
     let doctor = |want: i32| scene.run(&["doctor", "-o", "json"]).exits(want);
     // The token is nobody's: the cluster has no such key.
-    assert_eq!(broken(&doctor(1)), ["issuer (cluster)"]);
+    assert_eq!(broken(&doctor(1)), ["identity/issuer-cluster"]);
     let settings = json!({
         "type": "token_request", "namespace": "default", "service_account": "default", "audience": "https://as",
     });
@@ -97,9 +97,9 @@ fn the_doctor_names_the_broken_link() {
     scene.configure(&entry(&settings));
     assert_eq!(broken(&doctor(0)), Vec::<String>::new());
     scene.provider.trust(trust("https://other"));
-    assert_eq!(broken(&doctor(1)), ["exchange"]);
+    assert_eq!(broken(&doctor(1)), ["identity/exchange"]);
     scene.configure(&entry(&json!({"type": "file", "path": "/nonexistent"})));
-    assert_eq!(broken(&doctor(1)), ["token"]);
+    assert_eq!(broken(&doctor(1)), ["identity/token"]);
 }
 
 #[test]

@@ -13,7 +13,8 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 
-use crate::{paths, say, sh, test};
+use crate::test::{self, Testbed};
+use crate::{paths, say, sh};
 
 /// Programs at a time. Each waits most of its time; more than this, and pods are not ready within their timeouts.
 const WORKERS: usize = 4;
@@ -44,6 +45,7 @@ struct Ended {
 pub(crate) fn run(results: &mut Vec<String>) -> Result<()> {
     let logs = paths::target().join("e2e");
     fs::create_dir_all(&logs)?;
+    let testbed = Testbed::build()?;
     let queue = Mutex::new(queue(build()?));
     let ended = Mutex::new(Vec::new());
     let failed = Mutex::new(None);
@@ -52,7 +54,7 @@ pub(crate) fn run(results: &mut Vec<String>) -> Result<()> {
             scope.spawn(|| {
                 while let Some(group) = take(&queue) {
                     for program in group {
-                        match one(&program, &logs) {
+                        match one(&program, &testbed, &logs) {
                             Ok(one) => {
                                 say::note(format!(
                                     "    {:18} {:6.1}s  {}",
@@ -128,14 +130,14 @@ fn build() -> Result<Vec<Program>> {
     Ok(programs)
 }
 
-fn one(program: &Program, logs: &Path) -> Result<Ended> {
+fn one(program: &Program, testbed: &Testbed, logs: &Path) -> Result<Ended> {
     let Program { name, path } = program;
     let log = logs.join(format!("{name}.log"));
     let file = File::create(&log).with_context(|| log.display().to_string())?;
     let mut command = Command::new(path);
     command.arg("--test-threads=1").current_dir(paths::root().join("e2e")).stdin(Stdio::null());
     command.stdout(file.try_clone()?).stderr(file);
-    test::testbed(&mut command)?;
+    testbed.set(&mut command);
     if !OF_THE_DEFAULT_POD.contains(&name.as_str()) {
         command.env("POSTERN_E2E_OPS", format!("e2e-ops-{}", name.replace('_', "-")));
     }

@@ -136,7 +136,7 @@ fn exec(count: u32, transport: &str) -> Result<ExitCode> {
 fn proof(file: &str, name: &str, variable: &str, count: u32) -> Result<ExitCode> {
     let mut command =
         test::cargo(["test", "-p", "e2e", "--test", file, name, "--", "--nocapture", "--test-threads=1"]);
-    test::testbed(&mut command)?;
+    test::Testbed::build()?.set(&mut command);
     sh::run_shown(command.env(variable, count.to_string()))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -1,7 +1,7 @@
 //! `cargo xtask test`: everything CI runs, step by step, each with its name and time.
 
 use std::io::{BufRead as _, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
@@ -139,7 +139,7 @@ fn end_to_end(results: &mut Vec<String>) -> Result<Outcome> {
 
 /// Runs tests, shows what they print, and keeps their result lines for the end.
 fn tested(mut command: Command, results: &mut Vec<String>) -> Result<Outcome> {
-    testbed(&mut command)?;
+    Testbed::build()?.set(&mut command);
     let mut child = command.stdout(Stdio::piped()).spawn().context("run cargo test")?;
     let output = child.stdout.take().context("no pipe from cargo test")?;
     for line in BufReader::new(output).split(b'\n') {
@@ -155,11 +155,22 @@ fn tested(mut command: Command, results: &mut Vec<String>) -> Result<Outcome> {
 }
 
 /// The variables by which tests find what they test.
-pub(crate) fn testbed(command: &mut Command) -> Result<()> {
-    command.env("POSTERN_BIN", dist::postern()?).env("POSTERN_AGENT", dist::agent()?);
-    command.env("POSTERN_E2E", "1").env("KUBECONFIG", paths::target().join("testbed/kubeconfig"));
-    command.env("INSTA_UPDATE", "no");
-    Ok(())
+pub(crate) struct Testbed {
+    postern: PathBuf,
+    agent: PathBuf,
+}
+
+impl Testbed {
+    /// Builds what is to be tested.
+    pub(crate) fn build() -> Result<Self> {
+        Ok(Self { postern: dist::postern()?, agent: dist::agent()? })
+    }
+
+    pub(crate) fn set(&self, command: &mut Command) {
+        command.env("POSTERN_BIN", &self.postern).env("POSTERN_AGENT", &self.agent);
+        command.env("POSTERN_E2E", "1").env("KUBECONFIG", paths::target().join("testbed/kubeconfig"));
+        command.env("INSTA_UPDATE", "no");
+    }
 }
 
 fn doc() -> Result<Outcome> {

@@ -5,84 +5,53 @@ mod steps;
 use crate::exchange::{Exchange as _, ExchangeError, Exchanger};
 use crate::jwt;
 use crate::keeper::KeeperError;
-use serde::Serialize;
+use postern_report::{Finding, Severity, Subject};
 use std::sync::Arc;
 
-/// How a link is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum State {
-    /// As it should be.
-    Ok,
-    /// It works, and something about it is worth a word.
-    Warning,
-    /// Broken: this is what has to be mended.
-    Broken,
-    /// It cannot be seen from here.
-    Unknown,
-}
-
-/// One link.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Link {
-    /// What was looked at.
-    pub link: &'static str,
-    /// How it is.
-    pub state: State,
-    /// What was seen.
-    pub seen: String,
-    /// What to do about it.
-    pub fix: Option<String>,
-}
-
-impl Link {
-    fn ok(link: &'static str, seen: impl Into<String>) -> Self {
-        Self { link, state: State::Ok, seen: seen.into(), fix: None }
-    }
-
-    fn new(link: &'static str, state: State, seen: impl Into<String>, fix: &str) -> Self {
-        Self { link, state, seen: seen.into(), fix: Some(fix.to_owned()) }
-    }
-}
-
 /// What was found.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Report {
-    /// The provider.
-    pub provider: String,
-    /// The links, in their order.
-    pub links: Vec<Link>,
+#[derive(Debug, Clone, PartialEq)]
+pub struct Examined {
+    /// One finding for each step of the chain, in its order.
+    pub findings: Vec<Finding>,
     /// What only the provider can see.
     pub only_the_provider_sees: String,
 }
 
-impl Report {
-    /// The first broken link.
-    pub fn broken(&self) -> Option<&Link> {
-        self.links.iter().find(|link| link.state == State::Broken)
+/// Makes the findings about one provider.
+struct Findings<'a> {
+    provider: &'a str,
+}
+
+impl Findings<'_> {
+    fn finding(&self, step: &str, severity: Severity, message: impl Into<String>) -> Finding {
+        let subject = Subject::named("provider", self.provider);
+        Finding::new(format!("identity/{step}"), severity, subject, message)
+    }
+
+    fn ok(&self, step: &str, message: impl Into<String>) -> Finding {
+        self.finding(step, Severity::Ok, message)
     }
 }
 
 /// Walks the chain of one provider. The last step is an exchange; its token is thrown away.
-pub async fn examine(exchanger: &Exchanger) -> Report {
-    let mut links = Vec::new();
-    let (token, seen) = steps::source(exchanger).await;
-    links.extend(seen);
+pub async fn examine(exchanger: &Exchanger) -> Examined {
+    let of = &Findings { provider: &exchanger.name };
+    let mut findings = Vec::new();
+    let (token, seen) = steps::source(of, exchanger).await;
+    findings.extend(seen);
     let read = token.as_ref().and_then(|token| jwt::decode(&token.token).ok());
     if let Some((header, claims)) = &read {
-        links.extend(steps::claims(exchanger, claims));
-        links.extend(steps::cluster(exchanger, header, claims).await);
-        links.push(steps::publication(header, claims).await);
+        findings.extend(steps::claims(of, exchanger, claims));
+        findings.extend(steps::cluster(of, exchanger, header, claims).await);
+        findings.push(steps::publication(of, header, claims).await);
     }
-    links.extend(steps::provider(exchanger).await);
+    findings.extend(steps::provider(of, exchanger).await);
     // Without a token to exchange there is nothing to try.
     if token.is_some() || exchanger.source().is_none() {
-        links.push(exchange(exchanger).await);
+        findings.push(exchange(of, exchanger).await);
     }
-    Report {
-        provider: exchanger.name.clone(),
-        links,
+    Examined {
+        findings,
         only_the_provider_sees: steps::only_the_provider_sees(
             exchanger,
             read.as_ref().map(|(_, claims)| claims),
@@ -90,16 +59,16 @@ pub async fn examine(exchanger: &Exchanger) -> Report {
     }
 }
 
-async fn exchange(exchanger: &Exchanger) -> Link {
+async fn exchange(of: &Findings<'_>, exchanger: &Exchanger) -> Finding {
     match exchanger.exchange(None).await {
         Ok(issued) => {
             let life = issued
                 .lifetime
                 .map_or("of unknown life".to_owned(), |life| format!("for {} s", life.as_secs()));
-            Link::ok("exchange", format!("a credential was issued, {life}"))
+            of.ok("exchange", format!("a credential was issued, {life}"))
         }
         Err(error @ ExchangeError::NoPerson { .. }) => {
-            Link::new("exchange", State::Unknown, error.to_string(), "log in at a terminal")
+            of.finding("exchange", Severity::Inconclusive, error.to_string()).fix("log in at a terminal")
         }
         Err(error) => {
             let error = Arc::new(KeeperError::from(error));
@@ -114,7 +83,11 @@ async fn exchange(exchanger: &Exchanger) -> Link {
                 }
                 source = next.source();
             }
-            Link { link: "exchange", state: State::Broken, seen, fix }
+            let finding = of.finding("exchange", Severity::Problem, seen);
+            match fix {
+                Some(fix) => finding.fix(fix),
+                None => finding,
+            }
         }
     }
 }

@@ -9,6 +9,7 @@ use crate::exchange::{ExchangeError, server, split};
 use crate::file;
 use http::{Request, header};
 use postern_kube::{Cluster, KubeError, raw};
+use postern_report::{Finding, Severity, Subject};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::io::Write as _;
@@ -186,8 +187,7 @@ impl Documents {
 }
 
 /// How what is published differs from what the cluster says.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Difference {
     /// Keys that the cluster signs with or will, and that are not published: tokens signed by them are refused.
     pub missing: Vec<Key>,
@@ -210,9 +210,29 @@ impl Difference {
         Self { missing: without(cluster, published), surplus: without(published, cluster) }
     }
 
-    /// Whether both agree.
-    pub fn is_none(&self) -> bool {
-        self.missing.is_empty() && self.surplus.is_empty()
+    /// A finding for each key in which the two differ, or one that they agree.
+    pub fn findings(&self, cluster: &Documents) -> Vec<Finding> {
+        const RULE: &str = "identity/issuer-keys";
+        let Self { missing, surplus } = self;
+        let issuer = || Subject::named("issuer", cluster.issuer());
+        let of = |key: &Key, message: &str, fix: &str| {
+            let Key { kid, alg, kty } = key;
+            let algorithm = if alg.is_empty() { kty } else { alg };
+            let message = format!("{message}: {kid} ({algorithm})");
+            Finding::new(RULE, Severity::Problem, issuer(), message).at_item(kid.clone()).fix(fix)
+        };
+        let mirror = "publish the cluster's keys again: `postern identity issuer mirror`";
+        let missing =
+            missing.iter().map(|key| of(key, "not published, so tokens signed by it are refused", mirror));
+        let surplus = surplus.iter().map(|key| {
+            of(key, "published, and not the cluster's: its private half can still make tokens", mirror)
+        });
+        let mut findings: Vec<Finding> = missing.chain(surplus).collect();
+        if findings.is_empty() {
+            let message = format!("all {} keys of the cluster are published", cluster.keys().len());
+            findings.push(Finding::new(RULE, Severity::Ok, issuer(), message));
+        }
+        findings
     }
 }
 

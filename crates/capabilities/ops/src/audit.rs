@@ -13,15 +13,14 @@ use postern_kube::k8s_openapi::api::authorization::v1::{
 };
 use postern_kube::kube::ResourceExt as _;
 use postern_kube::{Cluster, KubeError, access};
-use serde::Serialize;
+use postern_report::{Finding, Object, Severity};
 use std::collections::BTreeSet;
 
 /// A user of no name and no group but that of everyone who is somebody: what it may, all may.
 pub const BASELINE_USER: &str = "postern:audit:nobody";
 
 /// One permission.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Permission {
     /// Where; empty for URLs.
     pub namespace: String,
@@ -50,22 +49,18 @@ impl std::fmt::Display for Permission {
 }
 
 /// What the audit found.
-#[derive(Debug, Clone, Default, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Debug, Clone, Default)]
 pub struct Audit {
-    /// The `ServiceAccount`.
-    pub subject: String,
-    /// What was declared at install.
-    pub declared: String,
-    /// The namespaces that were looked at.
-    pub namespaces: Vec<String>,
-    /// Permissions beyond what was declared.
-    pub excess: Vec<Permission>,
-    /// Declared permissions that it has not got.
-    pub missing: Vec<Permission>,
+    /// One finding for each permission that is too many or missing, and one for each namespace without any.
+    pub findings: Vec<Finding>,
     /// What the answer may lack.
     pub notes: Vec<String>,
 }
+
+/// The rule that a ServiceAccount has no permission beyond what was declared.
+pub const EXCESS: &str = "rbac/excess";
+/// The rule that a ServiceAccount has every permission that was declared.
+pub const MISSING: &str = "rbac/missing";
 
 /// Asks in each namespace. `account` and `baseline` are connections in the name of the two users.
 pub async fn audit(
@@ -75,12 +70,9 @@ pub async fn audit(
     namespaces: &[String],
     declared: &str,
 ) -> Result<Audit, KubeError> {
-    let mut audit = Audit {
-        subject: pod.user(),
-        declared: if declared.is_empty() { "none".to_owned() } else { declared.to_owned() },
-        namespaces: namespaces.to_vec(),
-        ..Audit::default()
-    };
+    let subject = Object::new("ServiceAccount", pod.name()).namespace(pod.namespace());
+    let mut audit = Audit::default();
+    let (mut excess, mut missing) = (BTreeSet::new(), BTreeSet::new());
     for namespace in namespaces {
         let has = access::rules(account, namespace).await?;
         let all = access::rules(baseline, namespace).await?;
@@ -89,12 +81,41 @@ pub async fn audit(
             audit.notes.push(format!("the answer for namespace {namespace} may not be complete: {why}"));
         }
         let should = declared_in(pod, namespace, declared);
-        let (excess, missing) = compare(pod, namespace, &has, &all, &should);
-        audit.excess.extend(excess);
-        audit.missing.extend(missing);
+        let (more, less) = compare(pod, namespace, &has, &all, &should);
+        if more.is_empty() && less.is_empty() {
+            let message = "nothing beyond what was declared and what every authenticated user may do";
+            audit.findings.push(Finding::new(
+                EXCESS,
+                Severity::Ok,
+                Object::new("Namespace", namespace),
+                message,
+            ));
+        }
+        excess.extend(more);
+        missing.extend(less);
     }
-    audit.excess.sort();
-    audit.excess.dedup();
+    let list = |permission: &Permission| {
+        let scope = if permission.namespace.is_empty() {
+            String::new()
+        } else {
+            format!(" -n {}", permission.namespace)
+        };
+        format!("kubectl auth can-i --list{scope} --as {}", pod.user())
+    };
+    for permission in &excess {
+        let finding =
+            Finding::new(EXCESS, Severity::Problem, subject.clone(), format!("not declared: {permission}"));
+        let fix = "take the permission out of the Role that grants it, or declare it with `postern ops install --cluster-access`";
+        audit.findings.push(finding.at_item(permission.to_string()).command(list(permission)).fix(fix));
+    }
+    for permission in &missing {
+        let message = format!("declared, and not granted: {permission}");
+        let finding = Finding::new(MISSING, Severity::Warning, subject.clone(), message);
+        let fix = format!("run `postern ops install{}` with the same --cluster-access again", pod.options());
+        audit.findings.push(finding.at_item(permission.to_string()).command(list(permission)).fix(fix));
+    }
+    let declared = if declared.is_empty() { "none" } else { declared };
+    audit.notes.push(format!("declared cluster access: {declared}"));
     Ok(audit)
 }
 

@@ -13,22 +13,32 @@ use postern_exec::{ExecError, Output, Streams};
 use postern_kube::apply;
 use postern_kube::exec::{self, ExecRequest};
 use postern_kube::{Cluster, KubeError};
+use postern_report::{Finding, Object, Severity};
 use postern_wire::Request;
-use serde::Serialize;
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
 use tokio::sync::mpsc;
 
-/// One link of the chain.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Link {
-    /// Its name.
-    pub name: &'static str,
-    /// Whether it holds.
-    pub ok: bool,
-    /// What was seen.
-    pub detail: String,
+/// What one step of the chain came to.
+struct Step {
+    severity: Severity,
+    message: String,
+    fix: Option<String>,
+}
+
+impl Step {
+    fn ok(message: impl Into<String>) -> Self {
+        Self { severity: Severity::Ok, message: message.into(), fix: None }
+    }
+
+    fn problem(message: impl Into<String>, fix: impl Into<String>) -> Self {
+        Self { severity: Severity::Problem, message: message.into(), fix: Some(fix.into()) }
+    }
+
+    /// The user may not look. That is no problem of the pod's.
+    fn unseen(message: impl Into<String>) -> Self {
+        Self { severity: Severity::Inconclusive, message: message.into(), fix: None }
+    }
 }
 
 /// What the chain is walked with.
@@ -148,41 +158,50 @@ impl Way<'_> {
 }
 
 const CHAIN: [&str; 9] =
-    ["namespace", "secret", "service account", "admission", "image", "pod", "exec", "credential", "tool"];
+    ["namespace", "secret", "service-account", "admission", "image", "pod", "exec", "credential", "tool"];
 
-/// Walks the chain up to and including the first link that is broken; where the pod takes streams, they are its last.
+/// Checks the chain up to and including the first step that fails; the rest is skipped. Where the pod takes streams, they
+/// are its last step.
 pub async fn check(
     cluster: &Cluster,
     settings: &Settings,
     shown: &Shown,
     Asked { tool, key }: Asked<'_>,
     reporter: &mut impl Reporter,
-) -> Vec<Link> {
+) -> Vec<Finding> {
     let ops = &settings.pod;
-    let mut links: Vec<Link> = Vec::new();
+    let subject = |step: &str| match step {
+        "namespace" => Object::new("Namespace", ops.namespace()),
+        "secret" | "credential" => Object::new("Secret", ops.secret()).namespace(ops.namespace()),
+        "service-account" => Object::new("ServiceAccount", ops.name()).namespace(ops.namespace()),
+        _ => Object::new("Pod", ops.name()).namespace(ops.namespace()),
+    };
+    let mut findings: Vec<Finding> = Vec::new();
     let mut way = Way::Exec(cluster, ops);
+    let mut failed = None;
     for name in CHAIN.into_iter().chain(shown.listens.then_some("stream")) {
+        let rule = format!("ops/{name}");
+        if let Some(failed) = failed {
+            let why = format!("not checked, as {failed} has a problem");
+            findings.push(Finding::new(rule, Severity::Skipped, subject(name), why));
+            continue;
+        }
         reporter.progress(&format!("checking {name}"));
-        let (ok, detail) = match name {
-            "namespace" => present(&shown.namespace, shown.namespace_state, "run `postern ops install`"),
-            "secret" => present(
-                &shown.secret,
-                shown.secret_state,
-                "run `postern ops install`: it puts the Secret back",
-            ),
-            "service account" => {
-                present(ops.name(), shown.service_account_state, "run `postern ops install`: it puts it back")
-            }
+        let install = format!("run `postern ops install{}`", ops.options());
+        let found = match name {
+            "namespace" => present(&shown.namespace, shown.namespace_state, &install),
+            "secret" => present(&shown.secret, shown.secret_state, &install),
+            "service-account" => present(ops.name(), shown.service_account_state, &install),
             "admission" => admission(cluster, settings, shown.pod_state == Presence::Present).await,
-            "image" => image(shown, settings),
-            "pod" => pod(shown),
-            "exec" => match exec_link(cluster, ops).await {
+            "image" => image(shown, settings, &install),
+            "pod" => pod(shown, &install),
+            "exec" => match exec_step(cluster, ops).await {
                 // Who may only open streams is served as `run` serves them.
                 Err(error) if matches!(&error, ExecError::Kube(error) if error.is_forbidden()) => {
                     match stream::connect(cluster, ops, key, true).await {
                         Ok(connection) => {
                             way = Way::Stream(cluster, connection);
-                            (true, "you may not exec; going on by stream".to_owned())
+                            Step::ok("you may not exec; going on by stream")
                         }
                         Err(_) => refused(&error),
                     }
@@ -190,127 +209,138 @@ pub async fn check(
                 Err(error) => refused(&error),
                 Ok(found) => found,
             },
-            "credential" => credential(&way, shown).await,
-            "tool" => tool_link(&way, tool).await,
-            _ => stream_link(cluster, ops, key).await,
+            "credential" => credential(&way, shown, &install).await,
+            "tool" => tool_step(&way, tool).await,
+            _ => stream_step(cluster, ops, key).await,
         };
-        links.push(Link { name, ok, detail });
-        if !ok {
-            break;
+        let Step { severity, message, fix } = found;
+        if severity == Severity::Problem {
+            failed = Some(name);
         }
+        let finding = Finding::new(rule, severity, subject(name), message);
+        findings.push(match fix {
+            Some(fix) => finding.fix(fix),
+            None => finding,
+        });
     }
-    links
+    findings
 }
 
-fn present(name: &str, state: Presence, fix: &str) -> (bool, String) {
+fn present(name: &str, state: Presence, install: &str) -> Step {
     match state {
-        Presence::Present => (true, name.to_owned()),
-        Presence::Deleting => (false, format!("{name} is being deleted; {fix}, once it is gone")),
-        Presence::Missing => (false, format!("{name} is missing; {fix}")),
-        Presence::Unknown => (true, format!("{name} cannot be looked at by you; taken as given")),
+        Presence::Present => Step::ok(name),
+        Presence::Deleting => {
+            Step::problem(format!("{name} is being deleted"), format!("{install}, once it is gone"))
+        }
+        Presence::Missing => {
+            Step::problem(format!("{name} is missing"), format!("{install}: it makes it again"))
+        }
+        Presence::Unknown => Step::unseen(format!("you may not look at {name}")),
     }
 }
 
 /// Whether the cluster would admit the pod today, in the place of the one that may be `there`.
-async fn admission(cluster: &Cluster, settings: &Settings, there: bool) -> (bool, String) {
+async fn admission(cluster: &Cluster, settings: &Settings, there: bool) -> Step {
     let version =
         objects::MadeWith { version: "check".to_owned(), rotated_at: "check".to_owned(), account: None };
     let pod = objects::pod(settings, &version);
-    let Ok(object) = apply::dynamic(&pod) else { return (false, "the pod cannot be written".to_owned()) };
+    let object = match apply::dynamic(&pod) {
+        Ok(object) => object,
+        Err(error) => {
+            return Step::problem(format!("the pod cannot be written: {error}"), "report this defect");
+        }
+    };
     match apply::admitted(cluster, &object).await {
-        Ok(()) => (true, "the cluster would admit the pod".to_owned()),
-        Err(error) if error.is_forbidden() => (true, "you may not make pods; taken as given".to_owned()),
+        Ok(()) => Step::ok("the cluster would admit the pod"),
+        Err(error) if error.is_forbidden() => Step::unseen("you may not make pods"),
         // The one that is there has the room that the next one needs.
         Err(error) if there && quota::has_room_then(&error) => {
-            (true, "the cluster would admit the pod in the place of the one there is".to_owned())
+            Step::ok("the cluster would admit the pod in the place of the one that is there")
         }
         Err(error) => {
             let fix = crate::diagnose::of_refusal(&error).map(|found| found.fix).unwrap_or_default();
-            (false, format!("{error}; {fix}"))
+            Step::problem(error.to_string(), fix)
         }
     }
 }
 
-fn image(shown: &Shown, settings: &Settings) -> (bool, String) {
+fn image(shown: &Shown, settings: &Settings, install: &str) -> Step {
     match (&shown.image, shown.image_matches) {
-        (Some(image), Some(true)) => (true, image.clone()),
-        (Some(image), _) => (
-            false,
-            format!(
-                "the pod has {image}, this program installs {}; run `postern ops install`",
-                settings.image
-            ),
-        ),
-        (None, _) if shown.pod_state == Presence::Unknown => {
-            (true, "you may not look at the pod; taken as given".to_owned())
+        (Some(image), Some(true)) => Step::ok(image.clone()),
+        (Some(image), _) => {
+            Step::problem(format!("the pod has {image}, this program installs {}", settings.image), install)
         }
-        (None, _) => (false, "there is no pod; run `postern ops install`".to_owned()),
+        (None, _) if shown.pod_state == Presence::Unknown => Step::unseen("you may not look at the pod"),
+        (None, _) => Step::problem("there is no pod", install),
     }
 }
 
-fn pod(shown: &Shown) -> (bool, String) {
+fn pod(shown: &Shown, install: &str) -> Step {
     let phase = shown.phase.clone().unwrap_or_else(|| "missing".to_owned());
     if shown.service_account_replaced {
-        let why = "its ServiceAccount was made after it, and refuses its tokens; `postern ops install` replaces the pod";
-        (false, why.to_owned())
+        let why = "the pod is older than its ServiceAccount, which refuses the pod's tokens";
+        Step::problem(why, format!("{install}: it replaces the pod"))
     } else if shown.pod_state == Presence::Deleting {
-        (false, "it is being deleted; run `postern ops install`, once it is gone".to_owned())
+        Step::problem("the pod is being deleted", format!("{install}, once it is gone"))
     } else if shown.ready {
-        (true, "ready".to_owned())
+        Step::ok("ready")
     } else if shown.pod_state == Presence::Unknown {
-        (true, "you may not look at it; taken as given".to_owned())
+        Step::unseen("you may not look at the pod")
     } else {
-        (false, format!("phase {phase}, not ready; `postern ops install` says why and repairs it"))
+        Step::problem(format!("phase {phase}, not ready"), format!("{install}: it says why, and repairs it"))
     }
 }
 
-async fn exec_link(cluster: &Cluster, ops: &OpsPod) -> Result<(bool, String), ExecError> {
+async fn exec_step(cluster: &Cluster, ops: &OpsPod) -> Result<Step, ExecError> {
     Ok(match run_in_pod(cluster, ops, &[names::AGENT, "--version"], false).await? {
-        (Ended::Exited(0), version) => (true, version),
-        (outcome, output) => (false, format!("the agent ended with {outcome:?}: {output}")),
+        (Ended::Exited(0), version) => Step::ok(version),
+        (outcome, output) => {
+            let fix = format!("see `postern ops logs{}`", ops.options());
+            Step::problem(format!("the agent ended with {outcome:?}: {output}"), fix)
+        }
     })
 }
 
-fn refused(error: &ExecError) -> (bool, String) {
-    (false, format!("{error}; `postern ops rbac` prints the Role for running tools"))
+fn refused(error: &ExecError) -> Step {
+    Step::problem(error.to_string(), "`postern ops rbac` prints the Role for running tools")
 }
 
-/// Whether a stream opens: the keys are there, the pod has them, and someone listens.
-async fn stream_link(cluster: &Cluster, ops: &OpsPod, key: Option<&Key>) -> (bool, String) {
+/// Whether a stream opens: the keys are there, the pod has them, and the agent listens.
+async fn stream_step(cluster: &Cluster, ops: &OpsPod, key: Option<&Key>) -> Step {
     match stream::connect(cluster, ops, key, true).await {
-        Ok(_) => (true, "opens".to_owned()),
-        Err(OpenError::Kube(error)) if error.is_forbidden() => {
-            (true, "you may not open one; taken as given".to_owned())
+        Ok(_) => Step::ok("opens"),
+        Err(OpenError::Kube(error)) if error.is_forbidden() => Step::unseen("you may not open a stream"),
+        Err(error) => {
+            Step::problem(error.to_string(), format!("run `postern ops install{} --stream`", ops.options()))
         }
-        Err(error) => (false, format!("{error}; run `postern ops install --stream`")),
     }
 }
 
-async fn credential(way: &Way<'_>, shown: &Shown) -> (bool, String) {
+async fn credential(way: &Way<'_>, shown: &Shown, install: &str) -> Step {
     let (outcome, output) = match way.run(&[names::AGENT, "credentials"], true).await {
         Ok(found) => found,
-        Err(error) => return (false, error.to_string()),
+        Err(error) => return Step::problem(error.to_string(), install),
     };
     let mounted: Vec<&str> = output.lines().collect();
     match &shown.credentials {
-        _ if outcome != Ended::Exited(0) => (false, format!("the agent cannot read them: {output}")),
-        Some(expected) if *expected != mounted => (
-            false,
-            format!(
-                "the Secret has [{}], the pod sees [{}]; run `postern ops install`",
-                expected.join(", "),
-                mounted.join(", ")
-            ),
+        _ if outcome != Ended::Exited(0) => {
+            Step::problem(format!("the agent cannot read the credentials: {output}"), install)
+        }
+        Some(expected) if *expected != mounted => Step::problem(
+            format!("the Secret has [{}], the pod has [{}]", expected.join(", "), mounted.join(", ")),
+            install,
         ),
-        _ if mounted.is_empty() => (true, "none (no static key)".to_owned()),
-        _ => (true, mounted.join(", ")),
+        _ if mounted.is_empty() => Step::ok("none (no static key)"),
+        _ => Step::ok(mounted.join(", ")),
     }
 }
 
-async fn tool_link(way: &Way<'_>, tool: &str) -> (bool, String) {
+async fn tool_step(way: &Way<'_>, tool: &str) -> Step {
     match way.run(&[names::AGENT, "which", tool], false).await {
-        Ok((Ended::Exited(0), path)) => (true, path),
-        Ok(_) => (false, format!("{tool} is not in the image's PATH; use an image that has it (--image)")),
-        Err(error) => (false, error.to_string()),
+        Ok((Ended::Exited(0), path)) => Step::ok(path),
+        Ok(_) => {
+            Step::problem(format!("{tool} is not in the image's PATH"), "use an image that has it (--image)")
+        }
+        Err(error) => Step::problem(error.to_string(), "run it again"),
     }
 }

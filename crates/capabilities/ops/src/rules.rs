@@ -23,9 +23,9 @@ pub enum Named {
     AccessRole,
     /// The Role that opens the credential Secret.
     SecretRole,
-    /// The group of all ServiceAccounts.
+    /// The group of all `ServiceAccounts`.
     Accounts,
-    /// The group of the ServiceAccounts of the pod's namespace.
+    /// The group of the `ServiceAccounts` of the pod's namespace.
     NamespaceAccounts,
     /// The group of everyone who is authenticated.
     Authenticated,

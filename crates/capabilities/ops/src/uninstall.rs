@@ -175,7 +175,7 @@ fn candidates(pod: &OpsPod, recorded: &str, labelled: Vec<ObjectRef>) -> Vec<Obj
     all
 }
 
-/// Whether a Role or RoleBinding with our labels is this pod's and not another one's.
+/// Whether a Role or `RoleBinding` with our labels is this pod's and not another one's.
 fn belongs(pod: &OpsPod, of: &ObjectRef) -> bool {
     of.name == pod.access_role()
         || (of.name == pod.secret_role() && of.namespace.as_deref() == Some(pod.namespace()))

@@ -61,6 +61,8 @@ pub(crate) enum Format {
 pub(crate) enum Output {
     Format(Format),
     Form(Form),
+    /// A format that only reports have.
+    Report(postern_report::Format),
 }
 
 impl Output {
@@ -68,7 +70,7 @@ impl Output {
     pub(crate) fn format(self) -> Format {
         match self {
             Self::Format(format) => format,
-            Self::Form(_) => Format::Text,
+            Self::Form(_) | Self::Report(_) => Format::Text,
         }
     }
 }
@@ -94,12 +96,26 @@ pub(crate) fn asked_format(arguments: impl Iterator<Item = std::ffi::OsString>) 
     Format::Text
 }
 
+/// What commands take whose result is a report.
+#[derive(Debug, Args)]
+pub(crate) struct Reporting {
+    /// Output format; sarif is for code scanning, junit for the test views of CI systems, html is one page for a browser
+    #[arg(id = "output", short, long, value_parser = outputs(["text", "json", "yaml", "sarif", "junit", "html"]), default_value = "text", value_name = "FORMAT")]
+    pub(crate) output: Output,
+    /// Exit 1 on findings of this severity, or a worse one
+    #[arg(long, value_name = "SEVERITY", value_parser = ["problem", "warning"], default_value = "problem")]
+    pub(crate) fail_on: String,
+}
+
 pub(crate) fn outputs<const N: usize>(
     names: [&'static str; N],
 ) -> impl clap::builder::TypedValueParser<Value = Output> {
     PossibleValuesParser::new(names).map(|name| match name.as_str() {
         "json" => Output::Format(Format::Json),
         "yaml" => Output::Format(Format::Yaml),
+        "sarif" => Output::Report(postern_report::Format::Sarif),
+        "junit" => Output::Report(postern_report::Format::Junit),
+        "html" => Output::Report(postern_report::Format::Html),
         "raw" => Output::Form(Form::Raw),
         "header" => Output::Form(Form::Header),
         "exec-credential" => Output::Form(Form::ExecCredential),
@@ -127,6 +143,8 @@ pub(crate) enum Command {
     Identity(identity::Identity),
     /// Print the JSON schema of the configuration file
     ConfigSchema,
+    /// Print the JSON schema of reports, as `ops audit -o json` and others print them
+    ReportSchema,
     /// Print completions for a shell
     Completions {
         /// The shell

@@ -15,6 +15,7 @@ mod ops_rbac;
 mod ops_show;
 mod ops_uninstall;
 mod reference;
+mod reports;
 mod run;
 mod run_each;
 mod streams;
@@ -184,6 +185,10 @@ fn dispatch(global: Global, command: Command, printer: &mut Printer) -> Result<u
             printer.raw(&postern_config::schema());
             return Ok(0);
         }
+        Command::ReportSchema => {
+            printer.raw(&format!("{:#}\n", postern_report::schema()));
+            return Ok(0);
+        }
         _ => {}
     }
     let config = Config::load(global.config.as_deref())?;
@@ -208,15 +213,14 @@ fn dispatch(global: Global, command: Command, printer: &mut Printer) -> Result<u
             Command::Identity(Identity::Exec(args)) => identity::exec::run(&context, args, printer).await,
             Command::Identity(Identity::Write(args)) => identity::write::run(&context, args, printer).await,
             Command::Identity(Identity::Proxy(args)) => identity::proxy::run(&context, args, printer).await,
-            Command::Identity(Identity::Doctor(args)) => {
-                identity::doctor::run(&context, &args, printer).await
-            }
+            Command::Identity(Identity::Doctor(args)) => identity::doctor::run(&context, args, printer).await,
             Command::Identity(Identity::Manifest(args)) => identity::manifest::run(&context, args, printer),
             Command::Identity(Identity::Trust(args)) => identity::trust::run(&context, args, printer).await,
             Command::Identity(Identity::Issuer(args)) => identity::issuer::run(&context, args, printer).await,
             Command::Identity(Identity::Status(args)) => identity::status::run(&context, &args, printer),
             Command::Completions { .. }
             | Command::ConfigSchema
+            | Command::ReportSchema
             | Command::InstallSelf { .. }
             | Command::Reference
             | Command::Agent => Ok(0),

@@ -313,9 +313,6 @@ fn kube_hint(error: &KubeError) -> Option<String> {
             "ask for the verb and resource named above; `postern ops rbac` prints Roles that hold them"
                 .to_owned()
         }
-        Reason::NotFound(message) if message.starts_with("namespaces ") => {
-            "the namespace must be there first: kubectl create namespace NAME".to_owned()
-        }
         Reason::NotFound(message) if message.contains(names::NAME) => {
             "the ops pod is not installed here: run `postern ops install`".to_owned()
         }

@@ -30,6 +30,12 @@ pub(crate) fn is_terminal() -> bool {
     rustix::termios::isatty(rustix::stdio::stdin())
 }
 
+/// How many columns the terminal has that stdout is; `None` where it is none.
+pub(crate) fn width() -> Option<usize> {
+    let size = rustix::termios::tcgetwinsize(rustix::stdio::stdout()).ok()?;
+    Some(usize::from(size.ws_col)).filter(|columns| *columns > 0)
+}
+
 /// The size of the terminal we are on.
 pub(crate) fn size() -> TerminalSize {
     let ask = |fd| rustix::termios::tcgetwinsize(fd).ok().filter(|size| size.ws_col > 0);

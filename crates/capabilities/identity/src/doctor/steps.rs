@@ -1,70 +1,70 @@
-//! The links, one by one.
+//! The steps of the chain, one by one.
 
-use super::{Link, State};
+use super::Findings;
 use crate::exchange::{Exchanger, Metadata, discover_at, server, split};
 use crate::issuer::{self, Documents};
 use crate::jwt::{Claims, Header};
 use crate::source::{SubjectToken, now};
 use postern_config::providers::{Grant, ProviderType};
 use postern_kube::Cluster;
+use postern_report::{Finding, Severity};
 use std::path::Path;
 
 /// The mount and the token in it.
-pub(super) async fn source(exchanger: &Exchanger) -> (Option<SubjectToken>, Vec<Link>) {
+pub(super) async fn source(of: &Findings<'_>, exchanger: &Exchanger) -> (Option<SubjectToken>, Vec<Finding>) {
     let Some(source) = exchanger.source() else {
-        return (None, vec![Link::ok("source", "this provider exchanges no token of somebody else")]);
+        return (None, vec![of.ok("source", "this provider exchanges no token of somebody else")]);
     };
-    let mut links = Vec::new();
+    let mut findings = Vec::new();
     if let Some(path) = source.file() {
-        links.extend(mount(path));
+        findings.extend(mount(of, path));
     }
     match source.token().await {
         Ok(token) => {
-            links.push(match &token.warning {
-                None => Link::ok("token", format!("read from {}", source.place())),
-                Some(warning) => Link::new(
-                    "token",
-                    State::Warning,
-                    warning.clone(),
-                    "look for TokenProjection errors in the kubelet's log",
-                ),
+            findings.push(match &token.warning {
+                None => of.ok("token", format!("read from {}", source.place())),
+                Some(warning) => of
+                    .finding("token", Severity::Warning, warning.clone())
+                    .fix("look for TokenProjection errors in the kubelet's log"),
             });
-            (Some(token), links)
+            (Some(token), findings)
         }
         Err(error) => {
             let cause =
                 std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
             let fix = "mount a projected serviceAccountToken for this audience (`postern identity manifest`); outside a \
                        pod use `type: token_request`";
-            links.push(Link::new("token", State::Broken, format!("{error}{cause}"), fix));
-            (None, links)
+            findings.push(of.finding("token", Severity::Problem, format!("{error}{cause}")).fix(fix));
+            (None, findings)
         }
     }
 }
 
 /// How the file is mounted: by `subPath` it is the file of the pod's first minute for ever.
-fn mount(path: &Path) -> Option<Link> {
+fn mount(of: &Findings<'_>, path: &Path) -> Option<Finding> {
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").ok()?;
     let whole = path.to_string_lossy();
     let is_mount = mounts.lines().any(|line| line.split(' ').nth(4) == Some(&*whole));
     if is_mount {
-        return Some(Link::new(
-            "mount",
-            State::Broken,
-            format!("{whole} is mounted as a file (subPath): the kubelet's renewals never reach it"),
-            "mount the projected volume's directory instead",
-        ));
+        return Some(
+            of.finding(
+                "mount",
+                Severity::Problem,
+                format!("{whole} is mounted as a file (subPath): the kubelet's renewals never reach it"),
+            )
+            .fix("mount the projected volume's directory instead"),
+        );
     }
     let linked = std::fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_symlink());
-    linked.then(|| Link::ok("mount", "a projected volume, which the kubelet replaces whole"))
+    linked.then(|| of.ok("mount", "a projected volume, which the kubelet replaces whole"))
 }
 
 /// What the token says.
-pub(super) fn claims(exchanger: &Exchanger, claims: &Claims) -> Vec<Link> {
+pub(super) fn claims(of: &Findings<'_>, exchanger: &Exchanger, claims: &Claims) -> Vec<Finding> {
     let text = |text: &Option<String>| text.clone().unwrap_or_else(|| "nobody".to_owned());
     let left =
         claims.remaining(now()).map_or("without an end".to_owned(), |left| format!("ends in {left:.0} s"));
-    let mut links = vec![Link::ok(
+    let mut findings = vec![of.ok(
         "claims",
         format!(
             "issued by {}, about {}, for {}; {left}",
@@ -74,26 +74,35 @@ pub(super) fn claims(exchanger: &Exchanger, claims: &Claims) -> Vec<Link> {
         ),
     )];
     if claims.service_account().is_some_and(|(_, name)| name == "default") {
-        links.push(Link::new(
-            "ServiceAccount",
-            State::Warning,
-            "it is `default`, which every pod of the namespace that names none runs as",
-            "make a ServiceAccount for this workload",
-        ));
+        findings.push(
+            of.finding(
+                "service-account",
+                Severity::Warning,
+                "it is `default`, which every pod of the namespace that names none runs as",
+            )
+            .fix("make a ServiceAccount for this workload"),
+        );
     }
     if claims.aud.len() > 1 && exchanger.provider.r#type == ProviderType::Oauth2 {
-        links.push(Link::new(
-            "audience",
-            State::Warning,
-            "the token is for several: some providers (Keycloak) take it for one only",
-            "project one token for each audience",
-        ));
+        findings.push(
+            of.finding(
+                "audience",
+                Severity::Warning,
+                "the token is for several: some providers (Keycloak) take it for one only",
+            )
+            .fix("project one token for each audience"),
+        );
     }
-    links
+    findings
 }
 
 /// What the cluster says of its issuer, where it can be asked.
-pub(super) async fn cluster(exchanger: &Exchanger, header: &Header, claims: &Claims) -> Vec<Link> {
+pub(super) async fn cluster(
+    of: &Findings<'_>,
+    exchanger: &Exchanger,
+    header: &Header,
+    claims: &Claims,
+) -> Vec<Finding> {
     let found = match Cluster::connect(&exchanger.cluster).await {
         Ok(cluster) => issuer::of_cluster(&cluster).await.map_err(|error| error.to_string()),
         Err(error) => Err(error.to_string()),
@@ -103,7 +112,7 @@ pub(super) async fn cluster(exchanger: &Exchanger, header: &Header, claims: &Cla
         Err(why) => {
             let fix =
                 "ask from outside, or with a kubeconfig; signed-in users may read the issuer's documents";
-            return vec![Link::new("issuer (cluster)", State::Unknown, why, fix)];
+            return vec![of.finding("issuer-cluster", Severity::Inconclusive, why).fix(fix)];
         }
     };
     if Some(documents.issuer()) != claims.iss.as_deref() {
@@ -113,57 +122,55 @@ pub(super) async fn cluster(exchanger: &Exchanger, header: &Header, claims: &Cla
             claims.iss.as_deref().unwrap_or("none")
         );
         let fix = "the token is of another cluster, or the API server's --service-account-issuer has changed";
-        return vec![Link::new("issuer (cluster)", State::Warning, seen, fix)];
+        return vec![of.finding("issuer-cluster", Severity::Warning, seen).fix(fix)];
     }
-    vec![key("issuer (cluster)", &documents, header)]
+    vec![key(of, "issuer-cluster", &documents, header)]
 }
 
-fn key(link: &'static str, documents: &Documents, header: &Header) -> Link {
+fn key(of: &Findings<'_>, step: &str, documents: &Documents, header: &Header) -> Finding {
     let keys = documents.keys();
     match &header.kid {
         Some(kid) if keys.iter().any(|key| key.kid == *kid) => {
-            Link::ok(link, format!("{} has the key that signed the token ({kid})", documents.issuer()))
+            of.ok(step, format!("{} has the key that signed the token ({kid})", documents.issuer()))
         }
-        kid => Link::new(
-            link,
-            State::Broken,
-            format!(
-                "{} has {} keys, and not the one that signed the token ({})",
-                documents.issuer(),
-                keys.len(),
-                kid.as_deref().unwrap_or("which it does not name")
-            ),
-            "publish the cluster's keys again (`postern identity issuer mirror --watch` keeps them)",
-        ),
+        kid => of
+            .finding(
+                step,
+                Severity::Problem,
+                format!(
+                    "{} has {} keys, and not the one that signed the token ({})",
+                    documents.issuer(),
+                    keys.len(),
+                    kid.as_deref().unwrap_or("which it does not name")
+                ),
+            )
+            .fix("publish the cluster's keys again (`postern identity issuer mirror --watch` keeps them)"),
     }
 }
 
 /// What is published where the token says that its issuer is.
-pub(super) async fn publication(header: &Header, claims: &Claims) -> Link {
-    const LINK: &str = "issuer (published)";
+pub(super) async fn publication(of: &Findings<'_>, header: &Header, claims: &Claims) -> Finding {
+    const STEP: &str = "issuer-published";
     let Some(issuer) = claims.iss.as_deref() else {
-        return Link::new(LINK, State::Broken, "the token names no issuer", "use a ServiceAccount's token");
+        return of
+            .finding(STEP, Severity::Problem, "the token names no issuer")
+            .fix("use a ServiceAccount's token");
     };
     match issuer::published(issuer, None, None).await {
-        Ok(documents) => key(LINK, &documents, header),
+        Ok(documents) => key(of, STEP, &documents, header),
         Err(error) => {
             let cause =
                 std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
-            Link::new(
-                LINK,
-                State::Unknown,
-                format!("{error}{cause}"),
-                "the provider may reach it where we do not; if the issuer is inside the cluster, publish a copy (`postern \
-                 identity issuer mirror`) or give the provider the keys",
-            )
+            of.finding(STEP, Severity::Inconclusive, format!("{error}{cause}")).fix("the provider may reach it where we do not; if the issuer is inside the cluster, publish a copy (`postern \
+                 identity issuer mirror`) or give the provider the keys")
         }
     }
 }
 
 /// The provider's own metadata, and its clock.
-pub(super) async fn provider(exchanger: &Exchanger) -> Vec<Link> {
+pub(super) async fn provider(of: &Findings<'_>, exchanger: &Exchanger) -> Vec<Finding> {
     let provider = &exchanger.provider;
-    let mut links = Vec::new();
+    let mut findings = Vec::new();
     let address =
         provider.issuer.as_deref().or(provider.token_endpoint.as_deref()).or(provider.endpoint.as_deref());
     if let Some(issuer) = provider.issuer.as_deref() {
@@ -171,23 +178,23 @@ pub(super) async fn provider(exchanger: &Exchanger) -> Vec<Link> {
             Ok(server) => discover_at(&server, issuer).await,
             Err(error) => Err(error),
         };
-        links.push(match found {
-            Ok(metadata) => offers(exchanger, &metadata),
+        findings.push(match found {
+            Ok(metadata) => offers(of, exchanger, &metadata),
             Err(error) => {
                 let cause =
                     std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
                 let fix = "check `issuer`, the network, HTTPS_PROXY/NO_PROXY and ca_file";
-                Link::new("discovery", State::Broken, format!("{error}{cause}"), fix)
+                of.finding("discovery", Severity::Problem, format!("{error}{cause}")).fix(fix)
             }
         });
     }
     if let Some(address) = address {
-        links.extend(clock(exchanger, address).await);
+        findings.extend(clock(of, exchanger, address).await);
     }
-    links
+    findings
 }
 
-fn offers(exchanger: &Exchanger, metadata: &Metadata) -> Link {
+fn offers(of: &Findings<'_>, exchanger: &Exchanger, metadata: &Metadata) -> Finding {
     let endpoint = metadata.token_endpoint.as_deref().unwrap_or("none");
     let seen = format!("{} has its token endpoint at {endpoint}", metadata.issuer);
     let wanted = match exchanger.provider.grant {
@@ -199,27 +206,28 @@ fn offers(exchanger: &Exchanger, metadata: &Metadata) -> Link {
     };
     let known = &metadata.grant_types_supported;
     match known.is_empty() || known.iter().any(|grant| grant == wanted) {
-        true => Link::ok("discovery", seen),
-        false => Link::new(
-            "discovery",
-            State::Warning,
-            format!("{seen}; it does not say that it knows the grant {wanted}"),
-            "switch the grant on at the provider, or use another",
-        ),
+        true => of.ok("discovery", seen),
+        false => of
+            .finding(
+                "discovery",
+                Severity::Warning,
+                format!("{seen}; it does not say that it knows the grant {wanted}"),
+            )
+            .fix("switch the grant on at the provider, or use another"),
     }
 }
 
 /// Clocks that differ by more than half a minute make tokens too old or too new.
-async fn clock(exchanger: &Exchanger, address: &str) -> Option<Link> {
+async fn clock(of: &Findings<'_>, exchanger: &Exchanger, address: &str) -> Option<Finding> {
     let server = server(split(address).0, exchanger.provider.ca_file.as_ref()).ok()?;
     let request = http::Request::get(split(address).1).body(Vec::new()).ok()?;
     let skew = crate::exchange::skew(server.send(request).await.ok()?.date.as_deref()?)?;
     Some(match skew.abs() <= 30.0 {
-        true => Link::ok("clock", format!("within {:.0} s of the provider's", skew.abs().ceil())),
+        true => of.ok("clock", format!("within {:.0} s of the provider's", skew.abs().ceil())),
         false => {
             let way = if skew > 0.0 { "ahead of" } else { "behind" };
             let seen = format!("{:.0} s {way} the provider's", skew.abs());
-            Link::new("clock", State::Broken, seen, "set this machine's clock (NTP)")
+            of.finding("clock", Severity::Problem, seen).fix("set this machine's clock (NTP)")
         }
     })
 }

@@ -97,6 +97,6 @@ mod tests {
         settings.stream = true;
         let with = serde_json::to_string(&objects::pod(&settings, &version)).unwrap();
         assert!(with.contains("postern-ops-stream-keys"));
-        assert!(!with.contains(&"\"postern-ops-stream\""));
+        assert!(!with.contains("\"postern-ops-stream\""));
     }
 }

@@ -1,6 +1,6 @@
 //! `postern identity …`.
 
-use super::{Output, outputs};
+use super::{Output, Reporting, outputs};
 use clap::{Args, Subcommand, ValueEnum};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -144,6 +144,8 @@ fn mode(text: &str) -> Result<u32, String> {
 pub(crate) struct Doctor {
     /// One provider only
     pub(crate) provider: Option<String>,
+    #[command(flatten)]
+    pub(crate) reporting: Reporting,
 }
 
 #[derive(Debug, Subcommand)]
@@ -316,6 +318,8 @@ pub(crate) enum Issuer {
         /// A file of PEM certificates that vouch for that server
         #[arg(long, value_name = "FILE")]
         ca_file: Option<PathBuf>,
+        #[command(flatten)]
+        reporting: Reporting,
     },
 }
 

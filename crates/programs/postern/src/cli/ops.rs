@@ -1,5 +1,6 @@
 //! `postern ops …`.
 
+use super::Reporting;
 use clap::{Args, Subcommand, ValueEnum};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -124,6 +125,8 @@ pub(crate) struct Show {
     /// The image that is expected [default: the one of this release]
     #[arg(long, value_name = "IMAGE")]
     pub(crate) image: Option<String>,
+    #[command(flatten)]
+    pub(crate) reporting: Reporting,
 }
 
 #[derive(Debug, Args)]
@@ -160,6 +163,8 @@ pub(crate) struct Audit {
     /// Look in these namespaces only [default: all that you may list]
     #[arg(long, value_name = "NAMESPACE", num_args = 1.., value_delimiter = ',')]
     pub(crate) within: Vec<String>,
+    #[command(flatten)]
+    pub(crate) reporting: Reporting,
 }
 
 #[derive(Debug, Args)]

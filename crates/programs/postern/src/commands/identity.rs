@@ -104,7 +104,7 @@ pub(super) fn keeper(
 fn form(output: Output, name: &str, provider: &Provider, held: &Held) -> Result<Zeroizing<String>, Failure> {
     let form = match output {
         Output::Form(form) => form,
-        Output::Format(Format::Text) => Form::Raw,
+        Output::Format(Format::Text) | Output::Report(_) => Form::Raw,
         Output::Format(Format::Json | Format::Yaml) => Form::Json,
     };
     let info = std::env::var("KUBERNETES_EXEC_INFO").ok();

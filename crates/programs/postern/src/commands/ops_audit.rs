@@ -1,6 +1,6 @@
 //! `postern ops audit`.
 
-use super::Context;
+use super::{Context, reports};
 use crate::cli::ops::Audit as Args;
 use crate::failure::Failure;
 use crate::printer::Printer;
@@ -12,7 +12,7 @@ use postern_ops::audit::{self, Audit};
 use postern_ops::{Access, OpsPod};
 
 pub(super) async fn run(context: &Context, args: Args, printer: &mut Printer) -> Result<u8, Failure> {
-    let Args { pod, within: namespace } = args;
+    let Args { pod, within: namespace, reporting } = args;
     let pod = context.ops_pod(pod)?;
     let cluster = context.cluster().await?;
     let Some(declared) = audit::declared(&cluster, &pod).await? else {
@@ -37,8 +37,17 @@ pub(super) async fn run(context: &Context, args: Args, printer: &mut Printer) ->
         if forbidden { Failure { hint: Some(hint.to_owned()), ..failure } } else { failure }
     })?;
     found.notes.extend(note);
-    printer.result(&found, || text(&found));
-    Ok(u8::from(!found.excess.is_empty()))
+    let Audit { findings, notes } = found;
+    let mut report = reports::new(format!("Permissions of {}", pod.user()));
+    report.rule(
+        audit::EXCESS,
+        "The ServiceAccount may do nothing beyond what was declared at install.",
+        None,
+    );
+    report.rule(audit::MISSING, "The ServiceAccount may do everything that was declared at install.", None);
+    (report.findings, report.notes) = (findings, notes);
+    report.sort();
+    reports::print(&report, &reporting, printer)
 }
 
 /// A namespace that is not there would be found without excess; one that may not be read is taken as given.
@@ -66,25 +75,4 @@ async fn all(cluster: &Cluster, pod: &OpsPod, declared: &str) -> (Vec<String>, O
             (known.into_iter().collect(), Some(note.to_owned()))
         }
     }
-}
-
-fn text(found: &Audit) -> String {
-    let Audit { subject, declared, namespaces, excess, missing, notes } = found;
-    let mut text = format!(
-        "{subject}\ndeclared cluster access: {declared}\nnamespaces looked at: {}\n",
-        namespaces.len()
-    );
-    for permission in missing {
-        text.push_str(&format!("- declared but not granted: {permission}\n"));
-    }
-    for permission in excess {
-        text.push_str(&format!("✗ EXCESS: {permission}\n"));
-    }
-    for note in notes {
-        text.push_str(&format!("note: {note}\n"));
-    }
-    if excess.is_empty() {
-        text.push_str("✓ nothing beyond what was declared and what every authenticated user may do\n");
-    }
-    text
 }

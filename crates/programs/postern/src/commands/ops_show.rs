@@ -1,11 +1,13 @@
 //! `postern ops show`.
 
-use super::{Context, ops_install, transports};
+use super::{Context, ops_install, reports, transports};
+use crate::cli::Output;
 use crate::cli::ops::Show as Args;
 use crate::failure::Failure;
 use crate::printer::Printer;
-use postern_ops::check::{self, Asked, Link};
+use postern_ops::check::{self, Asked};
 use postern_ops::show::{Presence, Shown, show};
+use postern_report::{Finding, Severity};
 use serde::Serialize;
 
 #[derive(Debug, Serialize)]
@@ -14,11 +16,16 @@ struct Report {
     #[serde(flatten)]
     shown: Shown,
     #[serde(skip_serializing_if = "Option::is_none")]
-    checks: Option<Vec<Link>>,
+    checks: Option<Vec<Finding>>,
 }
 
 pub(super) async fn run(context: &Context, args: Args, printer: &mut Printer) -> Result<u8, Failure> {
-    let Args { pod, check, tool, image } = args;
+    let Args { pod, check, tool, image, reporting } = args;
+    let is_report = matches!(reporting.output, Output::Report(_));
+    if is_report && !check {
+        let hint = "add --check: its findings are a report".to_owned();
+        return Err(Failure::usage("sarif, junit and html are formats of reports", Some(hint)));
+    }
     let settings = ops_install::defaults(context, context.ops_pod(pod)?, image.as_deref());
     let cluster = context.cluster().await?;
     let shown = show(&cluster, &settings.pod, &settings.image).await?;
@@ -30,10 +37,14 @@ pub(super) async fn run(context: &Context, args: Args, printer: &mut Printer) ->
         }
         false => None,
     };
-    let broken = checks.iter().flatten().any(|link| !link.ok);
+    let mut findings = reports::new(format!("Ops pod {}", settings.pod));
+    findings.findings = checks.clone().unwrap_or_default();
+    if is_report {
+        return reports::print(&findings, &reporting, printer);
+    }
     let report = Report { shown, checks };
     printer.result(&report, || text(&report));
-    Ok(u8::from(broken))
+    Ok(reports::exit_code(&findings, &reporting))
 }
 
 const UNSEEN: &str = "(you may not look)";
@@ -101,8 +112,22 @@ fn text(report: &Report) -> String {
     for (key, value) in lines {
         text.push_str(&format!("{:<14}{value}\n", format!("{key}:")));
     }
-    for Link { name, ok, detail } in checks.iter().flatten() {
-        text.push_str(&format!("{} {name}: {detail}\n", if *ok { "✓" } else { "✗" }));
+    for finding in checks.iter().flatten() {
+        text.push_str(&check_line(finding));
     }
     text
+}
+
+/// One step of the chain in a line, and what to do about it in another.
+fn check_line(finding: &Finding) -> String {
+    let name = finding.rule.trim_start_matches("ops/");
+    let mark = match finding.severity {
+        Severity::Ok => "✓",
+        Severity::Warning => "!",
+        Severity::Problem => "✗",
+        Severity::Inconclusive => "?",
+        Severity::Skipped => return String::new(),
+    };
+    let fix = finding.fix.as_ref().map(|fix| format!("    fix: {fix}\n")).unwrap_or_default();
+    format!("{mark} {name}: {}\n{fix}", finding.message)
 }

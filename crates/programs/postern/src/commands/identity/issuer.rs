@@ -1,11 +1,11 @@
 //! `postern identity issuer`.
 
+use crate::cli::Reporting;
 use crate::cli::identity::{Issuer as Args, Mirror};
-use crate::commands::Context;
+use crate::commands::{Context, reports};
 use crate::failure::Failure;
 use crate::printer::Printer;
 use crate::signals;
-use postern_exec::exit;
 use postern_identity::issuer::{self, Difference, Documents, IssuerError, Key};
 use postern_ops::install::Reporter as _;
 use serde_json::json;
@@ -24,7 +24,9 @@ pub(in crate::commands) async fn run(
             Ok(0)
         }
         Args::Mirror(args) => mirror(context, args, documents, printer).await,
-        Args::Diff { at, ca_file } => diff(&documents, at.as_deref(), ca_file.as_ref(), printer).await,
+        Args::Diff { at, ca_file, reporting } => {
+            diff(&documents, at.as_deref(), ca_file.as_ref(), &reporting, printer).await
+        }
     }
 }
 
@@ -108,6 +110,7 @@ async fn diff(
     documents: &Documents,
     at: Option<&str>,
     ca_file: Option<&PathBuf>,
+    reporting: &Reporting,
     printer: &mut Printer,
 ) -> Result<u8, Failure> {
     let published = issuer::published(documents.issuer(), at, ca_file).await.map_err(|error| {
@@ -116,18 +119,7 @@ async fn diff(
         failure.hint = failure.hint.or_else(|| Some(hint.to_owned()));
         failure
     })?;
-    let difference = Difference::between(documents, &published);
-    printer.result(&difference, || {
-        if difference.is_none() {
-            return format!("the {} keys of {} are published\n", documents.keys().len(), documents.issuer());
-        }
-        let Difference { missing, surplus } = &difference;
-        let mut text = String::new();
-        missing.iter().for_each(|key| text.push_str(&format!("- not published: {}\n", line(key))));
-        surplus
-            .iter()
-            .for_each(|key| text.push_str(&format!("+ published, and not the cluster's: {}\n", line(key))));
-        text
-    });
-    Ok(if difference.is_none() { 0 } else { exit::DENIED })
+    let mut report = reports::new(format!("Published keys of {}", documents.issuer()));
+    report.findings = Difference::between(documents, &published).findings(documents);
+    reports::print(&report, reporting, printer)
 }
