@@ -4,6 +4,7 @@ mod apt;
 #[cfg(test)]
 mod architecture;
 mod bench;
+mod browser;
 mod cluster;
 mod cross;
 mod debian;

@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::{debian, dist, docs, e2e, paths, say, sh, tools};
+use crate::{browser, debian, dist, docs, e2e, paths, say, sh, tools};
 
 /// `cargo xtask test [STEP…]`
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Only these steps: fmt, clippy, dist, images, cluster, providers, test, e2e, doc, docs, deny
+    /// Only these steps: fmt, clippy, dist, images, cluster, providers, test, browser, e2e, doc, docs, deny
     steps: Vec<String>,
 }
 
@@ -29,7 +29,7 @@ struct Step {
     run: fn(&mut Vec<String>) -> Result<Outcome>,
 }
 
-const STEPS: [Step; 11] = [
+const STEPS: [Step; 12] = [
     Step { name: "fmt", needed: false, run: |_| shown(&mut cargo(["fmt", "--all", "--check"])) },
     Step { name: "clippy", needed: false, run: |_| clippy() },
     Step { name: "dist", needed: true, run: |_| dist::postern().map(|_| Outcome::Done) },
@@ -37,6 +37,7 @@ const STEPS: [Step; 11] = [
     Step { name: "cluster", needed: true, run: |_| itself(&["cluster", "up"]) },
     Step { name: "providers", needed: true, run: |_| Ok(providers()) },
     Step { name: "test", needed: false, run: unit },
+    Step { name: "browser", needed: false, run: |_| browser() },
     Step { name: "e2e", needed: false, run: end_to_end },
     Step { name: "doc", needed: false, run: |_| doc() },
     Step { name: "docs", needed: false, run: |_| book() },
@@ -131,6 +132,16 @@ fn clippy() -> Result<Outcome> {
 
 fn unit(results: &mut Vec<String>) -> Result<Outcome> {
     tested(cargo(["test", "--workspace", "--exclude", "e2e", "--no-fail-fast"]), results)
+}
+
+/// Where the browser or its modules cannot be had, the step says so.
+fn browser() -> Result<Outcome> {
+    let browser = match browser::get() {
+        Ok(browser) => browser,
+        Err(error) => return Ok(Outcome::Skipped(format!("{error:#}"))),
+    };
+    let mut command = cargo(["test", "--quiet", "-p", "postern-report", "--test", "browser"]);
+    shown(command.env("POSTERN_BROWSER", browser.chromium).env("POSTERN_BROWSER_MODULES", browser.modules))
 }
 
 fn end_to_end(results: &mut Vec<String>) -> Result<Outcome> {

@@ -26,10 +26,10 @@ pub(crate) enum Ops {
 /// Which ops pod.
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct Pod {
-    /// The ops pod's namespace [default: $POSTERN_OPS_NAMESPACE, else `ops.namespace` of the config, else postern-ops]
+    /// The ops pod's namespace [default: `POSTERN_OPS_NAMESPACE`, else `ops.namespace` of the config, else postern-ops]
     #[arg(short, long, value_name = "NAMESPACE")]
     pub(crate) namespace: Option<String>,
-    /// The ops pod's name [default: $POSTERN_OPS_NAME, else `ops.name` of the config, else postern-ops]
+    /// The ops pod's name [default: `POSTERN_OPS_NAME`, else `ops.name` of the config, else postern-ops]
     #[arg(long = "name", id = "ops_name", value_name = "NAME")]
     pub(crate) name: Option<String>,
 }
