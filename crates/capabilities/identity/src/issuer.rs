@@ -295,7 +295,7 @@ mod tests {
         );
         let mut other = documents("i", &["a"]);
         other.keys["keys"][0]["n"] = "another".into();
-        assert!(!Difference::between(&documents("i", &["a"]), &other).is_none());
+        assert_ne!(Difference::between(&documents("i", &["a"]), &other), Difference::default());
     }
 
     #[test]
