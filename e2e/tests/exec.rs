@@ -166,6 +166,8 @@ fn an_injected_agent_that_cannot_run_is_removed_or_named() {
     if !ready() {
         return;
     }
+    // One of an earlier run of the tests has another `rm`.
+    kubectl(&["delete", "pod", "spoilt", "-n", NAMESPACE, "--ignore-not-found"]).ok();
     // A `head` before the real one spoils what is uploaded, so that the kernel does not take it for a program.
     apply(
         "apiVersion: v1\nkind: Pod\nmetadata: {name: spoilt, namespace: postern-e2e-exec}\n\

@@ -91,9 +91,13 @@ fn the_credential_reaches_the_tool_and_not_the_screen() {
         let seen =
             sh("test \"$IBMCLOUD_API_KEY\" = \"$IC_API_KEY\" && printf %s \"$IC_API_KEY\" | wc -c").ok();
         assert_eq!(seen.stdout.trim(), canary().len().to_string());
-        let forms = "echo $IC_API_KEY; echo $IC_API_KEY >&2; printf %s \"x$IC_API_KEY\" | base64; \
-                 printf 'canary-Zq7'; sleep 0.02; printf '/hJ2+w9-4d1e\\n'; echo canary-Zq7%2FhJ2%2Bw9-4d1e";
-        let seen = sh(forms).ok();
+        let (first, rest) = canary().split_at("canary-Zq7".len());
+        let encoded = canary().replace('/', "%2F").replace('+', "%2B");
+        let forms = format!(
+            "echo $IC_API_KEY; echo $IC_API_KEY >&2; printf %s \"x$IC_API_KEY\" | base64; \
+             printf '{first}'; sleep 0.02; printf '{rest}\\n'; echo {encoded}"
+        );
+        let seen = sh(&forms).ok();
         let masked = seen.stdout.matches("[REDACTED]").count();
         assert_eq!((masked, seen.stderr.as_str()), (4, "[REDACTED]\n"), "{}", seen.stdout);
         assert!(!seen.stdout.contains("Zq7") || !seen.stdout.contains("4d1e"));

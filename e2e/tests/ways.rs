@@ -123,6 +123,7 @@ fn a_terminal_is_carried_through_and_restored() {
     );
     let mut command = Command::new("script");
     command.args(["-qefc", &line, "/dev/null"]).env("KUBECONFIG", e2e::kubeconfig());
+    command.env("POSTERN_OPS_NAMESPACE", e2e::ops());
     let seen = with_stdin(&mut command, b"hello\r").exits(5).stdout.replace('\r', "");
     for part in ["/dev/pts/", "33 99\n", "got:hello\n", "restored\n"] {
         assert!(seen.contains(part), "{part:?} is not in {seen:?}");

@@ -5,6 +5,7 @@ mod apt;
 mod architecture;
 mod bench;
 mod browser;
+mod changed;
 mod cluster;
 mod cross;
 mod debian;

@@ -37,6 +37,8 @@ pub(crate) struct Args {
 enum Command {
     /// Bring the cluster up, or repair it; a healthy one is left alone
     Up(UpArgs),
+    /// Build the cluster's programs and start nothing; `up` does it too
+    Build,
     /// Take the cluster down and leave nothing behind (logs and caches stay)
     Down,
     /// One line per component; exit 1 when something is wrong
@@ -77,6 +79,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
             let _lock = state::lock(&cluster, progress)?;
             up::up(&cluster, &options, progress)?;
         }
+        Command::Build => drop(testbed::programs(Progress::begin())?),
         Command::Down => {
             debian::check_machine()?;
             let progress = Progress::begin();

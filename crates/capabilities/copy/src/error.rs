@@ -51,6 +51,21 @@ fn tries(retries: u32) -> String {
 }
 
 impl CopyError {
+    /// What to do about it; `None` where the message says all there is.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Reach { source: ExecError::Kube(error), .. } => error.hint(),
+            Self::Reach { source: ExecError::Inject(_) | ExecError::NeedsAgent { .. }, .. } => {
+                Some("an image with the agent or with a shell can be reached")
+            }
+            Self::Lost { .. } | Self::Cancelled => Some(
+                "run the same command again: it goes on where it was cut off; what is unfinished lies at the destination \
+                 as .NAME.postern-partial, and `postern cp --clean DST` removes it",
+            ),
+            Self::Reach { .. } | Self::Refused { .. } | Self::Manifest(_) | Self::OutputClosed => None,
+        }
+    }
+
     /// The process exit code.
     pub fn exit_code(&self) -> u8 {
         match self {

@@ -156,6 +156,35 @@ fn time(limit: &Duration) -> String {
 }
 
 impl ExecError {
+    /// What to do about it; `None` where the message says all there is.
+    pub fn hint(&self) -> Option<&'static str> {
+        Some(match self {
+            Self::Kube(error) => return error.hint(),
+            Self::NotStarted(failure) => match failure.kind {
+                FailureKind::NotFound => "the tool must be in the image, or at the path given",
+                FailureKind::Credential => "give the credential a longer value and run `postern ops install`",
+                FailureKind::Login => {
+                    "nothing was run; if the profile is new, IAM may need another minute; else check its link and its \
+                     policies"
+                }
+                FailureKind::File => "stage it below /tmp, under a name that is not there yet",
+                FailureKind::PermissionDenied
+                | FailureKind::BadRequest
+                | FailureKind::Workdir
+                | FailureKind::System => return None,
+            },
+            Self::NoAgent(_) => "`postern ops install` puts the agent of this release there",
+            Self::Annotation { .. } => "correct the annotation, or remove it",
+            Self::NeedsAgent { .. } => "add --inject to put it there",
+            Self::Broke(_) | Self::Corrupt { .. } => {
+                "run it again; what the command did before the break is done"
+            }
+            Self::TooLong { .. } => "send what is long through stdin (-i), or as a file with --file",
+            Self::Inject(_) => "run it without --inject, or use an image that has the agent",
+            _ => return None,
+        })
+    }
+
     /// The process exit code that tells it from a tool's own end.
     pub fn exit_code(&self) -> u8 {
         match self {

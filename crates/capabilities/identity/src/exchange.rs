@@ -133,6 +133,23 @@ pub enum ExchangeError {
 }
 
 impl ExchangeError {
+    /// What to do about it; `None` where the message says all there is.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Source(source) => source.hint(),
+            Self::Web { .. } => Some(
+                "check the address in the config, the network, HTTPS_PROXY/NO_PROXY, and ca_file behind an inspecting proxy",
+            ),
+            Self::NoPerson { .. } => Some(
+                "use a machine's grant (jwt_bearer, token_exchange, client_credentials), or log in at a terminal first \
+                 with `cache: disk`",
+            ),
+            _ => None,
+        }
+    }
+}
+
+impl ExchangeError {
     /// Whether trying again later may end otherwise without anyone doing anything.
     pub fn is_transient(&self) -> bool {
         match self {

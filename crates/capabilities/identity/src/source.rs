@@ -111,6 +111,29 @@ pub enum SourceError {
     },
 }
 
+impl SourceError {
+    /// What to do about it; `None` where the message says all there is.
+    pub fn hint(&self) -> Option<&'static str> {
+        Some(match self {
+            Self::Missing { .. } => {
+                "outside a pod use `subject_token: {type: token_request, …}`; in one, mount a projected serviceAccountToken \
+                 there (`postern identity manifest`)"
+            }
+            Self::Expired { kubelet: true, .. } => {
+                "look for TokenProjection errors in the kubelet's log; a subPath mount is never renewed"
+            }
+            Self::Audience { .. } => {
+                "set `audience` of the projected volume's serviceAccountToken, or of the token source"
+            }
+            Self::NotAJwt { .. } => {
+                "a ServiceAccount's projected token is one; see `subject_token` in the config"
+            }
+            Self::TokenRequest { .. } => "creating tokens takes the verb create on serviceaccounts/token",
+            _ => return None,
+        })
+    }
+}
+
 fn list(names: &[String]) -> String {
     match names {
         [] => "nobody".to_owned(),

@@ -126,3 +126,21 @@ pub enum TrustError {
         source: CallError,
     },
 }
+
+impl TrustError {
+    /// What to do about it.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::NotRegistered(_) => {
+                "set `workspace` and `ibm.cluster` in the config, or use --trusted-profile=off"
+            }
+            Self::LookUp { .. } => {
+                "check `ibm.cluster` in the config and the API key, or use --trusted-profile=off"
+            }
+            Self::Permission { .. } => {
+                "ask for the Operator role on the IAM Identity service, or use --trusted-profile=off"
+            }
+            Self::Call { .. } => "run it again; what was made already is found by its name",
+        }
+    }
+}

@@ -64,6 +64,29 @@ pub enum InstallError {
     Contended(ObjectRef),
 }
 
+impl InstallError {
+    /// What to do about it; `None` where the diagnosis says it.
+    pub fn hint(&self) -> Option<String> {
+        const AGAIN: &str = "run install again to continue";
+        match self {
+            Self::Invalid(_) | Self::NotReady { .. } => None,
+            Self::Contended(_) => Some("wait for it, then run install again".to_owned()),
+            Self::Step { step, source, diagnosis: _ } => {
+                let is_immutable = matches!(&source.reason, Reason::Refused { message, .. } if message.contains("immutable"));
+                Some(match source.hint() {
+                    _ if source.is_not_found() => {
+                        format!("make the namespace that is missing, or correct its name; then {AGAIN}")
+                    }
+                    _ if is_immutable => format!("delete {step}, which was made immutable; then {AGAIN}"),
+                    _ if source.is_forbidden() => format!("{}; then {AGAIN}", crate::FORBIDDEN),
+                    Some(hint) => format!("{hint}; then {AGAIN}"),
+                    None => AGAIN.to_owned(),
+                })
+            }
+        }
+    }
+}
+
 /// What an install did.
 #[derive(Debug, Clone, Default, Serialize)]
 #[serde(rename_all = "camelCase")]

@@ -23,3 +23,7 @@ pub mod uninstall;
 pub use diagnose::Diagnosis;
 pub use ops_pod::OpsPod;
 pub use settings::{Access, InvalidSetting, Settings};
+
+/// What to do where the cluster refuses something about an ops pod.
+pub const FORBIDDEN: &str =
+    "ask for the verb and resource named above; `postern ops rbac` prints Roles that hold them";

@@ -1,6 +1,6 @@
 //! From a kubeconfig to a client.
 
-use crate::credentials::{self, Bearer, CredentialError, TokenFile};
+use crate::credentials::{self, Bearer, CredentialCause, CredentialError, TokenFile};
 use crate::error::{KubeError, Reason};
 use crate::exec_plugin::ExecPlugin;
 use crate::{busy, fields, kubeconfig};
@@ -115,8 +115,9 @@ fn client(config: &Config, server: &str, bearer: Option<Bearer>) -> Result<Clien
     let proxy = config.proxy_url.as_ref();
     let plain = connector::connector(proxy, None)
         .map_err(|why| setting(format!("{why} (HTTPS_PROXY, or proxy-url in the kubeconfig)")))?;
-    let tls = tls_config(config)
-        .map_err(|cause| KubeError::new(attempt(), Reason::Tls { server: server.to_owned(), cause }))?;
+    let tls = tls_config(config).map_err(|cause| {
+        KubeError::new(attempt(), Reason::Tls { server: server.to_owned(), cause, expired: false })
+    })?;
     let name =
         match &config.tls_server_name {
             None => None,
@@ -197,8 +198,9 @@ impl Loaded {
         stdin_taken: Option<&'static str>,
         attempt: &str,
     ) -> Result<Self, KubeError> {
-        let failed =
-            |error: CredentialError| KubeError::new(attempt.to_owned(), Reason::Credentials(error.0));
+        let failed = |error: CredentialError| {
+            KubeError::new(attempt.to_owned(), Reason::Credentials { why: error.why, cause: error.cause })
+        };
         let info = &mut config.auth_info;
         let bearer = match (info.token_file.take(), info.exec.take()) {
             (Some(path), _) => Some(Bearer::File(Arc::new(TokenFile::new(&path, info.token.take())))),
@@ -217,7 +219,9 @@ impl Loaded {
             info.client_certificate_data = Some(STANDARD.encode(certificate));
             info.client_key_data = Some(STANDARD.encode(key.expose_secret()).into());
             fields::of_user(&user, info).map_err(|why| {
-                KubeError::new(attempt.to_owned(), Reason::Credentials(format!("{}: {why}", plugin.name())))
+                let why = format!("{}: {why}", plugin.name());
+                let reason = Reason::Credentials { why, cause: CredentialCause::Plugin };
+                KubeError::new(attempt.to_owned(), reason)
             })?;
         }
         Ok(Self { config, user, bearer })

@@ -15,8 +15,22 @@ const REREAD: Duration = Duration::from_secs(60);
 
 /// No credential, before anything was sent; for people.
 #[derive(Debug, Clone, thiserror::Error)]
-#[error("{0}")]
-pub(crate) struct CredentialError(pub(crate) String);
+#[error("{why}")]
+pub(crate) struct CredentialError {
+    pub(crate) why: String,
+    pub(crate) cause: CredentialCause,
+}
+
+/// What is to be corrected where there is no credential.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CredentialCause {
+    /// The kubeconfig's exec plug-in.
+    Plugin,
+    /// A token that holds a line break or another character that no header may have.
+    Characters,
+    /// The credentials in the kubeconfig, or the file that it names.
+    Kubeconfig,
+}
 
 /// Where the token of each request comes from.
 #[derive(Debug, Clone)]
@@ -63,7 +77,8 @@ impl TokenFile {
             // A file that is removed after the start does not end the command (kubernetes#68164).
             (Err(_), Some((token, _))) => Ok(token.clone()),
             (Err(error), None) => {
-                Err(CredentialError(format!("reading the token file {}: {error}", self.path.display())))
+                let why = format!("reading the token file {}: {error}", self.path.display());
+                Err(CredentialError { why, cause: CredentialCause::Kubeconfig })
             }
         }
     }
@@ -82,9 +97,10 @@ impl Bearer {
                 Self::File(file) => format!("the token file {}", file.path.display()),
                 Self::Plugin(plugin) => plugin.name(),
             };
-            CredentialError(format!(
+            let why = format!(
                 "the token of {whose} holds a line break or another character that no header may have"
-            ))
+            );
+            CredentialError { why, cause: CredentialCause::Characters }
         })?;
         value.set_sensitive(true);
         Ok(Some(value))

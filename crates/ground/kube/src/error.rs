@@ -1,9 +1,9 @@
 //! What can go wrong between us and an API server, classed by who must act.
 
 use crate::busy::Busy;
-use crate::credentials::CredentialError;
+use crate::credentials::{CredentialCause, CredentialError};
 use kube::client::AuthError;
-use postern_net::error::{chain, is_tls};
+use postern_net::error::{chain, is_expired, is_tls};
 
 /// A request to the API server failed.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +49,8 @@ pub enum Reason {
         server: String,
         /// The innermost cause.
         cause: String,
+        /// Whether a certificate has expired.
+        expired: bool,
     },
     /// It is too busy for us (429, 503), and was asked again.
     #[error("{0}")]
@@ -78,6 +80,9 @@ pub enum Reason {
         /// Its finalizers, and what a namespace says of what is left in it.
         held: Vec<String>,
     },
+    /// The kubelet does not run the container, or not any more (500).
+    #[error("{0}{status}", status = status(.0, 500))]
+    NotRunning(String),
     /// The server itself is in trouble (429, 5xx).
     #[error("{message}{}", status(.message, *.code))]
     Server {
@@ -87,8 +92,13 @@ pub enum Reason {
         message: String,
     },
     /// Getting credentials failed before anything was sent.
-    #[error("getting credentials: {0}")]
-    Credentials(String),
+    #[error("getting credentials: {why}")]
+    Credentials {
+        /// What went wrong.
+        why: String,
+        /// What is to be corrected.
+        cause: CredentialCause,
+    },
     /// The answer makes no sense.
     #[error("{0}")]
     Answer(String),
@@ -138,7 +148,7 @@ impl KubeError {
                 | Reason::Kubeconfig(_)
                 | Reason::Context(_)
                 | Reason::Field(_)
-                | Reason::Credentials(_)
+                | Reason::Credentials { .. }
                 | Reason::Setting(_)
         )
     }
@@ -149,10 +159,10 @@ fn classify(server: &str, error: &kube::Error) -> Reason {
     let mut inner: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(error) = inner {
         if let Some(error) = error.downcast_ref::<AuthError>() {
-            return Reason::Credentials(chain(error));
+            return Reason::Credentials { why: chain(error), cause: CredentialCause::Kubeconfig };
         }
-        if let Some(CredentialError(why)) = error.downcast_ref() {
-            return Reason::Credentials(why.clone());
+        if let Some(CredentialError { why, cause }) = error.downcast_ref() {
+            return Reason::Credentials { why: why.clone(), cause: *cause };
         }
         if let Some(busy) = error.downcast_ref::<Busy>() {
             return Reason::Busy(busy.to_string());
@@ -169,6 +179,10 @@ fn classify(server: &str, error: &kube::Error) -> Reason {
     }
 }
 
+/// What the kubelet says of a container that does not run.
+const NOT_RUNNING: [&str; 3] =
+    ["container not found", "pod not found", "container is not created or running"];
+
 /// Classes an answer by its HTTP status.
 pub(crate) fn of_status(code: u16, message: &str) -> Reason {
     let message =
@@ -181,6 +195,7 @@ pub(crate) fn of_status(code: u16, message: &str) -> Reason {
             Reason::Forbidden(message)
         }
         404 => Reason::NotFound(message),
+        500 if NOT_RUNNING.iter().any(|words| message.contains(words)) => Reason::NotRunning(message),
         429 | 500..=599 => Reason::Server { code, message },
         _ => Reason::Refused { code, message },
     }
@@ -193,7 +208,7 @@ fn of_transport(server: &str, error: &(dyn std::error::Error + 'static)) -> Reas
         return Reason::NoAnswer(seconds);
     }
     if is_tls(error) || text.contains("certificate") {
-        return Reason::Tls { server, cause: text };
+        return Reason::Tls { server, cause: text, expired: is_expired(error) };
     }
     if text.contains("uri too long") {
         // Of all that we ask, only the command of an exec has no bound; http(crate) stops at 64 KiB.

@@ -4,7 +4,7 @@
 //! secret, and so may its arguments: neither is ever repeated. Its stderr is shown where that is a terminal, for a login
 //! may be explained there; elsewhere its last line is part of the error.
 
-use crate::credentials::CredentialError;
+use crate::credentials::{CredentialCause, CredentialError};
 use kube::config::{ExecAuthCluster, ExecConfig, ExecInteractiveMode};
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
@@ -84,6 +84,10 @@ type Known = Vec<(String, Arc<ExecPlugin>)>;
 /// Plug-ins of this process by their configuration: what one command asks for twice is run once.
 static KNOWN: LazyLock<StdMutex<Known>> = LazyLock::new(StdMutex::default);
 
+fn of_plugin(why: String) -> CredentialError {
+    CredentialError { why, cause: CredentialCause::Plugin }
+}
+
 impl ExecPlugin {
     /// The plug-in of this configuration, which may have run already. The error names the field that is wrong.
     pub(crate) fn shared(
@@ -91,12 +95,12 @@ impl ExecPlugin {
         stdin_taken: Option<&'static str>,
     ) -> Result<Arc<Self>, CredentialError> {
         if config.command.is_none() {
-            return Err(CredentialError("the kubeconfig's exec plug-in has no command".to_owned()));
+            return Err(of_plugin("the kubeconfig's exec plug-in has no command".to_owned()));
         }
         match config.api_version.as_deref() {
             Some("client.authentication.k8s.io/v1" | "client.authentication.k8s.io/v1beta1") => {}
             other => {
-                return Err(CredentialError(format!(
+                return Err(of_plugin(format!(
                     "apiVersion of the kubeconfig's exec plug-in is {:?}; use client.authentication.k8s.io/v1 or v1beta1",
                     other.unwrap_or_default()
                 )));
@@ -132,7 +136,7 @@ impl ExecPlugin {
     }
 
     fn error(&self, what: &str) -> CredentialError {
-        CredentialError(format!("{} {what}", self.name()))
+        of_plugin(format!("{} {what}", self.name()))
     }
 
     /// Whether the plug-in may ask the user something.

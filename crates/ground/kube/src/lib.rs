@@ -10,6 +10,7 @@ mod error;
 pub mod exec;
 mod exec_plugin;
 mod fields;
+mod hint;
 mod kubeconfig;
 pub mod pods;
 pub mod portforward;
@@ -18,5 +19,6 @@ pub mod spdy;
 pub mod tokens;
 
 pub use connect::{Cluster, Target};
+pub use credentials::CredentialCause;
 pub use error::{KubeError, Reason};
 pub use {k8s_openapi, kube};

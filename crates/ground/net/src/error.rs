@@ -66,6 +66,18 @@ pub fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
     plain(&error.to_string())
 }
 
+/// Whether an error is that a certificate has expired, or has that among its causes. Alerts of the other side count.
+pub fn is_expired(error: &(dyn std::error::Error + 'static)) -> bool {
+    use rustls::{AlertDescription, CertificateError, Error};
+    matches!(
+        tls_error(error),
+        Some(
+            Error::InvalidCertificate(CertificateError::Expired | CertificateError::ExpiredContext { .. })
+                | Error::AlertReceived(AlertDescription::CertificateExpired)
+        )
+    )
+}
+
 /// Whether an error is one of TLS, or has one among its causes.
 pub fn is_tls(error: &(dyn std::error::Error + 'static)) -> bool {
     tls_error(error).is_some()

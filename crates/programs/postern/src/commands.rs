@@ -24,6 +24,7 @@ mod trusted_profile;
 
 use crate::cli::identity::Identity;
 use crate::cli::ops::{Ops, Pod};
+use crate::cli::run::Backend;
 use crate::cli::{Cli, Command, Global};
 use crate::failure::Failure;
 use crate::printer::Printer;
@@ -193,6 +194,10 @@ fn dispatch(global: Global, command: Command, printer: &mut Printer) -> Result<u
     }
     let config = Config::load(global.config.as_deref())?;
     let context = Context { global, config, stdin_taken: stdin_taken(&command) };
+    let ops_pod = match ops_pod(&command) {
+        Some(pod) => Some(context.ops_pod(pod)?),
+        None => None,
+    };
     // One thread is enough for a few connections, and starts faster than several.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::denied(&error, None))?;
@@ -228,5 +233,24 @@ fn dispatch(global: Global, command: Command, printer: &mut Printer) -> Result<u
     });
     // A thread may be waiting in a read of our stdin; nothing is lost by not waiting for it.
     runtime.shutdown_background();
-    result
+    result.map_err(|failure| match &ops_pod {
+        Some(pod) => failure.of_ops_pod(pod),
+        None => failure,
+    })
+}
+
+/// Which ops pod a command is about, as its options name it.
+fn ops_pod(command: &Command) -> Option<Pod> {
+    let pod = match command {
+        Command::Run(args) if args.backend == Backend::Ops => &args.pod,
+        Command::Ops(Ops::Install(args)) => &args.pod,
+        Command::Ops(Ops::Show(args)) => &args.pod,
+        Command::Ops(Ops::Uninstall(args)) => &args.pod,
+        Command::Ops(Ops::Authorize(args)) => &args.pod,
+        Command::Ops(Ops::Logs(args)) => &args.pod,
+        Command::Ops(Ops::Audit(args)) => &args.pod,
+        Command::Ops(Ops::Rbac(args)) => &args.pod,
+        _ => return None,
+    };
+    Some(pod.clone())
 }

@@ -135,7 +135,7 @@ impl Printer {
     /// The error that ends the program.
     pub(crate) fn failure(&mut self, failure: &Failure) {
         self.clear();
-        let Failure { code, kind, message, causes, hint, diagnosis, pod } = failure;
+        let Failure { code, kind, message, causes, hint, diagnosis, pod, .. } = failure;
         if self.format != Format::Text {
             let cause = (!causes.is_empty()).then(|| causes.join(": "));
             let mut error = serde_json::json!({

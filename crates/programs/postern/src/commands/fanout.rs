@@ -3,7 +3,7 @@
 use super::streams;
 use crate::cli::Format;
 use crate::cli::fanout::FanOut;
-use crate::failure::{Failure, exec_hint};
+use crate::failure::Failure;
 use crate::printer::{self, Printer};
 use crate::signals;
 use base64::Engine as _;
@@ -48,7 +48,7 @@ where
         let hints = &hints;
         async move {
             let ran = running.await;
-            hints.borrow_mut().extend(ran.result.as_ref().err().and_then(exec_hint));
+            hints.borrow_mut().extend(ran.result.as_ref().err().and_then(ExecError::hint).map(str::to_owned));
             ran
         }
     };
@@ -123,7 +123,10 @@ impl Record {
             Ok(Ended::Exited(_)) => (None, None),
             Err(error) => {
                 let message = end.error().unwrap_or_default();
-                (None, Some(RecordError { kind: error.kind(), message, hint: exec_hint(error) }))
+                (
+                    None,
+                    Some(RecordError { kind: error.kind(), message, hint: error.hint().map(str::to_owned) }),
+                )
             }
         };
         Self {

@@ -34,7 +34,7 @@ pub(super) async fn run(context: &Context, args: Args, printer: &mut Printer) ->
         let failure = Failure::from(error);
         let hint = "the audit asks in the ServiceAccount's name: you need the verb `impersonate` on users, groups and \
                     serviceaccounts; `postern ops rbac` prints the Role and ClusterRole postern-auditor that hold it";
-        if forbidden { Failure { hint: Some(hint.to_owned()), ..failure } } else { failure }
+        if forbidden { Failure { hint: Some(hint.to_owned()), refusal: None, ..failure } } else { failure }
     })?;
     found.notes.extend(note);
     let Audit { findings, notes } = found;

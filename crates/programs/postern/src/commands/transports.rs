@@ -94,6 +94,7 @@ fn not_reached(error: OpenError) -> Failure {
         _ => None,
     };
     let failure = Failure::from(error);
+    let refusal = if hint.is_some() { None } else { failure.refusal };
     let hint = hint.or(failure.hint);
-    Failure { code: exit::NEVER_REACHED, kind: "never-reached", hint, ..failure }
+    Failure { code: exit::NEVER_REACHED, kind: "never-reached", hint, refusal, ..failure }
 }
