@@ -8,6 +8,7 @@ mod plan;
 
 pub use plan::{Plan, Step, plan};
 
+use crate::ephemeral_error::EphemeralError;
 use crate::error::ExecError;
 use crate::inject;
 use crate::target::Place;
@@ -75,50 +76,6 @@ pub enum Told<'a> {
     Trouble(&'a str),
 }
 
-/// Why a container cannot be reached from an ephemeral one.
-#[derive(Debug, thiserror::Error)]
-pub enum Why {
-    /// There is nothing to reach, or not as it is.
-    #[error("{0}")]
-    Target(String),
-    /// Its user is not known.
-    #[error(
-        "neither the pod nor its node says which user it runs as, and the agent beside it cannot tell: {0}; name the \
-         user as UID:GID, or set runAsUser and runAsGroup in the pod's securityContext"
-    )]
-    NoUser(String),
-    /// The API server does not take it.
-    #[error("{error}{}", because(.others))]
-    Refused {
-        /// The server's words.
-        error: KubeError,
-        /// Containers of the pod that it objects to, other than ours.
-        others: Vec<String>,
-    },
-    /// It was added and does not run.
-    #[error("ephemeral container {name} with image {image} {state}; it stays in the pod's record")]
-    NotRunning {
-        /// Its name.
-        name: String,
-        /// Its image.
-        image: String,
-        /// What became of it.
-        state: String,
-    },
-}
-
-/// What the user can do when it is not our container that is objected to.
-fn because(others: &[String]) -> String {
-    if others.is_empty() {
-        return String::new();
-    }
-    let others = others.join(", ");
-    format!(
-        "; this is about {others}, which the pod has already: an update of a pod is judged as a whole, and an ephemeral \
-         container cannot be taken away, so none can be added to this pod until it is replaced (kubernetes#118961)"
-    )
-}
-
 /// Finds or adds an ephemeral container beside `place`, and waits until it runs. `notify` is told what takes time.
 ///
 /// Where neither the pod nor its node says whom the target runs as, the first one asks its processes. Only where that is
@@ -136,7 +93,7 @@ pub async fn reach(
     if !guessed {
         return Ok(first);
     }
-    let its = ask(cluster, &first).await.map_err(|why| failed(place, Why::NoUser(why)))?;
+    let its = ask(cluster, &first).await.map_err(|why| failed(place, EphemeralError::NoUser(why)))?;
     if its == user {
         return Ok(first);
     }
@@ -161,7 +118,7 @@ async fn ensure(
     let Place { namespace, pod: pod_name, container, agent: _ } = place;
     let failed = |why| failed(place, why);
     let pod = pods::get(cluster, namespace, pod_name).await?;
-    let pod = pod.ok_or_else(|| failed(Why::Target("there is no such pod".to_owned())))?;
+    let pod = pod.ok_or_else(|| failed(EphemeralError::Target("there is no such pod".to_owned())))?;
     let Plan { step, user, guessed } = plan(&pod, container, wanted).map_err(failed)?;
     let (name, created) = match step {
         Step::Use(name) => (name, Vec::new()),
@@ -190,7 +147,7 @@ async fn ask(cluster: &Cluster, reached: &Reached) -> Result<User, String> {
     User::parse(String::from_utf8_lossy(&answer).trim_end())
 }
 
-fn failed(place: &Place, why: Why) -> ExecError {
+fn failed(place: &Place, why: EphemeralError) -> ExecError {
     let Place { namespace, pod, container, agent: _ } = place.clone();
     ExecError::Ephemeral { namespace, pod, container, why: Box::new(why) }
 }
@@ -200,7 +157,7 @@ fn refused(place: &Place, pod: &Pod, ours: &str, error: KubeError) -> ExecError 
     match &error.reason {
         Reason::Refused { message, .. } => {
             let others = blamed(message, pod, ours);
-            failed(place, Why::Refused { error, others })
+            failed(place, EphemeralError::Refused { error, others })
         }
         _ => error.into(),
     }
@@ -232,13 +189,13 @@ async fn running(
 ) -> Result<String, ExecError> {
     let Place { namespace, pod, container, agent: _ } = place;
     let not_running = |state: String| {
-        failed(place, Why::NotRunning { name: name.to_owned(), image: image.to_owned(), state })
+        failed(place, EphemeralError::NotRunning { name: name.to_owned(), image: image.to_owned(), state })
     };
     let mut last: Option<String> = None;
     let of = ObjectRef::of::<Pod>(Some(namespace), pod);
     let seen = |pod: Option<&Pod>| {
         let Some(pod) = pod else {
-            return Some(Err(failed(place, Why::Target("the pod is gone".to_owned()))));
+            return Some(Err(failed(place, EphemeralError::Target("the pod is gone".to_owned()))));
         };
         match state_of(pod, name) {
             State::Running => Some(target_id(pod, container).map_err(|why| failed(place, why))),
@@ -267,6 +224,7 @@ async fn running(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ephemeral_error::because;
 
     #[test]
     fn a_user_is_a_uid_and_a_gid_of_0_unless_named() {

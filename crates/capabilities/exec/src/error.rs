@@ -1,7 +1,7 @@
 //! Errors of a run, classed by whether the tool was reached.
 
-use crate::ephemeral::Why;
-use crate::target::AGENT_ANNOTATION;
+use crate::annotation::AGENT_ANNOTATION;
+use crate::ephemeral_error::EphemeralError;
 use postern_kube::KubeError;
 use postern_wire::{Failure, FailureKind};
 use std::io;
@@ -93,7 +93,7 @@ pub enum ExecError {
         /// The container that was to be reached.
         container: String,
         /// Why.
-        why: Box<Why>,
+        why: Box<EphemeralError>,
     },
     /// A local file cannot be staged.
     #[error("reading {path} to stage it")]

@@ -17,12 +17,15 @@ pub use records::{CAPTURED, Captured, Records};
 pub use show::{Colours, Grouped, Outputs, Prefixed, Show, Showing, show};
 pub use tally::Tally;
 
+pub use crate::job::Job;
+
 use crate::error::ExecError;
-use crate::io::{Control, Output, Streams};
+use crate::io::{Control, Feed, Output, Streams};
 use bytes::Bytes;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -42,15 +45,6 @@ pub struct Limits {
     pub parallel: usize,
     /// Whether the first target that does not end well ends all.
     pub fail_fast: bool,
-}
-
-/// A target: what it is called, and what the closure needs to reach it.
-#[derive(Debug)]
-pub struct Job<T> {
-    /// Its name, which need not be its own.
-    pub name: String,
-    /// The rest.
-    pub what: T,
 }
 
 /// Which of the targets.
@@ -82,19 +76,20 @@ pub enum Event {
 
 /// One output of one target, on its way to whoever shows it.
 #[derive(Debug)]
-pub struct Feed {
+struct TargetOutput {
     id: Id,
     stream: Stream,
     events: mpsc::Sender<Event>,
     bytes: Arc<AtomicU64>,
 }
 
-impl Feed {
-    /// Waits while those who show it are slow.
-    pub(crate) async fn give(&self, chunk: Bytes) -> Result<(), ExecError> {
-        self.bytes.fetch_add(chunk.len() as u64, Ordering::Relaxed);
-        let sent = self.events.send(Event::Output(self.id.clone(), self.stream, chunk)).await;
-        sent.map_err(|_| ExecError::Output(std::io::ErrorKind::BrokenPipe.into()))
+impl Feed for TargetOutput {
+    fn give(&self, chunk: Bytes) -> Pin<Box<dyn Future<Output = Result<(), ExecError>> + Send + '_>> {
+        Box::pin(async move {
+            self.bytes.fetch_add(chunk.len() as u64, Ordering::Relaxed);
+            let sent = self.events.send(Event::Output(self.id.clone(), self.stream, chunk)).await;
+            sent.map_err(|_| ExecError::Output(std::io::ErrorKind::BrokenPipe.into()))
+        })
     }
 }
 
@@ -112,7 +107,8 @@ impl InFlight {
         let (control, controls) = mpsc::channel(4);
         let (stdout, stderr) = (Arc::default(), Arc::default());
         let feed = |stream, bytes: &Arc<AtomicU64>| {
-            Output::Feed(Feed { id: id.clone(), stream, events: events.clone(), bytes: bytes.clone() })
+            let (id, events, bytes) = (id.clone(), events.clone(), bytes.clone());
+            Output::Feed(Box::new(TargetOutput { id, stream, events, bytes }))
         };
         let streams = Streams {
             stdin: None,

@@ -3,10 +3,10 @@
 //! thread together, so that a thousand of them do not take two thousand.
 
 use crate::error::ExecError;
-use crate::fanout::Feed;
 use bytes::Bytes;
 use postern_wire::{CHUNK, TerminalSize};
 use std::io::{self, Read, Write};
+use std::pin::Pin;
 use tokio::sync::{mpsc, oneshot};
 
 /// Chunks between a thread and the session.
@@ -27,7 +27,13 @@ pub enum Output {
     /// To this, by a thread of its own.
     Writer(Box<dyn Write + Send>),
     /// To whoever shows what several runs say.
-    Feed(Feed),
+    Feed(Box<dyn Feed>),
+}
+
+/// Takes the output of one of several runs.
+pub trait Feed: Send + Sync {
+    /// Takes a chunk; waits while those who show it are slow.
+    fn give(&self, chunk: Bytes) -> Pin<Box<dyn Future<Output = Result<(), ExecError>> + Send + '_>>;
 }
 
 impl Output {
@@ -98,7 +104,7 @@ pub(crate) enum Sink {
     /// Nothing was written yet; most commands leave at least one output empty, and a thread takes its time.
     Idle(Box<dyn Write + Send>),
     Thread(Thread),
-    Feed(Feed),
+    Feed(Box<dyn Feed>),
     Finished,
 }
 

@@ -11,11 +11,14 @@
 //! What is the same everywhere: memory is bounded by a few chunks, both directions flow at once, output is only
 //! reported whole when it is, and an [`ExecError`] says by its exit code whether the tool was ever reached.
 
+mod annotation;
 pub mod ephemeral;
+mod ephemeral_error;
 mod error;
 pub mod fanout;
 pub mod inject;
 mod io;
+mod job;
 pub mod plain;
 pub mod session;
 pub mod stream;
@@ -23,5 +26,6 @@ pub mod target;
 pub mod transport;
 pub mod vanished;
 
+pub use ephemeral_error::EphemeralError;
 pub use error::{ExecError, exit};
-pub use io::{Control, Output, Streams};
+pub use io::{Control, Feed, Output, Streams};

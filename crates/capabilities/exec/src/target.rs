@@ -4,6 +4,8 @@ mod many;
 
 pub use many::{Containers, Found, find_all};
 
+pub use crate::annotation::AGENT_ANNOTATION;
+
 use crate::error::ExecError;
 use postern_kube::exec::{self, ExecReader, ExecRequest, ExecWriter};
 use postern_kube::k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
@@ -12,9 +14,6 @@ use postern_kube::k8s_openapi::api::core::v1::{Pod, Service};
 use postern_kube::k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
 use postern_kube::kube::{Api, ResourceExt as _};
 use postern_kube::{Cluster, pods};
-
-/// The annotation by which a pod says that its image has the agent, and where.
-pub const AGENT_ANNOTATION: &str = "postern.dev/agent";
 
 /// kubectl's annotation for the container meant when none is named.
 const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";

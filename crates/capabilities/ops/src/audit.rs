@@ -4,6 +4,8 @@
 //! also those of its groups. What every authenticated user may do (the cluster's defaults) is asked the same way and
 //! left out.
 
+pub use crate::names::BASELINE_USER;
+
 use crate::names;
 use crate::ops_pod::OpsPod;
 use crate::rules::{self, Rule};
@@ -15,9 +17,6 @@ use postern_kube::kube::ResourceExt as _;
 use postern_kube::{Cluster, KubeError, access};
 use postern_report::{Finding, Object, Severity};
 use std::collections::BTreeSet;
-
-/// A user of no name and no group but that of everyone who is somebody: what it may, all may.
-pub const BASELINE_USER: &str = "postern:audit:nobody";
 
 /// One permission.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

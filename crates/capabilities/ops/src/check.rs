@@ -1,7 +1,7 @@
 //! `ops show --check`: walks the chain that `run` depends on and names the first broken link.
 
-use crate::install::Reporter;
 use crate::ops_pod::OpsPod;
+use crate::reporter::Reporter;
 use crate::settings::Settings;
 use crate::show::{Presence, Shown};
 use crate::stream::{self, OpenError};

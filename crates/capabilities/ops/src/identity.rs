@@ -1,7 +1,7 @@
 //! Whose trust the ops pod has: a provider's, or none but that of a static key.
 
-use crate::install::Reporter;
 use crate::ops_pod::OpsPod;
+use crate::reporter::Reporter;
 use postern_identity::{Grant, PodIdentity, Provider, Subject, TrustError};
 use serde::Serialize;
 

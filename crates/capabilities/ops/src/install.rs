@@ -10,6 +10,7 @@ mod stream;
 use crate::diagnose::{self, Diagnosis};
 use crate::identity::Identity;
 use crate::ops_pod::OpsPod;
+pub use crate::reporter::Reporter;
 use crate::settings::{Access, InvalidSetting, Settings};
 use crate::{diff, names, objects, rules};
 use postern_kube::apply::{self, Change, Deletion, ObjectRef};
@@ -20,18 +21,6 @@ use postern_kube::kube::core::DynamicObject;
 use postern_kube::kube::{Resource, ResourceExt as _};
 use postern_kube::{Cluster, KubeError, Reason};
 use serde::Serialize;
-
-/// Where an install tells what it does, as it does it.
-pub trait Reporter: Send {
-    /// An object was applied, kept or deleted. `details` are the differences of a dry run.
-    fn changed(&mut self, change: Change, of: &ObjectRef, details: &[String]);
-    /// What is being waited for.
-    fn progress(&mut self, text: &str);
-    /// A line of the result that is no object of the cluster.
-    fn receipt(&mut self, text: &str);
-    /// Something the user should know.
-    fn warn(&mut self, text: &str);
-}
 
 /// Why an install stopped. Running it again continues.
 #[derive(Debug, thiserror::Error)]

@@ -32,6 +32,9 @@ pub const PROVISIONED_AT: &str = "postern.dev/provisioned-at";
 /// Which namespaces the ServiceAccount was given access to.
 pub const CLUSTER_ACCESS: &str = "postern.dev/cluster-access";
 
+/// A user of no name and no group but that of everyone who is somebody: what it may, all may.
+pub const BASELINE_USER: &str = "postern:audit:nobody";
+
 /// Where the image lies that holds nothing but this program.
 pub const PROGRAM_REPOSITORY: &str = "ghcr.io/postern-dev/postern";
 

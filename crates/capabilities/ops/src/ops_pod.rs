@@ -1,7 +1,7 @@
 //! Which ops pod: its namespace, its name, and the names of everything that belongs to it.
 
+use crate::invalid_setting::{InvalidSetting, dns_name};
 use crate::names;
-use crate::settings::{InvalidSetting, dns_name};
 use postern_kube::apply::ObjectRef;
 use postern_kube::k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, ServiceAccount};
 

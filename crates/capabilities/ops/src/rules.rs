@@ -2,7 +2,7 @@
 
 mod printed;
 
-use crate::audit;
+use crate::names;
 use crate::ops_pod::OpsPod;
 use postern_kube::k8s_openapi::api::rbac::v1::PolicyRule;
 
@@ -46,7 +46,7 @@ impl Named {
             Self::Accounts => accounts,
             Self::NamespaceAccounts => of_namespace,
             Self::Authenticated => authenticated,
-            Self::Baseline => audit::BASELINE_USER.to_owned(),
+            Self::Baseline => names::BASELINE_USER.to_owned(),
         }
     }
 }

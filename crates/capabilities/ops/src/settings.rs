@@ -1,6 +1,7 @@
 //! What the user asked for, validated.
 
 use crate::identity::Identity;
+pub use crate::invalid_setting::{InvalidSetting, dns_name};
 use crate::ops_pod::OpsPod;
 use postern_secret::Secret;
 use postern_secret::credential::Credential;
@@ -35,18 +36,6 @@ impl Access {
         let (all, names): (Vec<_>, Vec<_>) = parts.partition(|part| *part == "*");
         (names.into_iter().map(str::to_owned).collect(), !all.is_empty())
     }
-}
-
-/// A value that Kubernetes would refuse; names the setting, the value and what is right.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{setting} {value:?}: {why}")]
-pub struct InvalidSetting {
-    /// The flag or key.
-    pub setting: &'static str,
-    /// What was given.
-    pub value: String,
-    /// What is wrong with it, and what is right.
-    pub why: String,
 }
 
 /// Everything that determines an installation.
@@ -103,26 +92,6 @@ impl Settings {
     }
 }
 
-/// A DNS label (RFC 1123) of at most `limit` characters.
-pub fn dns_name(setting: &'static str, value: &str, limit: usize) -> Result<(), InvalidSetting> {
-    let invalid = |why: String| Err(InvalidSetting { setting, value: value.to_owned(), why });
-    let allowed = |byte: u8| {
-        byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-' || (limit > 63 && byte == b'.')
-    };
-    if value.is_empty() {
-        return invalid("a name is needed".to_owned());
-    }
-    if value.len() > limit {
-        return invalid(format!("a name has at most {limit} characters, this one has {}", value.len()));
-    }
-    if !value.bytes().all(allowed) || value.starts_with(['-', '.']) || value.ends_with(['-', '.']) {
-        return invalid(
-            "use lower-case letters, digits and '-', beginning and ending with a letter or digit".to_owned(),
-        );
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
@@ -148,13 +117,5 @@ pub(crate) mod tests {
         assert_eq!(Access::parse("a,b"), (["a".to_owned(), "b".to_owned()].into(), false));
         assert_eq!(Access::parse("a,*"), (["a".to_owned()].into(), true));
         assert_eq!(Access::parse(""), (BTreeSet::new(), false));
-    }
-
-    #[test]
-    fn names_that_kubernetes_refuses_are_refused_here() {
-        assert!(dns_name("-n", "postern-ops", 63).is_ok());
-        for wrong in ["", "Upper", "-a", "a-", "a_b", &"x".repeat(64)] {
-            assert!(dns_name("-n", wrong, 63).is_err(), "{wrong:?}");
-        }
     }
 }

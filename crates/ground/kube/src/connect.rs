@@ -1,6 +1,7 @@
 //! From a kubeconfig to a client.
 
-use crate::credentials::{self, Bearer, CredentialCause, CredentialError, TokenFile};
+use crate::credential_error::{CredentialCause, CredentialError};
+use crate::credentials::{self, Bearer, TokenFile};
 use crate::error::{KubeError, Reason};
 use crate::exec_plugin::ExecPlugin;
 use crate::{busy, fields, kubeconfig};

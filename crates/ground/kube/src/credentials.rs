@@ -1,5 +1,6 @@
 //! Which of a user's credentials are used, and bearer tokens that change while we run.
 
+use crate::credential_error::{CredentialCause, CredentialError};
 use crate::exec_plugin::ExecPlugin;
 use http::HeaderValue;
 use kube::config::AuthInfo;
@@ -12,25 +13,6 @@ use zeroize::Zeroizing;
 
 /// How long a token of a file is used before the file is read again, as client-go has it.
 const REREAD: Duration = Duration::from_secs(60);
-
-/// No credential, before anything was sent; for people.
-#[derive(Debug, Clone, thiserror::Error)]
-#[error("{why}")]
-pub(crate) struct CredentialError {
-    pub(crate) why: String,
-    pub(crate) cause: CredentialCause,
-}
-
-/// What is to be corrected where there is no credential.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CredentialCause {
-    /// The kubeconfig's exec plug-in.
-    Plugin,
-    /// A token that holds a line break or another character that no header may have.
-    Characters,
-    /// The credentials in the kubeconfig, or the file that it names.
-    Kubeconfig,
-}
 
 /// Where the token of each request comes from.
 #[derive(Debug, Clone)]

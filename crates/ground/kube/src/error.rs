@@ -1,7 +1,7 @@
 //! What can go wrong between us and an API server, classed by who must act.
 
 use crate::busy::Busy;
-use crate::credentials::{CredentialCause, CredentialError};
+use crate::credential_error::{CredentialCause, CredentialError};
 use kube::client::AuthError;
 use postern_net::error::{chain, is_expired, is_tls};
 

@@ -4,7 +4,7 @@
 //! secret, and so may its arguments: neither is ever repeated. Its stderr is shown where that is a terminal, for a login
 //! may be explained there; elsewhere its last line is part of the error.
 
-use crate::credentials::{CredentialCause, CredentialError};
+use crate::credential_error::{CredentialCause, CredentialError};
 use kube::config::{ExecAuthCluster, ExecConfig, ExecInteractiveMode};
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};

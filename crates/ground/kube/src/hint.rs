@@ -1,6 +1,6 @@
 //! What to do about each error.
 
-use crate::credentials::CredentialCause;
+use crate::credential_error::CredentialCause;
 use crate::error::{KubeError, Reason};
 
 impl KubeError {

@@ -2,9 +2,9 @@
 
 mod seen;
 
-use crate::apply::ObjectRef;
 use crate::connect::Cluster;
 use crate::error::{KubeError, Reason};
+use crate::object_ref::{FIELD_MANAGER, ObjectRef};
 use futures_util::TryStreamExt as _;
 use k8s_openapi::api::core::v1::{EphemeralContainer, Event, Pod};
 use kube::api::{ListParams, LogParams, Patch, PatchParams, WatchEvent, WatchParams};
@@ -150,8 +150,7 @@ pub async fn add_ephemeral(
     container: &EphemeralContainer,
 ) -> Result<Pod, KubeError> {
     let patch = serde_json::json!({ "spec": { "ephemeralContainers": [container] } });
-    let params =
-        PatchParams { field_manager: Some(crate::apply::FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+    let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
     // Strategic, as the list is then merged by name.
     let added =
         api(cluster, namespace).patch_ephemeral_containers(name, &params, &Patch::Strategic(&patch)).await;

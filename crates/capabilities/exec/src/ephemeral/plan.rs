@@ -1,6 +1,7 @@
 //! Which ephemeral container a pod needs, as a pure function of the pod.
 
-use super::{User, Wanted, Why};
+use super::{User, Wanted};
+use crate::ephemeral_error::EphemeralError;
 use postern_kube::k8s_openapi::api::core::v1::{
     Capabilities, ContainerState, ContainerStateTerminated, ContainerStatus, EphemeralContainer, Pod,
     PodSpec, PodStatus, SeccompProfile, SecurityContext,
@@ -49,8 +50,8 @@ pub(super) enum State {
 }
 
 /// Which ephemeral container reaches `container`.
-pub fn plan(pod: &Pod, container: &str, wanted: &Wanted<'_>) -> Result<Plan, Why> {
-    let spec = pod.spec.as_ref().ok_or_else(|| Why::Target("the pod has no spec".to_owned()))?;
+pub fn plan(pod: &Pod, container: &str, wanted: &Wanted<'_>) -> Result<Plan, EphemeralError> {
+    let spec = pod.spec.as_ref().ok_or_else(|| EphemeralError::Target("the pod has no spec".to_owned()))?;
     // Known before anything is added that nobody could use.
     target_id(pod, container)?;
     let (user, guessed) = user(pod, spec, container, wanted.user);
@@ -187,12 +188,12 @@ fn status<'a>(pod: &'a Pod, container: &str) -> Option<&'a ContainerStatus> {
 }
 
 /// The id of a container that runs.
-pub(super) fn target_id(pod: &Pod, container: &str) -> Result<String, Why> {
+pub(super) fn target_id(pod: &Pod, container: &str) -> Result<String, EphemeralError> {
     if existing(pod).any(|(kind, _, name)| kind == "spec.ephemeralContainers" && name == container) {
-        return Err(Why::Target("it is an ephemeral container itself".to_owned()));
+        return Err(EphemeralError::Target("it is an ephemeral container itself".to_owned()));
     }
-    let its =
-        status(pod, container).ok_or_else(|| Why::Target("its node does not report it yet".to_owned()))?;
+    let its = status(pod, container)
+        .ok_or_else(|| EphemeralError::Target("its node does not report it yet".to_owned()))?;
     let id = its.container_id.as_deref().map(|id| id.split_once("://").map_or(id, |(_, id)| id));
     match (&its.state, id) {
         (Some(ContainerState { running: Some(_), .. }), Some(id)) if !id.is_empty() => Ok(id.to_owned()),
@@ -201,7 +202,7 @@ pub(super) fn target_id(pod: &Pod, container: &str) -> Result<String, Why> {
             let waiting = state.waiting.and_then(|waiting| waiting.reason);
             let reason = waiting.or_else(|| state.terminated.and_then(|ended| ended.reason));
             let reason = reason.map_or_else(String::new, |reason| format!(" ({reason})"));
-            Err(Why::Target(format!("it is not running{reason}")))
+            Err(EphemeralError::Target(format!("it is not running{reason}")))
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use super::{Kind, Place, Target, pick, place, workload_selector};
 use crate::error::ExecError;
-use crate::fanout::Job;
+use crate::job::Job;
 use postern_kube::k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodSpec};
 use postern_kube::kube::ResourceExt as _;
 use postern_kube::{Cluster, KubeError, pods};
