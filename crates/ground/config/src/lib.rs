@@ -1,7 +1,7 @@
-//! The configuration file: types, reading, errors that name the nearest key.
+//! The configuration file: types, parsing, and errors that name the nearest key.
 //!
-//! One YAML file: `--config FILE`, else `$POSTERN_CONFIG`, else `$XDG_CONFIG_HOME/postern/config.yaml` (with
-//! `~/.config` as the XDG Base Directory Specification has it). Only the last may be missing.
+//! One YAML file: `--config FILE`, else `$POSTERN_CONFIG`, else `$XDG_CONFIG_HOME/postern/config.yaml`
+//! (`~/.config` by default, as in the XDG Base Directory Specification). Only the last may be missing.
 
 use base64::Engine as _;
 use schemars::JsonSchema;
@@ -14,14 +14,14 @@ use zeroize::Zeroizing;
 mod duration;
 mod error;
 mod ibm;
-mod place;
+mod position;
 pub mod providers;
 
 pub use duration::{InvalidDuration, parse_duration};
 pub use error::ConfigError;
 pub use ibm::Ibm;
 
-/// The whole file. Every key is optional.
+/// The configuration file. Every key is optional.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
@@ -154,7 +154,7 @@ impl Config {
         let config: Self =
             serde_saphyr::from_str(text).map_err(|error| ConfigError::from_yaml(path, text, &error))?;
         config.validate().map_err(|(key, why)| {
-            let (line, column) = place::of(text, &key).unwrap_or_default();
+            let (line, column) = position::find(text, &key).unwrap_or_default();
             ConfigError::Invalid { path: path.to_owned(), line, column, key, why }
         })?;
         Ok(config)
@@ -199,7 +199,7 @@ impl Config {
         }
         for (name, Tool { env, workdir: _, timeout }) in &self.tools {
             if let Some(wrong) = env.keys().find(|key| key.is_empty() || key.contains(['=', '\0'])) {
-                let why = format!("{wrong:?} is no name of a variable: NAME: VALUE is needed");
+                let why = format!("{wrong:?} is not a variable name; write NAME: VALUE");
                 return Err(invalid(format!("tools.{name}.env"), why));
             }
             if let Some(Err(error)) = timeout.as_deref().map(parse_duration) {

@@ -1,16 +1,16 @@
 //! Providers of short-lived credentials, by name.
 //!
-//! The types are flat, so that serde can tell line and column of what is wrong in them (it loses both inside a tagged
-//! enum); which keys belong together is checked after.
+//! The types are flat so that serde can report line and column of errors (it loses both inside a tagged
+//! enum). Which keys belong together is checked afterwards.
 
-mod check;
 mod source;
+mod validate;
 
-pub(crate) use check::name;
 pub use source::{
     AssertionKind, ClientAssertion, DEFAULT_TOKEN_PATH, SecretSource, SigningAlgorithm, SourceKind,
     TokenSource,
 };
+pub(crate) use validate::name;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -112,7 +112,7 @@ pub enum ProviderType {
 }
 
 impl ProviderType {
-    /// As the configuration has it.
+    /// The name in the configuration.
     pub fn name(self) -> &'static str {
         match self {
             Self::Oauth2 => "oauth2",
@@ -123,7 +123,7 @@ impl ProviderType {
         }
     }
 
-    /// The audience that the provider takes in a subject token unless it was told of another.
+    /// The default audience that the provider expects in a subject token.
     pub fn default_audience(self) -> Option<&'static str> {
         match self {
             Self::Oauth2 | Self::Gcp => None,
@@ -151,7 +151,7 @@ pub enum Grant {
 }
 
 impl Grant {
-    /// As the configuration has it.
+    /// The name in the configuration.
     pub fn name(self) -> &'static str {
         match self {
             Self::JwtBearer => "jwt_bearer",
@@ -162,12 +162,12 @@ impl Grant {
         }
     }
 
-    /// Whether a person has to be there.
+    /// Whether it requires a person.
     pub fn is_interactive(self) -> bool {
         matches!(self, Self::DeviceCode | Self::AuthorizationCode)
     }
 
-    /// Whether a subject token is exchanged.
+    /// Whether it exchanges a subject token.
     pub fn takes_subject(self) -> bool {
         matches!(self, Self::JwtBearer | Self::TokenExchange)
     }
@@ -211,20 +211,20 @@ impl Provider {
         self.grant.filter(|_| self.r#type == ProviderType::Oauth2)
     }
 
-    /// The token that is exchanged, where one is.
+    /// The token that is exchanged, if any.
     pub fn subject(&self) -> Option<TokenSource> {
         let takes = self.grant().is_none_or(Grant::takes_subject);
         takes.then(|| self.subject_token.clone().unwrap_or_default())
     }
 
-    /// Where its tokens are kept.
+    /// Where its tokens are cached.
     pub fn cache(&self) -> Cache {
         let by_person = self.grant().is_some_and(Grant::is_interactive);
         self.cache.unwrap_or(if by_person { Cache::Disk } else { Cache::Memory })
     }
 }
 
-/// For the schema: a string or several.
+/// For the schema: one string or several.
 #[derive(JsonSchema)]
 #[serde(untagged)]
 #[allow(dead_code, reason = "its schema is used")]

@@ -42,7 +42,11 @@ fn wrong_values_name_their_key() {
             .contains("use env, keychain, config or prompt")
     );
     assert!(parse("tools: {x: {timeout: soon}}").unwrap_err().contains("tools.x.timeout"));
-    assert!(parse("tools: {x: {env: {'A=B': c}}}").unwrap_err().contains("tools.x.env: \"A=B\" is no name"));
+    assert!(
+        parse("tools: {x: {env: {'A=B': c}}}")
+            .unwrap_err()
+            .contains("tools.x.env: \"A=B\" is not a variable name")
+    );
     assert!(parse("image: [1]").unwrap_err().starts_with("c.yaml:1:"));
     assert!(Config::parse(b"\xff", Path::new("c.yaml")).unwrap_err().to_string().contains("not UTF-8"));
 }
@@ -100,7 +104,7 @@ fn what_is_wrong_with_a_provider_is_named_with_its_place_and_the_fix() {
     );
     assert_eq!(
         with("https://auth", "http://auth"),
-        "c.yaml:4:5: providers.reports.issuer: \"http://auth.example.com/realms/prod\": only https:// is spoken to, and \
+        "c.yaml:4:5: providers.reports.issuer: \"http://auth.example.com/realms/prod\": only https:// is supported, and \
          http:// on loopback"
     );
     assert!(
@@ -113,7 +117,7 @@ fn what_is_wrong_with_a_provider_is_named_with_its_place_and_the_fix() {
         with("type: oauth2", "type: oauth")
     );
     assert!(with("path: /var", "name: X, path: /var").contains("providers.reports.subject_token.name"));
-    assert!(with("  reports:", "  ../reports:").contains("is no name for a provider"));
+    assert!(with("  reports:", "  ../reports:").contains("is not a provider name"));
     assert!(with("audience: [reports-api]", "extra_params: {audience: x}").contains("extra_params.audience"));
 }
 
@@ -132,8 +136,8 @@ fn clouds_need_what_they_cannot_guess() {
     for (text, want) in [
         ("{type: aws, region: eu-central-1}", "role_arn: type aws needs it"),
         ("{type: aws, role_arn: 'arn:aws:iam::1:role/x'}", "region: type aws needs it"),
-        ("{type: aws, role_arn: 'arn:aws:iam::1:role/x', region: 'x.evil.com/'}", "is no region"),
-        ("{type: aws, role_arn: x, region: eu-central-1}", "is no role's ARN"),
+        ("{type: aws, role_arn: 'arn:aws:iam::1:role/x', region: 'x.evil.com/'}", "is not a region"),
+        ("{type: aws, role_arn: x, region: eu-central-1}", "is not a role ARN"),
         ("{type: gcp, workload_identity_provider: x}", "is not projects/NUMBER"),
         ("{type: azure, tenant_id: x}", "client_id: type azure needs it"),
         ("{type: ibm}", "profile: type ibm needs it"),
@@ -157,7 +161,7 @@ fn a_value_of_another_type_is_told_by_its_key_and_what_it_has_to_be() {
     }
     let error = parse("providers: [a]\n").unwrap_err();
     assert!(error.ends_with(":1:12: providers: keys with values are expected here (KEY: VALUE)"), "{error}");
-    // Where the key is on another line, the place says it.
+    // If the key is on another line, the position locates it.
     let error = parse("providers:\n  - a\n").unwrap_err();
     assert!(error.ends_with(":2:3: keys with values are expected here (KEY: VALUE)"), "{error}");
 }

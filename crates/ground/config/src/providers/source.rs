@@ -45,7 +45,7 @@ pub enum SourceKind {
 }
 
 impl SourceKind {
-    /// As the configuration has it.
+    /// The name in the configuration.
     pub fn name(self) -> &'static str {
         match self {
             Self::KubernetesSa => "kubernetes_sa",

@@ -1,9 +1,9 @@
-//! Where in a file a key stands: found only when there is something to say about it.
+//! Finds the position of a key in a file. Used only for error messages.
 
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::Spanned;
 
-/// A document's keys with their places.
+/// A document's keys with their positions.
 enum Node {
     Map(Vec<(Spanned<String>, Node)>),
     Other,
@@ -66,9 +66,9 @@ impl<'de> Visitor<'de> for NodeVisitor {
     }
 }
 
-/// Line and column, both from 1, of a key such as `tools.kubectl.timeout`; of the nearest key above it where it is not
-/// there. Names that hold dots are found too.
-pub(crate) fn of(text: &str, key: &str) -> Option<(u64, u64)> {
+/// Line and column, both from 1, of a key such as `tools.kubectl.timeout`, or of its nearest parent if the
+/// key is missing. Also finds names that contain dots.
+pub(crate) fn find(text: &str, key: &str) -> Option<(u64, u64)> {
     let mut node: Node = serde_saphyr::from_str(text).ok()?;
     let mut rest = key;
     let mut found = None;
@@ -78,8 +78,8 @@ pub(crate) fn of(text: &str, key: &str) -> Option<(u64, u64)> {
             let after = if after.is_empty() { Some("") } else { after.strip_prefix('.') }?;
             Some((name.referenced, after.len(), below))
         });
-        let Some((place, left, below)) = next else { break };
-        found = Some((place.line(), place.column()));
+        let Some((position, left, below)) = next else { break };
+        found = Some((position.line(), position.column()));
         rest = &rest[rest.len() - left..];
         node = below;
     }
