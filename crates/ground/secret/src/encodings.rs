@@ -1,30 +1,31 @@
-//! The forms in which a secret may come out of a tool.
+//! The encodings in which a tool may print a secret.
 
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD};
 use zeroize::Zeroizing;
 
-/// The shortest encoded form that is looked for; below it chance matches would blacken ordinary output.
-pub(crate) const MIN_FORM: usize = 8;
+/// The shortest encoding that is searched for. Shorter ones would match ordinary output by chance.
+pub(crate) const MIN_ENCODING: usize = 8;
 
-/// What encoders leave as it is in a URL besides letters and digits: RFC 3986 and Go's queries; Python's `quote`; JavaScript's
-/// `encodeURIComponent` and `encodeURI`; Go's paths; HTML forms and Java (WHATWG's application/x-www-form-urlencoded).
+/// Characters besides letters and digits that URL encoders leave unescaped: RFC 3986 and Go's queries;
+/// Python's `quote`; JavaScript's `encodeURIComponent` and `encodeURI`; Go's paths; HTML encodings and Java
+/// (WHATWG's application/x-www-encoding-urlencoded).
 const PLAIN: [&[u8]; 6] = [b"-_.~", b"-_.~/", b"-_.~!*'()", b"-_.~!*'();:@&=+$,/?#", b"-_.~$&+:=@", b"-_.*"];
 
-/// What encoders of JSON escape by number though they need not: none; Go and many others for HTML; Gson; PHP by its flags;
-/// .NET (`JavaScriptEncoder.Default` of `System.Text.Json`).
+/// Characters that JSON encoders escape by number although they need not: none; Go and many others for HTML;
+/// Gson; PHP with flags; .NET (`JavaScriptEncoder.Default` of `System.Text.Json`).
 const ESCAPED: [&[u8]; 5] = [b"", b"<>&", b"<>&='", b"<>&'", b"<>&'\"+`"];
 
-/// Where base64 is broken into lines: by base64(1) and MIME (RFC 2045), and by PEM (RFC 7468).
+/// Line widths of base64: base64(1) and MIME (RFC 2045), and PEM (RFC 7468).
 const LINES: [usize; 2] = [76, 64];
 
-/// Every form of `secret` to look for: exact, base64 (both alphabets, at each of the three alignments it can have
-/// inside a longer text), URL-escaped (both cases of hex, space as `+` or `%20`) and JSON-escaped, as encoders do it.
-pub(crate) fn forms(secret: &[u8]) -> Vec<Zeroizing<Vec<u8>>> {
-    let mut forms = Vec::new();
-    let mut add = |form: Vec<u8>| {
-        let form = Zeroizing::new(form);
-        if form.len() >= MIN_FORM && !forms.contains(&form) {
-            forms.push(form);
+/// Every encoding of `secret` to search for: plain, base64 (both alphabets, at each of the three alignments
+/// in a longer text), URL-escaped (both cases of hex, space as `+` or `%20`) and JSON-escaped.
+pub(crate) fn encodings(secret: &[u8]) -> Vec<Zeroizing<Vec<u8>>> {
+    let mut encodings = Vec::new();
+    let mut add = |encoding: Vec<u8>| {
+        let encoding = Zeroizing::new(encoding);
+        if encoding.len() >= MIN_ENCODING && !encodings.contains(&encoding) {
+            encodings.push(encoding);
         }
     };
     add(secret.to_vec());
@@ -52,19 +53,19 @@ pub(crate) fn forms(secret: &[u8]) -> Vec<Zeroizing<Vec<u8>>> {
             }
         }
     }
-    // A terminal ends lines in two characters (ONLCR).
-    for at in 0..forms.len() {
-        let form = &forms[at];
-        if form.contains(&b'\n') {
-            let lines = form.split(|byte| *byte == b'\n').collect::<Vec<_>>();
+    // A terminal prints a line feed as two characters (ONLCR).
+    for at in 0..encodings.len() {
+        let encoding = &encodings[at];
+        if encoding.contains(&b'\n') {
+            let lines = encoding.split(|byte| *byte == b'\n').collect::<Vec<_>>();
             let shown = Zeroizing::new(lines.join(&b"\r\n"[..]));
-            forms.push(shown);
+            encodings.push(shown);
         }
     }
-    forms
+    encodings
 }
 
-/// The same where the secret ends the text, so that its last characters and the padding depend on it too.
+/// The same where the secret ends the text, so that the last characters and the padding depend on it too.
 fn base64_last(secret: &[u8], alignment: usize, engine: &impl base64::Engine) -> Vec<u8> {
     let mut text = Zeroizing::new(vec![0_u8; alignment]);
     text.extend_from_slice(secret);
@@ -72,11 +73,12 @@ fn base64_last(secret: &[u8], alignment: usize, engine: &impl base64::Engine) ->
     encoded[FIRST_OWN[alignment]..].to_vec()
 }
 
-/// The first base64 character that holds no bit of the bytes before the secret, by alignment.
+/// The first base64 character without any bit of the bytes before the secret, by alignment.
 const FIRST_OWN: [usize; 3] = [0, 2, 3];
 
-/// The base64 characters that depend on the secret alone when `alignment` bytes stand before it in its group of
-/// three. Characters shared with neighbouring bytes are left out; what they carry is at most four bits at an edge.
+/// The base64 characters that depend on the secret alone when `alignment` bytes come before it in its group
+/// of three. Characters shared with neighbouring bytes are left out; they contain at most four bits at each
+/// edge.
 fn base64_inside(secret: &[u8], alignment: usize, engine: &impl base64::Engine) -> Vec<u8> {
     let mut text = Zeroizing::new(vec![0_u8; alignment]);
     text.extend_from_slice(secret);
@@ -100,17 +102,17 @@ fn url_escaped(secret: &[u8], upper: bool, space: &[u8], plain: impl Fn(u8) -> b
     out
 }
 
-/// How an encoder writes JSON.
+/// Options of a JSON encoder.
 struct Json<'a> {
-    /// Escaped by number though it need not be.
+    /// Characters escaped by number although they need not be.
     escaped: &'a [u8],
-    /// `/` is escaped too.
+    /// Whether `/` is escaped.
     slashes: bool,
-    /// Line ends and the like have their short escapes.
+    /// Whether line feeds and the like use short escapes.
     short: bool,
-    /// What is not ASCII is escaped, as UTF-16.
+    /// Whether non-ASCII characters are escaped, as UTF-16.
     ascii: bool,
-    /// Hex digits are capitals.
+    /// Whether hex digits are upper case.
     upper: bool,
 }
 
@@ -148,7 +150,7 @@ fn json_escaped(secret: &[u8], how: &Json<'_>) -> Vec<u8> {
     out
 }
 
-/// In lines of so many characters; nothing for what fits into one.
+/// Wraps text at this width; empty if the text fits into one line.
 fn wrapped(text: &[u8], width: usize) -> Vec<u8> {
     if text.len() <= width { Vec::new() } else { text.chunks(width).collect::<Vec<_>>().join(&b'\n') }
 }
@@ -161,18 +163,18 @@ mod tests {
     #[test]
     fn base64_is_found_at_every_alignment() {
         let secret = b"correct-horse-battery";
-        let forms = forms(secret);
+        let encodings = encodings(secret);
         for before in 0..7 {
             for after in 0..7 {
                 let mut text = vec![b'x'; before];
                 text.extend_from_slice(secret);
                 text.extend(vec![b'y'; after]);
                 let encoded = STANDARD.encode(&text);
-                let longest = forms.iter().filter(|form| {
-                    let form = std::str::from_utf8(form).unwrap();
-                    encoded.contains(form)
+                let longest = encodings.iter().filter(|encoding| {
+                    let encoding = std::str::from_utf8(encoding).unwrap();
+                    encoded.contains(encoding)
                 });
-                let longest = longest.map(|form| form.len()).max().unwrap_or(0);
+                let longest = longest.map(|encoding| encoding.len()).max().unwrap_or(0);
                 assert!(longest >= 26, "{before} before and {after} after: only {longest} characters");
             }
         }
@@ -180,13 +182,13 @@ mod tests {
 
     #[test]
     fn url_and_json_forms_are_there() {
-        let forms = forms(b"a b/c\"d<e>&f");
-        for form in
+        let encodings = encodings(b"a b/c\"d<e>&f");
+        for encoding in
             ["a%20b%2Fc%22d%3Ce%3E%26f", "a+b%2fc%22d%3ce%3e%26f", r#"a b/c\"d<e>&f"#, r#"a b\/c\"d<e>&f"#]
         {
-            assert!(forms.iter().any(|f| f.as_slice() == form.as_bytes()), "{form}");
+            assert!(encodings.iter().any(|f| f.as_slice() == encoding.as_bytes()), "{encoding}");
         }
-        assert!(forms.iter().any(|f| f.as_slice() == br#"a b/c\"d\u003ce\u003e\u0026f"#));
+        assert!(encodings.iter().any(|f| f.as_slice() == br#"a b/c\"d\u003ce\u003e\u0026f"#));
     }
 
     #[test]
@@ -205,14 +207,20 @@ mod tests {
             ("ab\u{8}cd\u{c}efgh", r"ab\bcd\fefgh"),
             ("abcdefgh", "%61%62%63%64%65%66%67%68"),
         ] {
-            let forms = forms(secret.as_bytes());
-            assert!(forms.iter().any(|form| form.as_slice() == seen.as_bytes()), "{secret:?} as {seen}");
+            let encodings = encodings(secret.as_bytes());
+            assert!(
+                encodings.iter().any(|encoding| encoding.as_slice() == seen.as_bytes()),
+                "{secret:?} as {seen}"
+            );
         }
         let long = [b'k'; 100];
         let lines = STANDARD.encode(long);
         let lines = format!("{}\n{}", &lines[..76], &lines[76..]);
-        assert!(forms(&long).iter().any(|form| form.as_slice() == lines.as_bytes()), "base64 in lines");
-        // Most secrets need no escape, and have few forms.
-        assert!(forms(b"0123456789-abcdefghij_ABCD").len() < 18);
+        assert!(
+            encodings(&long).iter().any(|encoding| encoding.as_slice() == lines.as_bytes()),
+            "base64 in lines"
+        );
+        // Most secrets need no escapes and have few encodings.
+        assert!(encodings(b"0123456789-abcdefghij_ABCD").len() < 18);
     }
 }

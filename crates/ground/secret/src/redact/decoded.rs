@@ -1,20 +1,21 @@
-//! Other readings of a text: with its escapes decoded, and with base64 joined over its line ends. A secret of which only
-//! some characters are escaped, or that is in base64 with longer text around it, has no form that could be looked for.
+//! Decoded views of a text: with escapes decoded, and with base64 joined across line breaks. They find
+//! secrets of which only some characters are escaped, and secrets in base64 within longer text; those have no
+//! fixed encoding to search for.
 
 use std::ops::Range;
 use zeroize::Zeroizing;
 
-/// How much base64 a line ends with that goes on in the next: shorter ends of lines are words.
+/// Minimum length of base64 at the end of a line that continues in the next; shorter ones are words.
 const RUN: usize = 16;
 
-/// A part of a text, read in another way.
+/// A decoded part of a text.
 pub(super) struct View {
     pub(super) bytes: Zeroizing<Vec<u8>>,
-    /// Where each of the bytes begins and ends in the text.
+    /// The range of each byte in the text.
     places: Vec<(usize, usize)>,
-    /// Where something begins that the end of the text cuts off.
+    /// The start of an escape that is truncated by the end of the text.
     pub(super) cut: Option<usize>,
-    /// Whether the view ends where the text ends.
+    /// Whether the view ends at the end of the text.
     pub(super) to_end: bool,
 }
 
@@ -29,7 +30,7 @@ impl View {
         self.places.extend(std::iter::repeat_n(place, bytes.len()));
     }
 
-    /// Where a part of the view stands in the text.
+    /// The range in the text of a part of the view.
     pub(super) fn place(&self, range: &Range<usize>) -> Range<usize> {
         let begin = self.places.get(range.start).map_or(0, |place| place.0);
         let end =
@@ -37,13 +38,13 @@ impl View {
         begin..end
     }
 
-    /// The first of the view's bytes that begins at a place in the text, or behind it.
+    /// The first byte of the view that begins at or after a position in the text.
     pub(super) fn index(&self, place: usize) -> usize {
         self.places.partition_point(|(begin, _)| *begin < place)
     }
 
-    /// What is escaped in URLs, JSON, strings of programs and HTML, decoded; nothing where there is no escape. Further from an
-    /// escape than `reach` nothing is read.
+    /// Decodes the escapes of URLs, JSON, string literals and HTML. `None` if there is no escape. Reads
+    /// nothing further than `reach` from an escape.
     pub(super) fn decoded(text: &[u8], reach: usize) -> Option<Self> {
         let escapes = |byte: &u8| matches!(byte, b'%' | b'\\' | b'&');
         let first = text.iter().position(escapes)?;
@@ -65,7 +66,7 @@ impl View {
                     }
                     at += length;
                 }
-                // At the end of the stream it is what it is.
+                // At the end of the stream it is literal.
                 Escape::Cut => {
                     view.cut.get_or_insert(at);
                     view.push(&text[at..=at], (at, at + 1));
@@ -76,13 +77,13 @@ impl View {
         Some(view)
     }
 
-    /// Without the line ends that base64 is broken by; nothing where it is not.
+    /// Joins base64 across line breaks. `None` if there is none.
     pub(super) fn joined(text: &[u8]) -> Option<Self> {
         let is_base64 = |byte: &u8| byte.is_ascii_alphanumeric() || b"+/-_=".contains(byte);
         let breaks = |at: usize| {
             let line = text[..at].strip_suffix(b"\r").unwrap_or(&text[..at]);
             let run = line.iter().rev().take(RUN).take_while(|byte| is_base64(byte)).count();
-            // What stood before the text may have been more of it.
+            // The part before the text may have been base64 too.
             run == RUN || run > 0 && run == line.len()
         };
         let ends = text.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at);
@@ -112,11 +113,11 @@ enum Letter {
 }
 
 enum Escape {
-    /// What stands there is itself.
+    /// A literal character.
     None,
-    /// An escape of so many bytes.
+    /// An escape of this many bytes.
     Of(Letter, usize),
-    /// What may become an escape, and is at the end of the text.
+    /// A truncated escape at the end of the text.
     Cut,
 }
 
@@ -152,7 +153,7 @@ fn hex(text: &[u8], from: usize, digits: usize) -> Result<u32, Escape> {
     }
 }
 
-/// A byte by its number.
+/// A byte in hexadecimal.
 fn number(text: &[u8], from: usize, digits: usize) -> Escape {
     match hex(text, from, digits) {
         Ok(number) => Escape::Of(Letter::Byte(number.to_le_bytes()[0]), from + digits),
@@ -160,7 +161,7 @@ fn number(text: &[u8], from: usize, digits: usize) -> Escape {
     }
 }
 
-/// A unit of UTF-16, or two.
+/// One or two UTF-16 units.
 fn unit(text: &[u8]) -> Escape {
     let first = match hex(text, 2, 4) {
         Ok(first) => first,
@@ -186,7 +187,7 @@ fn unit(text: &[u8]) -> Escape {
     }
 }
 
-/// The longest entity that is read, such as `&#x1F600;`.
+/// Length of the longest entity, such as `&#x1F600;`.
 const LONGEST: usize = 10;
 
 fn entity(text: &[u8]) -> Escape {
