@@ -10,7 +10,7 @@ use postern_files::{destination, source};
 use postern_kube::exec::{ExecReader, ExecWriter};
 use postern_s3::Store;
 use postern_wire::Decoder;
-use postern_wire::copy::Ask;
+use postern_wire::copy::CopyRequest;
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -123,7 +123,7 @@ const GOODBYE: Duration = Duration::from_secs(2);
 
 impl Opened {
     /// Tells an agent what is asked of it; a thread of ours knows.
-    pub(crate) async fn ask(&mut self, ask: &Ask) -> Result<(), String> {
+    pub(crate) async fn ask(&mut self, ask: &CopyRequest) -> Result<(), String> {
         match &self.to {
             ToEnd::Thread(_) => Ok(()),
             ToEnd::Exec(_) => {
@@ -152,7 +152,7 @@ impl Opened {
 /// Starts an end on what it is asked.
 pub(crate) async fn open(
     end: &End<'_>,
-    ask: &Ask,
+    ask: &CopyRequest,
     notify: &mut dyn FnMut(News),
 ) -> Result<Opened, CopyError> {
     match end {
@@ -162,8 +162,8 @@ pub(crate) async fn open(
                 let decoder = Decoder::default();
                 // What goes wrong there is in the frames, or is a stream that ended.
                 let _ = match &ask {
-                    Ask::Send(spec) => source::send(spec, input, decoder, &out, None, || ()),
-                    Ask::Receive(spec) => destination::receive(spec, &mut input, decoder, &out, None),
+                    CopyRequest::Send(spec) => source::send(spec, input, decoder, &out, None, || ()),
+                    CopyRequest::Receive(spec) => destination::receive(spec, &mut input, decoder, &out, None),
                 };
             }))
         }
@@ -178,8 +178,8 @@ pub(crate) async fn open(
             let (output, from) = mpsc::channel(16);
             let store = store.clone();
             let task = match ask.clone() {
-                Ask::Send(spec) => tokio::spawn(store.send(spec, input, output)),
-                Ask::Receive(spec) => tokio::spawn(store.receive(spec, input, output)),
+                CopyRequest::Send(spec) => tokio::spawn(store.send(spec, input, output)),
+                CopyRequest::Receive(spec) => tokio::spawn(store.receive(spec, input, output)),
             };
             Ok(Opened {
                 from: FromEnd::Thread(from),

@@ -6,7 +6,7 @@ use crate::flow::Flow;
 use crate::ledger::Ledger;
 use crate::pace::Pace;
 use crate::relay::{Broke, Which, relay};
-use postern_wire::copy::{Ask, ReceiveSpec, SendSpec};
+use postern_wire::copy::{CopyRequest, ReceiveSpec, SendSpec};
 use std::cell::RefCell;
 use std::time::Duration;
 
@@ -73,7 +73,7 @@ impl Job<'_> {
 
     async fn once(&self, ledger: &mut Ledger<'_>, pace: &mut Pace, flow: &Flow) -> Result<(), Attempt> {
         let receive = ReceiveSpec { named: ledger.named(), ..self.receive.clone() };
-        let (send, receive) = (Ask::Send(self.send.clone()), Ask::Receive(receive));
+        let (send, receive) = (CopyRequest::Send(self.send.clone()), CopyRequest::Receive(receive));
         let again = ledger.tries() > 0;
         let (source, destination) = {
             let told = RefCell::new(&mut *ledger);
@@ -155,7 +155,7 @@ fn told(error: &CopyError) -> String {
 
 /// Removes what interrupted copies left at the destination; each is told to the ledger's observer.
 pub async fn clean(end: &End<'_>, receive: &ReceiveSpec, ledger: &mut Ledger<'_>) -> Result<(), CopyError> {
-    let ask = Ask::Receive(ReceiveSpec { clean: true, ..receive.clone() });
+    let ask = CopyRequest::Receive(ReceiveSpec { clean: true, ..receive.clone() });
     let mut opened = ends::open(end, &ask, &mut |news| ledger.news(news)).await?;
     let lost = |message| CopyError::Lost { place: end.name(), message, retries: 0 };
     opened.ask(&ask).await.map_err(lost)?;

@@ -5,7 +5,7 @@ use crate::pod::News;
 pub use crate::tally::Tally;
 use crate::verified::Verified;
 use postern_files::name;
-use postern_wire::copy::{Entry, Fate, Kind, Owner, ReceiveSpec, Settled, UNOWNED, UNSIZED};
+use postern_wire::copy::{Entry, EntryResult, Fate, Kind, Owner, ReceiveSpec, UNOWNED, UNSIZED};
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufWriter, Write as _};
@@ -246,8 +246,8 @@ impl<'a> Ledger<'a> {
     }
 
     /// The destination answers; false when nothing with this number was told.
-    pub(crate) fn settled(&mut self, settled: Settled) -> bool {
-        let Settled { id, fate, mut hash, mut note } = settled;
+    pub(crate) fn settled(&mut self, settled: EntryResult) -> bool {
+        let EntryResult { id, fate, mut hash, mut note } = settled;
         if self.doubted && fate == Fate::Written {
             hash = [0; 32];
             if note.is_empty() {

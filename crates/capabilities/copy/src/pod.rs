@@ -10,7 +10,7 @@ use postern_exec::transport::{Incoming, Reader};
 use postern_kube::Cluster;
 use postern_kube::exec::{ExecReader, ExecWriter};
 use postern_shell::Memory;
-use postern_wire::copy::Ask;
+use postern_wire::copy::CopyRequest;
 use postern_wire::{Decoder, FromAgent, Hello};
 use std::cell::RefCell;
 use std::time::Duration;
@@ -90,7 +90,11 @@ impl Pod<'_> {
         format!("pod {namespace}/{pod}")
     }
 
-    pub(crate) async fn open(&self, ask: &Ask, notify: &mut dyn FnMut(News)) -> Result<Opened, ExecError> {
+    pub(crate) async fn open(
+        &self,
+        ask: &CopyRequest,
+        notify: &mut dyn FnMut(News),
+    ) -> Result<Opened, ExecError> {
         let known = *self.found.borrow();
         let (way, opened) = match known.unwrap_or(self.via) {
             Via::Agent => (Via::Agent, self.by_agent().await?),
@@ -118,7 +122,7 @@ impl Pod<'_> {
     /// By what is left where no agent can be put into the container.
     async fn without_injection(
         &self,
-        ask: &Ask,
+        ask: &CopyRequest,
         notify: &mut dyn FnMut(News),
     ) -> Result<(Via, Opened), ExecError> {
         match self.by_tools(None, ask).await {
@@ -132,7 +136,7 @@ impl Pod<'_> {
     }
 
     /// By tar, by the shell alone, or by whichever the container has.
-    async fn by_tools(&self, tar: Option<bool>, ask: &Ask) -> Result<(Via, Opened), ExecError> {
+    async fn by_tools(&self, tar: Option<bool>, ask: &CopyRequest) -> Result<(Via, Opened), ExecError> {
         let Self { cluster, place, verify, memory, .. } = self;
         let (tar, opened) = shell::open(cluster, place, tar, *verify, memory, ask).await?;
         Ok((if tar { Via::Tar } else { Via::Shell }, opened))

@@ -6,7 +6,7 @@ use crate::ledger::Ledger;
 use crate::pace::Pace;
 use postern_exec::transport::Incoming;
 use postern_wire::Decoder;
-use postern_wire::copy::{FromDestination, FromSource, pass_on};
+use postern_wire::copy::{FromDestination, FromSource, append_raw};
 use std::cell::RefCell;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -202,7 +202,7 @@ fn take_from_source(
             FromSource::Fault { path, message } => ledger.fault(path, message),
             FromSource::End => ledger.complete(),
             FromSource::Data(bytes) => ledger.content(bytes.len() as u64),
-            FromSource::Packed { length, bytes: _ } => ledger.content(length.into()),
+            FromSource::Compressed { length, bytes: _ } => ledger.content(length.into()),
             FromSource::Hole(length) | FromSource::Reuse { offset: _, length } => ledger.content(length),
             FromSource::Fatal(message) => return Err(Broke::Fatal(Which::Source, message)),
             FromSource::Begin(_)
@@ -214,7 +214,7 @@ fn take_from_source(
             | FromSource::Heartbeat => {}
             FromSource::Ping => continue, // those are ours
         }
-        pass_on(out, kind, payload);
+        append_raw(out, kind, payload);
         if flow.ping(out.len()) {
             FromSource::Ping.encode(out);
         }
@@ -265,10 +265,10 @@ fn take_from_destination(
     while let Some((kind, payload)) = decoder.next_frame().map_err(odd)? {
         let frame = FromDestination::decode(kind, payload).map_err(odd)?;
         if frame != FromDestination::Pong {
-            pass_on(out, kind, payload);
+            append_raw(out, kind, payload);
         }
         match frame {
-            FromDestination::Settled(settled) => {
+            FromDestination::EntryResult(settled) => {
                 if !ledger.settled(settled) {
                     let why = "it answers what nobody told of".to_owned();
                     return Err(Broke::Fatal(Which::Destination, why));
@@ -278,7 +278,7 @@ fn take_from_destination(
             FromDestination::Finished => return Ok(true),
             FromDestination::Fatal(message) => return Err(Broke::Fatal(Which::Destination, message)),
             FromDestination::NotDeleted { path, message } => ledger.fault(path, message),
-            FromDestination::Placed { directory, name } => ledger.placed(directory, name),
+            FromDestination::Target { directory, name } => ledger.placed(directory, name),
             FromDestination::Pong => {
                 if !flow.pong() {
                     let why = "it answers a ping that it was not sent".to_owned();

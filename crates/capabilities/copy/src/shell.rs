@@ -12,7 +12,7 @@ use postern_kube::Cluster;
 use postern_kube::exec::{ExecEnd, ExecEvent, ExecReader, ExecWriter};
 use postern_shell::{Heard, LOOP, Memory, ShellError, Translator};
 use postern_wire::Decoder;
-use postern_wire::copy::Ask;
+use postern_wire::copy::CopyRequest;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -32,7 +32,7 @@ pub(crate) async fn open(
     tar: Option<bool>,
     verify: bool,
     memory: &Memory,
-    ask: &Ask,
+    ask: &CopyRequest,
 ) -> Result<(bool, Opened), ExecError> {
     let streams = start(cluster, place).await?;
     let opened = postern_shell::open(streams, HELLO, tar, verify, memory, ask).await;

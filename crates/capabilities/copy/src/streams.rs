@@ -5,7 +5,8 @@ use postern_files::link::{Arrived, Incoming as _, LinkError, Outbox};
 use postern_files::verdict;
 use postern_wire::Decoder;
 use postern_wire::copy::{
-    Ask, BLOCK, Entry, Fate, FromDestination, FromSource, Kind, Known, Settled, Stamp, UNSIZED, Want,
+    BLOCK, CopyRequest, Entry, EntryResult, Fate, FromDestination, FromSource, Kind, Known, Stamp, UNSIZED,
+    Want,
 };
 use std::fs::File;
 use std::io::{Read as _, Write as _};
@@ -25,15 +26,15 @@ struct Written {
 }
 
 /// Serves the stream as the end of a copy that is asked for.
-pub(crate) fn serve(stream: &Stream, ask: &Ask, input: Channel, out: &Outbox) {
+pub(crate) fn serve(stream: &Stream, ask: &CopyRequest, input: Channel, out: &Outbox) {
     let served = match ask {
-        Ask::Send(_) => send(input, out),
-        Ask::Receive(_) => receive(stream, input, out),
+        CopyRequest::Send(_) => send(input, out),
+        CopyRequest::Receive(_) => receive(stream, input, out),
     };
     if let Err(Ended::Words(message)) = served {
         let said = match ask {
-            Ask::Send(_) => out.put(|buffer| FromSource::Fatal(message).encode(buffer)),
-            Ask::Receive(_) => out.put(|buffer| FromDestination::Fatal(message).encode(buffer)),
+            CopyRequest::Send(_) => out.put(|buffer| FromSource::Fatal(message).encode(buffer)),
+            CopyRequest::Receive(_) => out.put(|buffer| FromDestination::Fatal(message).encode(buffer)),
         };
         let _ = said.and_then(|()| out.flush()); // nobody hears it any more
     }
@@ -169,7 +170,7 @@ fn receive(stream: &Stream, mut input: Channel, out: &Outbox) -> Result<(), Ende
                 }
                 FromSource::From { id: _, offset } if offset != written.bytes => return Err(Ended::Link),
                 FromSource::Data(bytes) => written.put(bytes)?,
-                FromSource::Packed { length, bytes } => {
+                FromSource::Compressed { length, bytes } => {
                     block.clear();
                     let unpacked = zstd.decompress_to_buffer(bytes, &mut block);
                     if unpacked.ok() != usize::try_from(length).ok() {
@@ -190,10 +191,10 @@ fn receive(stream: &Stream, mut input: Channel, out: &Outbox) -> Result<(), Ende
                         true => (Fate::Written, String::new()),
                         false => (Fate::Failed, verdict::DIFFERS.to_owned()),
                     };
-                    settle(out, Settled { id, fate, hash, note })?;
+                    settle(out, EntryResult { id, fate, hash, note })?;
                 }
                 FromSource::FileFault { id, message } => {
-                    settle(out, Settled { id, fate: Fate::Failed, hash: [0; 32], note: message })?;
+                    settle(out, EntryResult { id, fate: Fate::Failed, hash: [0; 32], note: message })?;
                 }
                 // Nothing but what cannot be copied.
                 FromSource::End if entries == 0 => {
@@ -216,8 +217,8 @@ fn receive(stream: &Stream, mut input: Channel, out: &Outbox) -> Result<(), Ende
     }
 }
 
-fn settle(out: &Outbox, settled: Settled) -> Result<(), Ended> {
-    out.put(|buffer| FromDestination::Settled(settled).encode(buffer))?;
+fn settle(out: &Outbox, settled: EntryResult) -> Result<(), Ended> {
+    out.put(|buffer| FromDestination::EntryResult(settled).encode(buffer))?;
     out.put(|buffer| FromDestination::Finished.encode(buffer))?;
     Ok(out.flush()?)
 }

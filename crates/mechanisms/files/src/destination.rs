@@ -25,7 +25,7 @@ use later::Later;
 use nameless::Nameless;
 use place::Placed;
 use postern_wire::Decoder;
-use postern_wire::copy::{Entry, Fate, FromDestination, FromSource, Kind, ReceiveSpec, Settled, WINDOW};
+use postern_wire::copy::{Entry, EntryResult, Fate, FromDestination, FromSource, Kind, ReceiveSpec, WINDOW};
 use rustix::fs::Stat;
 use std::collections::{HashSet, VecDeque};
 use std::fs::File;
@@ -225,7 +225,7 @@ impl<'a> Destination<'a> {
             FromSource::From { id, offset } => self.begin(id, offset)?,
             FromSource::Cut(id) => self.cut(id)?,
             FromSource::Data(bytes) => self.write(bytes)?,
-            FromSource::Packed { length, bytes } => {
+            FromSource::Compressed { length, bytes } => {
                 let mut unpacker = std::mem::replace(&mut self.unpacker, Unpacker::new());
                 let Some(bytes) = unpacker.unpack(bytes, length) else {
                     return Err(LinkError::Protocol("a block that cannot be unpacked").into());
@@ -315,17 +315,17 @@ impl<'a> Destination<'a> {
     fn say_where(&self) -> Result<(), Trouble> {
         if let Some(placed) = &self.placed {
             let (directory, name) = (placed.shown.as_slice(), placed.rename.as_deref());
-            self.out.put(|buffer| FromDestination::Placed { directory, name }.encode(buffer))?;
+            self.out.put(|buffer| FromDestination::Target { directory, name }.encode(buffer))?;
         }
         Ok(())
     }
 
     fn settle(&mut self, id: u32, fate: Fate, note: String) -> Result<(), Trouble> {
-        self.answer(Settled { id, fate, hash: [0; 32], note })
+        self.answer(EntryResult { id, fate, hash: [0; 32], note })
     }
 
-    fn answer(&mut self, settled: Settled) -> Result<(), Trouble> {
-        Ok(self.out.put(|buffer| FromDestination::Settled(settled).encode(buffer))?)
+    fn answer(&mut self, settled: EntryResult) -> Result<(), Trouble> {
+        Ok(self.out.put(|buffer| FromDestination::EntryResult(settled).encode(buffer))?)
     }
 
     fn directory_end(&mut self, path: &[u8]) -> Result<(), Trouble> {
@@ -385,7 +385,7 @@ impl<'a> Destination<'a> {
         let kept_for = self.remove_extras()?;
         if let Some(placed) = &mut self.placed {
             for settled in self.later.apply(self.spec, placed, &self.bad) {
-                self.out.put(|buffer| FromDestination::Settled(settled).encode(buffer))?;
+                self.out.put(|buffer| FromDestination::EntryResult(settled).encode(buffer))?;
             }
         }
         self.out.put(|buffer| match kept_for {

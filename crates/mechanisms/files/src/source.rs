@@ -22,7 +22,7 @@ use walk::{Step, Walk};
 enum Heard {
     Hashing(u32),
     Want(Want, Vec<u8>),
-    Settled(u32),
+    EntryResult(u32),
     Finished,
     Lost(LinkError),
 }
@@ -71,7 +71,7 @@ fn listen(
             let next = match FromDestination::decode(kind, payload)? {
                 FromDestination::Want(want) => Heard::Want(want, std::mem::take(&mut told)),
                 FromDestination::Hashing(id) => Heard::Hashing(id),
-                FromDestination::Settled(settled) => Heard::Settled(settled.id),
+                FromDestination::EntryResult(settled) => Heard::EntryResult(settled.id),
                 FromDestination::Finished => Heard::Finished,
                 FromDestination::Fatal(_) => return Err(LinkError::Lost("it gave up".to_owned())),
                 FromDestination::Blocks(more) | FromDestination::Chunks(more)
@@ -87,7 +87,7 @@ fn listen(
                     stop.set(id);
                     continue;
                 }
-                FromDestination::Placed { .. }
+                FromDestination::Target { .. }
                 | FromDestination::Deleted(_)
                 | FromDestination::NotDeleted { .. }
                 | FromDestination::Heartbeat
@@ -113,7 +113,7 @@ fn listen(
 fn give_up(out: &Outbox, heard: &Receiver<Heard>, message: String) -> Result<(), LinkError> {
     out.put(|buffer| FromSource::Fatal(message).encode(buffer))?;
     out.flush()?;
-    while let Ok(Heard::Hashing(_) | Heard::Want(..) | Heard::Settled(_)) = heard.recv() {}
+    while let Ok(Heard::Hashing(_) | Heard::Want(..) | Heard::EntryResult(_)) = heard.recv() {}
     Ok(())
 }
 
@@ -142,7 +142,7 @@ impl Source<'_> {
             match next {
                 None => self.announce()?,
                 Some(Heard::Finished) => return self.out.flush(),
-                Some(Heard::Settled(id)) => drop(self.open.remove(&id)),
+                Some(Heard::EntryResult(id)) => drop(self.open.remove(&id)),
                 Some(Heard::Hashing(id)) => {
                     if let Some(Some(item)) = self.open.get_mut(&id) {
                         self.content.prepare(id, item);

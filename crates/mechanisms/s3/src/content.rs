@@ -132,7 +132,7 @@ impl Content {
                 let most = want.have - body.at;
                 hasher.update(&body.next(most).await?);
             }
-            if want.known == Known::Beginning || hasher.finalize() == want.hash {
+            if want.known == Known::Prefix || hasher.finalize() == want.hash {
                 offset = want.have;
             } else if want.partial {
                 return Err(fault(STALE));
@@ -179,7 +179,7 @@ impl Content {
     async fn block(&mut self, bytes: &[u8], out: &mut Outbox) -> Result<(), Ended> {
         let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
         let frame = match self.packer.pack(bytes) {
-            Some(smaller) => FromSource::Packed { length, bytes: smaller },
+            Some(smaller) => FromSource::Compressed { length, bytes: smaller },
             None => FromSource::Data(bytes),
         };
         let began = Instant::now();

@@ -18,7 +18,7 @@ use postern_files::pack::Unpacker;
 use postern_files::{name, pattern, verdict};
 use postern_wire::Decoder;
 use postern_wire::copy::{
-    Entry, Fate, FromDestination, FromSource, Kind, ReceiveSpec, Settled, Stamp, UNSIZED, WINDOW,
+    Entry, EntryResult, Fate, FromDestination, FromSource, Kind, ReceiveSpec, Stamp, UNSIZED, WINDOW,
 };
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -75,7 +75,7 @@ struct Open {
 /// What a task came to.
 enum Event {
     Looked(Box<Looked>),
-    Settled(String, Settled),
+    EntryResult(String, EntryResult),
 }
 
 struct Looked {
@@ -187,7 +187,7 @@ impl<'a> Destination<'a> {
             FromSource::End => self.ended = true,
             FromSource::From { id, offset } => self.begin(id, offset).await?,
             FromSource::Data(bytes) => self.write(bytes).await?,
-            FromSource::Packed { length, bytes } => {
+            FromSource::Compressed { length, bytes } => {
                 let mut unpacker = std::mem::replace(&mut self.unpacker, Unpacker::new());
                 self.write(unpacker.unpack(bytes, length).ok_or(Ended::Gone)?).await?;
                 self.unpacker = unpacker;
@@ -302,7 +302,7 @@ impl<'a> Destination<'a> {
         let Some(placed) = &self.placed else { return Ok(()) };
         let directory = self.store.show(&placed.prefix);
         let name = placed.rename.as_deref().map(str::as_bytes);
-        out.put(|buffer| FromDestination::Placed { directory: directory.as_bytes(), name }.encode(buffer))
+        out.put(|buffer| FromDestination::Target { directory: directory.as_bytes(), name }.encode(buffer))
             .await
     }
 
@@ -327,19 +327,19 @@ impl<'a> Destination<'a> {
                 false if dry => Ok(Fate::Planned),
                 false => store.put(&key, &posix, content).await.map(|()| Fate::Made),
             };
-            Event::Settled(key, settled(id, done.map(|fate| (fate, [0; 32]))))
+            Event::EntryResult(key, settled(id, done.map(|fate| (fate, [0; 32]))))
         });
     }
 
     async fn event(&mut self, event: Result<Event, JoinError>, out: &mut Outbox) -> Result<(), Ended> {
         match event {
             Ok(Event::Looked(looked)) => self.decide(*looked, out).await,
-            Ok(Event::Settled(key, settled)) => {
+            Ok(Event::EntryResult(key, settled)) => {
                 self.busy.remove(&key);
                 if settled.fate == Fate::Failed {
                     self.bad.insert(key);
                 }
-                out.put(|buffer| FromDestination::Settled(settled).encode(buffer)).await
+                out.put(|buffer| FromDestination::EntryResult(settled).encode(buffer)).await
             }
             Err(error) => Err(Ended::Fatal(error.to_string())),
         }
@@ -364,7 +364,7 @@ impl<'a> Destination<'a> {
             };
             let fate = self.made();
             let settled = settled(id, done.map(|()| (fate, [0; 32])));
-            out.put(|buffer| FromDestination::Settled(settled).encode(buffer)).await?;
+            out.put(|buffer| FromDestination::EntryResult(settled).encode(buffer)).await?;
         }
         out.put(|buffer| match kept_for {
             Some(why) => FromDestination::Fatal(why).encode(buffer),
@@ -386,14 +386,14 @@ fn units(bytes: u64) -> u32 {
     u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX)
 }
 
-fn settled(id: u32, done: Result<(Fate, [u8; 32]), Trouble>) -> Settled {
+fn settled(id: u32, done: Result<(Fate, [u8; 32]), Trouble>) -> EntryResult {
     match done {
-        Ok((fate, hash)) => Settled { id, fate, hash, note: String::new() },
-        Err(trouble) => Settled { id, fate: Fate::Failed, hash: [0; 32], note: trouble.message },
+        Ok((fate, hash)) => EntryResult { id, fate, hash, note: String::new() },
+        Err(trouble) => EntryResult { id, fate: Fate::Failed, hash: [0; 32], note: trouble.message },
     }
 }
 
 async fn settle(out: &mut Outbox, id: u32, fate: Fate, note: String) -> Result<(), Ended> {
-    let settled = Settled { id, fate, hash: [0; 32], note };
-    out.put(|buffer| FromDestination::Settled(settled).encode(buffer)).await
+    let settled = EntryResult { id, fate, hash: [0; 32], note };
+    out.put(|buffer| FromDestination::EntryResult(settled).encode(buffer)).await
 }

@@ -22,7 +22,7 @@ pub(crate) struct Item {
 /// What the destination said, as far as it concerns the source.
 enum Heard {
     Want(Want),
-    Settled(u32),
+    EntryResult(u32),
     Finished,
     Gone,
 }
@@ -60,7 +60,7 @@ async fn listen(mut input: Inbox, heard: &mpsc::UnboundedSender<Heard>, stop: &S
         while let Some((kind, payload)) = decoder.next_frame()? {
             let next = match FromDestination::decode(kind, payload)? {
                 FromDestination::Want(want) => Heard::Want(want),
-                FromDestination::Settled(settled) => Heard::Settled(settled.id),
+                FromDestination::EntryResult(settled) => Heard::EntryResult(settled.id),
                 FromDestination::Finished => Heard::Finished,
                 FromDestination::Fatal(_) => return Err(Ended::Gone),
                 FromDestination::Stop(id) => {
@@ -70,7 +70,7 @@ async fn listen(mut input: Inbox, heard: &mpsc::UnboundedSender<Heard>, stop: &S
                 FromDestination::Chunks(_)
                 | FromDestination::Blocks(_)
                 | FromDestination::Hashing(_)
-                | FromDestination::Placed { .. }
+                | FromDestination::Target { .. }
                 | FromDestination::Deleted(_)
                 | FromDestination::NotDeleted { .. }
                 | FromDestination::Heartbeat
@@ -141,7 +141,7 @@ impl Source<'_> {
                 let item = self.open.get_mut(&want.id).and_then(Option::take).ok_or(Ended::Gone)?;
                 self.content.want(*want, item);
             }
-            Heard::Settled(id) => drop(self.open.remove(id)),
+            Heard::EntryResult(id) => drop(self.open.remove(id)),
             Heard::Finished => return Ok(true),
             Heard::Gone => return Err(Ended::Gone),
         }

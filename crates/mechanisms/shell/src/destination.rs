@@ -24,7 +24,7 @@ use postern_files::verdict::Surplus;
 use postern_files::{name, verdict};
 use postern_wire::Decoder;
 use postern_wire::copy::{
-    Entry, Fate, FromDestination, FromSource, Kind, Owner, ReceiveSpec, Settled, UNOWNED, WINDOW,
+    Entry, EntryResult, Fate, FromDestination, FromSource, Kind, Owner, ReceiveSpec, UNOWNED, WINDOW,
 };
 use std::collections::{HashMap, HashSet, VecDeque};
 use tokio::sync::mpsc::Receiver;
@@ -37,7 +37,7 @@ enum Pending {
     /// Whether what was put of a file so far is there.
     How { id: u32 },
     /// A file gets its name.
-    File { id: u32, path: Vec<u8>, settled: Settled },
+    File { id: u32, path: Vec<u8>, settled: EntryResult },
     /// An archive was unpacked.
     Unpack,
     /// A directory was made, of which files inherited their group at the source or not.
@@ -235,7 +235,7 @@ impl Destination<'_> {
                         self.bad.remove(&path);
                         let notes = [settled.note.clone(), note(&said)];
                         let notes: Vec<String> = notes.into_iter().filter(|note| !note.is_empty()).collect();
-                        self.answer(Settled { note: notes.join("; "), ..settled });
+                        self.answer(EntryResult { note: notes.join("; "), ..settled });
                     }
                     Err(_) if self.below_unmade(&path) => self.settle(id, Fate::Failed, UNMADE.to_owned()),
                     Err(why) => {
@@ -289,7 +289,7 @@ impl Destination<'_> {
             FromSource::End => self.ended = true,
             FromSource::From { id, offset } => self.begin(id, offset)?,
             FromSource::Data(bytes) => self.content(bytes).await?,
-            FromSource::Packed { length, bytes } => {
+            FromSource::Compressed { length, bytes } => {
                 let room = usize::try_from(length).unwrap_or(usize::MAX);
                 if room > postern_wire::copy::BLOCK {
                     return Err(Lost("a block that is too large".to_owned()).into());
@@ -346,7 +346,7 @@ impl Destination<'_> {
             self.placed = Some(place::place(self.spec, &mut self.session, self.tops, &entry).await?);
             if let Some(Placed { shown, rename, .. }) = &self.placed {
                 let (directory, name) = (shown.as_slice(), rename.as_deref());
-                self.out.put(|buffer| FromDestination::Placed { directory, name }.encode(buffer));
+                self.out.put(|buffer| FromDestination::Target { directory, name }.encode(buffer));
             }
         }
         let Some(placed) = &self.placed else { return Ok(()) };
@@ -397,11 +397,11 @@ impl Destination<'_> {
     }
 
     fn settle(&mut self, id: u32, fate: Fate, note: String) {
-        self.answer(Settled { id, fate, hash: [0; 32], note });
+        self.answer(EntryResult { id, fate, hash: [0; 32], note });
     }
 
-    fn answer(&mut self, settled: Settled) {
-        self.out.put(|buffer| FromDestination::Settled(settled).encode(buffer));
+    fn answer(&mut self, settled: EntryResult) {
+        self.out.put(|buffer| FromDestination::EntryResult(settled).encode(buffer));
     }
 
     /// A path in the container.

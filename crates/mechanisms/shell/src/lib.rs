@@ -24,7 +24,7 @@ pub use memory::Memory;
 pub use session::{Heard, LOOP, Session};
 
 use bytes::Bytes;
-use postern_wire::copy::Ask;
+use postern_wire::copy::CopyRequest;
 use session::{Lost, Tools};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -111,7 +111,7 @@ pub async fn open(
     tar: Option<bool>,
     verify: bool,
     memory: &Memory,
-    ask: &Ask,
+    ask: &CopyRequest,
 ) -> Result<(bool, Translator), ShellError> {
     let hello = Session::greet(to, from, if verify { None } else { Some("-") });
     let session = match tokio::time::timeout(timeout, hello).await {
@@ -124,8 +124,8 @@ pub async fn open(
 }
 
 /// What the container has to have; refused before anything is changed.
-fn check(tools: &Tools, way: Way, ask: &Ask) -> Result<(), String> {
-    let sending = matches!(ask, Ask::Send(_));
+fn check(tools: &Tools, way: Way, ask: &CopyRequest) -> Result<(), String> {
+    let sending = matches!(ask, CopyRequest::Send(_));
     let needed = |tool: &&String| {
         !sending
             || tool.starts_with("dd")
@@ -146,7 +146,7 @@ fn check(tools: &Tools, way: Way, ask: &Ask) -> Result<(), String> {
 }
 
 /// Starts the translator on a session.
-pub fn start(session: Session, way: Way, memory: Memory, ask: Ask) -> Translator {
+pub fn start(session: Session, way: Way, memory: Memory, ask: CopyRequest) -> Translator {
     let (to, input) = mpsc::channel(16);
     let (sender, from) = mpsc::channel(16);
     let said = Arc::clone(&session.said);
@@ -164,15 +164,15 @@ async fn serve(
     session: Session,
     way: Way,
     memory: Memory,
-    ask: &Ask,
+    ask: &CopyRequest,
     input: mpsc::Receiver<Bytes>,
     sender: mpsc::Sender<Result<Bytes, String>>,
 ) {
     let end = sender.clone();
     let out = Out { sender, buffer: Vec::new() };
     let served = match ask {
-        Ask::Send(spec) => source::send(spec, way, memory, session, input, out).await,
-        Ask::Receive(spec) => destination::receive(spec, way, session, input, out).await,
+        CopyRequest::Send(spec) => source::send(spec, way, memory, session, input, out).await,
+        CopyRequest::Receive(spec) => destination::receive(spec, way, session, input, out).await,
     };
     let last = match served {
         Ok(()) => return,
@@ -180,8 +180,10 @@ async fn serve(
         Err(Trouble::Fatal(message)) => {
             let mut frame = Vec::new();
             match ask {
-                Ask::Send(_) => postern_wire::copy::FromSource::Fatal(message).encode(&mut frame),
-                Ask::Receive(_) => postern_wire::copy::FromDestination::Fatal(message).encode(&mut frame),
+                CopyRequest::Send(_) => postern_wire::copy::FromSource::Fatal(message).encode(&mut frame),
+                CopyRequest::Receive(_) => {
+                    postern_wire::copy::FromDestination::Fatal(message).encode(&mut frame);
+                }
             }
             Ok(frame.into())
         }

@@ -18,7 +18,7 @@ use walk::{Item, Step, Walk};
 /// What the destination said, as far as it concerns the source.
 enum Heard {
     Want(Want),
-    Settled(u32),
+    EntryResult(u32),
     Finished,
 }
 
@@ -33,7 +33,7 @@ async fn listen(mut input: Receiver<Bytes>, heard: UnboundedSender<Result<Heard,
                 Err(error) => Some(Err(error.to_string())),
                 Ok(Some((kind, payload))) => match FromDestination::decode(kind, payload) {
                     Ok(FromDestination::Want(want)) => Some(Ok(Heard::Want(want))),
-                    Ok(FromDestination::Settled(settled)) => Some(Ok(Heard::Settled(settled.id))),
+                    Ok(FromDestination::EntryResult(settled)) => Some(Ok(Heard::EntryResult(settled.id))),
                     Ok(FromDestination::Finished) => Some(Ok(Heard::Finished)),
                     Ok(FromDestination::Fatal(_)) => Some(Err("it gave up".to_owned())),
                     Ok(_) => None,
@@ -41,7 +41,7 @@ async fn listen(mut input: Receiver<Bytes>, heard: UnboundedSender<Result<Heard,
                 },
             };
             let Some(next) = next else { continue };
-            let last = !matches!(next, Ok(Heard::Want(_) | Heard::Settled(_)));
+            let last = !matches!(next, Ok(Heard::Want(_) | Heard::EntryResult(_)));
             if heard.send(next).is_err() || last {
                 return;
             }
@@ -121,7 +121,7 @@ impl Source {
                 self.wanted.push_back(Wanted { want, item });
                 Ok(false)
             }
-            Heard::Settled(id) => {
+            Heard::EntryResult(id) => {
                 self.open.remove(&id);
                 Ok(false)
             }

@@ -3,7 +3,7 @@
 use crate::{sys, target_root};
 use postern_files::link::{Arrived, Descriptor, Incoming as _, LinkError, Outbox};
 use postern_files::{destination, name, pattern, source};
-use postern_wire::copy::{Ask, FromDestination, FromSource};
+use postern_wire::copy::{CopyRequest, FromDestination, FromSource};
 use postern_wire::{CLIENT_SILENCE_MS, Decoder, FIRST_SILENCE_MS, FromAgent, HEARTBEAT_MS, Hello};
 use rustix::fd::OwnedFd;
 use std::ffi::OsStr;
@@ -43,7 +43,7 @@ fn serve(of: Option<&str>) -> Result<(), LinkError> {
     let mut decoder = Decoder::default();
     let ask = loop {
         if let Some((kind, payload)) = decoder.next_frame()? {
-            break Ask::decode(kind, payload)?;
+            break CopyRequest::decode(kind, payload)?;
         }
         match input.read(&mut decoder, Some(REQUEST)) {
             Ok(Arrived::Bytes) => {}
@@ -55,8 +55,10 @@ fn serve(of: Option<&str>) -> Result<(), LinkError> {
         Ok(root) => root.map(|root| root.into_os_string().into_vec()),
         Err(error) => {
             match ask {
-                Ask::Send(_) => out.put(|buffer| FromSource::Fatal(error.to_string()).encode(buffer))?,
-                Ask::Receive(_) => {
+                CopyRequest::Send(_) => {
+                    out.put(|buffer| FromSource::Fatal(error.to_string()).encode(buffer))?;
+                }
+                CopyRequest::Receive(_) => {
                     out.put(|buffer| FromDestination::Fatal(error.to_string()).encode(buffer))?;
                 }
             }
@@ -67,7 +69,7 @@ fn serve(of: Option<&str>) -> Result<(), LinkError> {
     };
     let cwd = root.as_deref().and_then(working_directory);
     match ask {
-        Ask::Send(mut spec) => {
+        CopyRequest::Send(mut spec) => {
             if let Some(cwd) = &cwd {
                 let cwd = if spec.glob { pattern::quoted(cwd) } else { cwd.clone() };
                 spec.sources.iter_mut().for_each(|source| below(&cwd, source));
@@ -76,7 +78,7 @@ fn serve(of: Option<&str>) -> Result<(), LinkError> {
             out.keep_alive(|buffer| FromSource::Heartbeat.encode(buffer), HEARTBEAT);
             source::send(&spec, input, decoder, &out, Some(PATIENCE), || std::process::exit(1))
         }
-        Ask::Receive(mut spec) => {
+        CopyRequest::Receive(mut spec) => {
             if let Some(cwd) = &cwd {
                 below(cwd, &mut spec.target);
             }

@@ -3,7 +3,7 @@
 mod support;
 
 use postern_shell::Way;
-use postern_wire::copy::{Ask, Compare, Delete, Fate, ReceiveSpec, SendSpec};
+use postern_wire::copy::{Compare, CopyRequest, Delete, Fate, ReceiveSpec, SendSpec};
 use std::ffi::OsString;
 use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
@@ -378,7 +378,7 @@ fn a_cut_connection_leaves_nothing_but_what_can_be_taken_up() {
         let content = random(size);
         runtime.block_on(async {
             let far = Far { first: "place() { sleep 100; }\n", ..Far::by(Way { tar, verify: true }) };
-            let ask = Ask::Receive(receive(&at("there")));
+            let ask = CopyRequest::Receive(receive(&at("there")));
             let mut destination = far.open(&ask).await;
             let frames = frames(&content, size as u64);
             destination.to.send(&frames).await.unwrap();

@@ -6,7 +6,7 @@ use crate::beneath::Root;
 use crate::link::{LinkError, Outbox};
 use crate::share::Share;
 use crate::{name, stat};
-use postern_wire::copy::{Entry, Fate, FromDestination, Owner, ReceiveSpec, Settled, UNOWNED};
+use postern_wire::copy::{Entry, EntryResult, Fate, FromDestination, Owner, ReceiveSpec, UNOWNED};
 use rustix::fs::{AtFlags, Mode, OFlags, Stat};
 use rustix::io::Errno;
 use std::fs::File;
@@ -25,7 +25,7 @@ const BYTES: u64 = 64 * 1024 * 1024;
 #[derive(Debug)]
 pub(super) struct Ready {
     pub(super) path: Vec<u8>,
-    pub(super) settled: Settled,
+    pub(super) settled: EntryResult,
     /// It is on the disk already.
     pub(super) synced: bool,
     /// Open, and so locked: nobody else may begin to write it before it has its name.
@@ -93,7 +93,7 @@ impl Place {
             }
             drop(lock);
             done(Done { path, written: settled.fate == Fate::Written });
-            self.out.put(|buffer| FromDestination::Settled(settled).encode(buffer))?;
+            self.out.put(|buffer| FromDestination::EntryResult(settled).encode(buffer))?;
         }
         Ok(())
     }

@@ -10,7 +10,7 @@ use super::{Destination, Wanted};
 use crate::link::LinkError;
 use crate::stat;
 use crate::verdict::STOPPED;
-use postern_wire::copy::{Entry, Fate, Owner, Settled};
+use postern_wire::copy::{Entry, EntryResult, Fate, Owner};
 use rustix::fs::{AtFlags, Mode, OFlags, Stat};
 use rustix::io::Errno;
 use std::fs::File;
@@ -132,7 +132,7 @@ impl Destination<'_> {
                 }
                 self.busy.remove(&path);
                 self.bad.remove(&path);
-                return self.answer(Settled { id, fate: Fate::Same, hash, note });
+                return self.answer(EntryResult { id, fate: Fate::Same, hash, note });
             }
             (Into::Beside(open), Err(why)) => {
                 self.forget(&path, Some(open.close()));
@@ -149,7 +149,7 @@ impl Destination<'_> {
                     self.busy.remove(&path);
                     self.bad.remove(&path);
                     let note = self.redress(&path, &entry);
-                    return self.answer(Settled { id, fate: Fate::Written, hash, note });
+                    return self.answer(EntryResult { id, fate: Fate::Written, hash, note });
                 }
                 Err(error) => (format!("writing it: {error}"), Fate::Failed),
             },
@@ -216,7 +216,7 @@ impl Destination<'_> {
                 return self.settle(entry.id, Fate::Failed, explain("finishing it", error));
             }
         };
-        let settled = Settled { id: entry.id, fate: Fate::Written, hash, note };
+        let settled = EntryResult { id: entry.id, fate: Fate::Written, hash, note };
         self.batch.push(
             Ready { path, settled, synced: size > EVERY, lock: file, stat: named.then_some(now) },
             size,

@@ -144,7 +144,7 @@ impl Destination<'_> {
                     return self.settle(entry.id, Fate::Failed, verdict::STALE.to_owned());
                 }
                 Ok(Found::Partial(partial)) => {
-                    (want.have, want.partial, want.known) = (partial.good, true, Known::Beginning);
+                    (want.have, want.partial, want.known) = (partial.good, true, Known::Prefix);
                     found = Some(partial);
                 }
                 Err(error) => return self.settle(entry.id, Fate::Failed, unfinished_trouble(error)),

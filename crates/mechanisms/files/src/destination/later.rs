@@ -7,7 +7,7 @@ use super::trouble::{Trouble, explain};
 use super::{DIRECTORY, Destination, foreign};
 use crate::beneath::Root;
 use crate::{name, stat, verdict};
-use postern_wire::copy::{Entry, Fate, Kind, Owner, ReceiveSpec, Settled, Stamp, UNOWNED};
+use postern_wire::copy::{Entry, EntryResult, Fate, Kind, Owner, ReceiveSpec, Stamp, UNOWNED};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use std::collections::HashSet;
@@ -177,7 +177,7 @@ impl Later {
         spec: &ReceiveSpec,
         placed: &mut Placed,
         bad: &HashSet<Vec<u8>>,
-    ) -> Vec<Settled> {
+    ) -> Vec<EntryResult> {
         let Self { entries, directories, new: _ } = std::mem::take(self);
         let mut settled = Vec::with_capacity(entries.len());
         for (entry, path) in entries {
@@ -200,7 +200,7 @@ impl Later {
                 Err(error) => explain("making it", *error),
             };
             let fate = if made.is_ok() { Fate::Made } else { Fate::Failed };
-            settled.push(Settled { id: entry.id, fate, hash: [0; 32], note });
+            settled.push(EntryResult { id: entry.id, fate, hash: [0; 32], note });
         }
         for Made { path, mode, stamp } in directories.into_iter().rev() {
             let opened = placed.root.open(&path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty());

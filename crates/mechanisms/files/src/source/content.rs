@@ -138,7 +138,7 @@ impl Content {
         if want.have > size {
             return Err(fault(STALE));
         }
-        if want.known == Known::Beginning {
+        if want.known == Known::Prefix {
             return self.go_on(item, want, &file, &stat).map(Some);
         }
         if want.have > 0 {
@@ -171,7 +171,7 @@ impl Content {
         match known {
             Known::Blocks => self.in_place(&file, &stat, told, &parts)?,
             Known::Chunks => self.changes(want.id, &file, &stat, told, &mut hasher)?,
-            Known::Nothing | Known::Beginning => {
+            Known::Nothing | Known::Prefix => {
                 self.rest(&file, &stat, (offset, size), &mut |piece| {
                     hasher.update(piece);
                 })?;
@@ -182,7 +182,7 @@ impl Content {
         let whole = match known {
             Known::Blocks => tree::root(&parts),
             _ if offset > 0 && offset == size => Some(want.hash),
-            Known::Nothing | Known::Chunks | Known::Beginning => None,
+            Known::Nothing | Known::Chunks | Known::Prefix => None,
         };
         Ok(Some(whole.unwrap_or_else(|| hasher.finalize().into())))
     }
@@ -377,7 +377,7 @@ fn unchanged(before: &Stat, now: &Stat) -> Result<(), Trouble> {
 fn block(packer: &mut Packer, out: &Outbox, bytes: &[u8]) -> Result<(), LinkError> {
     let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
     let frame = match packer.pack(bytes) {
-        Some(smaller) => FromSource::Packed { length, bytes: smaller },
+        Some(smaller) => FromSource::Compressed { length, bytes: smaller },
         None => FromSource::Data(bytes),
     };
     let began = Instant::now();

@@ -71,7 +71,7 @@ fn what_a_source_must_not_say_ends_the_copy_and_leaves_nothing() {
         ("a file in a file", vec![good(0), entry(1, b"g", Kind::File(1)), from(0, 0), from(1, 0)]),
         ("the end of another", vec![good(0), from(0, 0), FromSource::FileEnd { id: 9, hash: [0; 32] }]),
         ("a directory outside", vec![good(0), FromSource::DirectoryEnd(b"../..")]),
-        ("a bomb", vec![good(0), from(0, 0), FromSource::Packed { length: u32::MAX, bytes: b"xx" }]),
+        ("a bomb", vec![good(0), from(0, 0), FromSource::Compressed { length: u32::MAX, bytes: b"xx" }]),
     ];
     for (what, frames) in cases {
         let folder = tempfile::tempdir().unwrap();

@@ -97,7 +97,7 @@ fn a_beginning_that_cannot_be_is_gone_on_from_by_nobody() {
     let spec = sending(std::slice::from_ref(&from));
     for (have, fine) in [(64 * 1024, true), (64 * 1024 + 1, false), (2_000_000, false)] {
         let mut want = Want::all(0);
-        (want.have, want.partial, want.known) = (have, true, Known::Beginning);
+        (want.have, want.partial, want.known) = (have, true, Known::Prefix);
         let (ended, _) = asked(&spec, &[FromDestination::Want(want), FromDestination::Finished]);
         let hash = *blake3::hash(&fs::read(&from).unwrap()).as_bytes();
         assert_eq!(ended.as_ref().ok(), fine.then_some(&hash), "{have}: {ended:?}");

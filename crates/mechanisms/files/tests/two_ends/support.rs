@@ -145,7 +145,7 @@ fn report(from_source: &[u8], from_destination: &[u8]) -> Report {
     decoder.push(from_destination);
     while let Some((kind, payload)) = decoder.next_frame().unwrap() {
         match FromDestination::decode(kind, payload).unwrap() {
-            FromDestination::Settled(settled) => {
+            FromDestination::EntryResult(settled) => {
                 report.fates.insert(paths[&settled.id].clone(), (settled.fate, settled.note));
             }
             FromDestination::Deleted(path) => report.deleted.push(path.to_vec()),

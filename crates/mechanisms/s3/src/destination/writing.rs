@@ -6,7 +6,7 @@ use crate::link::{Ended, Outbox};
 use crate::upload::{Multipart, PART};
 use bytes::Bytes;
 use postern_files::verdict;
-use postern_wire::copy::{Fate, FromDestination, Kind, Settled, UNSIZED};
+use postern_wire::copy::{EntryResult, Fate, FromDestination, Kind, UNSIZED};
 use std::sync::Arc;
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -126,8 +126,8 @@ impl Destination<'_> {
             // The source compared the hashes.
             Into::Same => {
                 self.busy.remove(&key);
-                let done = Settled { id, fate: Fate::Same, hash, note: String::new() };
-                out.put(|buffer| FromDestination::Settled(done).encode(buffer)).await
+                let done = EntryResult { id, fate: Fate::Same, hash, note: String::new() };
+                out.put(|buffer| FromDestination::EntryResult(done).encode(buffer)).await
             }
             Into::Open(open) => {
                 let Open { mut posix, size, came, buffer, most: _, permit, parts } = *open;
@@ -144,7 +144,7 @@ impl Destination<'_> {
                             let _turn = requests.acquire().await;
                             let done = store.put(&key, &posix, Bytes::from(buffer)).await;
                             drop(permit);
-                            Event::Settled(key, settled(id, done.map(|()| (Fate::Written, hash))))
+                            Event::EntryResult(key, settled(id, done.map(|()| (Fate::Written, hash))))
                         });
                         Ok(())
                     }
@@ -165,7 +165,7 @@ impl Destination<'_> {
                                     Err(trouble)
                                 }
                             };
-                            Event::Settled(key, settled(id, done.map(|()| (Fate::Written, hash))))
+                            Event::EntryResult(key, settled(id, done.map(|()| (Fate::Written, hash))))
                         });
                         Ok(())
                     }

@@ -6,7 +6,7 @@ use crate::listing::{Stat, Type};
 use crate::quoting::assign_path;
 use bytes::Bytes;
 use postern_files::{name, verdict};
-use postern_wire::copy::{Compare, Entry, Fate, FromDestination, Kind, Settled, Stamp, UNSIZED, Want};
+use postern_wire::copy::{Compare, Entry, EntryResult, Fate, FromDestination, Kind, Stamp, UNSIZED, Want};
 
 /// An unfinished file is kept and taken up from this size on.
 pub(super) const LARGE: u64 = 8 * 1024 * 1024;
@@ -53,7 +53,7 @@ impl Destination<'_> {
         if let Some(old) = &old
             && let Some((fate, note)) = self.left_alone(&entry, size, old)
         {
-            let settled = Settled { id: entry.id, fate, hash: [0; 32], note };
+            let settled = EntryResult { id: entry.id, fate, hash: [0; 32], note };
             if fate == Fate::Skipped || self.spec.dry_run {
                 self.answer(settled);
             } else {

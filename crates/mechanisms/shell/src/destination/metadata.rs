@@ -3,7 +3,7 @@
 use super::{Destination, Pending};
 use crate::listing::Stat;
 use crate::quoting::assign_path;
-use postern_wire::copy::{Entry, Fate, Owner, Settled};
+use postern_wire::copy::{Entry, EntryResult, Fate, Owner};
 
 impl Destination<'_> {
     /// Mode, time and owner, as `dress` takes them.
@@ -37,7 +37,7 @@ impl Destination<'_> {
     }
 
     /// Answers for a file that stays, once it has what was asked for besides its content: owner, and with `--preserve` mode.
-    pub(super) fn redress(&mut self, entry: &Entry, path: &[u8], old: &Stat, settled: Settled) {
+    pub(super) fn redress(&mut self, entry: &Entry, path: &[u8], old: &Stat, settled: EntryResult) {
         let (mode, time, _) = self.dress(entry, Some(old));
         let mut owner = self.ids(entry, Some(old).filter(|_| !self.spec.preserve));
         if owner == (Some(old.stamp.user), Some(old.stamp.group)) {

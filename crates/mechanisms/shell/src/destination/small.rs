@@ -5,7 +5,7 @@ use super::{Destination, Pending};
 use crate::archive;
 use crate::listing::Stat;
 use crate::quoting::assign_path;
-use postern_wire::copy::{Entry, Owner, Settled};
+use postern_wire::copy::{Entry, EntryResult, Owner};
 
 /// Files up to this size go in archives.
 const SMALL: u64 = 1024 * 1024;
@@ -25,7 +25,7 @@ struct Small {
     id: u32,
     path: Vec<u8>,
     sum: String,
-    settled: Settled,
+    settled: EntryResult,
 }
 
 impl Destination<'_> {
@@ -45,7 +45,7 @@ impl Destination<'_> {
     }
 
     /// Puts a small file into the archive that is being collected.
-    pub(super) fn add(&mut self, writing: &Writing, content: &[u8], sum: String, settled: Settled) {
+    pub(super) fn add(&mut self, writing: &Writing, content: &[u8], sum: String, settled: EntryResult) {
         let beside = self.passing(&writing.path);
         let old = writing.old.as_ref().filter(|_| !self.spec.preserve);
         let mode = self.bits(old.map_or(writing.entry.stamp.mode, |old| old.stamp.mode));

@@ -9,7 +9,7 @@ use crate::session::{Lost, Piece, Tools};
 use crate::sum::{Sum, Tool};
 use postern_files::name;
 use postern_files::verdict::DIFFERS;
-use postern_wire::copy::{Entry, Fate, FromDestination, Kind, Settled, UNSIZED};
+use postern_wire::copy::{Entry, EntryResult, Fate, FromDestination, Kind, UNSIZED};
 
 /// Bytes that one `put` takes.
 const PIECE: usize = 256 * 1024;
@@ -273,7 +273,7 @@ impl Destination<'_> {
             (false, _) => "not verified",
         };
         let hash = if verified { hash } else { [0; 32] };
-        let settled = Settled { id, fate: Fate::Written, hash, note: note.to_owned() };
+        let settled = EntryResult { id, fate: Fate::Written, hash, note: note.to_owned() };
         let sum = writing.sum.take().map_or("-".to_owned(), Sum::end);
         if let State::Gather(content) = &writing.state {
             self.add(&writing, content, sum, settled);
@@ -295,7 +295,7 @@ impl Destination<'_> {
         let Writing { entry, path, old, .. } = writing;
         self.busy.remove(path);
         self.bad.remove(path);
-        let settled = Settled { id: entry.id, fate: Fate::Same, hash, note: String::new() };
+        let settled = EntryResult { id: entry.id, fate: Fate::Same, hash, note: String::new() };
         match old {
             Some(old) => self.redress(entry, path, old, settled),
             None => self.answer(settled),

@@ -151,7 +151,7 @@ impl Content {
     ) -> Result<Read, Trouble> {
         let Want { id, have, hash, .. } = *want;
         let size = item.stat.size;
-        let same = have == size && have > 0 && want.known != Known::Beginning;
+        let same = have == size && have > 0 && want.known != Known::Prefix;
         let begin = |out: &mut Out, offset| out.put(|buffer| FromSource::From { id, offset }.encode(buffer));
         if same && session.tools.sum == Some(Tool::Blake3) && self.way.verify {
             // Its hash is known there without a byte of it coming here.
@@ -180,7 +180,7 @@ impl Content {
         }
         let mark = match want.partial {
             true => {
-                let hash = (want.known != Known::Beginning).then_some(hash);
+                let hash = (want.known != Known::Prefix).then_some(hash);
                 self.memory.find(&item.real, &item.stat, have, hash)
             }
             false => None,

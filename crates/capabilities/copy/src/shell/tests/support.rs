@@ -6,7 +6,9 @@ use crate::pace::Pace;
 use crate::relay::{Broke, relay};
 use bytes::Bytes;
 use postern_shell::{LOOP, Memory, Session, Way};
-use postern_wire::copy::{Ask, Compare, Compression, Delete, Fate, Limits, Owner, ReceiveSpec, SendSpec};
+use postern_wire::copy::{
+    Compare, Compression, CopyRequest, Delete, Fate, Limits, Owner, ReceiveSpec, SendSpec,
+};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -67,7 +69,7 @@ impl Far {
         Self::new(&shells()[0], way)
     }
 
-    pub(super) async fn open(&self, ask: &Ask) -> Opened {
+    pub(super) async fn open(&self, ask: &CopyRequest) -> Opened {
         let mut command = tokio::process::Command::new(&self.shell[0]);
         command.args(&self.shell[1..]).args(["-c", LOOP]);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
@@ -109,7 +111,7 @@ pub(super) enum Side {
 }
 
 impl Side {
-    async fn open(&self, ask: &Ask) -> Opened {
+    async fn open(&self, ask: &CopyRequest) -> Opened {
         match self {
             Self::Here => ends::open(&End::Local, ask, &mut |_| ()).await.unwrap(),
             Self::There(far) => far.open(ask).await,
@@ -190,8 +192,8 @@ pub(super) fn copy(
     let mut seen = Seen::default();
     let tally = runtime.block_on(async {
         let mut ledger = Ledger::new(&mut seen, None);
-        let mut source = from.open(&Ask::Send(send.clone())).await;
-        let mut destination = to.open(&Ask::Receive(receive.clone())).await;
+        let mut source = from.open(&CopyRequest::Send(send.clone())).await;
+        let mut destination = to.open(&CopyRequest::Receive(receive.clone())).await;
         let mut pace = Pace::new(None);
         let relayed = {
             let books = RefCell::new(&mut ledger);
