@@ -1,39 +1,39 @@
-//! Compression of blocks, where it pays.
+//! Compression of blocks, where it saves space.
 
 use postern_wire::copy::{BLOCK, Compression};
 use std::time::Duration;
 
-/// Blocks that go as they are after one that did not shrink.
+/// Blocks sent uncompressed after one that did not shrink.
 const REST: u32 = 15;
 
-/// A block is worth packing when it loses at least an eighth.
+/// A compressed block is used if it saves at least one eighth.
 const WORTH: usize = 8;
 
-/// Up to here a better level costs little.
+/// Up to this level, a higher level costs little.
 const CHEAP: i32 = 3;
 
-/// Highest level that is chosen by itself: beyond it time is spent for little.
+/// Highest level that is chosen automatically; higher ones take time and gain little.
 const HIGHEST: i32 = 6;
 
-/// Blocks between two looks at the level.
+/// Number of blocks between adjustments of the level.
 const PERIOD: u32 = 32;
 
-/// Packs blocks one by one, so that each can be unpacked without another.
-pub struct Packer {
+/// Compresses blocks one by one, so that each can be decompressed alone.
+pub struct Compressor {
     zstd: Option<zstd::bulk::Compressor<'static>>,
     level: i32,
     fixed: bool,
     rest: u32,
-    /// Whether the last block was packed, or tried.
+    /// Whether compression of the last block was tried.
     tried: bool,
     blocks: u32,
-    packing: Duration,
+    compressing: Duration,
     sending: Duration,
     out: Vec<u8>,
 }
 
-impl Packer {
-    /// Packs as was asked for.
+impl Compressor {
+    /// Compresses as requested.
     pub fn new(compression: Compression) -> Self {
         let (level, fixed) = match compression {
             Compression::Off => (0, true),
@@ -49,14 +49,14 @@ impl Packer {
             rest: 0,
             tried: false,
             blocks: 0,
-            packing: zero,
+            compressing: zero,
             sending: zero,
             out: Vec::new(),
         }
     }
 
-    /// The block packed, or nothing where it goes better as it is.
-    pub fn pack(&mut self, block: &[u8]) -> Option<&[u8]> {
+    /// The compressed block; `None` if it should be sent uncompressed.
+    pub fn compress(&mut self, block: &[u8]) -> Option<&[u8]> {
         let zstd = self.zstd.as_mut()?;
         self.tried = false;
         if block.len() < 64 {
@@ -70,10 +70,10 @@ impl Packer {
         let began = std::time::Instant::now();
         self.out.clear();
         self.out.reserve(zstd::zstd_safe::compress_bound(block.len()));
-        let packed = zstd.compress_to_buffer(block, &mut self.out);
-        self.packing += began.elapsed();
+        let compressed = zstd.compress_to_buffer(block, &mut self.out);
+        self.compressing += began.elapsed();
         self.blocks += 1;
-        match packed {
+        match compressed {
             Ok(size) if size <= block.len() - block.len() / WORTH => Some(&self.out),
             _ => {
                 self.rest = REST;
@@ -82,7 +82,7 @@ impl Packer {
         }
     }
 
-    /// Takes into account how long the link took over the last block.
+    /// Records how long sending the last block took.
     pub fn sent(&mut self, took: Duration) {
         if self.tried {
             self.sending += took;
@@ -90,12 +90,13 @@ impl Packer {
         if self.fixed || self.blocks < PERIOD {
             return;
         }
-        // A link that is waited for leaves time for a better ratio; one that waits for us does not. It may be the other end
-        // that is slow, and not the link: the dear levels are for when there is nothing else to do.
+        // If we wait for the link, there is time for a better ratio; if the link waits for us, there is not.
+        // The other end may be the slow part instead of the link, so the expensive levels are used only when
+        // there is nothing else to do.
         let enough = if self.level < CHEAP { 3 } else { 10 };
         let level = match () {
-            () if self.sending > self.packing * enough => (self.level + 1).min(HIGHEST),
-            () if self.sending < self.packing / 2 => (self.level - 1).max(1),
+            () if self.sending > self.compressing * enough => (self.level + 1).min(HIGHEST),
+            () if self.sending < self.compressing / 2 => (self.level - 1).max(1),
             () => self.level,
         };
         if level != self.level
@@ -104,25 +105,25 @@ impl Packer {
         {
             self.level = level;
         }
-        (self.blocks, self.packing, self.sending) = (0, Duration::ZERO, Duration::ZERO);
+        (self.blocks, self.compressing, self.sending) = (0, Duration::ZERO, Duration::ZERO);
     }
 }
 
-/// Unpacks blocks.
+/// Decompresses blocks.
 #[derive(Default)]
-pub struct Unpacker {
+pub struct Decompressor {
     zstd: Option<zstd::bulk::Decompressor<'static>>,
     out: Vec<u8>,
 }
 
-impl Unpacker {
-    /// Nothing is set up before the first block.
+impl Decompressor {
+    /// Allocates nothing before the first block.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The block, which has to have exactly this length.
-    pub fn unpack(&mut self, packed: &[u8], length: u32) -> Option<&[u8]> {
+    /// Decompresses a block that must have exactly this length.
+    pub fn decompress(&mut self, compressed: &[u8], length: u32) -> Option<&[u8]> {
         let length = length as usize;
         if length > BLOCK {
             return None;
@@ -132,7 +133,7 @@ impl Unpacker {
         }
         self.out.clear();
         self.out.reserve(BLOCK);
-        let size = self.zstd.as_mut()?.decompress_to_buffer(packed, &mut self.out).ok()?;
+        let size = self.zstd.as_mut()?.decompress_to_buffer(compressed, &mut self.out).ok()?;
         (size == length).then_some(self.out.as_slice())
     }
 }
@@ -144,40 +145,40 @@ mod tests {
     #[test]
     fn what_shrinks_is_packed_and_comes_back_the_same() {
         let block: Vec<u8> = (0..BLOCK).map(|n| u8::try_from(n % 61).unwrap()).collect();
-        let mut packer = Packer::new(Compression::Auto);
-        let small = packer.pack(&block).unwrap().to_vec();
+        let mut compressor = Compressor::new(Compression::Auto);
+        let small = compressor.compress(&block).unwrap().to_vec();
         assert!(small.len() < block.len() / 10);
-        let mut unpacker = Unpacker::new();
+        let mut decompressor = Decompressor::new();
         let length = u32::try_from(block.len()).unwrap();
-        assert_eq!(unpacker.unpack(&small, length), Some(block.as_slice()));
-        assert_eq!(unpacker.unpack(&small, length - 1), None, "not what was announced");
-        assert_eq!(unpacker.unpack(&small[..small.len() - 1], length), None);
-        assert_eq!(unpacker.unpack(b"garbage", 7), None);
-        assert_eq!(unpacker.unpack(&small, u32::MAX), None, "a bomb");
+        assert_eq!(decompressor.decompress(&small, length), Some(block.as_slice()));
+        assert_eq!(decompressor.decompress(&small, length - 1), None, "not what was announced");
+        assert_eq!(decompressor.decompress(&small[..small.len() - 1], length), None);
+        assert_eq!(decompressor.decompress(b"garbage", 7), None);
+        assert_eq!(decompressor.decompress(&small, u32::MAX), None, "a bomb");
     }
 
     #[test]
     fn what_does_not_shrink_is_tried_now_and_then_only() {
         let mut random = vec![0; BLOCK];
         blake3::Hasher::new().finalize_xof().fill(&mut random);
-        let mut packer = Packer::new(Compression::Auto);
-        assert!((0..100).all(|_| packer.pack(&random).is_none()));
-        assert!(packer.blocks <= 100 / REST + 1, "{}", packer.blocks);
-        assert!(Packer::new(Compression::Off).pack(&[0; 4096]).is_none());
+        let mut compressor = Compressor::new(Compression::Auto);
+        assert!((0..100).all(|_| compressor.compress(&random).is_none()));
+        assert!(compressor.blocks <= 100 / REST + 1, "{}", compressor.blocks);
+        assert!(Compressor::new(Compression::Off).compress(&[0; 4096]).is_none());
     }
 
     #[test]
     fn a_slow_link_gets_a_better_ratio_and_a_quick_one_its_speed() {
-        let mut packer = Packer::new(Compression::Auto);
+        let mut compressor = Compressor::new(Compression::Auto);
         for _ in 0..PERIOD * 10 {
-            packer.pack(&[7; 4096]);
-            packer.sent(Duration::from_millis(5));
+            compressor.compress(&[7; 4096]);
+            compressor.sent(Duration::from_millis(5));
         }
-        assert_eq!(packer.level, HIGHEST);
+        assert_eq!(compressor.level, HIGHEST);
         for _ in 0..PERIOD * 10 {
-            packer.pack(&vec![7; BLOCK]);
-            packer.sent(Duration::ZERO);
+            compressor.compress(&vec![7; BLOCK]);
+            compressor.sent(Duration::ZERO);
         }
-        assert_eq!(packer.level, 1);
+        assert_eq!(compressor.level, 1);
     }
 }

@@ -1,5 +1,5 @@
-//! Small new files have no name until they are complete (`O_TMPFILE`): a copy that is killed leaves nothing of them, and
-//! a link costs a third of the time that a rename does.
+//! Creates small new files without a name until they are complete (`O_TMPFILE`): a killed copy leaves nothing
+//! behind, and linkat(2) takes a third of the time of rename(2).
 
 use crate::beneath::Root;
 use crate::name;
@@ -8,17 +8,18 @@ use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags, Stat};
 use rustix::io::Errno;
 use std::fs::File;
 
-/// Whether files can be made so on the file system that was tried last.
+/// Whether the file system used last supports unnamed files.
 #[derive(Debug, Default)]
-pub(super) struct Nameless {
-    /// A directory of it.
+pub(super) struct UnnamedFiles {
+    /// A directory of that file system.
     tried: Option<Stat>,
     works: bool,
 }
 
-impl Nameless {
-    /// Makes a file that belongs beside this path, in a directory that is new or not; nothing where the file system has no
-    /// such files, `/proc` is missing, something forbids it, or there is an unfinished file to be picked up.
+impl UnnamedFiles {
+    /// Creates an unnamed file next to this path, whose directory is new or not. Returns `None` if the file
+    /// system does not support such files, `/proc` is missing, something forbids it, or a partial file exists
+    /// that can be resumed.
     pub(super) fn make(&mut self, root: &mut Root, path: &[u8], new: bool, mode: Mode) -> Option<File> {
         let (directory, last) = root.parent(path).ok()?;
         let unfinished = name::partial(last);
@@ -46,7 +47,7 @@ fn open(_: BorrowedFd<'_>, _: Mode) -> Result<File, Errno> {
     Err(Errno::OPNOTSUPP)
 }
 
-/// Gives one a name, and takes it away again: whether that works, where what went wrong may not be of this one alone.
+/// Tests whether a file can be named and unnamed; `None` if the failure may not be specific to this file.
 fn try_out(directory: BorrowedFd<'_>, unfinished: &[u8]) -> Option<bool> {
     let linked = open(directory, Mode::RUSR | Mode::WUSR)
         .and_then(|file| link_unfinished(&file, directory, unfinished).map(|()| file));
@@ -62,19 +63,19 @@ fn try_out(directory: BorrowedFd<'_>, unfinished: &[u8]) -> Option<bool> {
     }
 }
 
-/// Gives a file the name of an unfinished one, locked as those are.
+/// Gives a file the name of a partial file, with its lock.
 pub(super) fn link_unfinished(
     file: &File,
     directory: BorrowedFd<'_>,
     unfinished: &[u8],
 ) -> Result<(), Errno> {
-    let _ = rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive); // not every file system has locks
+    let _ = rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive); // not every file system supports locks
     link(file, directory, unfinished)
 }
 
-/// Gives a file that has no name one that nothing else has.
+/// Gives an unnamed file a name that does not exist yet.
 pub(super) fn link(file: &File, directory: BorrowedFd<'_>, name: &[u8]) -> Result<(), Errno> {
-    // Where the kernel does not ask for CAP_DAC_READ_SEARCH: from Linux 6.10 on, of one that was opened by ourselves.
+    // Works without CAP_DAC_READ_SEARCH from Linux 6.10 on, for a file that we opened ourselves.
     match rustix::fs::linkat(file, c"", directory, name, AtFlags::EMPTY_PATH) {
         Err(Errno::NOENT | Errno::PERM) => {
             let own = format!("/proc/self/fd/{}", file.as_raw_fd());
@@ -94,21 +95,21 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let opened =
             rustix::fs::open(folder.path(), OFlags::DIRECTORY | OFlags::RDONLY, Mode::empty()).unwrap();
-        let (mut root, mut nameless) = (Root::new(opened), Nameless::default());
+        let (mut root, mut unnamed) = (Root::new(opened), UnnamedFiles::default());
         let names = || std::fs::read_dir(folder.path()).unwrap().count();
-        let Some(file) = nameless.make(&mut root, b"f", false, Mode::RUSR) else {
-            return assert!(nameless.tried.is_some(), "it was tried out, and there are none");
+        let Some(file) = unnamed.make(&mut root, b"f", false, Mode::RUSR) else {
+            return assert!(unnamed.tried.is_some(), "it was tried out, and there are none");
         };
         assert_eq!(names(), 0);
         file.write_all_at(b"content", 0).unwrap();
         link(&file, root.as_fd(), b"f").unwrap();
         assert_eq!(link(&file, root.as_fd(), b"f"), Err(Errno::EXIST));
         assert_eq!(std::fs::read(folder.path().join("f")).unwrap(), b"content");
-        drop(nameless.make(&mut root, b"g", true, Mode::RUSR).unwrap());
+        drop(unnamed.make(&mut root, b"g", true, Mode::RUSR).unwrap());
         assert_eq!(names(), 1);
-        // What has the name of its unfinished file is picked up the usual way, when it is the first and when it is not.
+        // An existing partial file is resumed, whether it is checked first or later.
         std::fs::write(folder.path().join(".g.postern-partial"), "left").unwrap();
-        assert!(nameless.make(&mut root, b"g", false, Mode::RUSR).is_none());
-        assert!(Nameless::default().make(&mut root, b"g", false, Mode::RUSR).is_none());
+        assert!(unnamed.make(&mut root, b"g", false, Mode::RUSR).is_none());
+        assert!(UnnamedFiles::default().make(&mut root, b"g", false, Mode::RUSR).is_none());
     }
 }

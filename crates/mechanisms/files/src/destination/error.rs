@@ -1,4 +1,4 @@
-//! What ends a copy, and what a refusal of the system means to people.
+//! Errors that end a copy, and messages for system errors.
 
 use crate::beneath::Base;
 use crate::link::LinkError;
@@ -10,40 +10,40 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-/// What ends the whole copy, as opposed to one entry of it.
+/// An error that ends the whole copy, as opposed to one entry.
 #[derive(Debug)]
-pub(super) enum Trouble {
-    /// The other end.
+pub(super) enum ReceiveError {
+    /// The connection to the other end failed.
     Link(LinkError),
-    /// This one; for people.
+    /// Nothing can be copied; the message is for users.
     Fatal(String),
 }
 
-impl From<LinkError> for Trouble {
+impl From<LinkError> for ReceiveError {
     fn from(error: LinkError) -> Self {
         Self::Link(error)
     }
 }
 
-/// Found once: it takes a look at each mount.
+/// Computed once, because it inspects every mount.
 static WRITABLE: OnceLock<Vec<String>> = OnceLock::new();
 
-/// The root of another container, where the files that are written are those of one.
+/// The root of another container, if its files are written.
 static ROOT: OnceLock<Vec<u8>> = OnceLock::new();
 
-/// The files are those below this root.
-pub(super) fn elsewhere(root: &[u8]) {
-    let _ = ROOT.set(root.to_owned()); // it is the first thing that is done
+/// Declares that the files are below this root.
+pub(super) fn set_container_root(root: &[u8]) {
+    let _ = ROOT.set(root.to_owned()); // called first
 }
 
-/// A refusal of the system in words: the cause, and what helps.
+/// Describes a system error: the cause and what helps.
 pub(super) fn explain(attempt: &str, error: Errno) -> String {
     let mut text = format!("{attempt}: {error}");
     match error {
         Errno::ACCESS | Errno::PERM | Errno::ROFS => {
             let user = rustix::process::geteuid().as_raw();
             let group = rustix::process::getegid().as_raw();
-            let _ = write!(text, " as uid {user}, gid {group}"); // a String takes everything
+            let _ = write!(text, " as uid {user}, gid {group}"); // writing to a String cannot fail
             let writable = WRITABLE.get_or_init(writable);
             if !writable.is_empty() {
                 let _ = write!(text, "; writable here: {}", writable.join(", "));
@@ -58,13 +58,12 @@ pub(super) fn explain(attempt: &str, error: Errno) -> String {
     text
 }
 
-/// Directories that this process may write to, of the file system that is written: where people put things, and what is
-/// mounted.
+/// Directories that this process may write to, in the target file system: common ones, and mount points.
 fn writable() -> Vec<String> {
     let root = ROOT.get().map(Vec::as_slice);
     let Ok(base) = Base::new(root) else { return Vec::new() };
     let mut places: Vec<String> = ["/tmp", "/var/tmp", "/dev/shm", "/data", "/run"].map(str::to_owned).into();
-    // What another container calls home is not known here.
+    // The home directory of another container is unknown here.
     places.extend(std::env::var("HOME").ok().filter(|_| root.is_none()));
     if let Ok(mounts) = std::fs::read_to_string(mounts(root)) {
         let mounted = mounts.lines().filter_map(|line| {
@@ -91,7 +90,7 @@ fn writable() -> Vec<String> {
     found
 }
 
-/// Where the mounts are listed of the process whose root this is (`/proc/PID/root`), or of ours.
+/// The mount table of the process with this root (`/proc/PID/root`), or of ours.
 fn mounts(root: Option<&[u8]>) -> PathBuf {
     let of = root.and_then(|root| root.strip_suffix(b"/root")).unwrap_or(b"/proc/self");
     Path::new(OsStr::from_bytes(of)).join("mounts")

@@ -1,18 +1,18 @@
-//! Small files, many at a time, in an archive that the container's tar makes.
+//! Reads small files in archives made by the container's tar, many at a time.
 
 use super::content::{Block, CHANGED, Content, DIFFERS, Wanted, about};
 use crate::archive::{Part, Reader, is_plain};
 use crate::quoting::{assign_path, cause};
-use crate::session::{Lost, Piece, Session, yes};
-use crate::{Out, Trouble};
+use crate::session::{Lost, Piece, Session, parse_answer};
+use crate::{Outbox, TranslatorError};
 use bytes::BytesMut;
 use postern_wire::copy::FromSource;
 use std::collections::VecDeque;
 
-/// Files up to this size come in archives.
+/// Files up to this size are read in archives.
 const SMALL: u64 = 1024 * 1024;
 
-/// Bytes of content, of names, and files in one archive, at most.
+/// Maximum bytes of content and of names, and maximum number of files, in one archive.
 const BYTES: u64 = 4 * 1024 * 1024;
 const NAMES: usize = 64 * 1024;
 const FILES: usize = 256;
@@ -24,13 +24,13 @@ impl Wanted {
 }
 
 impl Content {
-    /// Sends the small files that are wanted next.
-    pub(super) async fn together(
+    /// Sends the small files that are requested next.
+    pub(super) async fn send_batch(
         &self,
         session: &mut Session,
         wanted: &mut VecDeque<Wanted>,
-        out: &mut Out,
-    ) -> Result<(), Trouble> {
+        out: &mut Outbox,
+    ) -> Result<(), TranslatorError> {
         let (mut batch, mut bytes, mut names) = (Vec::new(), 0, 0);
         while let Some(next) = wanted.front()
             && next.is_small()
@@ -47,13 +47,13 @@ impl Content {
             line.extend_from_slice(b"set -- \"$@\" \"$a\"\n");
         }
         line.extend_from_slice(b"pack \"$@\"\n");
-        session.say(&line);
+        session.queue(&line);
         let contents = archived(session, &batch).await?;
         let said = abouts(session, batch.len()).await?;
         for ((Wanted { want, item }, content), said) in batch.into_iter().zip(contents).zip(said) {
             let unread = self.way.verify && session.tools.sum.is_none();
             let (Some(content), Some(said)) = (content.filter(|_| !unread), said) else {
-                // What tar did not give, such as a file that is a link by now, is read by itself.
+                // Files missing in the archive, such as one that is now a link, are read separately.
                 self.one(session, &want, &item, out).await?;
                 continue;
             };
@@ -79,15 +79,16 @@ impl Content {
                 Some(message) => out.put(|buffer| FromSource::FileFault { id, message }.encode(buffer)),
                 None => out.put(|buffer| FromSource::FileEnd { id, hash: hash.into() }.encode(buffer)),
             }
-            out.much().await?;
+            out.flush_if_large().await?;
         }
         Ok(())
     }
 }
 
-/// What the container says of the files; nothing where some are gone, as it is not known which.
-async fn abouts(session: &mut Session, count: usize) -> Result<Vec<Option<Vec<u8>>>, Trouble> {
-    session.say(b"abouts \"$@\";set --\n");
+/// The container's hashes and attributes of the files; `None` if some files are gone, because it is unknown
+/// which.
+async fn abouts(session: &mut Session, count: usize) -> Result<Vec<Option<Vec<u8>>>, TranslatorError> {
+    session.queue(b"abouts \"$@\";set --\n");
     let said = session.whole().await?.unwrap_or_default();
     let lines: Vec<&[u8]> = said.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).collect();
     let (hashes, stats) = match session.tools.sum {
@@ -102,8 +103,8 @@ async fn abouts(session: &mut Session, count: usize) -> Result<Vec<Option<Vec<u8
     Ok(stats.iter().enumerate().map(one).collect())
 }
 
-/// Reads the archive: the content of each file that it has whole, as it was announced.
-async fn archived(session: &mut Session, batch: &[Wanted]) -> Result<Vec<Option<BytesMut>>, Trouble> {
+/// Reads the archive. Returns the content of each file that is complete and unchanged.
+async fn archived(session: &mut Session, batch: &[Wanted]) -> Result<Vec<Option<BytesMut>>, TranslatorError> {
     let mut contents: Vec<Option<BytesMut>> = batch.iter().map(|_| None).collect();
     let mut reader = Reader::default();
     let (mut at, mut flaw, mut next) = (None, None, 0);
@@ -134,18 +135,20 @@ async fn archived(session: &mut Session, batch: &[Wanted]) -> Result<Vec<Option<
                     }
                 }
             }
-            Piece::Bytes(_) => {} // what follows is none either
+            Piece::Bytes(_) => {} // ignore the rest
             Piece::End(end) => {
-                session.heard();
-                yes(&end).ok_or_else(|| Lost(format!("the shell answers oddly: {}", cause(&end))))?.ok();
+                session.confirm_stream();
+                parse_answer(&end)
+                    .ok_or_else(|| Lost(format!("unexpected answer of the shell: {}", cause(&end))))?
+                    .ok();
                 break;
             }
         }
     }
     if let Some(flaw) = flaw {
-        return Err(Trouble::Fatal(flaw.to_string()));
+        return Err(TranslatorError::Fatal(flaw.to_string()));
     }
-    // One that was cut is read by itself, which says why.
+    // A truncated file is read separately, which reports the reason.
     for (content, Wanted { item, .. }) in contents.iter_mut().zip(batch) {
         if content.as_ref().is_some_and(|content| content.len() as u64 != item.stat.size) {
             *content = None;
@@ -154,7 +157,7 @@ async fn archived(session: &mut Session, batch: &[Wanted]) -> Result<Vec<Option<
     Ok(contents)
 }
 
-/// Which of the files a name in the archive is: tar leaves out what leads to the root or up, and keeps the order.
+/// The file with this name in the archive. tar removes leading `/` and `../`, and keeps the order.
 fn named(batch: &[Wanted], from: usize, name: &[u8]) -> Option<usize> {
     let name = bare(name);
     (from..batch.len()).find(|at| bare(&batch[*at].item.real) == name)

@@ -1,24 +1,25 @@
-//! Files of another mount namespace, as an agent in an ephemeral container has them before it.
+//! Files in another mount namespace, as seen by an agent in an ephemeral container.
 
 use rustix::fd::AsFd;
 use rustix::io::Errno;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Whether the files that are written are of another mount namespace than ours.
+/// Whether the written files are in another mount namespace than ours.
 static FOREIGN: AtomicBool = AtomicBool::new(false);
 
-/// From now on they are.
-pub(super) fn begin() {
+/// Declares that the files are in another mount namespace.
+pub(super) fn set_foreign() {
     FOREIGN.store(true, Ordering::Relaxed);
 }
 
-/// Refuses to replace or remove what is a mount there, such as a container's `/etc/hosts`. The kernel does so itself (EBUSY) for
-/// mounts of our own namespace; those of another it detaches instead, since Linux 3.18.
-pub(super) fn spare(directory: impl AsFd, last: &[u8]) -> Result<(), Errno> {
+/// Refuses to replace or remove a mount point there, such as a container's `/etc/hosts`. The kernel does so
+/// itself (EBUSY) for mounts of our own namespace; mounts of another namespace are detached instead, since
+/// Linux 3.18.
+pub(super) fn refuse_mount_point(directory: impl AsFd, last: &[u8]) -> Result<(), Errno> {
     if FOREIGN.load(Ordering::Relaxed) && is_mount(directory, last) { Err(Errno::BUSY) } else { Ok(()) }
 }
 
-/// Whether something is mounted at this name, by statx(2), Linux 5.8.
+/// Whether a name is a mount point, with statx(2), Linux 5.8.
 #[cfg(target_os = "linux")]
 fn is_mount(directory: impl AsFd, last: &[u8]) -> bool {
     use rustix::fs::{AtFlags, StatxAttributes, StatxFlags, statx};
@@ -27,7 +28,7 @@ fn is_mount(directory: impl AsFd, last: &[u8]) -> bool {
     found.is_ok_and(|found| found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
 }
 
-/// No agent is there.
+/// There is no agent on other systems.
 #[cfg(not(target_os = "linux"))]
 fn is_mount(_directory: impl AsFd, _last: &[u8]) -> bool {
     false

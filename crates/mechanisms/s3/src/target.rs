@@ -1,30 +1,32 @@
-//! Where things go in a bucket, as near to cp(1) as keys allow: a prefix that any key has is a directory.
+//! Resolves the target of a copy in a bucket, as close to cp(1) as keys allow: a prefix of any key is a
+//! directory.
 
-use crate::error::{Kind, Trouble};
-use crate::link::Ended;
+use crate::error::{Kind, RequestError};
+use crate::link::EndError;
 use crate::store::Store;
 use postern_wire::copy::{Entry, Kind as What, ReceiveSpec};
 
-/// Longest key, in bytes (<https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-keys.html>).
+/// Maximum length of a key, in bytes
+/// (<https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-keys.html>).
 const KEY_MAX: usize = 1_024;
 
-/// The prefix that everything gets.
+/// The prefix of all entries of a copy.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Placed {
-    /// Empty, or with a slash at its end.
+pub(crate) struct KeyTarget {
+    /// Empty, or with a trailing slash.
     pub(crate) prefix: String,
-    /// What the one thing that was asked for is called, where not by its own name.
+    /// The new name of a single source, if it does not keep its own.
     pub(crate) rename: Option<String>,
-    /// A directory's content goes below the prefix.
+    /// Whether the contents of a directory go below the prefix.
     pub(crate) contents: bool,
-    /// Whether there may be objects already: each has to be looked at.
+    /// Whether objects may already exist, so that each has to be checked.
     pub(crate) occupied: bool,
 }
 
-impl Placed {
-    /// The key that an entry gets; the error is for people.
+impl KeyTarget {
+    /// The key of an entry; the error is for users.
     pub(crate) fn key(&self, path: &[u8]) -> Result<String, String> {
-        let path = std::str::from_utf8(path).map_err(|_| "S3 takes names in UTF-8 only".to_owned())?;
+        let path = std::str::from_utf8(path).map_err(|_| "S3 requires names in UTF-8".to_owned())?;
         let key = match (&self.rename, path.split_once('/')) {
             (None, _) => format!("{}{path}", self.prefix),
             (Some(rename), None) => format!("{}{rename}", self.prefix),
@@ -32,30 +34,30 @@ impl Placed {
         };
         match key.len() {
             0..=KEY_MAX => Ok(key),
-            long => Err(format!("its key would have {long} bytes, and S3 takes {KEY_MAX}")),
+            long => Err(format!("its key would have {long} bytes, and S3 allows {KEY_MAX}")),
         }
     }
 }
 
-/// Finds the place for a copy whose first entry is this one.
-pub(crate) async fn place(
+/// Resolves the target of a copy with this first entry.
+pub(crate) async fn resolve(
     store: &Store,
     spec: &ReceiveSpec,
-    tops: u32,
+    roots: u32,
     first: &Entry,
-) -> Result<Placed, Ended> {
+) -> Result<KeyTarget, EndError> {
     let target = std::str::from_utf8(&spec.target);
-    let target = target.map_err(|_| Ended::Fatal("S3 takes names in UTF-8 only".to_owned()))?;
+    let target = target.map_err(|_| EndError::Fatal("S3 requires names in UTF-8".to_owned()))?;
     let contents = first.path.is_empty();
-    let into = spec.directory || tops > 1 || contents;
-    // A key is what was written, down to its last slash: `p//` is not `p/`, and `/` is not the whole bucket.
+    let into = spec.directory || roots > 1 || contents;
+    // A key is literal, including its trailing slash: `p//` is not `p/`, and `/` is not the whole bucket.
     let slash = target.is_empty() || target.ends_with('/');
     let below = if slash { target.to_owned() } else { format!("{target}/") };
     let named = |occupied| {
         let (parent, last) =
             target.rsplit_once('/').map_or((None, target), |(parent, last)| (Some(parent), last));
         let prefix = parent.map(|parent| format!("{parent}/")).unwrap_or_default();
-        Placed { prefix, rename: Some(last.to_owned()), contents: false, occupied }
+        KeyTarget { prefix, rename: Some(last.to_owned()), contents: false, occupied }
     };
     if spec.named {
         return Ok(named(true));
@@ -63,27 +65,27 @@ pub(crate) async fn place(
     let there = store.any(&below).await?;
     if into || slash || there == Some(true) {
         if into && !slash && there != Some(true) && object(store, target).await? {
-            return Err(Ended::Fatal(format!(
-                "{} is an object, and only a prefix can hold what is copied; write {}/ if that is meant",
+            return Err(EndError::Fatal(format!(
+                "{} is an object, and this copy needs a prefix; write {}/ for a prefix",
                 store.show(target),
                 store.show(target)
             )));
         }
-        return Ok(Placed { prefix: below, rename: None, contents, occupied: there != Some(false) });
+        return Ok(KeyTarget { prefix: below, rename: None, contents, occupied: there != Some(false) });
     }
     let is_object = object(store, target).await?;
     if is_object && first.kind == What::Directory {
         let shown = store.show(target);
-        return Err(Ended::Fatal(format!("{shown} is an object: a directory cannot take its place")));
+        return Err(EndError::Fatal(format!("{shown} is an object: a directory cannot replace it")));
     }
     Ok(named(is_object || there.is_none()))
 }
 
-async fn object(store: &Store, key: &str) -> Result<bool, Ended> {
+async fn object(store: &Store, key: &str) -> Result<bool, EndError> {
     match store.head(key).await {
         Ok(found) => Ok(found.is_some()),
-        Err(Trouble { kind: Kind::Denied, message: _ }) => Ok(false),
-        Err(trouble) => Err(trouble.into()),
+        Err(RequestError { kind: Kind::Denied, message: _ }) => Ok(false),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -93,7 +95,7 @@ mod tests {
 
     #[test]
     fn an_entry_gets_its_key_below_the_prefix() {
-        let at = |prefix: &str, rename: Option<&str>| Placed {
+        let at = |prefix: &str, rename: Option<&str>| KeyTarget {
             prefix: prefix.to_owned(),
             rename: rename.map(str::to_owned),
             contents: false,

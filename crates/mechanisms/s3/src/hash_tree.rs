@@ -1,22 +1,23 @@
-//! BLAKE3 of content that comes in parts, of which earlier ones may have come in another life of the program.
+//! BLAKE3 of content in parts, some of which an earlier run of the program may have uploaded.
 
-use postern_files::tree::{self, ChainingValue};
+use postern_files::hash_tree::{self, ChainingValue};
 
-/// Bytes under one leaf: a power of two, and less than the smallest part, so that no prefix of whole parts is one leaf.
+/// Bytes per leaf: a power of two, and less than the smallest part, so that several whole parts are never a
+/// single leaf.
 pub(crate) const LEAF: usize = 1024 * 1024;
 
-/// The hashes of the leaves of some content: all of [`LEAF`] bytes, but for the last.
+/// The hashes of the leaves of some content: each of [`LEAF`] bytes, except the last.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Leaves(Vec<ChainingValue>);
 
 impl Leaves {
-    /// Those of bytes that begin at `offset`, which is a multiple of [`LEAF`].
+    /// The leaves of bytes that start at `offset`, which is a multiple of [`LEAF`].
     pub(crate) fn of(bytes: &[u8], offset: u64) -> Self {
         let starts = (offset..).step_by(LEAF);
-        Self(bytes.chunks(LEAF).zip(starts).map(|(leaf, start)| tree::part(leaf, start)).collect())
+        Self(bytes.chunks(LEAF).zip(starts).map(|(leaf, start)| hash_tree::part(leaf, start)).collect())
     }
 
-    /// As they were written down.
+    /// From recorded hashes.
     pub(crate) fn from_hashes(hashes: Vec<ChainingValue>) -> Self {
         Self(hashes)
     }
@@ -25,14 +26,14 @@ impl Leaves {
         &self.0
     }
 
-    /// Adds those of what follows; what was there has to be whole leaves.
+    /// Appends the leaves of the following content; the existing ones must be whole.
     pub(crate) fn extend(&mut self, next: &Self) {
         self.0.extend_from_slice(&next.0);
     }
 
-    /// The hash of all the content; nothing where it has fewer than two leaves.
+    /// The hash of the whole content; `None` if it has fewer than two leaves.
     pub(crate) fn root(&self) -> Option<[u8; 32]> {
-        tree::root(&self.0)
+        hash_tree::root(&self.0)
     }
 }
 

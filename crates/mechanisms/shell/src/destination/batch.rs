@@ -1,16 +1,16 @@
-//! Small files on their way in an archive, many at a time.
+//! Sends small files in archives, many at a time.
 
 use super::writing::Writing;
-use super::{Destination, Pending};
+use super::{Pending, ShellReceiver};
 use crate::archive;
 use crate::listing::Stat;
 use crate::quoting::assign_path;
 use postern_wire::copy::{Entry, EntryResult, Owner};
 
-/// Files up to this size go in archives.
+/// Files up to this size are sent in archives.
 const SMALL: u64 = 1024 * 1024;
 
-/// Bytes and files in one archive, at most.
+/// Maximum bytes and files of one archive.
 const ARCHIVE: usize = 2 * 1024 * 1024;
 const FILES: usize = 256;
 
@@ -28,9 +28,9 @@ struct Small {
     settled: EntryResult,
 }
 
-impl Destination<'_> {
+impl ShellReceiver<'_> {
     pub(super) fn goes_in_archive(&self, entry: &Entry, size: u64, old: Option<&Stat>) -> bool {
-        // What is unpacked is ours.
+        // Unpacked files are owned by us.
         let tools = &self.session.tools;
         let ours = |old: &Stat| (Some(old.stamp.user), Some(old.stamp.group)) == (tools.user, tools.group);
         let needs_owner =
@@ -44,7 +44,7 @@ impl Destination<'_> {
             && (self.session.tools.sum.is_some() || !self.way.verify)
     }
 
-    /// Puts a small file into the archive that is being collected.
+    /// Adds a small file to the current archive.
     pub(super) fn add(&mut self, writing: &Writing, content: &[u8], sum: String, settled: EntryResult) {
         let beside = self.passing(&writing.path);
         let old = writing.old.as_ref().filter(|_| !self.spec.preserve);
@@ -57,34 +57,34 @@ impl Destination<'_> {
         }
     }
 
-    /// Sends the archive, and has what is in it checked and put into place.
+    /// Sends the archive, then has its files verified and renamed.
     pub(super) fn unpack(&mut self) {
         if self.batch.files.is_empty() {
             return;
         }
         let Batch { mut archive, files } = std::mem::take(&mut self.batch);
         archive::end(&mut archive);
-        // Named first, so that they go when the connection does.
-        self.session.say(b"set --\n");
+        // Registered first, so that they are removed when the connection breaks.
+        self.session.queue(b"set --\n");
         for Small { path, .. } in &files {
             let mut line = self.names(path);
             line.extend_from_slice(b"set -- \"$@\" \"$p\"\n");
-            self.session.say(&line);
+            self.session.queue(&line);
         }
         let mut line = Vec::new();
         let root = self.real(b"");
         assign_path(&mut line, 'a', &root);
         line.extend_from_slice(format!("unpack {}\n", archive.len() / 512).as_bytes());
-        self.session.say(&line);
+        self.session.queue(&line);
         self.session.content(&archive);
-        self.session.say(b"hashes \"$@\"\n");
+        self.session.queue(b"hashes \"$@\"\n");
         self.pending.push_back(Pending::Unpack);
         for Small { id, path, sum, settled } in files {
             let mut line = self.names(&path);
             line.extend_from_slice(format!("x=;w=;i=;fin {sum} - - - tar -\n").as_bytes());
-            self.session.say(&line);
+            self.session.queue(&line);
             self.pending.push_back(Pending::File { id, path, settled });
         }
-        self.session.say(b"set --\n");
+        self.session.queue(b"set --\n");
     }
 }

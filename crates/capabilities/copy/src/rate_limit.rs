@@ -1,32 +1,32 @@
-//! `--bwlimit`: so many bytes in a second, on average over the last one.
+//! `--bwlimit`: limits the bytes per second, averaged over the last second.
 
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Bytes that may go, as time passes.
+/// A rate limiter.
 #[derive(Debug)]
-pub(crate) struct Pace {
-    /// Bytes in a second.
+pub(crate) struct RateLimit {
+    /// Bytes per second.
     rate: Option<u64>,
-    /// When what was sent will have been paid for.
+    /// When the sent bytes will be within the rate.
     until: Instant,
 }
 
-/// What may go at once after a pause.
+/// The burst allowed after a pause.
 const BURST: Duration = Duration::from_millis(100);
 
-impl Pace {
+impl RateLimit {
     pub(crate) fn new(rate: Option<u64>) -> Self {
         Self { rate: rate.filter(|rate| *rate > 0), until: Instant::now() }
     }
 
-    /// Bytes that may be taken at once.
+    /// Maximum bytes to take at once.
     pub(crate) fn piece(&self) -> usize {
         let half = self.rate.map_or(usize::MAX, |rate| usize::try_from(rate / 2).unwrap_or(usize::MAX));
         half.max(512)
     }
 
-    /// Waits until so many bytes may go.
+    /// Waits until this many bytes may be sent.
     pub(crate) async fn take(&mut self, bytes: usize) {
         let Some(rate) = self.rate else { return };
         let now = Instant::now();
@@ -44,14 +44,14 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn bytes_take_their_time() {
-        let mut pace = Pace::new(Some(1_000_000));
+        let mut limit = RateLimit::new(Some(1_000_000));
         let began = Instant::now();
         for _ in 0..100 {
-            pace.take(50_000).await;
+            limit.take(50_000).await;
         }
         let took = began.elapsed();
         assert!((4_800..=5_050).contains(&took.as_millis()), "{took:?}");
-        let mut free = Pace::new(None);
+        let mut free = RateLimit::new(None);
         free.take(usize::MAX).await;
     }
 }

@@ -1,13 +1,14 @@
-//! Hashes as tools in a container make them.
+//! Hashes, as computed by the container's tools.
 
 use ring::digest::{Context, SHA1_FOR_LEGACY_USE_ONLY, SHA256, SHA512};
 
-/// A tool that hashes.
+/// A tool that computes hashes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Tool {
     Sha256,
     Sha512,
-    /// Where there is no other: it has to find what broke by accident, as the container could lie by any.
+    /// Only if there is no other: it has to detect accidental corruption, since the container can lie with
+    /// any hash.
     Sha1,
     Blake3,
 }
@@ -39,7 +40,7 @@ impl Tool {
     }
 }
 
-/// A hash in the making.
+/// A hash being computed.
 #[derive(Clone)]
 pub(crate) enum Sum {
     Ring(Box<Context>),
@@ -56,7 +57,7 @@ impl Sum {
         }
     }
 
-    /// In hexadecimal, as the tool prints it.
+    /// The hexadecimal hash, as printed by the tool.
     pub(crate) fn end(self) -> String {
         match self {
             Self::Ring(context) => hex(context.finish().as_ref()),
@@ -65,7 +66,7 @@ impl Sum {
     }
 }
 
-/// Bytes in hexadecimal.
+/// Encodes bytes in hexadecimal.
 pub(crate) fn hex(bytes: &[u8]) -> String {
     let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
     digits.map(|digit| char::from_digit(digit.into(), 16).unwrap_or('0')).collect()

@@ -1,13 +1,13 @@
-//! What is told to the source of the content that has a file's name now, and its copy ahead of the answer: most of a file
-//! that changed is where it was.
+//! Sends information about the file being replaced (the basis), and starts copying it before the source
+//! answers: most blocks of a changed file stay where they were.
 
-use super::trouble::Trouble;
+use super::error::ReceiveError;
 use super::writing::Flusher;
-use super::{Destination, Wanted, partial};
+use super::{FileReceiver, Wanted, partial};
 use crate::chunks::{Cutter, MOST_RECORDS, RECORD, name as chunk_name};
+use crate::hash_tree::{self, ChainingValue, Parts};
 use crate::link::LinkError;
 use crate::stat;
-use crate::tree::{self, ChainingValue, Parts};
 use postern_wire::copy::{BLOCK, Entry, FromDestination, Known, Want};
 use rustix::fs::Stat;
 use std::fs::File;
@@ -17,79 +17,79 @@ use std::os::unix::fs::FileExt as _;
 /// Bytes of hashes or chunk records in one frame.
 const RECORDS: usize = 32 * 1024;
 
-/// Most bytes that were told and not yet answered; files whose turn it is then wait.
-const MOST_TOLD: usize = 4 * 1024 * 1024;
+/// Maximum basis bytes sent and not yet answered; further files wait.
+const MOST_BASIS_BYTES: usize = 4 * 1024 * 1024;
 
-/// Content of an older file, copied to where the new one is written.
+/// Content of the basis, copied to the new file in advance.
 #[derive(Debug)]
-pub(super) struct Ahead {
+pub(super) struct Prefill {
     pub(super) file: File,
-    /// The hash of each part that was copied.
+    /// The hash of each copied part.
     pub(super) parts: Vec<ChainingValue>,
     /// Bytes that were copied.
     pub(super) length: u64,
 }
 
-/// What was told of an older content.
-pub(super) struct Told {
-    /// BLAKE3 of all of it, where it has no less bytes than the new one.
+/// What was sent about a basis.
+pub(super) struct BasisInfo {
+    /// BLAKE3 of the basis, if it is at least as long as the new file.
     pub(super) hash: Option<[u8; 32]>,
-    pub(super) ahead: Option<Ahead>,
-    /// Bytes of what was told.
+    pub(super) prefill: Option<Prefill>,
+    /// Bytes that were sent.
     pub(super) bytes: usize,
 }
 
-/// What waits until less is told and not answered.
+/// Work that waits until fewer basis bytes are unanswered.
 #[derive(Debug)]
-pub(super) enum Deferred {
-    /// To be decided.
+pub(super) enum Queued {
+    /// An entry to decide on.
     Entry(Box<Entry>, Vec<u8>),
-    /// To have its chunks told.
+    /// An entry whose chunks are to be sent.
     Cut(Wanted),
 }
 
-/// Why chunks are not told to the end.
-enum Untold {
-    /// They cannot be read, or are too many.
+/// Why chunks are not sent completely.
+enum ChunkError {
+    /// They cannot be read, or there are too many.
     Useless,
     Link(LinkError),
 }
 
-impl From<LinkError> for Untold {
+impl From<LinkError> for ChunkError {
     fn from(error: LinkError) -> Self {
         Self::Link(error)
     }
 }
 
-impl Destination<'_> {
-    /// Whether one more may be told of.
-    pub(super) fn may_tell(&self) -> bool {
-        self.told == 0 || self.told < MOST_TOLD
+impl FileReceiver<'_> {
+    /// Whether information about one more basis may be sent.
+    pub(super) fn may_send_basis(&self) -> bool {
+        self.basis_bytes == 0 || self.basis_bytes < MOST_BASIS_BYTES
     }
 
-    /// Tells the hashes of what has the place now, and with `copy` begins the new file with it.
-    pub(super) fn tell(
+    /// Sends the block hashes of the basis. With `copy`, starts the new file as a copy of it.
+    pub(super) fn send_basis(
         &mut self,
         entry: &Entry,
         path: &[u8],
         size: u64,
         replaces: &Stat,
         copy: bool,
-    ) -> Result<Option<Told>, Trouble> {
+    ) -> Result<Option<BasisInfo>, ReceiveError> {
         let Some(old) = self.read(path) else { return Ok(None) };
         self.out.put(|buffer| FromDestination::Hashing(entry.id).encode(buffer))?;
         self.out.flush()?;
-        let mut file = match &mut self.placed {
-            Some(placed) if copy => {
-                let mode = super::commit::first_mode(self.spec, entry, Some(replaces));
-                // Where it cannot be made now, the reason is told when its content comes.
-                partial::begin(&mut placed.root, path, mode).ok()
+        let mut file = match &mut self.target {
+            Some(target) if copy => {
+                let mode = super::commit::initial_mode(self.spec, entry, Some(replaces));
+                // If it cannot be created now, the error is reported when its content arrives.
+                partial::begin(&mut target.root, path, mode).ok()
             }
             _ => None,
         };
         let mut flusher = file.as_ref().and_then(Flusher::start);
         let sparse = stat::is_sparse(replaces);
-        let (mut parts, mut at) = (Parts::new(tree::part_length(size)), 0_u64);
+        let (mut parts, mut at) = (Parts::new(hash_tree::part_length(size)), 0_u64);
         let mut buffer = vec![0; BLOCK];
         while at < size {
             let wanted = usize::try_from(size - at).unwrap_or(BLOCK).min(BLOCK);
@@ -97,7 +97,7 @@ impl Destination<'_> {
                 Ok(0) => break,
                 Ok(got) => got,
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
-                Err(_) => break, // what was read is told
+                Err(_) => break, // send what was read
             };
             let piece = &buffer[..got];
             parts.update(piece);
@@ -106,7 +106,7 @@ impl Destination<'_> {
                 && !hole
                 && written.write_all_at(piece, at).is_err()
             {
-                self.forget(path, file.take()); // it is told when its content comes
+                self.remove_useless(path, file.take()); // reported when its content arrives
             }
             at += got as u64;
             if let Some(flusher) = &mut flusher {
@@ -118,43 +118,44 @@ impl Destination<'_> {
         for some in parts.as_flattened().chunks(RECORDS) {
             self.out.put(|buffer| FromDestination::Blocks(some).encode(buffer))?;
         }
-        let hash = if at == size { tree::root(&parts) } else { None };
+        let hash = if at == size { hash_tree::root(&parts) } else { None };
         let bytes = parts.as_flattened().len();
-        let ahead = file.map(|file| Ahead { file, parts, length: at });
-        Ok(Some(Told { hash, ahead, bytes }))
+        let prefill = file.map(|file| Prefill { file, parts, length: at });
+        Ok(Some(BasisInfo { hash, prefill, bytes }))
     }
 
-    /// The source asks for the chunks of what was asked for first: too much of it is not where it was.
-    pub(super) fn cut(&mut self, id: u32) -> Result<(), Trouble> {
-        let Some(mut wanted) = self.next_wanted(|wanted| wanted.entry.id == id && wanted.uncut) else {
-            return Err(LinkError::Protocol("chunks of nothing that it was told of").into());
+    /// The source requests chunks for the first requested entry: too much of it has moved.
+    pub(super) fn handle_cut(&mut self, id: u32) -> Result<(), ReceiveError> {
+        let Some(mut wanted) = self.next_wanted(|wanted| wanted.entry.id == id && wanted.may_send_chunks)
+        else {
+            return Err(LinkError::Protocol("a request for chunks of an unknown file").into());
         };
-        self.told = self.told.saturating_sub(std::mem::take(&mut wanted.told));
-        self.deferred.push_back(Deferred::Cut(wanted));
+        self.basis_bytes = self.basis_bytes.saturating_sub(std::mem::take(&mut wanted.basis_bytes));
+        self.queued.push_back(Queued::Cut(wanted));
         Ok(())
     }
 
-    /// Takes up what waited, as far as that is possible now.
-    pub(super) fn take_up(&mut self) -> Result<(), Trouble> {
-        while self.may_tell()
-            && let Some(next) = self.deferred.pop_front()
+    /// Resumes queued work as far as possible.
+    pub(super) fn resume_queued(&mut self) -> Result<(), ReceiveError> {
+        while self.may_send_basis()
+            && let Some(next) = self.queued.pop_front()
         {
             match next {
-                Deferred::Entry(entry, path) => {
+                Queued::Entry(entry, path) => {
                     self.busy.remove(&path);
                     self.decide(entry, path)?;
                 }
-                Deferred::Cut(wanted) => self.tell_chunks(wanted)?,
+                Queued::Cut(wanted) => self.send_chunks(wanted)?,
             }
         }
         Ok(())
     }
 
-    fn tell_chunks(&mut self, mut wanted: Wanted) -> Result<(), Trouble> {
+    fn send_chunks(&mut self, mut wanted: Wanted) -> Result<(), ReceiveError> {
         let bytes = self.chunks(&wanted.path, wanted.size)?;
         let known = if bytes.is_some() { Known::Chunks } else { Known::Nothing };
-        (wanted.told, wanted.uncut) = (bytes.unwrap_or(0), false);
-        self.told += wanted.told;
+        (wanted.basis_bytes, wanted.may_send_chunks) = (bytes.unwrap_or(0), false);
+        self.basis_bytes += wanted.basis_bytes;
         let mut want = Want::all(wanted.entry.id);
         want.known = known;
         self.out.put(|buffer| FromDestination::Want(want).encode(buffer))?;
@@ -162,18 +163,18 @@ impl Destination<'_> {
         Ok(())
     }
 
-    /// Tells the chunks of what has the place now; how many bytes that were.
-    fn chunks(&mut self, path: &[u8], size: u64) -> Result<Option<usize>, Trouble> {
+    /// Sends the chunks of the basis; returns the number of bytes sent.
+    fn chunks(&mut self, path: &[u8], size: u64) -> Result<Option<usize>, ReceiveError> {
         let Some(mut file) = self.read(path) else { return Ok(None) };
         let (mut records, mut count) = (Vec::with_capacity(RECORDS), 0);
         let told = Cutter::new(size).each(
-            |buffer| file.read(buffer).map_err(|_| Untold::Useless),
+            |buffer| file.read(buffer).map_err(|_| ChunkError::Useless),
             |chunk| {
                 records.extend(u32::try_from(chunk.len()).unwrap_or(u32::MAX).to_be_bytes());
                 records.extend(chunk_name(chunk));
                 count += 1;
                 if count > MOST_RECORDS {
-                    return Err(Untold::Useless);
+                    return Err(ChunkError::Useless);
                 }
                 if records.len() >= RECORDS {
                     self.out.put(|buffer| FromDestination::Chunks(&records).encode(buffer))?;
@@ -184,8 +185,8 @@ impl Destination<'_> {
         );
         match told {
             Ok(()) => {}
-            Err(Untold::Useless) => return Ok(None), // what was told of is not used then
-            Err(Untold::Link(error)) => return Err(error.into()),
+            Err(ChunkError::Useless) => return Ok(None), // the sent chunks are then not used
+            Err(ChunkError::Link(error)) => return Err(error.into()),
         }
         self.out.put(|buffer| FromDestination::Chunks(&records).encode(buffer))?;
         Ok(Some(count * RECORD))

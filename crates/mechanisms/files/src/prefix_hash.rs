@@ -1,6 +1,6 @@
-//! The beginning of a file that both ends have from an interrupted copy: hashed beside the transfer of the rest of it.
+//! Hashes the prefix of a file that both ends have from an interrupted copy, while the rest is transferred.
 
-use crate::tree::{ChainingValue, Parts};
+use crate::hash_tree::{ChainingValue, Parts};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
@@ -8,14 +8,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
-/// A thread that hashes the parts of a beginning; it ends early where nobody waits for it any more.
-pub(crate) struct Beginning {
+/// A thread that hashes the parts of a prefix. Dropping it cancels it.
+pub(crate) struct PrefixHash {
     over: Arc<AtomicBool>,
     thread: Option<JoinHandle<io::Result<Vec<ChainingValue>>>>,
 }
 
-impl Beginning {
-    /// Hashes the first `end` bytes in parts of `length` bytes, of which they are a multiple.
+impl PrefixHash {
+    /// Hashes the first `end` bytes in parts of `length` bytes; `end` is a multiple of `length`.
     pub(crate) fn start(file: &File, length: u64, end: u64) -> io::Result<Self> {
         let file = file.try_clone()?;
         let over = Arc::new(AtomicBool::new(false));
@@ -32,7 +32,7 @@ impl Beginning {
     }
 }
 
-impl Drop for Beginning {
+impl Drop for PrefixHash {
     fn drop(&mut self) {
         self.over.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
@@ -49,7 +49,7 @@ fn hash(file: &File, mut parts: Parts, end: u64, over: &AtomicBool) -> io::Resul
     Ok(parts.hashes())
 }
 
-/// The first bytes of a file, a piece at a time, for as long as they are wanted.
+/// Reads the first bytes of a file in pieces until `each` returns false.
 pub(crate) fn each_up_to(file: &File, end: u64, mut each: impl FnMut(&[u8]) -> bool) -> io::Result<()> {
     let mut buffer = vec![0; 128 * 1024];
     let mut at = 0;

@@ -1,35 +1,37 @@
-//! From paths as typed to what they mean: wildcards, symlinks and names.
+//! Resolves typed source paths: wildcards, symlinks and names.
 
 use crate::beneath::Base;
 use crate::name;
 use crate::pattern::{Glob, Rules, Step, is_special, matches, unquoted};
-use crate::{stat, verdict};
+use crate::{policy, stat};
 use postern_wire::copy::SendSpec;
 use rustix::fs::{Dir, FileType, OFlags};
 use rustix::io::Errno;
 
-/// One thing that was asked for.
-pub(super) struct Top {
-    /// Its path as resolved from what was typed.
+/// One source.
+pub(super) struct SourceRoot {
+    /// The path, after expanding wildcards.
     pub(super) typed: Vec<u8>,
-    /// What it is called in the destination; empty where its content was asked for.
+    /// Its name at the destination; empty if its contents were requested.
     pub(super) name: Vec<u8>,
-    /// It is one of several, or was found by a wildcard: where it cannot be copied, the others still can, as by `cp`.
-    pub(super) among: bool,
+    /// It is one of several sources or was found by a wildcard. If it cannot be copied, the others still are,
+    /// as by `cp`.
+    pub(super) optional: bool,
 }
 
-/// Everything that the paths mean, in their order; an error for people when one means nothing.
-pub(super) fn expand(base: &Base, spec: &SendSpec, rules: &Rules) -> Result<Vec<Top>, String> {
-    let mut tops = Vec::new();
-    let among = spec.sources.len() > 1;
+/// Expands the paths in order. The error, for users, names a path that matches nothing.
+pub(super) fn expand(base: &Base, spec: &SendSpec, rules: &Rules) -> Result<Vec<SourceRoot>, String> {
+    let mut roots = Vec::new();
+    let optional = spec.sources.len() > 1;
     for source in &spec.sources {
-        // What is called just so is meant, whatever characters its name has: a shell may have expanded it before.
+        // An existing path is taken literally, whatever characters it has: a shell may have expanded it
+        // already.
         if !spec.glob || !is_special(source) || base.look(source, false).is_ok() {
-            tops.push(Top { typed: source.clone(), name: called(source), among });
+            roots.push(SourceRoot { typed: source.clone(), name: source_name(source), optional });
             continue;
         }
         if let Some(plain) = unquoted(source) {
-            tops.push(Top { name: called(&plain), typed: plain, among });
+            roots.push(SourceRoot { name: source_name(&plain), typed: plain, optional });
             continue;
         }
         let glob = Glob::parse(source).map_err(|error| error.to_string())?;
@@ -50,20 +52,25 @@ pub(super) fn expand(base: &Base, spec: &SendSpec, rules: &Rules) -> Result<Vec<
         }
         found.sort();
         found.dedup();
-        tops.extend(found.into_iter().map(|typed| Top { name: called(&typed), typed, among: true }));
+        roots.extend(found.into_iter().map(|typed| SourceRoot {
+            name: source_name(&typed),
+            typed,
+            optional: true,
+        }));
     }
-    // What has no name of its own says where things go, and comes first.
-    tops.sort_by_key(|top| !top.name.is_empty());
-    let mut names: Vec<&[u8]> = tops.iter().map(|top| top.name.as_slice()).collect();
+    // A source without a name of its own determines the target, and comes first.
+    roots.sort_by_key(|top| !top.name.is_empty());
+    let mut names: Vec<&[u8]> = roots.iter().map(|top| top.name.as_slice()).collect();
     names.sort_unstable();
     if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
-        return Err(verdict::twice_told(twice[0]));
+        return Err(policy::duplicate_source(twice[0]));
     }
-    Ok(tops)
+    Ok(roots)
 }
 
-/// The name that something typed like this has: `a/b/` is `b`; `a/.`, `..` and `/` have none but their content.
-fn called(typed: &[u8]) -> Vec<u8> {
+/// The name of a typed path: `a/b/` has the name `b`; `a/.`, `..` and `/` have none, and stand for their
+/// contents.
+fn source_name(typed: &[u8]) -> Vec<u8> {
     let trimmed = typed.strip_suffix(b"/").map_or(typed, |mut rest| {
         while let Some(less) = rest.strip_suffix(b"/") {
             rest = less;
@@ -76,7 +83,7 @@ fn called(typed: &[u8]) -> Vec<u8> {
     }
 }
 
-/// Most directories that wildcards are looked for in, one below the other.
+/// Maximum depth of directories searched for wildcards.
 const DEEP: usize = 64;
 
 fn follow(
@@ -141,7 +148,7 @@ fn is_directory(base: &Base, path: &[u8], follow: bool) -> bool {
     stat.is_ok_and(|stat| stat::file_type(&stat) == FileType::Directory)
 }
 
-/// What a directory holds; nothing where it cannot be listed, as a shell has it, but for a lack of rights.
+/// The entries of a directory. Empty if it cannot be listed, as in a shell, except for a lack of permission.
 fn list(base: &Base, path: &[u8]) -> Result<Vec<(Vec<u8>, FileType)>, String> {
     let shown: &[u8] = if path.is_empty() { b"." } else { path };
     let opened = match base.open(shown, OFlags::RDONLY | OFlags::DIRECTORY) {

@@ -1,10 +1,10 @@
-//! BLAKE3 of content whose parts are hashed apart, as subtrees below its root (`blake3::hazmat`): a part that is known need
-//! not be read again, and what a hasher cannot write down its subtrees can.
+//! BLAKE3 of content whose parts are hashed separately as subtrees (`blake3::hazmat`). A part with a known
+//! hash need not be read again, and subtree hashes can be stored, unlike the state of a hasher.
 
 pub use blake3::hazmat::ChainingValue;
 use blake3::hazmat::{HasherExt as _, Mode, merge_subtrees_non_root, merge_subtrees_root};
 
-/// The hash of one part: all of them as long, but for the last; a power of two from 1,024 bytes on.
+/// The hash of one part. All parts but the last have the same length, a power of two of at least 1,024 bytes.
 pub fn part(bytes: &[u8], offset: u64) -> ChainingValue {
     at(offset).update(bytes).finalize_non_root()
 }
@@ -15,13 +15,14 @@ fn at(offset: u64) -> blake3::Hasher {
     hasher
 }
 
-/// The hash of all the content; nothing where it has fewer than two parts.
+/// The hash of the whole content; `None` if it has fewer than two parts.
 pub fn root(parts: &[ChainingValue]) -> Option<[u8; 32]> {
     let (left, right) = parts.split_at(left(parts.len())?);
     Some(merge_subtrees_root(&join(left), &join(right), Mode::Hash).into())
 }
 
-/// How many parts are under the left child: the largest power of two below their number (BLAKE3, section 2.1).
+/// The number of parts under the left child: the largest power of two below their number (BLAKE3, section
+/// 2.1).
 fn left(count: usize) -> Option<usize> {
     (count >= 2).then(|| count.next_power_of_two() / 2)
 }
@@ -33,20 +34,20 @@ fn join(parts: &[ChainingValue]) -> ChainingValue {
             merge_subtrees_non_root(&join(left), &join(right), Mode::Hash)
         }
         ([only], None) => *only,
-        _ => [0; 32], // of nothing; never asked for
+        _ => [0; 32], // no parts; never used
     }
 }
 
-/// Bytes of a part of a file of this size, where its parts are told of: at most 16,384 of them, and none below 64 KiB.
+/// The length of the parts of a file of this size: at most 16,384 parts, and none below 64 KiB.
 pub(crate) fn part_length(size: u64) -> u64 {
     (size / 16_384).next_power_of_two().max(64 * 1024)
 }
 
-/// Hashes content as it comes, part by part; some may be known already.
+/// Hashes content incrementally, part by part. Some part hashes may be known already.
 #[derive(Debug, Clone)]
 pub(crate) struct Parts {
     length: u64,
-    /// Bytes before the first of them.
+    /// Bytes before the first part.
     from: u64,
     whole: Vec<ChainingValue>,
     next: blake3::Hasher,
@@ -54,12 +55,12 @@ pub(crate) struct Parts {
 }
 
 impl Parts {
-    /// Of this many bytes each.
+    /// Starts with parts of this many bytes.
     pub(crate) fn new(length: u64) -> Self {
         Self::after(length, 0)
     }
 
-    /// Those that begin after so many bytes, which are a multiple of their length.
+    /// Starts after this many bytes, which are a multiple of the part length.
     pub(crate) fn after(length: u64, from: u64) -> Self {
         Self { length, from, whole: Vec::new(), next: at(from), filled: 0 }
     }
@@ -79,13 +80,13 @@ impl Parts {
         }
     }
 
-    /// The part that begins now has this hash; there has to be one that begins.
+    /// Adds the known hash of the next part. Must be called at the start of a part.
     pub(crate) fn known(&mut self, hash: ChainingValue) {
         self.whole.push(hash);
         self.next = at(self.from.saturating_add(self.length.saturating_mul(self.whole.len() as u64)));
     }
 
-    /// Which part begins now, where one does.
+    /// The index of the part that starts here, or `None` within a part.
     pub(crate) fn edge(&self) -> Option<usize> {
         (self.filled == 0).then_some(self.whole.len())
     }

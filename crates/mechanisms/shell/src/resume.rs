@@ -1,17 +1,17 @@
-//! What was read of a large file before a connection was lost.
+//! Remembers how much of a large file was read before a connection was lost.
 //!
-//! Going on takes the hash of what the destination has, and nothing in the container hashes as we do. So the hash is
-//! remembered as it was at each place where the destination may have stopped.
+//! Resuming requires the hash of what the destination has, and no tool in the container computes ours. So the
+//! hash state is kept for each offset where the destination may have stopped.
 
+use super::checksum::Sum;
 use super::listing::Stat;
-use super::sum::Sum;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Places that are remembered: more than what can be on its way to the destination.
+/// Maximum number of marks: more than can be in flight to the destination.
 const MOST: usize = 512;
 
-/// The hashes of a file up to a place in it.
+/// The hash states of a file up to an offset.
 #[derive(Clone)]
 pub(crate) struct Mark {
     pub(crate) offset: u64,
@@ -25,12 +25,12 @@ struct Reading {
     marks: VecDeque<Mark>,
 }
 
-/// Of the file that was read last; clones share it.
+/// The marks of the file that was read last; clones share them.
 #[derive(Clone, Default)]
-pub struct Memory(Arc<Mutex<Option<Reading>>>);
+pub struct ResumeMarks(Arc<Mutex<Option<Reading>>>);
 
-impl Memory {
-    /// A file is read from its beginning.
+impl ResumeMarks {
+    /// Starts reading a file from the beginning.
     pub(crate) fn begin(&self, real: &[u8], stat: &Stat) {
         let reading = Reading { real: real.to_vec(), stat: stat.clone(), marks: VecDeque::new() };
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(reading);
@@ -46,7 +46,8 @@ impl Memory {
         }
     }
 
-    /// Where reading can go on, when the file is the same and so is what the destination has of it, as far as that is known.
+    /// The mark to resume from, if the file is unchanged and the destination has the same content as far as
+    /// is known.
     pub(crate) fn find(&self, real: &[u8], stat: &Stat, have: u64, hash: Option<[u8; 32]>) -> Option<Mark> {
         let reading = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let Reading { marks, .. } =
@@ -64,20 +65,20 @@ mod tests {
     fn reading_goes_on_where_both_agree_and_nowhere_else() {
         let stat = Stat::parse(b"81a4 5 0 0 7 1970-01-01 00:00:07.5 +0000|1:2 1 8 0 0").unwrap();
         let other = Stat::parse(b"81a4 5 0 0 8 1970-01-01 00:00:08.5 +0000|1:2 1 8 0 0").unwrap();
-        let memory = Memory::default();
-        memory.begin(b"/a", &stat);
+        let marks = ResumeMarks::default();
+        marks.begin(b"/a", &stat);
         for offset in 1..=MOST as u64 + 1 {
             let hasher = blake3::Hasher::new_derive_key(&offset.to_string());
-            memory.add(Mark { offset, hasher, sum: None });
+            marks.add(Mark { offset, hasher, sum: None });
         }
         let hash = |offset: u64| *blake3::Hasher::new_derive_key(&offset.to_string()).finalize().as_bytes();
-        assert_eq!(memory.find(b"/a", &stat, 7, Some(hash(7))).map(|mark| mark.offset), Some(7));
-        assert_eq!(memory.find(b"/a", &stat, 9, None).map(|mark| mark.offset), Some(9));
-        assert!(memory.find(b"/a", &stat, 1, Some(hash(1))).is_none(), "it is forgotten");
-        assert!(memory.find(b"/a", &stat, 7, Some(hash(8))).is_none(), "they have something else");
+        assert_eq!(marks.find(b"/a", &stat, 7, Some(hash(7))).map(|mark| mark.offset), Some(7));
+        assert_eq!(marks.find(b"/a", &stat, 9, None).map(|mark| mark.offset), Some(9));
+        assert!(marks.find(b"/a", &stat, 1, Some(hash(1))).is_none(), "it is forgotten");
+        assert!(marks.find(b"/a", &stat, 7, Some(hash(8))).is_none(), "they have something else");
         assert!(
-            memory.find(b"/b", &stat, 7, Some(hash(7))).is_none()
-                && memory.find(b"/a", &other, 7, None).is_none()
+            marks.find(b"/b", &stat, 7, Some(hash(7))).is_none()
+                && marks.find(b"/a", &other, 7, None).is_none()
         );
     }
 }

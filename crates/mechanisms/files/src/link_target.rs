@@ -1,11 +1,11 @@
-//! Whether a symlink stays inside the tree that it is part of.
+//! Checks whether a symlink stays inside its tree.
 
-/// Whether a symlink at `path` (checked by [`crate::name::check`]) with this target leads to something inside the root,
-/// whatever other symlinks of the same kind lie in it.
+/// Whether a symlink at `path` (checked by [`crate::name::check`]) with this target points inside the root,
+/// whatever other such symlinks exist there.
 ///
-/// `..` is taken only at the target's beginning, where it climbs real directories: after a name that may itself be a
-/// symlink, `..` leads to wherever that one's target lies.
-pub(crate) fn stays(path: &[u8], target: &[u8]) -> bool {
+/// `..` is allowed only at the start of the target, where it climbs real directories. After a name that may
+/// itself be a symlink, `..` leads to the parent of that link's target.
+pub(crate) fn stays_inside(path: &[u8], target: &[u8]) -> bool {
     if target.is_empty() || target.starts_with(b"/") || target.contains(&0) {
         return false;
     }
@@ -24,7 +24,7 @@ pub(crate) fn stays(path: &[u8], target: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::stays;
+    use super::stays_inside;
 
     #[test]
     fn a_link_stays_inside_or_is_not_made() {
@@ -37,7 +37,7 @@ mod tests {
             (b"data", b"..data/x"),
             (b"a", b"b/."),
         ] {
-            assert!(stays(path, target));
+            assert!(stays_inside(path, target));
         }
         for (path, target) in [
             (&b"a"[..], &b"/etc/passwd"[..]),
@@ -48,7 +48,7 @@ mod tests {
             (b"x/a", b"d/../../b"),
             (b"x/y/a", b"d/../b"),
         ] {
-            assert!(!stays(path, target));
+            assert!(!stays_inside(path, target));
         }
     }
 }
