@@ -1,12 +1,12 @@
-//! Which of our own standard streams were closed when we began.
+//! Detects which of our standard streams were closed at startup.
 //!
-//! Rust's runtime opens /dev/null in the place of those that are, before `main`: what is written there is lost without an
-//! error, and what is read is an empty file. Looking is done before that, where the C library calls constructors.
+//! Rust's runtime replaces closed ones with /dev/null before `main`: output would be lost without an error,
+//! and input would be empty. The check runs before that, in a constructor that the C library calls.
 
 use rustix::fs::{Mode, OFlags};
 use std::sync::atomic::{AtomicU8, Ordering};
 
-/// A bit for each of 0, 1 and 2.
+/// One bit for each of the descriptors 0, 1 and 2.
 static CLOSED: AtomicU8 = AtomicU8::new(0);
 
 #[cfg(target_os = "linux")]
@@ -28,11 +28,11 @@ extern "C" fn look() {
     }
 }
 
-/// Makes reading of a standard input that was closed, and writing to a standard output that was, the errors that they are.
+/// Makes reading from a closed stdin and writing to a closed stdout fail again.
 pub fn restore() {
     let closed = CLOSED.load(Ordering::Relaxed);
     let null = |flags| rustix::fs::open("/dev/null", flags | OFlags::CLOEXEC, Mode::empty());
-    // A descriptor that is only for the other direction: EBADF, as of one that is closed.
+    // A descriptor opened for the other direction only: EBADF, as for a closed one.
     if closed & 1 != 0
         && let Ok(unreadable) = null(OFlags::WRONLY)
     {

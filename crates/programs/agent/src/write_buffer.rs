@@ -1,20 +1,20 @@
-//! Bytes on their way to a descriptor that takes them when it likes.
+//! A write buffer for a descriptor.
 
 use rustix::fd::AsFd;
 use rustix::io::Errno;
 
-/// Bytes already written that are kept in front of the rest, at most; moving the rest down costs more than they do.
+/// Maximum written bytes kept at the front of the buffer; moving the rest costs more than keeping them.
 const SPENT: usize = 256 * 1024;
 
-/// What was not yet taken. In a stream that never quite runs dry, what was written is let go all the same.
+/// Bytes that were not yet written. Memory of written bytes is released even if the buffer is never empty.
 #[derive(Default)]
-pub(crate) struct Outgoing {
+pub(crate) struct WriteBuffer {
     bytes: Vec<u8>,
     written: usize,
 }
 
-impl Outgoing {
-    /// Bytes that wait.
+impl WriteBuffer {
+    /// The number of pending bytes.
     pub(crate) fn len(&self) -> usize {
         self.bytes.len() - self.written
     }
@@ -23,7 +23,7 @@ impl Outgoing {
         self.len() == 0
     }
 
-    /// Where more is appended.
+    /// The buffer to append to.
     pub(crate) fn end(&mut self) -> &mut Vec<u8> {
         &mut self.bytes
     }
@@ -32,7 +32,7 @@ impl Outgoing {
         *self = Self::default();
     }
 
-    /// Writes what is taken now; an error means that nothing more will be.
+    /// Writes what the descriptor accepts now. After an error, nothing more can be written.
     pub(crate) fn flush(&mut self, to: impl AsFd) -> Result<(), Errno> {
         let result = loop {
             if self.is_empty() {
@@ -65,8 +65,8 @@ mod tests {
     fn a_stream_that_never_runs_dry_takes_no_more_than_what_waits() {
         let (mut reader, writer) = std::os::unix::net::UnixStream::pair().unwrap();
         writer.set_nonblocking(true).unwrap();
-        let (mut out, mut buffer, mut sent) = (Outgoing::default(), vec![0; 64 * 1024], 0);
-        // Ahead of its reader from the beginning, and never caught up with.
+        let (mut out, mut buffer, mut sent) = (WriteBuffer::default(), vec![0; 64 * 1024], 0);
+        // The writer is ahead of its reader from the start and never empty.
         out.end().resize(1024 * 1024, 7);
         for _ in 0..200 {
             out.end().extend_from_slice(&buffer);
@@ -83,7 +83,7 @@ mod tests {
     fn who_is_gone_is_an_error() {
         let (reader, writer) = std::os::unix::net::UnixStream::pair().unwrap();
         drop(reader);
-        let mut out = Outgoing::default();
+        let mut out = WriteBuffer::default();
         out.end().push(1);
         assert!(out.flush(&writer).is_err());
         out.clear();

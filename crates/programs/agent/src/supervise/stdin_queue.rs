@@ -1,9 +1,10 @@
-//! Bytes for the command's stdin that it has not taken.
+//! Bytes for the command's stdin that it has not read yet.
 //!
-//! The client's window is wide, so that the servers between us stay at work, and a command may stop reading at any
-//! moment: then up to a whole window lies here. The first part is kept in our memory, the rest in an anonymous file of
-//! the kernel's (`memfd_create(2)`), so that the agent itself stays small. That file is a ring: a command that keeps up with
-//! most of what comes may never empty it, and its pages count as the pod's memory.
+//! The client's window is large, so that the servers between us stay busy, and a command may stop reading at
+//! any time: then up to a whole window is queued here. The first part is kept in memory, the rest in an
+//! anonymous kernel file (`memfd_create(2)`), so that the agent itself stays small. The file is a ring: a
+//! command that reads almost as fast as input arrives may never empty it, and its pages count as the pod's
+//! memory.
 
 use rustix::fd::OwnedFd;
 use std::collections::VecDeque;
@@ -11,23 +12,23 @@ use std::collections::VecDeque;
 /// Bytes kept in memory.
 const MEMORY: usize = 512 * 1024;
 
-/// Bytes read back from the file at a time.
+/// Bytes read from the file at a time.
 const BLOCK: usize = 128 * 1024;
 
-/// Most that lies in the file: the client's window.
+/// Maximum bytes in the file: the client's window.
 const RING: u64 = postern_wire::STDIN_WINDOW as u64;
 
 #[derive(Default)]
-pub(super) struct Queue {
+pub(super) struct StdinQueue {
     memory: VecDeque<u8>,
     file: Option<OwnedFd>,
-    /// What lies in the file, of all that was ever put there: from here …
+    /// The range in the file, as offsets of all bytes ever written: from here …
     head: u64,
-    /// … to here. A byte's place is its number modulo [`RING`].
+    /// … to here. The position of a byte is its offset modulo [`RING`].
     tail: u64,
 }
 
-impl Queue {
+impl StdinQueue {
     pub(super) fn len(&self) -> usize {
         self.memory.len() + usize::try_from(self.tail - self.head).unwrap_or(usize::MAX)
     }
@@ -43,7 +44,7 @@ impl Queue {
         }
     }
 
-    /// The next bytes; empty only when there are none.
+    /// The next bytes; empty only if there are none.
     pub(super) fn front(&mut self) -> &[u8] {
         if self.memory.is_empty() && self.head < self.tail {
             self.refill();
@@ -51,7 +52,7 @@ impl Queue {
         self.memory.as_slices().0
     }
 
-    /// Takes away bytes that [`Queue::front`] showed.
+    /// Removes bytes returned by [`StdinQueue::front`].
     pub(super) fn consume(&mut self, count: usize) {
         self.memory.drain(..count.min(self.memory.len()));
     }
@@ -60,8 +61,8 @@ impl Queue {
         *self = Self::default();
     }
 
-    /// Appends to the file. `false` when there is none to be had, or it takes no more; then nothing was added, and
-    /// all that lay in it is back in memory.
+    /// Appends to the file. `false` if the file cannot be created or is full: then nothing was added, and
+    /// everything in it is back in memory.
     fn spill(&mut self, data: &[u8]) -> bool {
         if self.file.is_none() {
             self.file = anonymous();
@@ -87,7 +88,7 @@ impl Queue {
         true
     }
 
-    /// Moves a block from the file to memory. What the kernel took it gives back; `false` would be its failure.
+    /// Moves a block from the file to memory. `false` only if the kernel fails to return what it stored.
     fn refill(&mut self) -> bool {
         let Some(file) = &self.file else { return false };
         let place = self.head % RING;
@@ -102,7 +103,7 @@ impl Queue {
         self.memory.extend(&block[..read]);
         self.head += read as u64;
         if self.head == self.tail {
-            // Its pages go back to the pod.
+            // Returns its pages to the pod.
             let _ = rustix::fs::ftruncate(file, 0);
             (self.head, self.tail) = (0, 0);
         }
@@ -124,12 +125,12 @@ fn anonymous() -> Option<OwnedFd> {
 mod tests {
     use super::*;
 
-    /// As with a command that is a little slower than the network: there is always something left.
+    /// As with a command that is slightly slower than the network: the queue is never empty.
     #[test]
     fn what_was_taken_takes_no_room() {
-        let (mut queue, mut received, mut sent) = (Queue::default(), 0_u64, 0_u64);
+        let (mut queue, mut received, mut sent) = (StdinQueue::default(), 0_u64, 0_u64);
         let byte = |number: u64| u8::try_from(number % 251).unwrap();
-        let mut take = |queue: &mut Queue| {
+        let mut take = |queue: &mut StdinQueue| {
             let front = queue.front();
             assert!(front.iter().zip(received..).all(|(found, number)| *found == byte(number)));
             let taken = front.len();
@@ -148,7 +149,7 @@ mod tests {
         }
         let held = rustix::fs::fstat(queue.file.as_ref().unwrap()).unwrap();
         assert!(u64::try_from(held.st_size).unwrap() <= RING, "{}", held.st_size);
-        // More than the ring holds, from a client that keeps to no window, is in order all the same.
+        // More than the ring holds, from a client that ignores its window, also stays in order.
         for _ in 0..5 {
             let piece: Vec<u8> = (sent..sent + RING / 4).map(byte).collect();
             queue.push(&piece);
@@ -162,7 +163,7 @@ mod tests {
 
     #[test]
     fn bytes_come_out_as_they_went_in_however_many_there_are() {
-        let (mut queue, mut sent, mut received) = (Queue::default(), Vec::new(), Vec::new());
+        let (mut queue, mut sent, mut received) = (StdinQueue::default(), Vec::new(), Vec::new());
         for turn in 0..300_usize {
             let piece: Vec<u8> =
                 (0..turn * 97 % 40_000).map(|at| u8::try_from((at * 7 + turn) % 251).unwrap()).collect();
@@ -170,7 +171,7 @@ mod tests {
             sent.extend(piece);
             assert_eq!(queue.len(), sent.len() - received.len());
             assert!(queue.memory.len() <= MEMORY);
-            // Slower than it fills, so that most of it goes by way of the file.
+            // Reads slower than it fills, so that most data passes through the file.
             let taken = queue.front().len().min(turn * 31 % 9_000);
             received.extend_from_slice(&queue.front()[..taken]);
             queue.consume(taken);

@@ -1,14 +1,14 @@
-//! What `ibmcloud` remembers of a login, in its own configuration file.
+//! The session that `ibmcloud` stores in its configuration file.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// A session is renewed when less of its token's life than this part is left.
+/// A session is renewed when less than this fraction of its token's lifetime is left.
 const LEFT: u64 = 5;
 
-/// A login that holds.
+/// A valid session.
 #[derive(Debug)]
 pub(super) struct Session {
     /// Its access token.
@@ -16,7 +16,7 @@ pub(super) struct Session {
 }
 
 impl Session {
-    /// The session that `home` holds, if it is of this profile and will last a while.
+    /// The session in `home`, if it has this profile and does not expire soon.
     pub(super) fn of(home: &Path, profile: Option<&str>) -> Option<Self> {
         let config = std::fs::read_to_string(home.join(".bluemix/config.json")).ok()?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?.as_secs();
@@ -37,14 +37,14 @@ impl Session {
     }
 }
 
-/// The string that follows a key of a JSON text, when it holds no escape.
+/// The string after a key of a JSON text, if it contains no escapes.
 fn string_after<'a>(text: &'a str, key: &str) -> Option<&'a str> {
     let rest = after(text, key)?.strip_prefix('"')?;
     let value = &rest[..rest.find('"')?];
     (!value.contains('\\')).then_some(value)
 }
 
-/// The whole number that follows a key.
+/// The integer after a key.
 fn number_after(text: &str, key: &str) -> Option<u64> {
     let rest = after(text, key)?;
     let end = rest.find(|character: char| !character.is_ascii_digit()).unwrap_or(rest.len());
