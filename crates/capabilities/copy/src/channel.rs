@@ -72,8 +72,8 @@ impl EndWriter {
     }
 
     /// Closes without waiting long: if the network is gone, pending data is never sent.
-    pub(crate) async fn close_soon(&mut self) {
-        let _ = tokio::time::timeout(GOODBYE, self.close()).await;
+    pub(crate) async fn close_with_timeout(&mut self) {
+        let _ = tokio::time::timeout(CLOSE_TIMEOUT, self.close()).await;
     }
 }
 
@@ -90,16 +90,16 @@ pub(crate) struct OpenEnd {
 }
 
 /// How long closing may take if nothing reads.
-const GOODBYE: Duration = Duration::from_secs(2);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 impl OpenEnd {
     /// Sends the request to an agent. A local thread already has it.
-    pub(crate) async fn ask(&mut self, ask: &CopyRequest) -> Result<(), String> {
+    pub(crate) async fn send_request(&mut self, request: &CopyRequest) -> Result<(), String> {
         match &self.to {
             EndWriter::Thread(_) => Ok(()),
             EndWriter::Exec(_) => {
                 let mut frame = Vec::new();
-                ask.encode(&mut frame);
+                request.encode(&mut frame);
                 self.to.send(&frame).await
             }
         }
@@ -112,7 +112,7 @@ impl OpenEnd {
 
     /// Closes the end, and waits for its local task.
     pub(crate) async fn close(mut self) {
-        self.to.close_soon().await;
+        self.to.close_with_timeout().await;
         drop(self.from);
         if let Some(thread) = self.thread {
             let _ = thread.await; // after a panic, the stream has ended
@@ -121,7 +121,7 @@ impl OpenEnd {
 }
 
 /// Serves an end on a thread of its own.
-pub(crate) fn on_thread(serve: impl FnOnce(ThreadInput, Outbox) + Send + 'static) -> OpenEnd {
+pub(crate) fn spawn_thread(serve: impl FnOnce(ThreadInput, Outbox) + Send + 'static) -> OpenEnd {
     let (to, input) = mpsc::channel(16);
     let (output, from) = mpsc::channel(16);
     let handle = Handle::current();

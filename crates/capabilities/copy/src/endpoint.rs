@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn words_name_what_users_of_kubectl_expect() {
+    fn endpoints_are_parsed_as_kubectl_users_expect() {
         let parse = |word: &str| Endpoint::parse(OsStr::new(word)).unwrap();
         assert_eq!(parse("web-0:/tmp/x"), pod(None, Some("web-0"), "/tmp/x"));
         assert_eq!(parse("prod/web-0:data"), pod(Some("prod"), Some("web-0"), "data"));
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pods_name_goes_where_it_is_asked_for() {
+    fn the_pod_placeholder_is_replaced() {
         assert_eq!(of_pod(b"logs/{pod}.log", "web-0"), b"logs/web-0.log");
         assert_eq!(of_pod(b"{pod}/{pod}{", "a"), b"a/a{");
     }

@@ -1,6 +1,6 @@
 //! Opens the two ends of a copy.
 
-use crate::channel::{EndReader, EndWriter, OpenEnd, on_thread};
+use crate::channel::{EndReader, EndWriter, OpenEnd, spawn_thread};
 use crate::error::CopyError;
 use crate::pod::{Notification, Pod};
 use crate::streams;
@@ -37,24 +37,24 @@ impl End<'_> {
 /// Starts an end with a request.
 pub(crate) async fn open(
     end: &End<'_>,
-    ask: &CopyRequest,
+    request: &CopyRequest,
     notify: &mut dyn FnMut(Notification),
 ) -> Result<OpenEnd, CopyError> {
     match end {
         End::Local => {
-            let ask = ask.clone();
-            Ok(on_thread(move |mut input, out| {
+            let request = request.clone();
+            Ok(spawn_thread(move |mut input, out| {
                 let decoder = Decoder::default();
                 // Errors are in the frames, or the stream ends.
-                let _ = match &ask {
+                let _ = match &request {
                     CopyRequest::Send(spec) => source::send(spec, input, decoder, &out, None, || ()),
                     CopyRequest::Receive(spec) => destination::receive(spec, &mut input, decoder, &out, None),
                 };
             }))
         }
         End::Stream(stream) => {
-            let (stream, ask) = (stream.clone(), ask.clone());
-            let opened = on_thread(move |input, out| streams::serve(&stream, &ask, input, &out));
+            let (stream, request) = (stream.clone(), request.clone());
+            let opened = spawn_thread(move |input, out| streams::serve(&stream, &request, input, &out));
             // It may be blocked reading our stdin.
             Ok(OpenEnd { thread: None, ..opened })
         }
@@ -62,7 +62,7 @@ pub(crate) async fn open(
             let (to, input) = mpsc::channel(16);
             let (output, from) = mpsc::channel(16);
             let store = store.clone();
-            let task = match ask.clone() {
+            let task = match request.clone() {
                 CopyRequest::Send(spec) => tokio::spawn(store.send(spec, input, output)),
                 CopyRequest::Receive(spec) => tokio::spawn(store.receive(spec, input, output)),
             };
@@ -75,7 +75,7 @@ pub(crate) async fn open(
             })
         }
         End::Pod(pod) => {
-            let reached = pod.open(ask, notify).await;
+            let reached = pod.open(request, notify).await;
             reached.map_err(|source| CopyError::Reach { place: end.name(), source })
         }
     }

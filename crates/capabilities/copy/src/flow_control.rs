@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_held_back_until_a_connection_is_lost() {
+    fn there_is_no_limit_before_a_loss() {
         let flow = FlowControl::default();
         flow.begin(true);
         assert!(takes(&flow, 100_000_000) && !flow.ping(100_000_000) && !flow.pong());
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn after_a_loss_little_is_under_way_and_more_as_more_arrives() {
+    fn after_a_loss_the_limit_starts_low_and_grows() {
         let flow = FlowControl::default();
         flow.begin(true);
         flow.begin(true);
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn what_connections_carried_before_they_were_lost_counts() {
+    fn earlier_connections_raise_the_limit() {
         let flow = FlowControl::default();
         flow.begin(true);
         assert!(takes(&flow, 1 << 30));
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_to_what_was_not_sent_is_none() {
+    fn unexpected_pongs_are_detected() {
         let flow = FlowControl::default();
         flow.begin(true);
         flow.begin(true);

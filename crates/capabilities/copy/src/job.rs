@@ -39,22 +39,22 @@ impl Job<'_> {
         let flow = FlowControl::default();
         let (mut vain, mut pause) = (0, PAUSE);
         loop {
-            let before = ledger.moved();
+            let before = ledger.progress_marker();
             ledger.begin();
-            let (role, message) = match self.once(ledger, &mut limit, &flow).await {
+            let (role, message) = match self.connect_and_relay(ledger, &mut limit, &flow).await {
                 Ok(()) => return Ok(()),
                 Err(AttemptError::Fatal(error)) => return Err(error),
                 Err(AttemptError::Lost(role, message)) => (role, message),
             };
-            if ledger.moved() != before {
+            if ledger.progress_marker() != before {
                 (vain, pause) = (0, PAUSE);
             }
             let place = self.place(role);
-            if vain >= self.retries || !self.repeatable() {
+            if vain >= self.retries || !self.can_repeat() {
                 return Err(CopyError::Lost { place, message, retries: vain });
             }
             vain += 1;
-            ledger.retried();
+            ledger.record_retry();
             ledger.notice(&format!("the connection to {place} was lost ({message}); reconnecting"));
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
@@ -62,7 +62,7 @@ impl Job<'_> {
     }
 
     /// Whether the source can be read again; our stdin cannot.
-    fn repeatable(&self) -> bool {
+    fn can_repeat(&self) -> bool {
         !matches!(self.source, End::Stream(_))
     }
 
@@ -73,7 +73,7 @@ impl Job<'_> {
         }
     }
 
-    async fn once(
+    async fn connect_and_relay(
         &self,
         ledger: &mut Ledger<'_>,
         limit: &mut RateLimit,
@@ -81,7 +81,7 @@ impl Job<'_> {
     ) -> Result<(), AttemptError> {
         let receive = ReceiveSpec { named: ledger.named(), ..self.receive.clone() };
         let (send, receive) = (CopyRequest::Send(self.send.clone()), CopyRequest::Receive(receive));
-        let again = ledger.tries() > 0;
+        let again = ledger.retries() > 0;
         let (source, destination) = {
             let told = RefCell::new(&mut *ledger);
             let tell = |notification| told.borrow_mut().notification(notification);
@@ -116,15 +116,15 @@ impl Job<'_> {
         }
         // Sent only after both ends are open: an end that waits for the other one would be treated as silent.
         let (mut source, mut destination) = (source, destination);
-        for (role, opened, ask) in
+        for (role, opened, request) in
             [(Role::Source, &mut source, &send), (Role::Destination, &mut destination, &receive)]
         {
-            opened.ask(ask).await.map_err(|why| AttemptError::Lost(role, why))?;
+            opened.send_request(request).await.map_err(|why| AttemptError::Lost(role, why))?;
         }
-        self.joined(source, destination, ledger, limit, flow).await
+        self.relay_frames(source, destination, ledger, limit, flow).await
     }
 
-    async fn joined(
+    async fn relay_frames(
         &self,
         mut source: OpenEnd,
         mut destination: OpenEnd,
@@ -162,10 +162,10 @@ fn describe(error: &CopyError) -> String {
 
 /// Removes partial files of interrupted copies at the destination, and reports each to the ledger's observer.
 pub async fn clean(end: &End<'_>, receive: &ReceiveSpec, ledger: &mut Ledger<'_>) -> Result<(), CopyError> {
-    let ask = CopyRequest::Receive(ReceiveSpec { clean: true, ..receive.clone() });
-    let mut opened = ends::open(end, &ask, &mut |notification| ledger.notification(notification)).await?;
+    let request = CopyRequest::Receive(ReceiveSpec { clean: true, ..receive.clone() });
+    let mut opened = ends::open(end, &request, &mut |notification| ledger.notification(notification)).await?;
     let lost = |message| CopyError::Lost { place: end.name(), message, retries: 0 };
-    opened.ask(&ask).await.map_err(lost)?;
+    opened.send_request(&request).await.map_err(lost)?;
     let ended = crate::relay::wait_until_finished(&mut opened, &RefCell::new(ledger)).await;
     opened.close().await;
     match ended {

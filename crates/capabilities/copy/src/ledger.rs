@@ -308,12 +308,12 @@ impl<'a> Ledger<'a> {
         self.observer.deleted(path);
     }
 
-    pub(crate) fn retried(&mut self) {
+    pub(crate) fn record_retry(&mut self) {
         self.tally.retries += 1;
     }
 
     /// The number of reconnections.
-    pub(crate) fn tries(&self) -> u32 {
+    pub(crate) fn retries(&self) -> u32 {
         self.tally.retries
     }
 
@@ -333,7 +333,7 @@ impl<'a> Ledger<'a> {
     }
 
     /// A measure of progress: a copy that progresses may be retried.
-    pub(crate) fn moved(&self) -> (u64, u64) {
+    pub(crate) fn progress_marker(&self) -> (u64, u64) {
         (self.tally.content, self.tally.written + self.tally.unverified + self.tally.same)
     }
 
@@ -372,7 +372,7 @@ pub(crate) mod tests {
     use super::*;
 
     #[test]
-    fn lines_of_a_manifest_tell_any_two_names_apart() {
+    fn manifest_lines_are_unambiguous() {
         let hash = blake3::hash(b"x");
         let after = |path: &[u8]| {
             let line = line(&hash, path);
@@ -397,7 +397,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn what_failed_is_told_by_where_it_was_to_be() {
+    fn failures_name_the_target_path() {
         let mut observer = NullObserver;
         let mut ledger = Ledger::new(&mut observer, None);
         assert_eq!(ledger.target_path(b"set/big"), None);
@@ -414,7 +414,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn what_an_earlier_connection_told_of_is_not_forgotten_by_one_that_is_lost_early() {
+    fn totals_of_earlier_connections_are_kept() {
         let file = |id| Entry {
             id,
             path: id.to_string().into_bytes(),
@@ -444,7 +444,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn what_came_twice_is_no_more_than_there_is() {
+    fn content_sent_twice_is_counted_once() {
         let content = |kind| {
             let stamp = postern_wire::copy::Stamp { mode: 0o644, user: 0, group: 0, seconds: 0, nanos: 0 };
             let entry = Entry { id: 0, path: b"f".to_vec(), kind, stamp, xattrs: Vec::new(), settled: false };

@@ -93,22 +93,22 @@ impl Pod<'_> {
 
     pub(crate) async fn open(
         &self,
-        ask: &CopyRequest,
+        request: &CopyRequest,
         notify: &mut dyn FnMut(Notification),
     ) -> Result<OpenEnd, ExecError> {
         let known = *self.found.borrow();
         let (way, opened) = match known.unwrap_or(self.via) {
             Via::Agent => (Via::Agent, self.by_agent().await?),
             Via::Inject => (Via::Inject, self.by_injection().await?),
-            Via::Tar => self.by_tools(Some(true), ask).await?,
-            Via::Shell => self.by_tools(Some(false), ask).await?,
+            Via::Tar => self.by_tools(Some(true), request).await?,
+            Via::Shell => self.by_tools(Some(false), request).await?,
             Via::Ephemeral => (Via::Ephemeral, self.by_ephemeral(notify).await?),
             Via::Auto if self.place.agent.is_some() => (Via::Agent, self.by_agent().await?),
             Via::Auto => match self.by_injection().await {
                 Ok(opened) => (Via::Inject, opened),
                 Err(error @ (ExecError::Inject(_) | ExecError::Runtime(_) | ExecError::NoAgent(_))) => {
                     notify(Notification::Detail(format!("{}: not by inject ({error})", self.name())));
-                    self.without_injection(ask, notify).await?
+                    self.without_injection(request, notify).await?
                 }
                 Err(error) => return Err(error),
             },
@@ -123,10 +123,10 @@ impl Pod<'_> {
     /// Uses the remaining ways if no agent can be uploaded.
     async fn without_injection(
         &self,
-        ask: &CopyRequest,
+        request: &CopyRequest,
         notify: &mut dyn FnMut(Notification),
     ) -> Result<(Via, OpenEnd), ExecError> {
-        match self.by_tools(None, ask).await {
+        match self.by_tools(None, request).await {
             // There is no shell, or it lacks the tools.
             Err(error @ (ExecError::Runtime(_) | ExecError::Target(_))) => {
                 notify(Notification::Detail(format!("{}: not by tar or shell ({error})", self.name())));
@@ -137,9 +137,9 @@ impl Pod<'_> {
     }
 
     /// Uses tar, the shell alone, or whichever the container has.
-    async fn by_tools(&self, tar: Option<bool>, ask: &CopyRequest) -> Result<(Via, OpenEnd), ExecError> {
+    async fn by_tools(&self, tar: Option<bool>, request: &CopyRequest) -> Result<(Via, OpenEnd), ExecError> {
         let Self { cluster, place, verify, marks, .. } = self;
-        let (tar, opened) = shell::open(cluster, place, tar, *verify, marks, ask).await?;
+        let (tar, opened) = shell::open(cluster, place, tar, *verify, marks, request).await?;
         Ok((if tar { Via::Tar } else { Via::Shell }, opened))
     }
 
@@ -148,13 +148,13 @@ impl Pod<'_> {
             return Err(self.place.clone().needs_agent(&["--via agent"]));
         };
         let command = [agent.clone().into_bytes(), b"copy".to_vec()];
-        let greeted = greet(self.place.open(self.cluster, &command, true, false).await?).await;
+        let greeted = wait_for_hello(self.place.open(self.cluster, &command, true, false).await?).await;
         greeted.map_err(|error| self.place.of_agent(error))
     }
 
     async fn by_injection(&self) -> Result<OpenEnd, ExecError> {
         let Self { cluster, place, agents, .. } = self;
-        greet(inject::start(cluster, place, *agents, &["copy", "--unlink"]).await?).await
+        wait_for_hello(inject::start(cluster, place, *agents, &["copy", "--unlink"]).await?).await
     }
 
     async fn by_ephemeral(&self, notify: &mut dyn FnMut(Notification)) -> Result<OpenEnd, ExecError> {
@@ -175,7 +175,7 @@ impl Pod<'_> {
             )));
         }
         let copy = [agent.as_bytes(), b"copy", b"--of", container_id.as_bytes()];
-        greet(place.open(cluster, &copy.map(<[u8]>::to_vec), true, false).await?).await
+        wait_for_hello(place.open(cluster, &copy.map(<[u8]>::to_vec), true, false).await?).await
     }
 }
 
@@ -183,13 +183,13 @@ impl Pod<'_> {
 /// abandoned commands stay in its queue.
 pub(crate) const HELLO: Duration = Duration::from_millis(postern_wire::FIRST_SILENCE_MS);
 
-async fn greet((mut reader, writer): (ExecReader, ExecWriter)) -> Result<OpenEnd, ExecError> {
+async fn wait_for_hello((mut reader, writer): (ExecReader, ExecWriter)) -> Result<OpenEnd, ExecError> {
     let mut decoder = Decoder::default();
     let hello = async {
         let mut said = String::new();
         loop {
             match decoder.next_frame() {
-                Ok(Some((kind, payload))) => return agent_says(kind, payload),
+                Ok(Some((kind, payload))) => return check_hello(kind, payload),
                 Ok(None) => {}
                 Err(error) => return Err(ExecError::NoAgent(error.to_string())),
             }
@@ -220,7 +220,7 @@ async fn greet((mut reader, writer): (ExecReader, ExecWriter)) -> Result<OpenEnd
     })
 }
 
-fn agent_says(kind: u8, payload: &[u8]) -> Result<(), ExecError> {
+fn check_hello(kind: u8, payload: &[u8]) -> Result<(), ExecError> {
     match FromAgent::decode(kind, payload) {
         Ok(FromAgent::Hello(Hello { .. })) => Ok(()),
         Ok(_) => Err(ExecError::NoAgent("what answered did not begin with a hello".to_owned())),

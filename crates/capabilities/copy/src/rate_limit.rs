@@ -43,7 +43,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn bytes_take_their_time() {
+    async fn the_rate_is_limited() {
         let mut limit = RateLimit::new(Some(1_000_000));
         let began = Instant::now();
         for _ in 0..100 {

@@ -16,7 +16,7 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 const SILENCE: Duration = Duration::from_secs(15);
 
 /// How long to wait for the last message of an end that has ended.
-const LAST_WORDS: Duration = Duration::from_secs(5);
+const LAST_MESSAGE: Duration = Duration::from_secs(5);
 
 /// Interval of progress reports.
 const PROGRESS: Duration = Duration::from_millis(200);
@@ -61,7 +61,7 @@ pub(crate) async fn relay(
     let ended = tokio::select! {
         ended = &mut backward => match ended {
             Err(lost @ RelayError::Lost(Role::Source, _)) => {
-                match tokio::time::timeout(LAST_WORDS, forward).await {
+                match tokio::time::timeout(LAST_MESSAGE, forward).await {
                     Ok(fatal @ RelayError::Fatal(..)) => Err(fatal),
                     _ => Err(lost),
                 }
@@ -70,7 +70,7 @@ pub(crate) async fn relay(
         },
         error = &mut forward => match error {
             lost @ RelayError::Lost(..) => {
-                match tokio::time::timeout(LAST_WORDS, backward).await {
+                match tokio::time::timeout(LAST_MESSAGE, backward).await {
                     Ok(Err(RelayError::Lost(..))) | Err(_) => Err(lost),
                     Ok(other) => other,
                 }
@@ -140,7 +140,7 @@ async fn forward(
     let (mut beat, mut last_received, mut diagnostics) = (ticks(PROGRESS), Instant::now(), String::new());
     let (mut quiet_since, mut shown) = (Instant::now(), Instant::now());
     loop {
-        match take_from_source(decoder, &mut out, ledger, flow) {
+        match process_source_frames(decoder, &mut out, ledger, flow) {
             Ok(()) => {}
             Err(RelayError::Fatal(role, why)) => return RelayError::Fatal(role, why),
             Err(lost) => return lost,
@@ -179,7 +179,7 @@ async fn forward(
             }
             Err(why) => {
                 // The destination would wait for more input, and so would we for its last message.
-                to.close_soon().await;
+                to.close_with_timeout().await;
                 return RelayError::Lost(Role::Source, why);
             }
         }
@@ -189,7 +189,7 @@ async fn forward(
 /// Maximum bytes of frames collected before they are sent, approximately.
 const ENOUGH: usize = 256 * 1024;
 
-fn take_from_source(
+fn process_source_frames(
     decoder: &mut Decoder,
     out: &mut Vec<u8>,
     ledger: &RefCell<&mut Ledger<'_>>,
@@ -240,7 +240,7 @@ async fn backward(
     let (mut beat, mut last_received, mut diagnostics) =
         (ticks(Duration::from_secs(1)), Instant::now(), String::new());
     loop {
-        let finished = take_from_destination(decoder, &mut out, ledger, flow)?;
+        let finished = process_destination_frames(decoder, &mut out, ledger, flow)?;
         if !out.is_empty() {
             if let Err(why) = to.send(&out).await
                 && !finished
@@ -260,7 +260,7 @@ async fn backward(
     }
 }
 
-fn take_from_destination(
+fn process_destination_frames(
     decoder: &mut Decoder,
     out: &mut Vec<u8>,
     ledger: &RefCell<&mut Ledger<'_>>,
@@ -313,7 +313,7 @@ pub(crate) async fn wait_until_finished(
     let (mut echo, mut frame) = (Vec::new(), Vec::new());
     FromSource::Heartbeat.encode(&mut frame);
     let flow = FlowControl::default();
-    while !take_from_destination(decoder, &mut echo, ledger, &flow)? {
+    while !process_destination_frames(decoder, &mut echo, ledger, &flow)? {
         echo.clear();
         let lost = |why| RelayError::Lost(Role::Destination, why);
         if !receive(from, decoder, &mut last_received, &mut beat, &mut diagnostics).await.map_err(lost)? {
@@ -341,7 +341,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn all_that_came_at_once_goes_on_at_once() {
+    async fn frames_are_relayed_without_delay() {
         let mut frames = Vec::new();
         let block = vec![0; postern_wire::CHUNK - 64];
         while frames.len() < 5 * ENOUGH {
@@ -374,7 +374,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_destination_hears_at_once_that_its_source_is_lost() {
+    async fn a_lost_source_is_reported_to_the_destination_at_once() {
         let (to_source, _held) = mpsc::channel(1);
         let (to_destination, mut last_received) = mpsc::channel(1);
         let (says, from_destination) = mpsc::channel(1);

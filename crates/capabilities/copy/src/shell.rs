@@ -33,10 +33,10 @@ pub(crate) async fn open(
     tar: Option<bool>,
     verify: bool,
     marks: &ResumeMarks,
-    ask: &CopyRequest,
+    request: &CopyRequest,
 ) -> Result<(bool, OpenEnd), ExecError> {
     let streams = start(cluster, place).await?;
-    let opened = postern_shell::open(streams, HELLO, tar, verify, marks, ask).await;
+    let opened = postern_shell::open(streams, HELLO, tar, verify, marks, request).await;
     let (tar, translator) = opened.map_err(|error| match error {
         ShellError::Session(why) => ExecError::Runtime(why),
         ShellError::Tools(why) => ExecError::Target(why),

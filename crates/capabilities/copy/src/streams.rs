@@ -26,13 +26,13 @@ struct Written {
 }
 
 /// Serves the stream as the requested end of a copy.
-pub(crate) fn serve(stream: &Stream, ask: &CopyRequest, input: ThreadInput, out: &Outbox) {
-    let served = match ask {
+pub(crate) fn serve(stream: &Stream, request: &CopyRequest, input: ThreadInput, out: &Outbox) {
+    let served = match request {
         CopyRequest::Send(_) => send(input, out),
         CopyRequest::Receive(_) => receive(stream, input, out),
     };
     if let Err(StreamError::Fatal(message)) = served {
-        let said = match ask {
+        let said = match request {
             CopyRequest::Send(_) => out.put(|buffer| FromSource::Fatal(message).encode(buffer)),
             CopyRequest::Receive(_) => out.put(|buffer| FromDestination::Fatal(message).encode(buffer)),
         };
@@ -81,7 +81,7 @@ fn send(mut input: ThreadInput, out: &Outbox) -> Result<(), StreamError> {
                 FromDestination::Want(_) => {
                     let (out, over) = (out.clone(), Arc::clone(&over));
                     // On a thread of its own, because reading stdin may block forever.
-                    std::thread::spawn(move || pour(&out, &over));
+                    std::thread::spawn(move || send_stdin(&out, &over));
                 }
                 FromDestination::Stop(_) => {
                     out.put(|frames| {
@@ -104,14 +104,14 @@ fn send(mut input: ThreadInput, out: &Outbox) -> Result<(), StreamError> {
 
 /// Sends stdin until it ends or `over` is set. `over` changes only within [`Outbox::put`], so that nothing
 /// follows the end of the file.
-fn pour(out: &Outbox, over: &AtomicBool) {
-    if let Err(StreamError::Fatal(message)) = poured(out, over) {
+fn send_stdin(out: &Outbox, over: &AtomicBool) {
+    if let Err(StreamError::Fatal(message)) = try_send_stdin(out, over) {
         let said = out.put(|frames| FromSource::Fatal(message).encode(frames));
         let _ = said.and_then(|()| out.flush()); // the receiver may be gone
     }
 }
 
-fn poured(out: &Outbox, over: &AtomicBool) -> Result<(), StreamError> {
+fn try_send_stdin(out: &Outbox, over: &AtomicBool) -> Result<(), StreamError> {
     let stdin =
         file(&std::io::stdin()).map_err(|error| StreamError::Fatal(format!("reading stdin: {error}")))?;
     let (mut hasher, mut buffer, mut stdin) = (blake3::Hasher::new(), vec![0; BLOCK], &stdin);

@@ -41,7 +41,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_put_in_is_in_it_and_takes_little_more_than_itself() {
+    fn inserted_hashes_are_found_and_memory_is_bounded() {
         let mut verified = Verified::new();
         assert!(!verified.contains(0));
         let hash = |n: u64| n.wrapping_mul(0x9e37_79b9_7f4a_7c15);

@@ -59,7 +59,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_no_environment_takes_are_refused() {
+    fn invalid_environment_names_are_refused() {
         for name in ["", "1A", "A-B", "A=B", "Ä"] {
             assert_eq!(Credential::named(name), Err(InvalidName::Characters(name.to_owned())));
         }

@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn url_and_json_forms_are_there() {
+    fn url_and_json_encodings_are_included() {
         let encodings = encodings(b"a b/c\"d<e>&f");
         for encoding in
             ["a%20b%2Fc%22d%3Ce%3E%26f", "a+b%2fc%22d%3ce%3e%26f", r#"a b/c\"d<e>&f"#, r#"a b\/c\"d<e>&f"#]
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn what_encoders_of_other_languages_make_of_it_is_there() {
+    fn encodings_of_other_languages_are_included() {
         for (secret, seen) in [
             ("pässword1", r"p\u00e4ssword1"),          // json.dumps, jq -a
             ("pässword1", r"p\u00E4ssword1"),          // upper-case hex

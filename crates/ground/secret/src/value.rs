@@ -56,12 +56,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn debug_shows_nothing_of_it() {
+    fn debug_does_not_show_the_value() {
         assert_eq!(format!("{:?}", Secret::new("K", "hunter2hunter2").unwrap()), "Secret(…)");
     }
 
     #[test]
-    fn a_final_newline_is_no_part_of_it_and_short_ones_are_refused() {
+    fn a_final_newline_is_removed_and_short_values_are_refused() {
         assert_eq!(Secret::new("K", "12345678\r\n").unwrap().expose(), b"12345678");
         assert_eq!(Secret::new("K", "1234567\n"), Err(TooShort { name: "K".to_owned(), length: 7 }));
     }

@@ -94,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn frames_come_whole_however_the_bytes_are_cut() {
+    fn frames_are_decoded_however_the_bytes_are_split() {
         let mut bytes = Vec::new();
         for (kind, payload) in [(7_u8, b"abc".as_slice()), (8, b""), (9, &[0; 300])] {
             put_frame(&mut bytes, kind, |out| out.extend_from_slice(payload));

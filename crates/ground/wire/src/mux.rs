@@ -71,7 +71,7 @@ mod tests {
     use crate::Decoder;
 
     #[test]
-    fn messages_survive_the_wire() {
+    fn messages_round_trip() {
         let messages =
             [Mux::Open(1), Mux::Data(2, b"abc"), Mux::Data(3, b""), Mux::Credit(4, 5), Mux::Close(u32::MAX)];
         let mut bytes = Vec::new();
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_short_long_or_unknown_is_refused() {
+    fn short_long_and_unknown_messages_are_refused() {
         assert!(Mux::decode(kind::DATA, b"abc").is_err());
         assert!(Mux::decode(kind::OPEN, b"abcde").is_err());
         assert!(Mux::decode(kind::CREDIT, b"abcde").is_err());

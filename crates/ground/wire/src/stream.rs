@@ -148,7 +148,7 @@ mod tests {
     const CHALLENGE: Challenge = Challenge { nonce: [3; 32] };
 
     #[test]
-    fn messages_survive_the_wire() {
+    fn messages_round_trip() {
         assert_eq!(StreamHello::decode(&HELLO.encode()), Some(HELLO));
         assert_eq!(Challenge::decode(&CHALLENGE.encode()), Some(CHALLENGE));
         for (verdict, byte) in VERDICTS {

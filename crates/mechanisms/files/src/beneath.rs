@@ -54,7 +54,7 @@ impl Root {
             match openat2(&self.directory, path, flags, mode, within) {
                 // A seccomp profile older than the call says EPERM.
                 Err(Errno::NOSYS | Errno::PERM) => self.by_component = true,
-                Err(Errno::AGAIN) => {} // the tree was changed on the way; ask again, a step at a time
+                Err(Errno::AGAIN) => {} // the tree changed concurrently; retry component by component
                 other => return other,
             }
         }
@@ -71,7 +71,7 @@ impl Root {
         let mut at = openat(&self.directory, c".", flags, Mode::empty())?;
         for component in path.split(|&byte| byte == b'/').filter(|component| !component.is_empty()) {
             if component == b"." || component == b".." {
-                return Err(Errno::XDEV); // as openat2(2) says of what leads out
+                return Err(Errno::XDEV); // as openat2(2) returns for a path that escapes
             }
             at = openat(&at, component, flags, Mode::empty())?;
         }

@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_insertion_moves_is_found_again() {
+    fn content_moved_by_an_insertion_is_found() {
         let mut bytes = vec![0; 4 * 1024 * 1024];
         blake3::Hasher::new().finalize_xof().fill(&mut bytes);
         let cutter = Cutter::new(bytes.len() as u64);

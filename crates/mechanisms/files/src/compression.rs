@@ -143,7 +143,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_shrinks_is_packed_and_comes_back_the_same() {
+    fn compressible_blocks_round_trip() {
         let block: Vec<u8> = (0..BLOCK).map(|n| u8::try_from(n % 61).unwrap()).collect();
         let mut compressor = Compressor::new(Compression::Auto);
         let small = compressor.compress(&block).unwrap().to_vec();
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_shrink_is_tried_now_and_then_only() {
+    fn incompressible_blocks_are_retried_rarely() {
         let mut random = vec![0; BLOCK];
         blake3::Hasher::new().finalize_xof().fill(&mut random);
         let mut compressor = Compressor::new(Compression::Auto);
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slow_link_gets_a_better_ratio_and_a_quick_one_its_speed() {
+    fn the_level_adapts_to_the_link() {
         let mut compressor = Compressor::new(Compression::Auto);
         for _ in 0..PERIOD * 10 {
             compressor.compress(&[7; 4096]);

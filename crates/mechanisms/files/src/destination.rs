@@ -292,7 +292,7 @@ impl<'a> FileReceiver<'a> {
         if self.busy.contains(&path) {
             return self.settle(entry.id, Fate::Refused, policy::DUPLICATE.to_owned());
         }
-        if self.spec.delete.is_asked() {
+        if self.spec.delete.is_requested() {
             self.seen.add(&entry.path);
         }
         if self.spec.delete.counts() && !entry.path.is_empty() && matches!(self.look(&path), Ok(Some(_))) {
@@ -330,9 +330,9 @@ impl<'a> FileReceiver<'a> {
         if name::check(path, self.spec.limits.depth).is_err() {
             return Err(LinkError::Protocol("the end of a directory outside the root").into());
         }
-        let (Some(target), true) = (&mut self.target, self.spec.delete.is_asked()) else { return Ok(()) };
+        let (Some(target), true) = (&mut self.target, self.spec.delete.is_requested()) else { return Ok(()) };
         if target.missing {
-            return Ok(()); // only planned: what stands for it is another's
+            return Ok(()); // only planned: another directory is used in its place
         }
         let inner = name::inner(path, target.contents).to_vec();
         let below = target.path(path);
@@ -411,7 +411,7 @@ impl<'a> FileReceiver<'a> {
         {
             let _ = unnamed::link_unfinished(&file, directory, &name::partial(last));
         }
-        let _ = self.commit_all(); // nobody is there to be basis_bytes
+        let _ = self.commit_all(); // errors cannot be reported any more
         for wanted in std::mem::take(&mut self.wanted) {
             let _ = self.discard(wanted);
         }

@@ -105,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parts_come_to_the_hash_of_the_whole() {
+    fn part_hashes_combine_to_the_whole_hash() {
         const LENGTH: usize = 64 * 1024;
         let content: Vec<u8> = (0..LENGTH * 5 + 4_321).map(|at| (at % 251).to_le_bytes()[0]).collect();
         for size in [LENGTH + 1, 2 * LENGTH, 3 * LENGTH - 1, 3 * LENGTH, 4 * LENGTH + 5, content.len()] {

@@ -27,7 +27,7 @@ mod tests {
     use super::stays_inside;
 
     #[test]
-    fn a_link_stays_inside_or_is_not_made() {
+    fn only_links_inside_the_root_are_accepted() {
         for (path, target) in [
             (&b"a"[..], &b"b"[..]),
             (b"a", b"./b/c"),

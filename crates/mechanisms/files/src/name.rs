@@ -121,7 +121,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_lies_below_is_a_path() {
+    fn only_paths_below_the_root_are_valid() {
         for good in [&b""[..], b"a", b"a/b", b"..data/x", b"a..", b" ", b"-rf", b"\xff/\n"] {
             assert_eq!(check(good, 8), Ok(()), "{}", show(good));
         }
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unfinished_file_has_a_name_that_every_file_system_takes() {
+    fn partial_file_names_are_valid_on_every_file_system() {
         assert_eq!(partial(b"log"), b".log.postern-partial");
         for length in [1, 237, 238, 239, 255] {
             let name = partial(&vec![b'x'; length]);
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn a_terminal_obeys_no_name() {
+    fn control_characters_in_names_are_escaped() {
         assert_eq!(show(b"a\x1b[2Jb\n"), "a\\u{1b}[2Jb\\n");
         assert_eq!(show("ä\u{202e}".as_bytes()), "ä\\u{202e}");
         assert_eq!(show(b"\xff\x07"), "\\xff\\x07");

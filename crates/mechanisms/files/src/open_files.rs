@@ -19,7 +19,7 @@ impl OpenFileShare {
     /// Registers a new end.
     pub(crate) fn new() -> Self {
         ENDS.fetch_add(1, Ordering::Relaxed);
-        Self { open: may_open() }
+        Self { open: raise_limit() }
     }
 
     /// A quarter of this end's current share.
@@ -36,7 +36,7 @@ impl Drop for OpenFileShare {
 }
 
 /// Raises the limit of open files as far as allowed, and returns it.
-fn may_open() -> u64 {
+fn raise_limit() -> u64 {
     let limit = getrlimit(Resource::Nofile);
     let wanted = limit.maximum.unwrap_or(u64::MAX).min(OPEN);
     let now = limit.current.unwrap_or(u64::MAX);

@@ -105,7 +105,7 @@ impl Rule {
     fn matches(&self, path: &[u8], directory: bool) -> bool {
         let names = path.split(|byte| *byte == b'/');
         let one = |part: &Option<Vec<_>>, name| part.as_ref().is_none_or(|pieces| takes(pieces, name));
-        (directory || !self.directories) && wild(&self.parts, names, Option::is_none, one)
+        (directory || !self.directories) && match_wildcard(&self.parts, names, Option::is_none, one)
     }
 }
 
@@ -284,7 +284,7 @@ fn symbols(bytes: &[u8]) -> impl Iterator<Item = Symbol> + Clone {
 }
 
 fn takes(pieces: &[Piece], name: &[u8]) -> bool {
-    wild(pieces, symbols(name), |piece| *piece == Piece::Star, Piece::takes)
+    match_wildcard(pieces, symbols(name), |piece| *piece == Piece::Star, Piece::takes)
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -310,7 +310,7 @@ impl Piece {
 /// The matcher for both components of a path and characters of a name. It backtracks to the last star only:
 /// an earlier star that matched more would leave less for the same rest. So the time is at most the product
 /// of the lengths, whatever the pattern.
-fn wild<P, I: Iterator<Item: Copy> + Clone>(
+fn match_wildcard<P, I: Iterator<Item: Copy> + Clone>(
     pattern: &[P],
     mut text: I,
     star: impl Fn(&P) -> bool,

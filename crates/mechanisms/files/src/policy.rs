@@ -145,7 +145,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn too_much_is_never_removed() {
+    fn deletion_limits_are_enforced() {
         let refused = |delete, (extra, there, source)| {
             refuses_deletion(delete, Surplus { extra, gone: 0, there, source }).is_some()
         };

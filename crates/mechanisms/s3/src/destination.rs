@@ -181,7 +181,7 @@ impl<'a> ObjectReceiver<'a> {
         match frame {
             FromSource::Begin(roots) => self.roots = roots,
             FromSource::Entry(entry) => self.entry(entry, out).await?,
-            FromSource::Fault { .. } => self.extras.came(),
+            FromSource::Fault { .. } => self.extras.count_source_entry(),
             FromSource::Heartbeat | FromSource::Ping => {}
             FromSource::DirectoryEnd(path) => self.directory_end(path).await?,
             FromSource::End => self.ended = true,
@@ -243,8 +243,8 @@ impl<'a> ObjectReceiver<'a> {
             Ok(key) => key,
             Err(why) => return settle(out, entry.id, Fate::Failed, why).await,
         };
-        self.extras.came();
-        if self.spec.delete.is_asked() {
+        self.extras.count_source_entry();
+        if self.spec.delete.is_requested() {
             let (directory, last) = name::split(&entry.path);
             let is_directory = entry.kind == Kind::Directory;
             self.seen.entry(directory.to_vec()).or_default().insert(last.to_vec(), is_directory);

@@ -41,12 +41,12 @@ impl RequestError {
     where
         E: ProvideErrorMetadata + Error + 'static,
     {
-        let (kind, why) = classed(error);
+        let (kind, why) = classify(error);
         Self { message: format!("{attempt}: {why}"), kind }
     }
 }
 
-fn classed<E>(error: &SdkError<E, HttpResponse>) -> (Kind, String)
+fn classify<E>(error: &SdkError<E, HttpResponse>) -> (Kind, String)
 where
     E: ProvideErrorMetadata + Error + 'static,
 {
@@ -122,7 +122,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn refusals_are_told_apart() {
+    fn error_codes_are_classified() {
         let kind = |status, code| refused(status, code, None).0;
         assert_eq!(kind(404, Some("NoSuchBucket")), Kind::NoBucket);
         assert_eq!(kind(404, Some("NoSuchUpload")), Kind::Missing);

@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_wildcard_takes_keys_as_it_takes_paths() {
+    fn wildcards_match_keys_like_paths() {
         let takes = |pattern: &str, key: &str| takes(&Glob::parse(pattern.as_bytes()).unwrap(), key);
         assert_eq!(takes("logs/*.gz", "logs/a.gz"), Some(2));
         assert_eq!(takes("logs/*.gz", "logs/a.gz/b"), Some(2), "a directory of that name");

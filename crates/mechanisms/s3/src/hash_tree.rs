@@ -42,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn leaves_come_to_the_hash_of_the_whole() {
+    fn leaf_hashes_combine_to_the_whole_hash() {
         let content: Vec<u8> = (0..LEAF * 5 + 4_321).map(|at| (at % 251).to_le_bytes()[0]).collect();
         for size in [LEAF + 1, 2 * LEAF, 3 * LEAF - 1, 3 * LEAF, 4 * LEAF + 5, content.len()] {
             let content = &content[..size];

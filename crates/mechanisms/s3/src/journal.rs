@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_survives_and_a_torn_line_does_not_count() {
+    fn a_record_round_trips_and_a_torn_line_is_ignored() {
         let folder = tempfile::tempdir().unwrap();
         let path = path(&folder.path().join("new"), "", "b", "k");
         assert!(read(&path).unwrap().is_none());
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_no_record() {
+    fn malformed_records_are_ignored() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x.upload");
         for content in ["", "x\n", "{}\n", "\u{0}"] {

@@ -72,7 +72,7 @@ impl Store {
     }
 
     /// Whether any key has this prefix; `None` without permission to list.
-    pub(crate) async fn any(&self, prefix: &str) -> Result<Option<bool>, RequestError> {
+    pub(crate) async fn has_keys(&self, prefix: &str) -> Result<Option<bool>, RequestError> {
         match self.page(prefix, false, None, Some(1)).await {
             Ok(page) => Ok(Some(!page.objects.is_empty())),
             Err(RequestError { kind: Kind::Denied, message }) if !fatal(&message) => Ok(None),
@@ -116,7 +116,7 @@ mod tests {
     use super::decoded;
 
     #[test]
-    fn keys_of_a_listing_are_decoded() {
+    fn listed_keys_are_decoded() {
         for (encoded, key) in
             [("a%2Bb+c", "a+b c"), ("%0A%1B%5B", "\n\u{1b}["), ("%C3%A9/%25", "é/%"), ("a/b", "a/b")]
         {

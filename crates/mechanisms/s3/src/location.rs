@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_word_names_a_bucket_and_a_key() {
+    fn locations_are_parsed() {
         let parse = |word: &str| Location::parse(word).map(|found| (found.bucket, found.key));
         let of = |bucket: &str, key: &str| Ok((bucket.to_owned(), key.to_owned()));
         assert_eq!(parse("s3://b"), of("b", ""));

@@ -101,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_written_is_read() {
+    fn metadata_round_trips() {
         for seconds in [0, 1_595_002_920, -1] {
             let stamp = Stamp { mode: 0o4755, user: 7, group: 8, seconds, nanos: 123_456_789 };
             let posix = Posix { kind: Type::Symlink, stamp, hash: Some([7; 32]), kept: true };
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn others_metadata_is_understood_and_nonsense_is_none() {
+    fn metadata_of_other_tools_is_read_and_malformed_is_ignored() {
         let read = |pairs: &[(&str, &str)]| {
             let all = pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
             Posix::read(Some(&all), Some(&DateTime::from_secs(9)))

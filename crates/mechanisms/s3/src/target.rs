@@ -62,7 +62,7 @@ pub(crate) async fn resolve(
     if spec.named {
         return Ok(named(true));
     }
-    let there = store.any(&below).await?;
+    let there = store.has_keys(&below).await?;
     if into || slash || there == Some(true) {
         if into && !slash && there != Some(true) && object(store, target).await? {
             return Err(EndError::Fatal(format!(

@@ -77,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_tools_and_we_agree() {
+    fn hashes_match_the_tools() {
         let of_abc = |name| Tool::named(name).unwrap().of(b"abc");
         assert_eq!(of_abc("sha1sum"), "a9993e364706816aba3e25717850c26c9cd0d89d");
         assert!(of_abc("sha256sum").starts_with("ba7816bf8f01cfea"));

@@ -146,7 +146,7 @@ pub(super) async fn receive(
         }
         if destination.ended && destination.writing.is_none() {
             // Content that the shell has answered about may still be requested.
-            if destination.wanted.is_empty() && !destination.asks() {
+            if destination.wanted.is_empty() && !destination.has_deciding_answer() {
                 return destination.finish().await;
             }
         }
@@ -213,7 +213,7 @@ impl ShellReceiver<'_> {
     }
 
     /// Whether a pending answer decides what is requested.
-    fn asks(&self) -> bool {
+    fn has_deciding_answer(&self) -> bool {
         self.pending.iter().any(|pending| matches!(pending, Pending::Sums { .. }))
     }
 
@@ -370,7 +370,7 @@ impl ShellReceiver<'_> {
             self.settle(entry.id, Fate::Failed, PARENT_MISSING.to_owned());
             return Ok(());
         }
-        if self.spec.delete.is_asked() {
+        if self.spec.delete.is_requested() {
             self.seen.insert(entry.path.clone());
         }
         if self.spec.delete.counts()
@@ -412,7 +412,7 @@ impl ShellReceiver<'_> {
     }
 
     /// A path in the container.
-    fn real(&self, path: &[u8]) -> Vec<u8> {
+    fn container_path(&self, path: &[u8]) -> Vec<u8> {
         match &self.target {
             Some(target) => name::join(&target.root, path),
             None => path.to_vec(),
@@ -435,7 +435,7 @@ impl ShellReceiver<'_> {
                 Ok(Vec::new())
             } else {
                 self.answers(0).await?;
-                let real = self.real(parent);
+                let real = self.container_path(parent);
                 list(&mut self.session, &real).await?
             };
             let found = match found {
@@ -443,7 +443,7 @@ impl ShellReceiver<'_> {
                 Err(why) if why == "No such file or directory" => Vec::new(), // only planned
                 // A directory may be searchable but not readable.
                 Err(why) => {
-                    let real = self.real(path);
+                    let real = self.container_path(path);
                     return Ok(match look(&mut self.session, &real, false).await? {
                         Ok(stat) => Ok(Some(stat)),
                         Err(said) if cause(&said) == "No such file or directory" => Ok(None),

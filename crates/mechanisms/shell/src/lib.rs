@@ -111,7 +111,7 @@ pub async fn open(
     tar: Option<bool>,
     verify: bool,
     marks: &ResumeMarks,
-    ask: &CopyRequest,
+    request: &CopyRequest,
 ) -> Result<(bool, Translator), ShellError> {
     let hello = Session::greet(to, from, if verify { None } else { Some("-") });
     let session = match tokio::time::timeout(timeout, hello).await {
@@ -119,13 +119,13 @@ pub async fn open(
         Err(_) => return Err(ShellError::Session("its shell did not answer in time".to_owned())),
     };
     let way = TransferMode { tar: tar.unwrap_or(session.tools.tar), verify };
-    check(&session.tools, way, ask).map_err(ShellError::Tools)?;
-    Ok((way.tar, start(session, way, marks.clone(), ask.clone())))
+    check(&session.tools, way, request).map_err(ShellError::Tools)?;
+    Ok((way.tar, start(session, way, marks.clone(), request.clone())))
 }
 
 /// Checks the container's tools before anything is changed.
-fn check(tools: &Tools, way: TransferMode, ask: &CopyRequest) -> Result<(), String> {
-    let sending = matches!(ask, CopyRequest::Send(_));
+fn check(tools: &Tools, way: TransferMode, request: &CopyRequest) -> Result<(), String> {
+    let sending = matches!(request, CopyRequest::Send(_));
     let needed = |tool: &&String| {
         !sending
             || tool.starts_with("dd")
@@ -146,14 +146,14 @@ fn check(tools: &Tools, way: TransferMode, ask: &CopyRequest) -> Result<(), Stri
 }
 
 /// Starts the translator on a session.
-pub fn start(session: Session, way: TransferMode, marks: ResumeMarks, ask: CopyRequest) -> Translator {
+pub fn start(session: Session, way: TransferMode, marks: ResumeMarks, request: CopyRequest) -> Translator {
     let (to, input) = mpsc::channel(16);
     let (sender, from) = mpsc::channel(16);
     let sent = Arc::clone(&session.sent);
     let task = tokio::spawn(async move {
         let gone = sender.clone();
         tokio::select! {
-            () = serve(session, way, marks, &ask, input, sender) => {}
+            () = serve(session, way, marks, &request, input, sender) => {}
             () = gone.closed() => {}
         }
     });
@@ -164,13 +164,13 @@ async fn serve(
     session: Session,
     way: TransferMode,
     marks: ResumeMarks,
-    ask: &CopyRequest,
+    request: &CopyRequest,
     input: mpsc::Receiver<Bytes>,
     sender: mpsc::Sender<Result<Bytes, String>>,
 ) {
     let end = sender.clone();
     let out = Outbox { sender, buffer: Vec::new() };
-    let served = match ask {
+    let served = match request {
         CopyRequest::Send(spec) => source::send(spec, way, marks, session, input, out).await,
         CopyRequest::Receive(spec) => destination::receive(spec, way, session, input, out).await,
     };
@@ -179,7 +179,7 @@ async fn serve(
         Err(TranslatorError::Lost(why)) => Err(why),
         Err(TranslatorError::Fatal(message)) => {
             let mut frame = Vec::new();
-            match ask {
+            match request {
                 CopyRequest::Send(_) => postern_wire::copy::FromSource::Fatal(message).encode(&mut frame),
                 CopyRequest::Receive(_) => {
                     postern_wire::copy::FromDestination::Fatal(message).encode(&mut frame);

@@ -143,7 +143,7 @@ mod tests {
     const ONE: &[u8] = b"81a4 5 7 8 1000000000 2001-09-09 01:46:40.123456789 +0000|63:15 2 8 0 0";
 
     #[test]
-    fn a_record_is_read_whole_or_not() {
+    fn stat_records_are_parsed_completely() {
         let stat = Stat::parse(ONE).unwrap();
         assert_eq!((stat.kind(), stat.size, stat.inode, stat.links), (Type::File, 5, 15, 2));
         let want = Stamp { mode: 0o644, user: 7, group: 8, seconds: 1_000_000_000, nanos: 123_456_789 };
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_with_newlines_is_one_name() {
+    fn names_with_newlines_are_parsed() {
         let record = |name: &[u8]| [b"M ", ONE, b"|/d|x/", name, b"/\n"].concat();
         let text = [record(b"a"), record(b"b\nM 81a4\n"), record(b"c|d")].concat();
         let names: Vec<_> = entries(&text, "M").unwrap().into_iter().map(|(name, _)| name).collect();

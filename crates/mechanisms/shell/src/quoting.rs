@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn every_name_comes_through_a_shell_as_it_is() {
+    fn names_survive_shell_quoting() {
         let all: Vec<u8> = (1..=255).collect();
         let busybox = std::process::Command::new("busybox").arg("true").output().is_ok();
         for shell in [vec!["sh"], vec!["busybox", "sh"]].into_iter().take(if busybox { 2 } else { 1 }) {
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tools_words_come_down_to_their_cause() {
+    fn the_cause_is_extracted_from_tool_messages() {
         let said = b"dd: error writing 'standard output': No space left on device 0+1 records in";
         assert_eq!(cause(said), "No space left on device");
         assert_eq!(

@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reading_goes_on_where_both_agree_and_nowhere_else() {
+    fn reading_resumes_only_where_both_agree() {
         let stat = Stat::parse(b"81a4 5 0 0 7 1970-01-01 00:00:07.5 +0000|1:2 1 8 0 0").unwrap();
         let other = Stat::parse(b"81a4 5 0 0 8 1970-01-01 00:00:08.5 +0000|1:2 1 8 0 0").unwrap();
         let marks = ResumeMarks::default();

@@ -351,7 +351,7 @@ mod tests {
 
     /// When nobody reads the output, as after a client is gone, neither the shell nor its commands stay.
     #[test]
-    fn what_flows_ends_with_its_client() {
+    fn streaming_ends_with_its_client() {
         let folder = tempfile::tempdir().unwrap();
         let big = folder.path().join("big");
         std::fs::write(&big, vec![1; 5_000_000]).unwrap();
@@ -384,7 +384,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_mark_is_never_run() {
+    fn lines_without_the_mark_are_not_executed() {
         let mut shell = Command::new("sh");
         let shell = shell.args(["-c", LOOP]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
         let mut shell = shell.unwrap();

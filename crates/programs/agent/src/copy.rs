@@ -41,7 +41,7 @@ fn serve(of: Option<&str>) -> Result<(), LinkError> {
     out.put(|buffer| FromAgent::Hello(hello).encode(buffer))?;
     out.flush()?;
     let mut decoder = Decoder::default();
-    let ask = loop {
+    let request = loop {
         if let Some((kind, payload)) = decoder.next_frame()? {
             break CopyRequest::decode(kind, payload)?;
         }
@@ -54,7 +54,7 @@ fn serve(of: Option<&str>) -> Result<(), LinkError> {
     let root = match of.map(target_root::find).transpose() {
         Ok(root) => root.map(|root| root.into_os_string().into_vec()),
         Err(error) => {
-            match ask {
+            match request {
                 CopyRequest::Send(_) => {
                     out.put(|buffer| FromSource::Fatal(error.to_string()).encode(buffer))?;
                 }
@@ -63,12 +63,12 @@ fn serve(of: Option<&str>) -> Result<(), LinkError> {
                 }
             }
             out.flush()?;
-            linger(&mut input);
+            wait_for_hangup(&mut input);
             return Ok(());
         }
     };
     let cwd = root.as_deref().and_then(working_directory);
-    match ask {
+    match request {
         CopyRequest::Send(mut spec) => {
             if let Some(cwd) = &cwd {
                 let cwd = if spec.glob { pattern::quoted(cwd) } else { cwd.clone() };
@@ -86,7 +86,7 @@ fn serve(of: Option<&str>) -> Result<(), LinkError> {
             out.keep_alive(|buffer| FromDestination::Heartbeat.encode(buffer), HEARTBEAT);
             let received = destination::receive(&spec, &mut input, decoder, &out, Some(HANDSHAKE_TIMEOUT));
             if received.is_ok() {
-                linger(&mut input);
+                wait_for_hangup(&mut input);
             }
             received
         }
@@ -114,7 +114,7 @@ fn enlarge(end: impl rustix::fd::AsFd) {
 
 /// Waits until the client has read everything and closes the stream: runtimes drop the last output of an
 /// exiting process.
-fn linger(input: &mut Descriptor<OwnedFd>) {
+fn wait_for_hangup(input: &mut Descriptor<OwnedFd>) {
     let mut heard = Decoder::default();
     while let Ok(Arrived::Bytes) = input.read(&mut heard, Some(HANDSHAKE_TIMEOUT)) {
         heard = Decoder::default();

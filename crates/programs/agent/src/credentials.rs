@@ -66,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn no_mount_is_no_credential() {
+    fn without_a_mount_there_are_no_credentials() {
         assert!(mounted(Path::new("/nonexistent/credentials")).unwrap().is_empty());
     }
 }

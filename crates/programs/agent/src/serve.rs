@@ -121,7 +121,7 @@ impl Server {
             if let Some(gate) = &mut self.gate {
                 gate.turn(&streams, self.stopping);
             }
-            self.end_leftovers();
+            self.end_orphans();
         }
     }
 
@@ -191,7 +191,7 @@ impl Server {
     }
 
     /// Reaps ended processes and ends orphaned ones.
-    fn end_leftovers(&mut self) {
+    fn end_orphans(&mut self) {
         loop {
             match sys::reap() {
                 sys::Reaped::Child(pid, _) => {

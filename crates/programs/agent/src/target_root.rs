@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_process_is_only_believed_where_no_id_is_seen() {
+    fn pid_1_is_used_only_without_visible_ids() {
         let pause = process(1, 100, &format!("0::/../{OTHER}\n"));
         assert_eq!(choose(&[pause, process(9, 200, "0::/\n")], APP), Choice::Absent);
         assert_eq!(choose(&[process(1, 100, "0::/\n"), process(9, 200, "0::/\n")], APP), Choice::PerhapsPid1);
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_id_is_looked_for_nowhere() {
+    fn invalid_ids_are_refused() {
         for id in ["", "app", "containerd://147e0b15c89e875b", "../../147e0b15c89e"] {
             assert!(matches!(find(id), Err(TargetRootError::NotAnId(_))), "{id}");
         }

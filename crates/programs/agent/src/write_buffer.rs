@@ -62,7 +62,7 @@ mod tests {
     use std::io::Read as _;
 
     #[test]
-    fn a_stream_that_never_runs_dry_takes_no_more_than_what_waits() {
+    fn a_busy_buffer_stays_small() {
         let (mut reader, writer) = std::os::unix::net::UnixStream::pair().unwrap();
         writer.set_nonblocking(true).unwrap();
         let (mut out, mut buffer, mut sent) = (WriteBuffer::default(), vec![0; 64 * 1024], 0);
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_gone_is_an_error() {
+    fn a_closed_reader_is_an_error() {
         let (reader, writer) = std::os::unix::net::UnixStream::pair().unwrap();
         drop(reader);
         let mut out = WriteBuffer::default();

@@ -47,7 +47,7 @@ fn hello(stdout: &mut ChildStdout) -> Decoder {
 }
 
 #[test]
-fn one_start_serves_many_runs() {
+fn one_agent_serves_many_runs() {
     let (mut process, mut stdin, mut stdout) = agent();
     let mut decoder = hello(&mut stdout);
     let all = 40;

@@ -265,7 +265,7 @@ fn a_rotated_key_counts_at_once() {
 }
 
 #[test]
-fn what_is_not_a_hello_is_closed_without_a_word() {
+fn invalid_hellos_are_closed_silently() {
     let agent = Agent::start();
     for garbage in [b"GET / HTTP/1.1\r\nHost: x\r\n\r\n".repeat(4), vec![0; 4096], vec![0xff; 72]] {
         let mut stream = agent.connect();
@@ -284,7 +284,7 @@ fn what_is_not_a_hello_is_closed_without_a_word() {
 }
 
 #[test]
-fn the_pods_own_processes_cannot_hold_more_than_their_places() {
+fn the_pods_own_processes_have_a_separate_limit() {
     let mut agent = Agent::start();
     let held: Vec<TcpStream> = (0..200).map(|_| agent.connect()).collect();
     // All but a few are closed at once, and those few when their time is up.

@@ -141,7 +141,7 @@ fn both_streams_the_code_the_counts_and_the_hashes_come() {
 }
 
 #[test]
-fn a_signal_is_told_from_a_code() {
+fn signals_and_exit_codes_are_distinguished() {
     let seen = run(&["sh", "-c", "kill -KILL $$"]);
     assert_eq!(seen.trailer.unwrap().outcome, Outcome::Signaled(9));
 }
@@ -179,7 +179,7 @@ fn stdin_flows_both_ways_at_once_within_its_window() {
 }
 
 #[test]
-fn a_command_that_takes_no_stdin_does_not_hold_it_up() {
+fn a_command_that_ignores_stdin_is_not_delayed() {
     let mut agent = Agent::start(&Request { stdin: true, ..request(&["true"]) });
     agent.send(&ToAgent::Stdin(&[0; 1024]));
     agent.send(&ToAgent::StdinEnd);
@@ -192,7 +192,7 @@ fn without_stdin_the_command_reads_an_empty_one() {
 }
 
 #[test]
-fn what_cannot_be_started_is_said_by_kind() {
+fn start_failures_have_a_kind() {
     let kind = |request: &Request| Agent::start(request).to_the_end().failure.unwrap().kind;
     assert_eq!(kind(&request(&["postern-no-such-program"])), FailureKind::NotFound);
     assert_eq!(kind(&request(&["/etc/passwd"])), FailureKind::PermissionDenied);
@@ -204,7 +204,7 @@ fn what_cannot_be_started_is_said_by_kind() {
 }
 
 #[test]
-fn bytes_that_are_no_request_are_answered_not_obeyed() {
+fn invalid_requests_are_answered_and_not_executed() {
     let sleep = marker(6);
     let mut agent = Agent::start(&request(&["sleep", &sleep]));
     // A second request violates the protocol: the client is treated as lost.
@@ -243,7 +243,7 @@ fn a_prompt_that_begins_like_a_secret_is_not_held_back() {
 }
 
 #[test]
-fn everything_ends_with_a_client_that_goes_away() {
+fn a_lost_client_ends_everything() {
     let (one, two) = (marker(1), marker(2));
     // One process ignores SIGTERM, and one left the session and its parent.
     let script = format!("(setsid sleep {one} &) ; trap '' TERM; echo up; sleep {two}; sleep {two}");
@@ -257,7 +257,7 @@ fn everything_ends_with_a_client_that_goes_away() {
 }
 
 #[test]
-fn everything_ends_with_a_client_that_falls_silent() {
+fn a_silent_client_ends_everything() {
     let sleep = marker(3);
     let mut agent = Agent::start(&Request { stdin: true, ..request(&["sleep", &sleep]) });
     let mut seen = Seen::default();
@@ -285,7 +285,7 @@ fn heartbeats_keep_it_alive() {
 }
 
 #[test]
-fn what_a_command_leaves_behind_ends_with_it() {
+fn left_behind_processes_are_ended() {
     let sleep = marker(4);
     let seen = run(&["sh", "-c", &format!("sleep {sleep} & echo started")]);
     assert_eq!(seen.stdout, b"started\n");
@@ -325,7 +325,7 @@ fn signals_are_passed_on_and_a_kill_ends_all() {
 }
 
 #[test]
-fn a_terminal_is_one_and_is_resized() {
+fn a_terminal_is_allocated_and_resized() {
     let terminal = Some(TerminalSize { rows: 30, columns: 100 });
     let script = "tty; stty size; read x; stty size";
     let mut agent = Agent::start(&Request { terminal, stdin: true, ..request(&["sh", "-c", script]) });

@@ -15,7 +15,7 @@ use std::time::Duration;
 use support::{Far, SHELL, Side, TAR, alike, copy, random, receive, send, shells, torture, tree};
 
 #[test]
-fn a_tree_of_every_kind_goes_round_by_every_shell() {
+fn a_tree_round_trips_through_every_shell() {
     for shell in shells() {
         for way in [SHELL, TAR] {
             let folder = tempfile::tempdir().unwrap();
@@ -50,7 +50,7 @@ fn a_tree_of_every_kind_goes_round_by_every_shell() {
 }
 
 #[test]
-fn from_shell_to_shell_and_without_a_tool_that_hashes() {
+fn shell_to_shell_works_without_a_hash_tool() {
     for way in [SHELL, TAR] {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
@@ -64,7 +64,7 @@ fn from_shell_to_shell_and_without_a_tool_that_hashes() {
 }
 
 #[test]
-fn what_was_not_verified_is_never_called_so() {
+fn unverified_files_are_reported_as_unverified() {
     for tar in [false, true] {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
@@ -78,7 +78,7 @@ fn what_was_not_verified_is_never_called_so() {
 }
 
 #[test]
-fn what_cannot_be_written_is_sent_no_further() {
+fn unwritable_files_are_not_sent_to_the_end() {
     let full = "put() { dd bs=$1 count=1 iflag=fullblock 2>/dev/null | cat >/dev/null; x='No space left on device'; }\n";
     for shell in shells() {
         let folder = tempfile::tempdir().unwrap();
@@ -100,7 +100,7 @@ fn what_cannot_be_written_is_sent_no_further() {
 }
 
 #[test]
-fn of_two_copies_to_one_name_each_is_whole() {
+fn concurrent_copies_to_one_name_are_each_complete() {
     for (way, size) in [(SHELL, 3_000_000), (SHELL, 12_000_000), (TAR, 300_000)] {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
@@ -139,7 +139,7 @@ fn of_two_copies_to_one_name_each_is_whole() {
 
 /// The shell of a lost connection may still be running.
 #[test]
-fn what_another_connection_has_of_small_files_is_in_nobodys_way() {
+fn small_files_of_another_connection_do_not_interfere() {
     for shell in shells() {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
@@ -161,7 +161,7 @@ fn left(folder: &Path) -> Vec<OsString> {
 }
 
 #[test]
-fn what_breaks_on_its_way_gets_no_name() {
+fn corrupted_files_are_not_renamed() {
     // Content is lost, the hash differs, the archive is not unpacked, renaming fails.
     for (way, first, says) in [
         (SHELL, "put() { dd bs=$1 count=1 iflag=fullblock >/dev/null 2>&1; }\n", "hash differs"),
@@ -202,7 +202,7 @@ fn what_breaks_on_its_way_gets_no_name() {
 }
 
 #[test]
-fn what_an_earlier_copy_left_is_taken_up_and_not_sent_again() {
+fn partial_files_are_resumed_and_not_sent_again() {
     const MIB: usize = 1024 * 1024;
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
@@ -241,7 +241,7 @@ fn what_an_earlier_copy_left_is_taken_up_and_not_sent_again() {
 }
 
 #[test]
-fn what_was_read_before_a_cut_is_not_read_again() {
+fn resumed_reads_skip_what_was_read() {
     const MIB: u64 = 1024 * 1024;
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
@@ -293,7 +293,7 @@ fn nothing_is_written_through_a_symlink_in_the_destination() {
 }
 
 #[test]
-fn a_container_that_lies_about_names_writes_nothing_outside() {
+fn hostile_names_from_a_container_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
     fs::create_dir(at("tree")).unwrap();
@@ -319,7 +319,7 @@ fn a_container_that_lies_about_names_writes_nothing_outside() {
 }
 
 #[test]
-fn sync_updates_deletes_and_leaves_alone_as_asked() {
+fn sync_updates_deletes_and_keeps_as_requested() {
     for shell in shells() {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
@@ -370,7 +370,7 @@ fn sync_updates_deletes_and_leaves_alone_as_asked() {
 }
 
 #[test]
-fn a_cut_connection_leaves_nothing_but_what_can_be_taken_up() {
+fn a_lost_connection_leaves_only_resumable_files() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     for (size, tar, stays) in [(1_000_000, false, false), (20_000_000, false, true), (1_000, true, false)] {
         let folder = tempfile::tempdir().unwrap();
@@ -379,8 +379,8 @@ fn a_cut_connection_leaves_nothing_but_what_can_be_taken_up() {
         runtime.block_on(async {
             let far =
                 Far { first: "place() { sleep 100; }\n", ..Far::by(TransferMode { tar, verify: true }) };
-            let ask = CopyRequest::Receive(receive(&at("there")));
-            let mut destination = far.open(&ask).await;
+            let request = CopyRequest::Receive(receive(&at("there")));
+            let mut destination = far.open(&request).await;
             let frames = frames(&content, size as u64);
             destination.to.send(&frames).await.unwrap();
             if !tar {

@@ -31,15 +31,15 @@ pub(crate) fn name(name: &str) -> Result<(), String> {
 impl Provider {
     /// Finds keys that contradict each other or require another key.
     pub(crate) fn validate(&self) -> Result<(), InvalidKey> {
-        self.keys_of_its_type()?;
+        self.check_keys_of_type()?;
         match self.r#type {
             ProviderType::Oauth2 => self.oauth2()?,
-            ProviderType::Ibm => self.needs("profile", self.profile.is_some())?,
+            ProviderType::Ibm => self.require("profile", self.profile.is_some())?,
             ProviderType::Aws => self.aws()?,
             ProviderType::Gcp => self.gcp()?,
             ProviderType::Azure => {
-                self.needs("tenant_id", self.tenant_id.is_some())?;
-                self.needs("client_id", self.client_id.is_some())?;
+                self.require("tenant_id", self.tenant_id.is_some())?;
+                self.require("client_id", self.client_id.is_some())?;
             }
         }
         if let Some(text) = &self.lifetime {
@@ -75,11 +75,11 @@ impl Provider {
         self.client_assertion.as_ref().map_or(Ok(()), assertion)
     }
 
-    fn needs(&self, key: &str, given: bool) -> Result<(), InvalidKey> {
+    fn require(&self, key: &str, given: bool) -> Result<(), InvalidKey> {
         if given { Ok(()) } else { invalid(key, format!("type {} needs it", self.r#type.name())) }
     }
 
-    fn keys_of_its_type(&self) -> Result<(), InvalidKey> {
+    fn check_keys_of_type(&self) -> Result<(), InvalidKey> {
         use ProviderType::{Aws, Azure, Gcp, Ibm, Oauth2};
         let keys: &[(&str, bool, &[ProviderType])] = &[
             ("issuer", self.issuer.is_some(), &[Oauth2]),
@@ -190,11 +190,11 @@ impl Provider {
             // RFC 8693 section 2.1: it must not be present without the token.
             return invalid("actor_token", "actor_token_type says what it is, and it is missing");
         }
-        self.no_parameter_twice()
+        self.check_extra_params()
     }
 
     /// `extra_params` are for parameters that have no key of their own.
-    fn no_parameter_twice(&self) -> Result<(), InvalidKey> {
+    fn check_extra_params(&self) -> Result<(), InvalidKey> {
         const OURS: &[&str] = &[
             "actor_token",
             "actor_token_type",
@@ -226,7 +226,7 @@ impl Provider {
     }
 
     fn aws(&self) -> Result<(), InvalidKey> {
-        self.needs("role_arn", self.role_arn.is_some())?;
+        self.require("role_arn", self.role_arn.is_some())?;
         arn("role_arn", self.role_arn.as_deref().unwrap_or_default())?;
         if self.region.is_none() && self.endpoint.is_none() {
             return invalid("region", "type aws needs it, such as eu-central-1: its regional STS is asked");
@@ -256,7 +256,7 @@ impl Provider {
     }
 
     fn gcp(&self) -> Result<(), InvalidKey> {
-        self.needs("workload_identity_provider", self.workload_identity_provider.is_some())?;
+        self.require("workload_identity_provider", self.workload_identity_provider.is_some())?;
         let name = self.workload_identity_provider.as_deref().unwrap_or_default();
         let name = name.trim_start_matches("//iam.googleapis.com/");
         let parts: Vec<_> = name.split('/').collect();

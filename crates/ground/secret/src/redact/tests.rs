@@ -88,7 +88,7 @@ fn only_a_tail_that_begins_a_secret_is_withheld() {
 }
 
 #[test]
-fn what_follows_a_released_beginning_is_still_masked() {
+fn the_rest_of_a_released_prefix_is_masked() {
     let patterns = patterns(&["correct-horse-battery"]);
     let (mut redactor, mut out) = (Redactor::default(), Vec::new());
     redactor.push(&patterns, b"a corr", &mut out);
@@ -105,7 +105,7 @@ fn what_follows_a_released_beginning_is_still_masked() {
 }
 
 #[test]
-fn a_whole_secret_that_may_go_on_is_masked_when_released() {
+fn a_secret_that_may_continue_is_masked_on_release() {
     let patterns = patterns(&["abcdefgh", "abcdefghijklmnop"]);
     let (mut redactor, mut out) = (Redactor::default(), Vec::new());
     redactor.push(&patterns, b"abcdefghij", &mut out);
@@ -143,7 +143,7 @@ fn splits_and_releases_never_change_ordinary_text() {
 }
 
 #[test]
-fn a_secret_of_which_only_some_is_escaped_is_masked() {
+fn a_partly_escaped_secret_is_masked() {
     let patterns = patterns(&["p\u{e4}ss/w\"rd-0123456789"]);
     for shown in [
         "p\u{e4}ss%2Fw\"rd-0123456789",

@@ -100,7 +100,7 @@ pub enum Delete {
 
 impl Delete {
     /// Whether anything may be removed.
-    pub fn is_asked(self) -> bool {
+    pub fn is_requested(self) -> bool {
         self != Self::Nothing
     }
 
@@ -391,7 +391,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_asked_arrives_as_it_was_asked() {
+    fn requests_round_trip() {
         let rules = vec![Rule { include: false, pattern: b"*.o".to_vec() }];
         round_trip(&CopyRequest::Send(SendSpec {
             root: Some(b"/proc/7/root".to_vec()),

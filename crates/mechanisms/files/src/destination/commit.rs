@@ -341,13 +341,13 @@ mod tests {
     use crate::destination::unnamed::UnnamedFiles;
 
     #[test]
-    fn what_took_the_place_meanwhile_is_replaced() {
+    fn a_file_created_meanwhile_is_replaced() {
         let folder = tempfile::tempdir().unwrap();
         let opened =
             rustix::fs::open(folder.path(), OFlags::DIRECTORY | OFlags::RDONLY, Mode::empty()).unwrap();
         let mut root = Root::new(opened);
         let Some(file) = UnnamedFiles::default().make(&mut root, b"f", false, Mode::RUSR) else {
-            return; // this file system has no files without a name
+            return; // this file system does not support unnamed files
         };
         std::fs::write(folder.path().join("f"), "another").unwrap();
         move_into_place(&mut root, b"f", &file, None, false).unwrap();

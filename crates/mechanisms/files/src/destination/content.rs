@@ -71,7 +71,7 @@ impl FileReceiver<'_> {
 
     /// Starts from a copy of the older content.
     fn start_prefilled(&mut self, prefill: Prefill, path: &[u8], size: u64) -> Sink {
-        match partial::make_room(&prefill.file, size) {
+        match partial::allocate(&prefill.file, size) {
             Ok(()) => Sink::Partial(OpenFile::prefilled(prefill, self.read(path))),
             Err(error) => {
                 Sink::Failed { why: explain("allocating space for it", error), remove: Some(prefill.file) }
@@ -96,7 +96,7 @@ impl FileReceiver<'_> {
             return Sink::Partial(OpenFile::unnamed(file));
         }
         let begun = partial::begin(&mut target.root, path, mode).and_then(|file| {
-            partial::make_room(&file, size)?;
+            partial::allocate(&file, size)?;
             Ok(file)
         });
         match begun {
@@ -126,7 +126,7 @@ impl FileReceiver<'_> {
         let (size, is_whole) = (writing.length(), writing.is_whole());
         let verified = match &writing.sink {
             Sink::Partial(_) | Sink::InPlace(_) => writing.verify(hash),
-            Sink::Same | Sink::Planned | Sink::Failed { .. } => Ok(()), // nothing of it came to be hashed
+            Sink::Same | Sink::Planned | Sink::Failed { .. } => Ok(()), // there is no content to hash
         };
         let Writing { entry, path, sink, replaces, .. } = writing;
         let (note, fate) = match (sink, verified) {

@@ -53,7 +53,7 @@ impl FileReceiver<'_> {
     /// With `delete`, removes an existing entry of another type; returns whether the path is free. A
     /// single-file copy never does this for the file itself.
     pub(super) fn clear_path(&mut self, entry: &Entry, path: &[u8]) -> Result<bool, ReceiveError> {
-        let (Some(target), true, 1) = (&mut self.target, self.spec.delete.is_asked(), self.tops) else {
+        let (Some(target), true, 1) = (&mut self.target, self.spec.delete.is_requested(), self.tops) else {
             return Ok(false);
         };
         let inner = name::inner(&entry.path, target.contents);

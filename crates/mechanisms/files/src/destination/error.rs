@@ -101,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_refusal_names_the_user_and_where_to_write_instead() {
+    fn permission_errors_name_user_and_writable_directories() {
         let text = explain("creating /x", Errno::ACCESS);
         let user = rustix::process::geteuid().as_raw();
         assert!(

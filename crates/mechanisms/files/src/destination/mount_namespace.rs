@@ -40,7 +40,7 @@ mod tests {
     use rustix::fs::{Mode, OFlags, open};
 
     #[test]
-    fn a_mount_is_told_from_a_directory() {
+    fn mount_points_are_detected() {
         let root = open("/", OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap();
         assert!(is_mount(&root, b"proc"));
         assert!(!is_mount(&root, b"usr"));

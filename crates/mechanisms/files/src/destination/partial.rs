@@ -45,7 +45,7 @@ impl Partial {
         let beginning = beginning.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
         // Truncated only now: until then the trailer records what is valid.
         rustix::fs::ftruncate(&file, good)?;
-        make_room(&file, size)?;
+        allocate(&file, size)?;
         Ok((file, beginning))
     }
 }
@@ -162,7 +162,7 @@ pub(super) fn begin(root: &mut Root, path: &[u8], mode: Mode) -> Result<File, Er
 }
 
 /// Allocates space for the content of a resumable file and the trailer behind it.
-pub(super) fn make_room(file: &File, size: u64) -> Result<(), Errno> {
+pub(super) fn allocate(file: &File, size: u64) -> Result<(), Errno> {
     let noted = size > EVERY && size != UNSIZED;
     if noted { rustix::fs::ftruncate(file, size + NOTE as u64) } else { Ok(()) }
 }
@@ -196,7 +196,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_note_is_whole_or_none() {
+    fn a_trailer_is_valid_or_ignored() {
         let note = Note { size: 10, seconds: -1, nanos: 5, good: 7 };
         let bytes = note.encode();
         assert_eq!(Note::decode(&bytes), Some(note));

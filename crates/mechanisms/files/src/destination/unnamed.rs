@@ -25,7 +25,7 @@ impl UnnamedFiles {
         let unfinished = name::partial(last);
         let holder = rustix::fs::fstat(directory).ok()?;
         if self.tried.is_none_or(|tried| tried.st_dev != holder.st_dev) {
-            self.works = try_out(directory, &unfinished)?;
+            self.works = probe(directory, &unfinished)?;
             self.tried = Some(holder);
         }
         let left = || rustix::fs::statat(directory, unfinished.as_slice(), AtFlags::SYMLINK_NOFOLLOW);
@@ -48,7 +48,7 @@ fn open(_: BorrowedFd<'_>, _: Mode) -> Result<File, Errno> {
 }
 
 /// Tests whether a file can be named and unnamed; `None` if the failure may not be specific to this file.
-fn try_out(directory: BorrowedFd<'_>, unfinished: &[u8]) -> Option<bool> {
+fn probe(directory: BorrowedFd<'_>, unfinished: &[u8]) -> Option<bool> {
     let linked = open(directory, Mode::RUSR | Mode::WUSR)
         .and_then(|file| link_unfinished(&file, directory, unfinished).map(|()| file));
     let tried = linked.and_then(|held| {
@@ -91,7 +91,7 @@ mod tests {
     use std::os::unix::fs::FileExt as _;
 
     #[test]
-    fn a_file_without_a_name_gets_one_that_nothing_else_has() {
+    fn an_unnamed_file_gets_a_new_name() {
         let folder = tempfile::tempdir().unwrap();
         let opened =
             rustix::fs::open(folder.path(), OFlags::DIRECTORY | OFlags::RDONLY, Mode::empty()).unwrap();

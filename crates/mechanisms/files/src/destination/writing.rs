@@ -196,7 +196,7 @@ impl Writing {
         self.sink = Sink::Failed { why, remove };
     }
 
-    fn room(&mut self, length: u64) -> bool {
+    fn check_room(&mut self, length: u64) -> bool {
         let fits = self.offset.checked_add(length).is_some_and(|end| end <= self.size);
         if !fits && !matches!(self.sink, Sink::Failed { .. }) {
             self.fail("received more content than announced".to_owned());
@@ -226,7 +226,7 @@ impl Writing {
 
     /// Writes bytes of the content.
     pub(super) fn data(&mut self, bytes: &[u8]) {
-        if !self.room(bytes.len() as u64) {
+        if !self.check_room(bytes.len() as u64) {
             return;
         }
         if let Sink::Partial(open) | Sink::InPlace(open) = &self.sink {
@@ -247,7 +247,7 @@ impl Writing {
 
     /// Writes zeroes as a hole.
     pub(super) fn hole(&mut self, length: u64) {
-        if !self.room(length) {
+        if !self.check_room(length) {
             return;
         }
         if let Sink::Partial(open) | Sink::InPlace(open) = &self.sink {
@@ -284,7 +284,7 @@ impl Writing {
 
     /// Copies bytes from the existing file.
     pub(super) fn reuse(&mut self, from: u64, length: u64) {
-        if !self.room(length) {
+        if !self.check_room(length) {
             return;
         }
         let taken = if from == self.offset { self.in_place(length) } else { 0 };

@@ -65,7 +65,7 @@ fn the_last_that_matches_decides() {
 }
 
 #[test]
-fn what_could_never_match_is_refused_with_the_way_out() {
+fn impossible_patterns_are_refused_with_a_hint() {
     let refused: [(&str, &[&str]); 5] = [
         ("has no name", &["", "  ", "!", "/"]),
         ("without a closing ']'", &["[a", "[]", r"[a\]"]),

@@ -22,7 +22,7 @@ fn over(older: &[u8], newer: &[u8], limit: usize) {
 }
 
 #[test]
-fn what_changed_is_all_that_is_sent_again() {
+fn only_changes_are_sent() {
     const FEW: usize = 300_000;
     let old = random(8_000_000, 3);
     let changed = |change: &dyn Fn(&mut Vec<u8>)| {
@@ -54,7 +54,7 @@ fn what_changed_is_all_that_is_sent_again() {
 }
 
 #[test]
-fn a_comparison_by_content_finds_what_is_the_same_and_what_is_not() {
+fn comparing_hashes_finds_equal_and_changed_files() {
     let folder = tempfile::tempdir().unwrap();
     let (from, to) = (folder.path().join("from"), folder.path().join("to"));
     let mut content = random(3_000_000, 1);
@@ -75,7 +75,7 @@ fn a_comparison_by_content_finds_what_is_the_same_and_what_is_not() {
 }
 
 #[test]
-fn chunks_are_told_once() {
+fn chunks_are_sent_once() {
     let folder = tempfile::tempdir().unwrap();
     let to = folder.path().join("to");
     fs::create_dir(&to).unwrap();
@@ -98,7 +98,7 @@ fn chunks_are_told_once() {
 }
 
 #[test]
-fn holes_stay_holes_where_content_is_used_again() {
+fn holes_are_kept_in_reused_content() {
     const SIZE: u64 = 32 << 20;
     let folder = tempfile::tempdir().unwrap();
     let (from, to) = (folder.path().join("from"), folder.path().join("to"));
@@ -129,7 +129,7 @@ fn holes_stay_holes_where_content_is_used_again() {
 }
 
 #[test]
-fn many_files_that_changed_are_told_of_a_few_at_a_time() {
+fn many_changed_files_are_processed_in_batches() {
     let folder = tempfile::tempdir().unwrap();
     let (from, to) = (folder.path().join("from"), folder.path().join("to"));
     fs::create_dir(&from).unwrap();
@@ -156,7 +156,7 @@ fn many_files_that_changed_are_told_of_a_few_at_a_time() {
 }
 
 #[test]
-fn a_copy_that_began_with_the_older_content_and_was_cut_off_leaves_it() {
+fn an_interrupted_delta_keeps_the_old_file() {
     let folder = tempfile::tempdir().unwrap();
     let (from, to) = (folder.path().join("from"), folder.path().join("to"));
     let (old, mut new) = (random(20_000_000, 1), random(20_000_000, 1));

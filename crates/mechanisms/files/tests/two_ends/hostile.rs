@@ -8,7 +8,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt as _, symlink};
 
 #[test]
-fn a_hostile_source_writes_nothing_outside_and_no_more_than_it_says() {
+fn a_hostile_source_cannot_write_outside_or_exceed_sizes() {
     let folder = tempfile::tempdir().unwrap();
     let (to, outside) = (folder.path().join("to"), folder.path().join("outside"));
     fs::create_dir(&to).unwrap();
@@ -61,7 +61,7 @@ fn a_hostile_source_writes_nothing_outside_and_no_more_than_it_says() {
 }
 
 #[test]
-fn what_a_source_must_not_say_ends_the_copy_and_leaves_nothing() {
+fn protocol_violations_end_the_copy_and_leave_nothing() {
     let good = |id| entry(id, b"f", Kind::File(4));
     let from = |id, offset| FromSource::From { id, offset };
     let cases: Vec<(&str, Vec<FromSource<'_>>)> = vec![
@@ -104,7 +104,7 @@ fn what_a_source_must_not_say_ends_the_copy_and_leaves_nothing() {
 }
 
 #[test]
-fn links_stay_inside_of_a_destination_with_a_name_of_its_own() {
+fn links_stay_inside_a_renamed_destination() {
     let folder = tempfile::tempdir().unwrap();
     let from = folder.path().join("from");
     fs::create_dir_all(from.join("deep")).unwrap();
@@ -116,7 +116,7 @@ fn links_stay_inside_of_a_destination_with_a_name_of_its_own() {
 }
 
 #[test]
-fn another_name_of_a_file_that_failed_is_not_made() {
+fn hard_links_to_failed_files_are_not_created() {
     let folder = tempfile::tempdir().unwrap();
     let to = folder.path().join("to");
     fs::create_dir(&to).unwrap();
@@ -130,7 +130,7 @@ fn another_name_of_a_file_that_failed_is_not_made() {
 }
 
 #[test]
-fn directories_that_turn_into_symlinks_meanwhile_lead_nowhere() {
+fn directories_replaced_by_symlinks_are_not_followed() {
     let folder = tempfile::tempdir().unwrap();
     let (from, to, outside) =
         (folder.path().join("from"), folder.path().join("to"), folder.path().join("outside"));
@@ -155,7 +155,7 @@ fn directories_that_turn_into_symlinks_meanwhile_lead_nowhere() {
                 let name = format!("d{}", round % 20);
                 let aside = format!("aside-{round}");
                 if rustix::fs::renameat(&out, name.as_str(), &out, aside.as_str()).is_ok() {
-                    let _ = symlink(&outside, to.join(&name)); // the copy may have been quicker
+                    let _ = symlink(&outside, to.join(&name)); // the copy may have been faster
                 }
             }
         });
@@ -169,7 +169,7 @@ fn directories_that_turn_into_symlinks_meanwhile_lead_nowhere() {
 
 /// A full disk is not reported for a file whose end was already sent, as with a small one.
 #[test]
-fn a_source_is_told_to_stop_once_and_the_file_fails_for_the_destinations_reason() {
+fn a_source_is_stopped_once_and_the_destinations_error_is_reported() {
     let bad = FromSource::Reuse { offset: 0, length: 4 }; // refers to a file that does not exist
     for (size, stops) in [(1 << 30, vec![0]), (1 << 10, Vec::new())] {
         let folder = tempfile::tempdir().unwrap();

@@ -11,7 +11,7 @@ use std::io::Write as _;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 
 #[test]
-fn a_copy_that_is_cut_off_is_taken_up_and_sends_little_twice() {
+fn an_interrupted_copy_resumes_and_resends_little() {
     let folder = tempfile::tempdir().unwrap();
     let (from, to) = (folder.path().join("big"), folder.path().join("to"));
     let size = 60_000_000;
@@ -40,7 +40,7 @@ fn a_copy_that_is_cut_off_is_taken_up_and_sends_little_twice() {
 /// Most files are smaller than the interval of trailers: the received part of an interrupted file is kept,
 /// whether it had a name or not.
 #[test]
-fn of_smaller_files_the_one_that_was_cut_off_is_taken_up() {
+fn an_interrupted_smaller_file_is_resumed() {
     let folder = tempfile::tempdir().unwrap();
     let (from, to) = (folder.path().join("from"), folder.path().join("to"));
     let (size, cut) = (3_000_000, 2_500_000);
@@ -71,7 +71,7 @@ fn of_smaller_files_the_one_that_was_cut_off_is_taken_up() {
 /// Neither size nor time shows that the content differs. The hash of the whole file does, because the prefix
 /// is hashed again.
 #[test]
-fn a_beginning_of_another_content_is_found_out_by_its_hash() {
+fn a_prefix_of_other_content_is_detected_by_its_hash() {
     let folder = tempfile::tempdir().unwrap();
     let (from, to) = (folder.path().join("big"), folder.path().join("to"));
     fs::write(&from, random(20_000_000, 5)).unwrap();
@@ -92,7 +92,7 @@ fn a_beginning_of_another_content_is_found_out_by_its_hash() {
 
 /// A destination may claim to have any prefix. The source continues after whole parts only.
 #[test]
-fn a_beginning_that_cannot_be_is_gone_on_from_by_nobody() {
+fn an_impossible_prefix_is_not_resumed() {
     let folder = tempfile::tempdir().unwrap();
     let from = folder.path().join("big");
     fs::write(&from, random(1_000_000, 6)).unwrap();
@@ -108,7 +108,7 @@ fn a_beginning_that_cannot_be_is_gone_on_from_by_nobody() {
 
 /// Content that the destination stopped is not sent to its end.
 #[test]
-fn content_that_is_of_no_use_any_more_is_not_sent() {
+fn stopped_content_is_not_sent() {
     let folder = tempfile::tempdir().unwrap();
     let from = folder.path().join("big");
     fs::write(&from, random(4_000_000, 6)).unwrap();
@@ -151,7 +151,7 @@ fn asked(spec: &SendSpec, frames: &[FromDestination<'_>]) -> (Result<[u8; 32], S
 
 /// A source that cannot resume, such as one without an agent, starts over.
 #[test]
-fn a_source_may_begin_anew_what_is_there_in_part() {
+fn a_source_may_restart_a_partial_file() {
     let folder = tempfile::tempdir().unwrap();
     let spec = receiving(folder.path());
     let bytes: &'static [u8] = Box::leak(random(20_000_000, 9).into_boxed_slice());
@@ -169,7 +169,7 @@ fn a_source_may_begin_anew_what_is_there_in_part() {
 }
 
 #[test]
-fn holes_stay_holes_in_what_is_taken_up() {
+fn holes_are_kept_in_resumed_files() {
     let folder = tempfile::tempdir().unwrap();
     let (from, to) = (folder.path().join("big"), folder.path().join("to"));
     let file = fs::File::create(&from).unwrap();
@@ -190,7 +190,7 @@ fn holes_stay_holes_in_what_is_taken_up() {
 /// The partial file of a large file neither outlives the small file that replaced it nor blocks the next
 /// copy.
 #[test]
-fn what_is_left_of_an_earlier_copy_goes_with_a_small_one_of_its_name() {
+fn a_small_copy_removes_an_old_partial_file() {
     let folder = tempfile::tempdir().unwrap();
     let (from, to) = (folder.path().join("from"), folder.path().join("to"));
     fs::create_dir_all(&from).unwrap();

@@ -50,7 +50,7 @@ fn content_path(path: &[u8]) -> &[u8] {
 }
 
 #[test]
-fn a_tree_of_every_kind_arrives_as_it_was_and_costs_nothing_the_second_time() {
+fn a_tree_round_trips_and_a_second_copy_sends_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let (from, to) = (folder.path().join("from"), folder.path().join("to"));
     torture(&from);
@@ -84,7 +84,7 @@ fn a_tree_of_every_kind_arrives_as_it_was_and_costs_nothing_the_second_time() {
 }
 
 #[test]
-fn places_are_found_as_cp_finds_them() {
+fn targets_are_resolved_as_by_cp() {
     let folder = tempfile::tempdir().unwrap();
     let at = |path: &str| folder.path().join(path);
     fs::create_dir_all(at("d/sub")).unwrap();
@@ -132,7 +132,7 @@ fn places_are_found_as_cp_finds_them() {
 }
 
 #[test]
-fn sync_deletes_what_the_source_has_not_and_nothing_that_is_left_out() {
+fn sync_deletes_extra_entries_and_keeps_excluded_ones() {
     let folder = tempfile::tempdir().unwrap();
     let (from, to) = (folder.path().join("from"), folder.path().join("to"));
     fs::create_dir_all(from.join("keep")).unwrap();
@@ -175,7 +175,7 @@ fn sync_deletes_what_the_source_has_not_and_nothing_that_is_left_out() {
 }
 
 #[test]
-fn a_dry_run_names_what_differs_and_lets_go_of_its_content() {
+fn a_dry_run_reports_differences_and_discards_content() {
     let folder = tempfile::tempdir().unwrap();
     let (from, to) = (folder.path().join("from"), folder.path().join("to"));
     for side in [&from, &to] {
@@ -204,7 +204,7 @@ fn a_dry_run_names_what_differs_and_lets_go_of_its_content() {
 }
 
 #[test]
-fn a_directory_that_is_cut_off_keeps_its_new_name() {
+fn an_interrupted_directory_keeps_its_new_name() {
     let folder = tempfile::tempdir().unwrap();
     let (from, to) = (folder.path().join("from"), folder.path().join("to"));
     fs::create_dir(&from).unwrap();
@@ -221,7 +221,7 @@ fn a_directory_that_is_cut_off_keeps_its_new_name() {
 }
 
 #[test]
-fn a_directory_that_was_there_keeps_its_mode() {
+fn an_existing_directory_keeps_its_mode() {
     let folder = tempfile::tempdir().unwrap();
     let (from, to) = (folder.path().join("from"), folder.path().join("to"));
     fs::create_dir_all(from.join("sub")).unwrap();
@@ -289,7 +289,7 @@ fn a_replaced_file_keeps_its_mode_and_a_reader_sees_old_or_new() {
 /// Their size is 0 or a page, whatever they contain.
 #[cfg(target_os = "linux")]
 #[test]
-fn what_the_kernel_makes_when_it_is_read_comes_whole() {
+fn generated_files_are_copied_completely() {
     let folder = tempfile::tempdir().unwrap();
     for name in ["/proc/version", "/sys/kernel/mm/transparent_hugepage/enabled", "/proc/cpuinfo"] {
         let (from, to) = (std::path::PathBuf::from(name), folder.path().join("to"));
@@ -306,7 +306,7 @@ fn what_the_kernel_makes_when_it_is_read_comes_whole() {
 }
 
 #[test]
-fn what_became_of_another_kind_is_replaced_where_things_are_deleted() {
+fn entries_of_another_type_are_replaced_with_delete() {
     let folder = tempfile::tempdir().unwrap();
     let (from, to) = (folder.path().join("from"), folder.path().join("to"));
     fs::create_dir_all(from.join("was-file/sub")).unwrap();

@@ -24,7 +24,7 @@ pub(super) struct Extras {
 
 impl Extras {
     /// Counts an entry of the source.
-    pub(super) fn came(&mut self) {
+    pub(super) fn count_source_entry(&mut self) {
         self.surplus.source += 1;
     }
 }
@@ -33,7 +33,7 @@ impl ObjectReceiver<'_> {
     /// Ends a directory: finds the surplus objects of the bucket, if requested.
     pub(super) async fn directory_end(&mut self, path: &[u8]) -> Result<(), EndError> {
         name::check(path, self.spec.limits.depth).map_err(|_| EndError::Gone)?;
-        let asked = self.spec.delete.is_asked();
+        let asked = self.spec.delete.is_requested();
         let Some(target) = self.target.as_ref().filter(|target| asked && target.occupied) else {
             return Ok(());
         };

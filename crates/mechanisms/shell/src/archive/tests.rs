@@ -29,7 +29,7 @@ fn archive() -> Vec<u8> {
 }
 
 #[test]
-fn what_is_written_is_read_however_it_is_cut() {
+fn archives_round_trip_however_they_are_split() {
     let long = [&b"./"[..], &[b'n'; 255]].concat();
     let file = |name: &[u8], size| Part::File { name: name.to_vec(), size };
     let want = vec![
@@ -46,7 +46,7 @@ fn what_is_written_is_read_however_it_is_cut() {
 }
 
 #[test]
-fn tar_reads_and_writes_what_we_do() {
+fn archives_are_compatible_with_tar() {
     let folder = tempfile::tempdir().unwrap();
     let mut child = std::process::Command::new("tar")
         .args(["-xpof", "-"])
@@ -77,7 +77,7 @@ fn tar_reads_and_writes_what_we_do() {
 }
 
 #[test]
-fn a_hostile_archive_is_an_error_or_short_and_never_held() {
+fn a_hostile_archive_fails_or_is_truncated_and_not_buffered() {
     let good = archive();
     // Truncated anywhere, it has no end.
     for cut in (0..good.len() - 20 * BLOCK).step_by(97) {

@@ -46,7 +46,7 @@ impl ShellReceiver<'_> {
 
     /// Adds a small file to the current archive.
     pub(super) fn add(&mut self, writing: &Writing, content: &[u8], sum: String, settled: EntryResult) {
-        let beside = self.passing(&writing.path);
+        let beside = self.temporary_path(&writing.path);
         let old = writing.old.as_ref().filter(|_| !self.spec.preserve);
         let mode = self.bits(old.map_or(writing.entry.stamp.mode, |old| old.stamp.mode));
         archive::put(&mut self.batch.archive, &beside, mode, writing.entry.stamp, content);
@@ -72,7 +72,7 @@ impl ShellReceiver<'_> {
             self.session.queue(&line);
         }
         let mut line = Vec::new();
-        let root = self.real(b"");
+        let root = self.container_path(b"");
         assign_path(&mut line, 'a', &root);
         line.extend_from_slice(format!("unpack {}\n", archive.len() / 512).as_bytes());
         self.session.queue(&line);

@@ -63,14 +63,14 @@ impl ShellReceiver<'_> {
         }
         let old = old.filter(|old| old.kind() == Type::File);
         self.busy.insert(path.clone());
-        let (there, of) = self.there(&entry, &path, size, old.as_ref());
+        let (there, of) = self.existing_blocks(&entry, &path, size, old.as_ref());
         let wanted = Wanted { entry, path, old, there };
         let Some(of) = of else {
             self.ask(wanted);
             return Ok(());
         };
         let mut line = Vec::new();
-        assign_path(&mut line, 'a', &self.real(&of));
+        assign_path(&mut line, 'a', &self.container_path(&of));
         line.extend_from_slice(b"sums\n");
         self.session.queue(&line);
         self.pending.push_back(Pending::Sums { wanted: Box::new(wanted) });
@@ -78,7 +78,13 @@ impl ShellReceiver<'_> {
     }
 
     /// What the container may have of a file, and the path to hash.
-    fn there(&self, entry: &Entry, path: &[u8], size: u64, old: Option<&Stat>) -> (There, Option<Vec<u8>>) {
+    fn existing_blocks(
+        &self,
+        entry: &Entry,
+        path: &[u8],
+        size: u64,
+        old: Option<&Stat>,
+    ) -> (There, Option<Vec<u8>>) {
         if self.session.tools.sum.is_none() || size == UNSIZED || size == 0 {
             return (There::Nothing, None);
         }

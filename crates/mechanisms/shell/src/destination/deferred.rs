@@ -66,7 +66,7 @@ impl ShellReceiver<'_> {
             return Ok(());
         }
         let mut line = Vec::new();
-        assign_path(&mut line, 'a', &self.real(&path));
+        assign_path(&mut line, 'a', &self.container_path(&path));
         line.extend_from_slice(b"make\n");
         self.session.queue(&line);
         self.pending.push_back(Pending::Directory { id, path, grouped: entry.stamp.mode & 0o2000 != 0 });
@@ -106,8 +106,8 @@ impl ShellReceiver<'_> {
                 continue;
             }
             let mut line = Vec::new();
-            assign_path(&mut line, 'a', &self.real(&self.passing(&path)));
-            assign_path(&mut line, 'b', &self.real(&path));
+            assign_path(&mut line, 'a', &self.container_path(&self.temporary_path(&path)));
+            assign_path(&mut line, 'b', &self.container_path(&path));
             let (time, owner) = (time(&entry), self.owner(&entry, None));
             let words = match &entry.kind {
                 Kind::Symlink(target) => {
@@ -122,7 +122,7 @@ impl ShellReceiver<'_> {
                         self.settle(entry.id, Fate::Failed, why);
                         continue;
                     }
-                    assign_path(&mut line, 'c', &self.real(&to));
+                    assign_path(&mut line, 'c', &self.container_path(&to));
                     "other\n".to_owned()
                 }
                 Kind::Fifo => format!("special {:o} {time} {owner} p\n", self.bits(entry.stamp.mode)),
@@ -139,7 +139,7 @@ impl ShellReceiver<'_> {
         }
         for Directory { path, mode, time, owner } in std::mem::take(&mut self.directories).into_iter().rev() {
             let mut line = Vec::new();
-            assign_path(&mut line, 'a', &self.real(&path));
+            assign_path(&mut line, 'a', &self.container_path(&path));
             line.extend_from_slice(format!("attr {mode} {time} {owner}\n").as_bytes());
             self.session.queue(&line);
             self.pending.push_back(Pending::Attributes { path });
@@ -159,14 +159,14 @@ impl ShellReceiver<'_> {
             return Err(TranslatorError::Lost("the end of a directory outside the root".to_owned()));
         }
         let seen = std::mem::take(&mut self.seen);
-        let (Some(target), true) = (&self.target, self.spec.delete.is_asked()) else { return Ok(()) };
+        let (Some(target), true) = (&self.target, self.spec.delete.is_requested()) else { return Ok(()) };
         let (below, contents) = (target.path(path), target.contents);
         let entered = self.entered.get(&below).copied();
         if target.missing || entered != Some(false) {
             return Ok(()); // it does not exist, or has nothing else in it
         }
         self.answers(0).await?;
-        let real = self.real(&below);
+        let real = self.container_path(&below);
         let Ok(found) = list(&mut self.session, &real).await? else { return Ok(()) };
         let inner = name::inner(path, contents).to_vec();
         for (last, stat) in found {
@@ -201,7 +201,7 @@ impl ShellReceiver<'_> {
         while let Some(holder) = waiting.pop() {
             let Found { below, inner, holder: _, stays: _ } = &found[holder];
             let (below, inner) = (below.clone(), inner.clone());
-            let real = self.real(&below);
+            let real = self.container_path(&below);
             for (last, stat) in list(&mut self.session, &real).await?.unwrap_or_default() {
                 let (below, inner) = (name::join(&below, &last), name::join(&inner, &last));
                 let directory = stat.kind() == Type::Directory;
@@ -251,7 +251,7 @@ impl ShellReceiver<'_> {
             return Ok(Ok(()));
         }
         let mut line = Vec::new();
-        assign_path(&mut line, 'a', &self.real(path));
+        assign_path(&mut line, 'a', &self.container_path(path));
         line.extend_from_slice(b"remove\n");
         let answer = self.session.ask(&line).await?;
         Ok(answer.map(|_| ()).map_err(|why| self.session.tools.explain("removing it", &why)))

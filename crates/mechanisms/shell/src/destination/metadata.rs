@@ -52,7 +52,7 @@ impl ShellReceiver<'_> {
             return self.answer(settled);
         }
         let mut line = Vec::new();
-        assign_path(&mut line, 'a', &self.real(path));
+        assign_path(&mut line, 'a', &self.container_path(path));
         line.extend_from_slice(format!("attr {mode} {time} {}\n", words(owner)).as_bytes());
         self.session.queue(&line);
         self.pending.push_back(Pending::File { id: settled.id, path: path.to_vec(), settled });

@@ -99,7 +99,7 @@ impl ShellReceiver<'_> {
         let mut line = self.names(&writing.path);
         // Its name if it is kept so that a later copy can resume it.
         let (parent, last) = name::split(&writing.path);
-        assign_path(&mut line, 'r', &self.real(&name::join(parent, &name::partial(last))));
+        assign_path(&mut line, 'r', &self.container_path(&name::join(parent, &name::partial(last))));
         line.extend_from_slice(how.as_bytes());
         line.extend_from_slice(if self.spec.inplace { b" inplace\n" } else { b"\n" });
         self.session.queue(&line);
@@ -108,14 +108,14 @@ impl ShellReceiver<'_> {
     /// Assigns `p` and `q` for a file: its temporary and its final path.
     pub(super) fn names(&self, path: &[u8]) -> Vec<u8> {
         let mut line = Vec::new();
-        assign_path(&mut line, 'p', &self.real(&self.passing(path)));
-        assign_path(&mut line, 'q', &self.real(path));
+        assign_path(&mut line, 'p', &self.container_path(&self.temporary_path(path)));
+        assign_path(&mut line, 'q', &self.container_path(path));
         line
     }
 
     /// The name of a file until it is complete and verified; only this connection uses it. Another copy may
     /// be writing to the same target, or the shell of a lost connection, and shells have no locks.
-    pub(super) fn passing(&self, path: &[u8]) -> Vec<u8> {
+    pub(super) fn temporary_path(&self, path: &[u8]) -> Vec<u8> {
         let (parent, last) = name::split(path);
         let own = blake3::hash(self.session.mark.as_bytes()).to_hex();
         let own = [last, b".", &own.as_bytes()[..8]].concat();
@@ -260,7 +260,7 @@ impl ShellReceiver<'_> {
         }
         if let State::Compare { whole, .. } = &writing.state {
             if *whole {
-                self.was_there(&writing, hash);
+                self.finish_unchanged(&writing, hash);
                 return Ok(());
             }
             // The partial file is complete.
@@ -293,7 +293,7 @@ impl ShellReceiver<'_> {
     }
 
     /// All of the content is already in place.
-    fn was_there(&mut self, writing: &Writing, hash: [u8; 32]) {
+    fn finish_unchanged(&mut self, writing: &Writing, hash: [u8; 32]) {
         let Writing { entry, path, old, .. } = writing;
         self.busy.remove(path);
         self.bad.remove(path);

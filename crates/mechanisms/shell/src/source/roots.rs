@@ -188,7 +188,7 @@ mod tests {
     use super::source_name;
 
     #[test]
-    fn a_source_is_called_by_its_last_name() {
+    fn source_names_are_the_last_component() {
         for (typed, name) in
             [(&b"/a/b"[..], &b"b"[..]), (b"a/b//", b"b"), (b"a/.", b""), (b"..", b""), (b"/", b"")]
         {

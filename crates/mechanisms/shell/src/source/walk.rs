@@ -96,7 +96,7 @@ impl Walk {
             }
             let contents = directory && (self.spec.contents || name.is_empty());
             let path = if contents { Vec::new() } else { name };
-            return self.tell(session, Place { real, path, contents, above: Vec::new() }, stat).await;
+            return self.entry(session, Place { real, path, contents, above: Vec::new() }, stat).await;
         }
     }
 
@@ -124,10 +124,10 @@ impl Walk {
             return Ok(None);
         }
         let place = Place { real, path, contents: place.contents, above: place.above.clone() };
-        self.tell(session, place, stat).await.map(Some)
+        self.entry(session, place, stat).await.map(Some)
     }
 
-    async fn tell(
+    async fn entry(
         &mut self,
         session: &mut Session,
         place: Place,

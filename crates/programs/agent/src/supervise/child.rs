@@ -43,7 +43,7 @@ impl Child {
         }
         if let Some(workdir) = &request.workdir {
             let workdir = Path::new(OsStr::from_bytes(workdir));
-            enterable(workdir)?;
+            check_workdir(workdir)?;
             command.current_dir(workdir);
         }
         let streams = match request.terminal {
@@ -126,7 +126,7 @@ fn winsize(TerminalSize { rows, columns }: TerminalSize) -> Winsize {
 
 /// `chdir` fails in the child process, where it would look as if the command were missing, so it is checked
 /// first.
-fn enterable(workdir: &Path) -> Result<(), Failure> {
+fn check_workdir(workdir: &Path) -> Result<(), Failure> {
     let failure = |why: &dyn std::fmt::Display| Failure {
         kind: FailureKind::Workdir,
         message: format!("changing to the working directory {}: {why}", workdir.display()),

@@ -340,7 +340,7 @@ mod tests {
         [("POSTERN_LOGIN", "ibm"), ("IAM_PROFILE_ID", "Profile-1"), ("POSTERN_LOGIN_TOKEN", "/t/token")];
 
     #[test]
-    fn a_login_is_implied_for_the_clouds_own_tool_in_a_pod_that_is_trusted() {
+    fn a_trusted_pod_logs_in_for_the_clouds_own_tool() {
         let implied = |program: &str, pod: &[(&str, &str)]| {
             plan(&request(program, Some("")), pod, &[]).unwrap().is_some()
         };
@@ -365,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn what_there_is_no_login_for_is_refused() {
+    fn unknown_logins_are_refused() {
         let said = |login: &str, pod: &[(&str, &str)]| {
             plan(&request("sh", Some(login)), pod, &[]).unwrap_err().message
         };

@@ -127,7 +127,7 @@ mod tests {
 
     /// As with a command that is slightly slower than the network: the queue is never empty.
     #[test]
-    fn what_was_taken_takes_no_room() {
+    fn consumed_bytes_free_their_space() {
         let (mut queue, mut received, mut sent) = (StdinQueue::default(), 0_u64, 0_u64);
         let byte = |number: u64| u8::try_from(number % 251).unwrap();
         let mut take = |queue: &mut StdinQueue| {
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_come_out_as_they_went_in_however_many_there_are() {
+    fn queued_bytes_keep_their_order() {
         let (mut queue, mut sent, mut received) = (StdinQueue::default(), Vec::new(), Vec::new());
         for turn in 0..300_usize {
             let piece: Vec<u8> =

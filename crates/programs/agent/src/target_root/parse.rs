@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn what_only_looks_like_it_is_not_taken() {
+    fn similar_cgroups_do_not_match() {
         let longer = format!("0::/../{ID}0\n0::/../a{ID}\n");
         assert!(!names_container(&longer, ID) && !shows_an_id(&longer));
         assert!(!names_container(&format!("0::/../crio-conmon-{ID}.scope\n"), ID));
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn the_start_is_found_behind_any_name() {
+    fn the_start_time_is_parsed_after_any_name() {
         let rest = "S 0 14 14 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 7 0 5213377 1266667520 512 1844";
         assert_eq!(started(&format!("14 (app) {rest}\n")), Some(5_213_377));
         assert_eq!(started(&format!("14 (a) b (c) {rest}\n")), Some(5_213_377));
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn the_reason_is_what_the_kernel_checks_first() {
+    fn the_reason_follows_the_order_of_the_kernel() {
         let none = "0000000000000000";
         let (app, root) = ("65532\t65532\t65532\t65532", "0\t0\t0\t0");
         let target = status(app, root, none);

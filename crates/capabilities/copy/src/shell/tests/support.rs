@@ -70,7 +70,7 @@ impl Far {
         Self::new(&shells()[0], way)
     }
 
-    pub(super) async fn open(&self, ask: &CopyRequest) -> OpenEnd {
+    pub(super) async fn open(&self, request: &CopyRequest) -> OpenEnd {
         let mut command = tokio::process::Command::new(&self.shell[0]);
         command.args(&self.shell[1..]).args(["-c", LOOP]);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
@@ -102,7 +102,7 @@ impl Far {
         let mut session = Session::greet(to, from, self.sum).await.unwrap();
         assert_eq!(session.missing(), &[] as &[String]);
         session.queue(self.first.as_bytes());
-        crate::shell::end(postern_shell::start(session, self.way, self.marks.clone(), ask.clone()))
+        crate::shell::end(postern_shell::start(session, self.way, self.marks.clone(), request.clone()))
     }
 }
 
@@ -112,10 +112,10 @@ pub(super) enum Side {
 }
 
 impl Side {
-    async fn open(&self, ask: &CopyRequest) -> OpenEnd {
+    async fn open(&self, request: &CopyRequest) -> OpenEnd {
         match self {
-            Self::Here => ends::open(&End::Local, ask, &mut |_| ()).await.unwrap(),
-            Self::There(far) => far.open(ask).await,
+            Self::Here => ends::open(&End::Local, request, &mut |_| ()).await.unwrap(),
+            Self::There(far) => far.open(request).await,
         }
     }
 }

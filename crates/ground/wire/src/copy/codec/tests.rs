@@ -70,7 +70,7 @@ fn frame(bytes: &[u8]) -> (u8, Vec<u8>) {
 }
 
 #[test]
-fn what_a_source_says_arrives_and_nothing_shorter_does() {
+fn source_frames_round_trip_and_truncated_ones_fail() {
     for want in from_source() {
         let mut bytes = Vec::new();
         want.encode(&mut bytes);
@@ -83,7 +83,7 @@ fn what_a_source_says_arrives_and_nothing_shorter_does() {
 }
 
 #[test]
-fn what_a_destination_says_arrives_and_nothing_shorter_does() {
+fn destination_frames_round_trip_and_truncated_ones_fail() {
     for want in from_destination() {
         let mut bytes = Vec::new();
         want.encode(&mut bytes);

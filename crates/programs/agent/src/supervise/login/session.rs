@@ -67,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_holds_until_a_fifth_of_its_life_is_left_and_for_its_own_profile() {
+    fn a_session_is_valid_for_its_profile_until_a_fifth_is_left() {
         let config = config(r#"{"iam_id":"iam-Profile-1","iat":1000,"exp":4600}"#);
         let holds = |profile, now| Session::read(&config, profile, now).is_some();
         assert!(holds(Some("Profile-1"), 1_000) && holds(None, 3_879));
@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_a_tool_wrote_there_is_read_without_harm() {
+    fn malformed_config_files_are_harmless() {
         let whole = config(r#"{"iam_id":"iam-Profile-1ä","iat":1000,"exp":99999999999999999999}"#);
         for cut in (0..=whole.len()).filter(|&cut| whole.is_char_boundary(cut)) {
             for glue in ["", "\"", ":", "ä", "\"IAMToken\":\""] {
@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_session_is_none() {
+    fn malformed_sessions_are_ignored() {
         for text in [
             "",
             "{}",
