@@ -156,7 +156,7 @@ fn a_key_that_no_file_can_have_is_refused_at_once() {
     bucket.holds(&["c/..", "c/../x", &long, "c/a[1]", "c/a1", "c/b*"]);
     for source in ["s3://bkt/c/..", &format!("s3://bkt/{long}")] {
         let refused =
-            bucket.postern(&["cp", source, "out"]).exits(1).says(&["no file or directory can be called"]);
+            bucket.postern(&["cp", source, "out"]).exits(1).says(&["no file or directory can be named"]);
         assert!(!refused.stderr.contains("connection"), "{}", refused.stderr);
     }
     // What is called just so is meant.

@@ -63,7 +63,7 @@ impl Patterns {
         Self { texts, heads, by_head, longest }
     }
 
-    /// Whether there is nothing to look for.
+    /// Whether there are no secrets.
     pub fn is_empty(&self) -> bool {
         self.texts.is_empty()
     }

@@ -16,7 +16,7 @@ pub struct TerminalSize {
 pub struct FileSpec {
     /// Its path for the command.
     pub path: Vec<u8>,
-    /// Length in bytes; its content follows the request in [`ToAgent::File`] frames, file after file.
+    /// Length in bytes; its content follows the request in [`ToAgent::File`] frames, file by file.
     pub size: u64,
 }
 
@@ -133,7 +133,7 @@ pub enum FailureKind {
 pub struct Failure {
     /// The class.
     pub kind: FailureKind,
-    /// What was attempted and why it failed; holds no secret.
+    /// What was attempted and why it failed; contains no secret.
     pub message: String,
 }
 

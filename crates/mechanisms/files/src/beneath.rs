@@ -52,7 +52,7 @@ impl Root {
             use rustix::fs::{ResolveFlags, openat2};
             let within = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
             match openat2(&self.directory, path, flags, mode, within) {
-                // A seccomp profile older than the call says EPERM.
+                // A seccomp profile older than the system call returns EPERM.
                 Err(Errno::NOSYS | Errno::PERM) => self.by_component = true,
                 Err(Errno::AGAIN) => {} // the tree changed concurrently; retry component by component
                 other => return other,

@@ -25,8 +25,8 @@ enum Flaw {
     #[error("has a '[' without a closing ']'; write '\\[' for the character itself")]
     Open,
     #[error(
-        "has '[:{0}:]', which is not a character class; valid classes are alnum, alpha, blank, cntrl, digit, graph, \
-         lower, print, punct, space, upper and xdigit"
+        "has '[:{0}:]', which is not a character class; valid classes are alnum, alpha, blank, cntrl, digit, \
+         graph, lower, print, punct, space, upper and xdigit"
     )]
     Class(String),
     #[error("ends in a backslash with nothing to quote; write two for a backslash itself")]

@@ -4,8 +4,8 @@ use crate::{link_target, name};
 use postern_wire::copy::{Delete, Kind, ReceiveSpec, Stamp};
 
 /// The partial file of an earlier copy has other content.
-pub const STALE: &str = "it has changed since a copy of it was begun and interrupted; remove what that left with \
-                         `postern cp --clean DESTINATION` to copy it anew";
+pub const STALE: &str = "it has changed since an interrupted copy of it; remove the unfinished file with \
+                         `postern cp --clean DESTINATION` to copy it again";
 
 /// The partial file of an earlier copy was resumed and turned out to have other content.
 pub const RESUMED_DIFFERS: &str =

@@ -2,7 +2,7 @@
 
 use crate::error::{Kind as Because, RequestError};
 use crate::link::{EndError, Outbox};
-use crate::source::Item;
+use crate::listing::Item;
 use crate::store::Store;
 use aws_sdk_s3::primitives::ByteStream;
 use bytes::{Bytes, BytesMut};

@@ -32,6 +32,13 @@ pub(crate) struct Found {
     pub(crate) posix: Posix,
 }
 
+/// An announced object.
+#[derive(Debug, Clone)]
+pub(crate) struct Item {
+    pub(crate) key: String,
+    pub(crate) found: Found,
+}
+
 impl Store {
     /// One page of the keys with this prefix. `flat` stops at the next slash.
     pub(crate) async fn page(

@@ -2,7 +2,7 @@
 
 use crate::content::Content;
 use crate::link::{EndError, Inbox, Outbox};
-use crate::listing::Found;
+use crate::listing::Item;
 use crate::store::Store;
 use crate::walk::{self, Step};
 use postern_files::stop_flag::StopFlag;
@@ -11,13 +11,6 @@ use postern_wire::copy::{Entry, FromDestination, FromSource, SendSpec, WINDOW, W
 use std::collections::HashMap;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-
-/// An announced object.
-#[derive(Debug, Clone)]
-pub(crate) struct Item {
-    pub(crate) key: String,
-    pub(crate) found: Found,
-}
 
 /// Frames from the destination that concern the source.
 enum Event {

@@ -2,9 +2,9 @@
 
 use crate::glob;
 use crate::link::EndError;
+use crate::listing::Item;
 use crate::listing::Listed;
 use crate::posix::Type;
-use crate::source::Item;
 use crate::store::Store;
 use futures_util::StreamExt as _;
 use postern_files::pattern::{Glob, Rules};
@@ -209,7 +209,7 @@ impl Tree<'_> {
         let nameless = matches!(top, SourceRoot::Object(_)) && name.is_empty();
         if nameless || name::check(name.as_bytes(), 1).is_err() {
             let message = format!(
-                "no file or directory can be called {:?}; copy what lies below a prefix by its name with /. at the end",
+                "no file or directory can be named {:?}; to copy everything below a prefix, append /. to it",
                 name::show(name.as_bytes())
             );
             let path = key.clone().into_bytes();
@@ -266,8 +266,8 @@ impl Tree<'_> {
                     && !self.rules.excludes(name::inner(&path, self.contents), true)
                 {
                     let message = format!(
-                        "there is an object of this name too, and a directory has room for one of them; {} copies what lies \
-                         below it",
+                        "there is an object of this name too, and a directory can contain only one of them; {} copies \
+                         everything below the prefix",
                         store.show(&format!("{key}."))
                     );
                     self.send(Step::Fault { path, message }).await?;

@@ -13,8 +13,8 @@ mod writing;
 use super::listing::Stat;
 use super::quoting::cause;
 use super::session::{Lost, Session};
-use super::source::walk::{list, look};
 use super::{Outbox, TransferMode, TranslatorError};
+use crate::inspect::{list, stat_path};
 use bytes::Bytes;
 use decide::Wanted;
 use deferred::Directory;
@@ -444,7 +444,7 @@ impl ShellReceiver<'_> {
                 // A directory may be searchable but not readable.
                 Err(why) => {
                     let real = self.container_path(path);
-                    return Ok(match look(&mut self.session, &real, false).await? {
+                    return Ok(match stat_path(&mut self.session, &real, false).await? {
                         Ok(stat) => Ok(Some(stat)),
                         Err(said) if cause(&said) == "No such file or directory" => Ok(None),
                         Err(_) => Err(format!("checking its path: {why}")),

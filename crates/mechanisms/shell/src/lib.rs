@@ -13,6 +13,7 @@ pub mod archive;
 mod checksum;
 mod destination;
 mod error;
+mod inspect;
 pub mod listing;
 mod quoting;
 mod resume;

@@ -83,7 +83,7 @@ impl Tools {
                 format!("{attempt}: {cause}{who}{writable}")
             }
             "Device or resource busy" | "Resource busy" => format!(
-                "{attempt}: {cause}; it is a mount of its own and cannot be replaced, only written into: --inplace"
+                "{attempt}: {cause}; it is a mount point and cannot be replaced, only written to with --inplace"
             ),
             _ => format!("{attempt}: {cause}"),
         }

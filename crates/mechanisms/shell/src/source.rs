@@ -3,7 +3,7 @@
 mod batch;
 mod content;
 mod roots;
-pub(crate) mod walk;
+mod walk;
 
 use super::session::{Lost, Session};
 use super::{Outbox, ResumeMarks, TransferMode, TranslatorError};

@@ -66,7 +66,7 @@ pub enum FromSource<'a> {
     Entry(Box<Entry>),
     /// An entry that cannot be copied. It has no id and gets no answer.
     Fault {
-        /// Its path, as an entry has it.
+        /// Its path, in the form of an entry.
         path: &'a [u8],
         /// Why.
         message: String,
@@ -117,7 +117,7 @@ pub enum FromSource<'a> {
         /// Why.
         message: String,
     },
-    /// Nothing can be copied at all.
+    /// Nothing can be copied.
     Fatal(String),
     /// The source is alive.
     Heartbeat,
@@ -227,9 +227,9 @@ pub enum FromDestination<'a> {
         /// Why.
         message: String,
     },
-    /// Everything is answered and in place.
+    /// All entries are answered and in place.
     Finished,
-    /// Nothing can be copied at all.
+    /// Nothing can be copied.
     Fatal(String),
     /// The destination is alive.
     Heartbeat,

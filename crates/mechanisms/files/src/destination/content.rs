@@ -244,7 +244,8 @@ impl FileReceiver<'_> {
             Some(writing) if writing.entry.id == id => {
                 let Writing { path, sink, .. } = writing;
                 match &sink {
-                    Sink::Failed { why, remove: _ } => message.clone_from(why), // the first error, at this end
+                    // The first error, at this end.
+                    Sink::Failed { why, remove: _ } => message.clone_from(why),
                     Sink::Planned if message == STOPPED => (fate, message) = (Fate::Planned, String::new()),
                     _ => {}
                 }

@@ -206,7 +206,7 @@ impl Deferred {
         for Made { path, mode, stamp } in directories.into_iter().rev() {
             let opened = target.root.open(&path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty());
             if let Ok(opened) = opened {
-                let _ = rustix::fs::futimens(&opened, &stat::times(stamp)); // fails on another owner's directory
+                let _ = rustix::fs::futimens(&opened, &stat::times(stamp)); // fails for another owner
                 if let Some(mode) = mode {
                     // A setgid directory stays one.
                     let now = rustix::fs::fstat(&opened).map_or(0, |found| stat::stamp(&found).mode);
@@ -243,7 +243,7 @@ fn replace(
 ) -> Result<(), Errno> {
     let (parent, last) = root.parent(path)?;
     let unfinished = name::partial(last);
-    let _ = rustix::fs::unlinkat(parent, unfinished.as_slice(), AtFlags::empty()); // left by an interrupted copy
+    let _ = rustix::fs::unlinkat(parent, unfinished.as_slice(), AtFlags::empty()); // left behind
     make(parent, &unfinished)?;
     let named = mount_namespace::refuse_mount_point(parent, last)
         .and_then(|()| rustix::fs::renameat(parent, unfinished.as_slice(), parent, last));

@@ -50,9 +50,11 @@ pub(super) fn explain(attempt: &str, error: Errno) -> String {
             }
         }
         Errno::BUSY => {
-            text.push_str("; it is a mount of its own and cannot be replaced, only written into: --inplace");
+            text.push_str("; it is a mount point and cannot be replaced, only written to with --inplace");
         }
-        Errno::LOOP | Errno::NOTDIR => text.push_str("; a directory on its way is a symlink or a file"),
+        Errno::LOOP | Errno::NOTDIR => {
+            text.push_str("; one of its parent directories is a symlink or a file");
+        }
         _ => {}
     }
     text

@@ -69,7 +69,7 @@ pub(super) fn link_unfinished(
     directory: BorrowedFd<'_>,
     unfinished: &[u8],
 ) -> Result<(), Errno> {
-    let _ = rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive); // not every file system supports locks
+    let _ = rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive); // may be unsupported
     link(file, directory, unfinished)
 }
 

@@ -163,7 +163,8 @@ impl Content {
             if delta::moved(&parts, basis) {
                 self.out.put(|buffer| FromSource::Cut(want.id).encode(buffer))?;
                 self.out.flush()?;
-                self.chunk_list = ChunkList::of(&file, size)?.map(|chunk_list| (want.id, chunk_list)); // in parallel with the destination
+                // In parallel with the destination.
+                self.chunk_list = ChunkList::of(&file, size)?.map(|chunk_list| (want.id, chunk_list));
                 return Ok(None);
             }
         }

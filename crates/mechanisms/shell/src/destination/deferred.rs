@@ -3,9 +3,9 @@
 use super::metadata::time;
 use super::{Pending, ShellReceiver};
 use crate::TranslatorError;
+use crate::inspect::{list, stat_path};
 use crate::listing::Type;
 use crate::quoting::{assign, assign_path, cause};
-use crate::source::walk::{list, look};
 use postern_files::{name, policy};
 use postern_wire::copy::{Entry, Fate, FromDestination, Kind};
 
@@ -263,7 +263,7 @@ impl ShellReceiver<'_> {
         let shown = name::show(&target).into_owned();
         let failed = |why: String| TranslatorError::Fatal(format!("searching {shown}: {why}"));
         let mut waiting = Vec::new();
-        match look(&mut self.session, &target, true).await? {
+        match stat_path(&mut self.session, &target, true).await? {
             Ok(found) if found.kind() == Type::Directory => waiting.push(Vec::new()),
             _ => {
                 let (parent, last) = name::split(&target);
@@ -272,7 +272,7 @@ impl ShellReceiver<'_> {
                     b"" if target.starts_with(b"/") => name::join(b"/", &unfinished),
                     parent => name::join(parent, &unfinished),
                 };
-                if look(&mut self.session, &beside, false).await?.is_ok() {
+                if stat_path(&mut self.session, &beside, false).await?.is_ok() {
                     self.remove(&beside).await?.map_err(&failed)?;
                     self.out.put(|buffer| FromDestination::Deleted(&unfinished).encode(buffer));
                 }

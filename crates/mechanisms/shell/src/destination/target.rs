@@ -1,10 +1,10 @@
 //! Resolves the target of a copy in the container, as POSIX cp(1) does.
 
 use crate::TranslatorError;
+use crate::inspect::{read_link, stat_path};
 use crate::listing::Type;
 use crate::quoting::{assign_path, cause};
 use crate::session::Session;
-use crate::source::walk::{link, look};
 use postern_files::cp_rules::{self, Found, TargetUse, no_directory, trimmed};
 use postern_files::name;
 use postern_wire::copy::{Entry, ReceiveSpec};
@@ -49,7 +49,7 @@ pub(super) async fn resolve(
     if spec.named {
         return named(session, target).await;
     }
-    let found = match look(session, target, true).await? {
+    let found = match stat_path(session, target, true).await? {
         Ok(found) if found.kind() == Type::Directory => Found::Directory,
         Ok(_) => Found::Other,
         Err(why) if absent(&why) => Found::Missing,
@@ -88,12 +88,12 @@ pub(super) async fn resolve(
 /// Uses the target's own name in its parent directory, or the name of a symlink's target.
 async fn named(session: &mut Session, target: &[u8]) -> Result<RemoteTarget, TranslatorError> {
     let mut path = trimmed(target).to_vec();
-    if look(session, &path, false).await?.is_ok_and(|found| found.kind() == Type::Symlink) {
+    if stat_path(session, &path, false).await?.is_ok_and(|found| found.kind() == Type::Symlink) {
         let shown = name::show(target);
-        path = match link(session, &path, "-nf").await? {
+        path = match read_link(session, &path, "-nf").await? {
             Ok(led) => led,
             Err(why) => {
-                let Ok(led) = link(session, &path, "-n").await? else {
+                let Ok(led) = read_link(session, &path, "-n").await? else {
                     return Err(TranslatorError::Fatal(format!("following the symlink {shown}: {why}")));
                 };
                 let led = if led.starts_with(b"/") { led } else { name::join(name::split(&path).0, &led) };
@@ -110,7 +110,7 @@ async fn named(session: &mut Session, target: &[u8]) -> Result<RemoteTarget, Tra
         b"" if path.starts_with(b"/") => b"/",
         parent => parent,
     };
-    match look(session, root, true).await? {
+    match stat_path(session, root, true).await? {
         Ok(found) if found.kind() == Type::Directory => {}
         Ok(_) => return Err(TranslatorError::Fatal(format!("{} is not a directory", name::show(root)))),
         Err(why) if absent(&why) => {

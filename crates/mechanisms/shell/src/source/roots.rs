@@ -1,7 +1,7 @@
 //! Resolves typed source paths in the container: wildcards, symlinks and names.
 
-use super::walk::{list, look};
 use crate::TranslatorError;
+use crate::inspect::{list, stat_path};
 use crate::listing::{Stat, Type};
 use crate::quoting::cause;
 use crate::session::Session;
@@ -33,12 +33,12 @@ pub(super) async fn expand(
         // An existing path is taken literally, whatever characters it has: a shell may have expanded it
         // already.
         let special = spec.glob && is_special(source);
-        let plain = match special && look(session, source, false).await?.is_err() {
+        let plain = match special && stat_path(session, source, false).await?.is_err() {
             true => unquoted(source),
             false => Some(source.clone()),
         };
         if let Some(source) = plain {
-            match look(session, &source, true).await? {
+            match stat_path(session, &source, true).await? {
                 Ok(stat) => roots.push(top(source, stat)),
                 // With several sources, the others are still copied, as by `cp`.
                 Err(why) if spec.sources.len() > 1 && !source_name(&source).is_empty() => {
@@ -60,7 +60,7 @@ pub(super) async fn expand(
         let mut left_out = 0;
         let matched = found.len();
         for path in found {
-            match look(session, &path, true).await? {
+            match stat_path(session, &path, true).await? {
                 Ok(stat) if rules.leave_out(glob.below(&path), stat.kind() == Type::Directory) => {
                     left_out += 1;
                 }
@@ -122,7 +122,7 @@ async fn follow(session: &mut Session, glob: &Glob) -> Result<Vec<Vec<u8>>, Tran
         match step {
             Step::Literal(component) => {
                 let path = name::join(&at, component);
-                if look(session, &path, !last).await?.is_ok() {
+                if stat_path(session, &path, !last).await?.is_ok() {
                     waiting.push((path, taken + 1, depth));
                 }
             }
@@ -169,7 +169,7 @@ async fn follow(session: &mut Session, glob: &Glob) -> Result<Vec<Vec<u8>>, Tran
 }
 
 async fn is_directory(session: &mut Session, path: &[u8]) -> Result<bool, TranslatorError> {
-    Ok(look(session, path, true).await?.is_ok_and(|stat| stat.kind() == Type::Directory))
+    Ok(stat_path(session, path, true).await?.is_ok_and(|stat| stat.kind() == Type::Directory))
 }
 
 /// The entries of a directory. Empty if it cannot be listed, as in a shell, except for a lack of permission.
