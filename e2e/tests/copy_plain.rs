@@ -407,7 +407,7 @@ b'",
             "rm -rf /tmp/planted /tmp/out; mkdir -p /tmp/planted /tmp/out; ln -s /tmp/out /tmp/planted/d";
         in_pod("little", &["sh", "-c", script]).ok();
         let outcome = cp(here, way, &["tree/.", "little:/tmp/planted"]).exits(1);
-        outcome.says(&["d: failed", "is no directory"]);
+        outcome.says(&["d: failed", "is not a directory"]);
         assert_eq!(in_pod("little", &["ls", "-A", "/tmp/out"]).ok().stdout, "");
     }
 }

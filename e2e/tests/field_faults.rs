@@ -324,7 +324,7 @@ fn copies_do_in_pods_what_they_do_here() {
     pods.sh("app", "mkdir -p /srv/x/l");
     for way in ["tar", "shell"] {
         let failed = postern(&["cp", "--via", way, "--dry-run", "links/.", &at("/srv/x")]).exits(1);
-        failed.says(&["a directory has its place"]);
+        failed.says(&["a directory exists at this path"]);
     }
     let gone = at("/srv/none/deep/f");
     pods.sh("app", "ln -s none/deep /srv/link");

@@ -231,7 +231,7 @@ fn what_is_refused_says_why_and_leaves_nothing() {
         let mut command = s3.postern(s3.port);
         refused(command.args(args).env("AWS_SECRET_ACCESS_KEY", "wrong"), wrong_key);
         let mut command = s3.postern(s3.port);
-        refused(command.args(args).env("AWS_ACCESS_KEY_ID", "nobody"), "nobody has this access key");
+        refused(command.args(args).env("AWS_ACCESS_KEY_ID", "nobody"), "the access key does not exist");
         let mut command = s3.postern(s3.port);
         refused(command.args(args).env_remove("AWS_ACCESS_KEY_ID"), "no credentials: set AWS_PROFILE");
         let mut command = s3.postern(e2e::servers::free_port());

@@ -4,7 +4,7 @@
 use libfuzzer_sys::fuzz_target;
 use postern_files::pattern::{Glob, Kind, Rules, matches};
 use postern_wire::Decoder;
-use postern_wire::copy::{Ask, FromDestination, FromSource};
+use postern_wire::copy::{CopyRequest, FromDestination, FromSource};
 
 fuzz_target!(|input: (Vec<u8>, Vec<u8>, Vec<u8>)| {
     let (bytes, pattern, path) = input;
@@ -16,11 +16,11 @@ fuzz_target!(|input: (Vec<u8>, Vec<u8>, Vec<u8>)| {
             frame.encode(&mut again);
         } else if let Ok(frame) = FromDestination::decode(kind, payload) {
             frame.encode(&mut again);
-        } else if let Ok(ask) = Ask::decode(kind, payload) {
+        } else if let Ok(ask) = CopyRequest::decode(kind, payload) {
             // What is absent may come with bytes that mean nothing; the second round has none.
             let mut first = Vec::new();
             ask.encode(&mut first);
-            assert_eq!(Ask::decode(first[0], &first[5..]), Ok(ask));
+            assert_eq!(CopyRequest::decode(first[0], &first[5..]), Ok(ask));
             continue;
         } else {
             continue;

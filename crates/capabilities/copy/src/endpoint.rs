@@ -1,11 +1,11 @@
-//! What the words of the command line name.
+//! Parses the SRC and DST arguments.
 
 use postern_exec::target::is_kind;
 use postern_s3::Location;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 
-/// One SRC or DST.
+/// One SRC or DST argument.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Endpoint {
     /// A path on this machine.
@@ -14,36 +14,36 @@ pub enum Endpoint {
     Stream,
     /// A path in a pod.
     Pod(PodPath),
-    /// An object, or those below a prefix.
+    /// An object, or the objects below a prefix.
     S3(Location),
 }
 
 /// A path in a pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PodPath {
-    /// The namespace, where one is named.
+    /// The namespace, if given.
     pub namespace: Option<String>,
-    /// `NAME` or `KIND/NAME`; nothing where labels pick the pods (`:PATH`).
+    /// `NAME` or `KIND/NAME`; `None` if labels select the pods (`:PATH`).
     pub target: Option<String>,
     /// The path, as typed.
     pub path: Vec<u8>,
 }
 
 impl Endpoint {
-    /// Reads `PATH`, `-`, `s3://BUCKET/KEY`, `[NAMESPACE/][KIND/]NAME:PATH` or, where labels pick pods, `:PATH`. What begins with `/`, `./`,
-    /// `../` or `~` is local, whatever it holds.
+    /// Parses `PATH`, `-`, `s3://BUCKET/KEY`, `[NAMESPACE/][KIND/]NAME:PATH` or, if labels select pods,
+    /// `:PATH`. A word that starts with `/`, `./`, `../` or `~` is always local.
     pub fn parse(word: &OsStr) -> Result<Self, String> {
         let bytes = word.as_bytes();
         let shown = || word.to_string_lossy();
         if bytes.is_empty() {
-            return Err("an empty path names nothing".to_owned());
+            return Err("the path is empty".to_owned());
         }
         if bytes == b"-" {
             return Ok(Self::Stream);
         }
         if bytes.starts_with(b"s3://") {
             let word =
-                std::str::from_utf8(bytes).map_err(|_| format!("{}: S3 has names in UTF-8 only", shown()))?;
+                std::str::from_utf8(bytes).map_err(|_| format!("{}: S3 requires names in UTF-8", shown()))?;
             return Location::parse(word).map(Self::S3);
         }
         let local = [&b"/"[..], b"./", b"../", b"~"].iter().any(|start| bytes.starts_with(start));
@@ -57,7 +57,7 @@ impl Endpoint {
         let Some(place) = std::str::from_utf8(place).ok().filter(|_| named) else {
             return Ok(Self::Local(bytes.to_vec()));
         };
-        // As scp has it: nothing after the colon is the directory that the container works in.
+        // As in scp: an empty path after the colon is the container's working directory.
         let path = if path.is_empty() { b"." } else { path };
         let path = path.to_vec();
         let parts: Vec<&str> = place.split('/').collect();
@@ -88,7 +88,7 @@ impl Endpoint {
     }
 }
 
-/// Puts a pod's name where a local path says `{pod}`.
+/// Replaces `{pod}` in a local path with a pod's name.
 pub fn of_pod(path: &[u8], pod: &str) -> Vec<u8> {
     const MARK: &[u8] = b"{pod}";
     let mut named = Vec::with_capacity(path.len() + pod.len());
@@ -115,12 +115,12 @@ mod tests {
     }
 
     #[test]
-    fn words_name_what_users_of_kubectl_expect() {
+    fn endpoints_are_parsed_as_kubectl_users_expect() {
         let parse = |word: &str| Endpoint::parse(OsStr::new(word)).unwrap();
         assert_eq!(parse("web-0:/tmp/x"), pod(None, Some("web-0"), "/tmp/x"));
         assert_eq!(parse("prod/web-0:data"), pod(Some("prod"), Some("web-0"), "data"));
         assert_eq!(parse("deploy/web:/x:y"), pod(None, Some("deploy/web"), "/x:y"));
-        // A kind, and no namespace of that name.
+        // A kind, even if a namespace could have that name.
         assert_eq!(parse("svc/web:/x"), pod(None, Some("svc/web"), "/x"));
         assert_eq!(parse("prod/sts/db:/"), pod(Some("prod"), Some("sts/db"), "/"));
         assert_eq!(parse(":/tmp"), pod(None, None, "/tmp"));
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pods_name_goes_where_it_is_asked_for() {
+    fn the_pod_placeholder_is_replaced() {
         assert_eq!(of_pod(b"logs/{pod}.log", "web-0"), b"logs/web-0.log");
         assert_eq!(of_pod(b"{pod}/{pod}{", "a"), b"a/a{");
     }

@@ -1,43 +1,43 @@
-//! What ends a copy as a whole.
+//! Errors that end a whole copy.
 
 use postern_exec::{ExecError, exit};
 
-/// A copy that came to no end.
+/// The copy did not finish.
 #[derive(Debug, thiserror::Error)]
 pub enum CopyError {
     /// An end could not be reached.
     #[error("reaching {place}")]
     Reach {
-        /// Where.
+        /// The end.
         place: String,
         /// Why.
         source: ExecError,
     },
-    /// An end says that nothing can be copied.
+    /// An end reports that nothing can be copied.
     #[error("{place}: {message}")]
     Refused {
-        /// Which.
+        /// The end.
         place: String,
-        /// Its words.
+        /// Its message.
         message: String,
     },
-    /// The connection was lost more often than was to be tried again.
+    /// The connection was lost more often than it may be retried.
     #[error("the connection to {place} was lost{}: {message}", tries(*.retries))]
     Lost {
-        /// Which end.
+        /// The end.
         place: String,
-        /// How.
+        /// The reason.
         message: String,
-        /// How often it was tried again in vain.
+        /// The number of unsuccessful retries.
         retries: u32,
     },
-    /// The file that the hashes go to cannot be written.
+    /// The manifest cannot be written.
     #[error("writing the manifest")]
     Manifest(#[source] std::io::Error),
-    /// Our own stdout was closed, as by `head`.
+    /// Our stdout was closed, as by `head`.
     #[error("our own standard output was closed")]
     OutputClosed,
-    /// The user ended it.
+    /// The user cancelled it.
     #[error("cancelled")]
     Cancelled,
 }
@@ -77,12 +77,12 @@ impl CopyError {
         }
     }
 
-    /// The class, as `-o json` names it.
+    /// The error class in `-o json`.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Reach { source, .. } => source.kind(),
             Self::Refused { .. } | Self::Manifest(_) => "denied",
-            Self::Lost { .. } | Self::OutputClosed => "broke",
+            Self::Lost { .. } | Self::OutputClosed => "error",
             Self::Cancelled => "timed-out-or-cancelled",
         }
     }

@@ -1,83 +1,90 @@
-//! One source and one destination, to the end.
+//! Runs one copy from a source to a destination.
 
-use crate::ends::{self, End, Opened, ToEnd};
+use crate::channel::{EndWriter, OpenEnd};
+use crate::ends::{self, End};
 use crate::error::CopyError;
-use crate::flow::Flow;
+use crate::flow_control::FlowControl;
 use crate::ledger::Ledger;
-use crate::pace::Pace;
-use crate::relay::{Broke, Which, relay};
-use postern_wire::copy::{Ask, ReceiveSpec, SendSpec};
+use crate::rate_limit::RateLimit;
+use crate::relay::{RelayError, Role, relay};
+use postern_wire::copy::{CopyRequest, ReceiveSpec, SendSpec};
 use std::cell::RefCell;
 use std::time::Duration;
 
 /// A copy.
 pub struct Job<'a> {
-    /// Where the files are.
+    /// The source.
     pub source: End<'a>,
-    /// Where they go.
+    /// The destination.
     pub destination: End<'a>,
-    /// What is asked of the source.
+    /// The request to the source.
     pub send: SendSpec,
-    /// What is asked of the destination.
+    /// The request to the destination.
     pub receive: ReceiveSpec,
-    /// How often a lost connection is made again without anything having moved in between.
+    /// The number of retries of a lost connection without progress in between.
     pub retries: u32,
-    /// Bytes in a second, at most.
+    /// Maximum bytes per second.
     pub bwlimit: Option<u64>,
 }
 
-/// The first pause before another try, and the longest.
+/// The first and the longest pause before a retry.
 const PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 impl Job<'_> {
-    /// Copies; each file's fate is told to the ledger's observer. What it came to is in the ledger, however it ends.
+    /// Copies. Reports the result of each file to the ledger's observer; the ledger contains the totals even
+    /// after an error.
     pub async fn run(&self, ledger: &mut Ledger<'_>) -> Result<(), CopyError> {
-        let mut limit = Pace::new(self.bwlimit);
-        let flow = Flow::default();
+        let mut limit = RateLimit::new(self.bwlimit);
+        let flow = FlowControl::default();
         let (mut vain, mut pause) = (0, PAUSE);
         loop {
-            let before = ledger.moved();
+            let before = ledger.progress_marker();
             ledger.begin();
-            let (which, message) = match self.once(ledger, &mut limit, &flow).await {
+            let (role, message) = match self.connect_and_relay(ledger, &mut limit, &flow).await {
                 Ok(()) => return Ok(()),
-                Err(Attempt::Fatal(error)) => return Err(error),
-                Err(Attempt::Lost(which, message)) => (which, message),
+                Err(AttemptError::Fatal(error)) => return Err(error),
+                Err(AttemptError::Lost(role, message)) => (role, message),
             };
-            if ledger.moved() != before {
+            if ledger.progress_marker() != before {
                 (vain, pause) = (0, PAUSE);
             }
-            let place = self.place(which);
-            if vain >= self.retries || !self.repeatable() {
+            let place = self.place(role);
+            if vain >= self.retries || !self.can_repeat() {
                 return Err(CopyError::Lost { place, message, retries: vain });
             }
             vain += 1;
-            ledger.retried();
-            ledger.notice(&format!("the connection to {place} was lost ({message}); going on in a moment"));
+            ledger.record_retry();
+            ledger.notice(&format!("the connection to {place} was lost ({message}); reconnecting"));
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
 
-    /// What was read from our stdin is gone.
-    fn repeatable(&self) -> bool {
+    /// Whether the source can be read again; our stdin cannot.
+    fn can_repeat(&self) -> bool {
         !matches!(self.source, End::Stream(_))
     }
 
-    fn place(&self, which: Which) -> String {
-        match which {
-            Which::Source => self.source.name(),
-            Which::Destination => self.destination.name(),
+    fn place(&self, role: Role) -> String {
+        match role {
+            Role::Source => self.source.name(),
+            Role::Destination => self.destination.name(),
         }
     }
 
-    async fn once(&self, ledger: &mut Ledger<'_>, pace: &mut Pace, flow: &Flow) -> Result<(), Attempt> {
+    async fn connect_and_relay(
+        &self,
+        ledger: &mut Ledger<'_>,
+        limit: &mut RateLimit,
+        flow: &FlowControl,
+    ) -> Result<(), AttemptError> {
         let receive = ReceiveSpec { named: ledger.named(), ..self.receive.clone() };
-        let (send, receive) = (Ask::Send(self.send.clone()), Ask::Receive(receive));
-        let again = ledger.tries() > 0;
+        let (send, receive) = (CopyRequest::Send(self.send.clone()), CopyRequest::Receive(receive));
+        let again = ledger.retries() > 0;
         let (source, destination) = {
             let told = RefCell::new(&mut *ledger);
-            let tell = |news| told.borrow_mut().news(news);
+            let tell = |notification| told.borrow_mut().notification(notification);
             let (mut of_source, mut of_destination) = (tell, tell);
             tokio::join!(
                 ends::open(&self.source, &send, &mut of_source),
@@ -87,7 +94,7 @@ impl Job<'_> {
         let (source, destination) = match (source, destination) {
             (Ok(source), Ok(destination)) => (source, destination),
             (source, destination) => {
-                let which = if source.is_err() { Which::Source } else { Which::Destination };
+                let role = if source.is_err() { Role::Source } else { Role::Destination };
                 let mut error = None;
                 for end in [source, destination] {
                     match end {
@@ -96,74 +103,74 @@ impl Job<'_> {
                     }
                 }
                 return Err(match error {
-                    // It was there before; it may be again.
-                    Some(error) if again => Attempt::Lost(which, told(&error)),
-                    Some(error) => Attempt::Fatal(error),
-                    None => Attempt::Lost(which, "it ended".to_owned()),
+                    // The end was reachable before, so it may be again.
+                    Some(error) if again => AttemptError::Lost(role, describe(&error)),
+                    Some(error) => AttemptError::Fatal(error),
+                    None => AttemptError::Lost(role, "it ended".to_owned()),
                 });
             }
         };
-        ledger.asked(&self.receive);
+        ledger.set_request(&self.receive);
         if let End::Pod(pod) = &self.source {
-            ledger.doubt(pod.is_unverified());
+            ledger.set_unverified_source(pod.is_unverified());
         }
-        // Only now: an end that waits for the other would take the silence for our end.
+        // Sent only after both ends are open: an end that waits for the other one would be treated as silent.
         let (mut source, mut destination) = (source, destination);
-        for (which, opened, ask) in
-            [(Which::Source, &mut source, &send), (Which::Destination, &mut destination, &receive)]
+        for (role, opened, request) in
+            [(Role::Source, &mut source, &send), (Role::Destination, &mut destination, &receive)]
         {
-            opened.ask(ask).await.map_err(|why| Attempt::Lost(which, why))?;
+            opened.send_request(request).await.map_err(|why| AttemptError::Lost(role, why))?;
         }
-        self.joined(source, destination, ledger, pace, flow).await
+        self.relay_frames(source, destination, ledger, limit, flow).await
     }
 
-    async fn joined(
+    async fn relay_frames(
         &self,
-        mut source: Opened,
-        mut destination: Opened,
+        mut source: OpenEnd,
+        mut destination: OpenEnd,
         ledger: &mut Ledger<'_>,
-        pace: &mut Pace,
-        flow: &Flow,
-    ) -> Result<(), Attempt> {
-        flow.begin(matches!(destination.to, ToEnd::Exec(_)));
-        let ended = relay(&mut source, &mut destination, &RefCell::new(ledger), pace, flow).await;
+        limit: &mut RateLimit,
+        flow: &FlowControl,
+    ) -> Result<(), AttemptError> {
+        flow.begin(matches!(destination.to, EndWriter::Exec(_)));
+        let ended = relay(&mut source, &mut destination, &RefCell::new(ledger), limit, flow).await;
         tokio::join!(source.close(), destination.close());
-        ended.map_err(|broke| match broke {
-            Broke::Lost(which, why) => Attempt::Lost(which, why),
-            Broke::Fatal(Which::Destination, message) if message == crate::streams::CLOSED => {
-                Attempt::Fatal(CopyError::OutputClosed)
+        ended.map_err(|error| match error {
+            RelayError::Lost(role, why) => AttemptError::Lost(role, why),
+            RelayError::Fatal(Role::Destination, message) if message == crate::streams::CLOSED => {
+                AttemptError::Fatal(CopyError::OutputClosed)
             }
-            Broke::Fatal(which, message) => {
-                Attempt::Fatal(CopyError::Refused { place: self.place(which), message })
+            RelayError::Fatal(role, message) => {
+                AttemptError::Fatal(CopyError::Refused { place: self.place(role), message })
             }
         })
     }
 }
 
-/// How one connection ended that did not see the copy to its end.
-enum Attempt {
-    Lost(Which, String),
+/// Why a connection ended before the copy was complete.
+enum AttemptError {
+    Lost(Role, String),
     Fatal(CopyError),
 }
 
-fn told(error: &CopyError) -> String {
+fn describe(error: &CopyError) -> String {
     match error {
         CopyError::Reach { source, .. } => source.to_string(),
         other => other.to_string(),
     }
 }
 
-/// Removes what interrupted copies left at the destination; each is told to the ledger's observer.
+/// Removes partial files of interrupted copies at the destination, and reports each to the ledger's observer.
 pub async fn clean(end: &End<'_>, receive: &ReceiveSpec, ledger: &mut Ledger<'_>) -> Result<(), CopyError> {
-    let ask = Ask::Receive(ReceiveSpec { clean: true, ..receive.clone() });
-    let mut opened = ends::open(end, &ask, &mut |news| ledger.news(news)).await?;
+    let request = CopyRequest::Receive(ReceiveSpec { clean: true, ..receive.clone() });
+    let mut opened = ends::open(end, &request, &mut |notification| ledger.notification(notification)).await?;
     let lost = |message| CopyError::Lost { place: end.name(), message, retries: 0 };
-    opened.ask(&ask).await.map_err(lost)?;
-    let ended = crate::relay::listen(&mut opened, &RefCell::new(ledger)).await;
+    opened.send_request(&request).await.map_err(lost)?;
+    let ended = crate::relay::wait_until_finished(&mut opened, &RefCell::new(ledger)).await;
     opened.close().await;
     match ended {
         Ok(()) => Ok(()),
-        Err(Broke::Fatal(_, message)) => Err(CopyError::Refused { place: end.name(), message }),
-        Err(Broke::Lost(_, message)) => Err(CopyError::Lost { place: end.name(), message, retries: 0 }),
+        Err(RelayError::Fatal(_, message)) => Err(CopyError::Refused { place: end.name(), message }),
+        Err(RelayError::Lost(_, message)) => Err(CopyError::Lost { place: end.name(), message, retries: 0 }),
     }
 }

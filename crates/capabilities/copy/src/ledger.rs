@@ -1,51 +1,52 @@
-//! The books of a copy: what there is to do, what was done, and what was not and why.
+//! Accounts of a copy: what there is to do, what was done, and what failed and why.
 
 use crate::error::CopyError;
-use crate::pod::News;
+use crate::pod::Notification;
 pub use crate::tally::Tally;
 use crate::verified::Verified;
 use postern_files::name;
-use postern_wire::copy::{Entry, Fate, Kind, Owner, ReceiveSpec, Settled, UNOWNED, UNSIZED};
+use postern_wire::copy::{Entry, EntryResult, Fate, Kind, Owner, ReceiveSpec, UNOWNED, UNSIZED};
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufWriter, Write as _};
 use std::time::Instant;
 
-/// One thing that came to its end.
+/// The result of one entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Done {
-    /// Its path, as the source has it; bytes, as Linux knows no encoding.
+    /// The path at the source. Bytes, because Linux paths have no encoding.
     pub path: Vec<u8>,
-    /// What became of it.
+    /// What happened to it.
     pub fate: Fate,
-    /// Its size, of a file.
+    /// The size of a file.
     pub size: Option<u64>,
-    /// BLAKE3 of the content that both ends have, of a file that was verified.
+    /// BLAKE3 of a verified file.
     pub hash: Option<blake3::Hash>,
-    /// Its owner was asked for, and is another.
+    /// The requested owner could not be set.
     pub unowned: bool,
-    /// Where it was to be, as far as the destination said, of what failed there.
+    /// The path at the destination if it failed there, as far as the destination has sent it.
     pub place: Option<Vec<u8>>,
-    /// Why, or what else there is to say.
+    /// The reason, or other details.
     pub note: String,
 }
 
-/// Who is told as a copy goes on.
+/// Receives the progress of a copy.
 pub trait Observer {
-    /// Something came to its end.
+    /// An entry is done.
     fn done(&mut self, done: &Done);
-    /// Something was removed at the destination.
+    /// An entry was removed at the destination.
     fn deleted(&mut self, path: &[u8]);
-    /// Time has passed.
+    /// Called periodically.
     fn progress(&mut self, tally: &Tally);
-    /// Something to know, such as a lost connection.
+    /// A message for the user, such as a lost connection.
     fn notice(&mut self, text: &str);
-    /// Something to know for who asks.
+    /// A message for verbose output.
     fn detail(&mut self, text: &str);
 }
 
-/// A line of a manifest as coreutils' `sha256sum` and `b3sum` write and check theirs: the name as it is, but for bytes that would
-/// end the line or escape others, which a backslash at its beginning announces.
+/// A line of a manifest, as written and checked by coreutils' `sha256sum` and by `b3sum`: the name is
+/// literal, except for bytes that would end the line or escape others; a backslash at the start of the line
+/// announces escapes.
 fn line(hash: &blake3::Hash, path: &[u8]) -> Vec<u8> {
     let escaped = |byte| match byte {
         b'\\' => Some(b"\\\\"),
@@ -68,63 +69,63 @@ fn line(hash: &blake3::Hash, path: &[u8]) -> Vec<u8> {
     line
 }
 
-/// What was told and is not answered.
+/// An entry that was announced and not answered.
 #[derive(Debug)]
-struct Open {
+struct Unanswered {
     path: Vec<u8>,
-    kind: OpenKind,
-    /// A file that is run as its owner or group, which it is not to be here.
+    kind: EntryKind,
+    /// A setuid or setgid file that will not keep that bit.
     privileged: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum OpenKind {
+enum EntryKind {
     File(u64),
     Directory,
     Link,
     Special,
 }
 
-/// The books.
+/// The accounts of a copy.
 pub struct Ledger<'a> {
     observer: &'a mut dyn Observer,
     tally: Tally,
-    /// Most files, and bytes of them, that a connection told of: the next one tells of them again.
-    told: (u64, u64),
-    /// A source of unknown length was told of.
-    unsized_told: bool,
+    /// Maximum files and bytes announced on one connection: the next connection announces them again.
+    announced: (u64, u64),
+    /// A source of unknown length was announced.
+    unsized_announced: bool,
     began: Instant,
-    open: HashMap<u32, Open>,
-    /// Files whose content is known to be the source's, by a hash of their paths; they are not asked about again after
-    /// a lost connection.
+    open: HashMap<u32, Unanswered>,
+    /// Files with verified content, by a hash of their paths. They are not compared again after a lost
+    /// connection.
     verified: Verified,
     hasher: std::hash::RandomState,
-    /// The directory where things go, and the name that what was asked for gets there where it does not keep its own.
+    /// The target directory, and the new name of the source if it does not keep its own.
     place: Option<(Vec<u8>, Option<Vec<u8>>)>,
-    /// The source does not say whether what it sends is what it has.
-    doubted: bool,
-    /// The owner was asked for: what does not get it is not done.
+    /// The source does not verify that it sends what it has.
+    unverified_source: bool,
+    /// An owner was requested: entries without it count as incomplete.
     owner: bool,
-    /// Setuid and setgid bits were asked for.
+    /// Setuid and setgid bits were requested.
     specials: bool,
     manifest: Option<BufWriter<File>>,
     broken: Option<std::io::Error>,
 }
 
 impl<'a> Ledger<'a> {
-    /// Empty books.
+    /// An empty ledger.
     pub fn new(observer: &'a mut dyn Observer, manifest: Option<File>) -> Self {
         Self {
             observer,
             tally: Tally::default(),
-            told: (0, 0),
-            unsized_told: false,
+            announced: (0, 0),
+            unsized_announced: false,
             began: Instant::now(),
             open: HashMap::new(),
             verified: Verified::new(),
             hasher: std::hash::RandomState::new(),
             place: None,
-            doubted: false,
+            unverified_source: false,
             owner: false,
             specials: false,
             manifest: manifest.map(BufWriter::new),
@@ -132,10 +133,10 @@ impl<'a> Ledger<'a> {
         }
     }
 
-    /// A connection begins, and with it the source from the beginning: what failed may succeed now.
+    /// Starts a connection. The source starts over, so what failed may now succeed.
     pub(crate) fn begin(&mut self) {
         self.open.clear();
-        self.told = self.most_told();
+        self.announced = self.most_announced();
         let tally = &mut self.tally;
         for count in [
             &mut tally.files,
@@ -155,8 +156,8 @@ impl<'a> Ledger<'a> {
         tally.complete = false;
     }
 
-    fn most_told(&self) -> (u64, u64) {
-        (self.tally.files.max(self.told.0), self.tally.bytes.max(self.told.1))
+    fn most_announced(&self) -> (u64, u64) {
+        (self.tally.files.max(self.announced.0), self.tally.bytes.max(self.announced.1))
     }
 
     fn key(&self, path: &[u8]) -> u64 {
@@ -164,28 +165,28 @@ impl<'a> Ledger<'a> {
         self.hasher.hash_one(path)
     }
 
-    /// The source tells of something; true when it was verified before.
+    /// Records an announced entry; returns whether it was verified before.
     pub(crate) fn entry(&mut self, entry: &Entry) -> bool {
         let kind = match entry.kind {
             Kind::File(size) => {
                 self.tally.files += 1;
                 match size {
-                    UNSIZED => self.unsized_told = true,
+                    UNSIZED => self.unsized_announced = true,
                     size => self.tally.bytes = self.tally.bytes.saturating_add(size),
                 }
-                OpenKind::File(size)
+                EntryKind::File(size)
             }
-            Kind::Directory => OpenKind::Directory,
-            Kind::Symlink(_) | Kind::HardLink(_) => OpenKind::Link,
-            Kind::Fifo | Kind::Device { .. } => OpenKind::Special,
+            Kind::Directory => EntryKind::Directory,
+            Kind::Symlink(_) | Kind::HardLink(_) => EntryKind::Link,
+            Kind::Fifo | Kind::Device { .. } => EntryKind::Special,
         };
-        let is_file = matches!(kind, OpenKind::File(_));
+        let is_file = matches!(kind, EntryKind::File(_));
         let privileged = is_file && entry.stamp.mode & 0o6000 != 0 && !self.specials;
-        self.open.insert(entry.id, Open { path: entry.path.clone(), kind, privileged });
+        self.open.insert(entry.id, Unanswered { path: entry.path.clone(), kind, privileged });
         is_file && self.verified.contains(self.key(&entry.path))
     }
 
-    /// The source cannot send something.
+    /// Records an entry that the source cannot send.
     pub(crate) fn fault(&mut self, path: &[u8], message: String) {
         self.tally.failed += 1;
         let path = path.to_vec();
@@ -200,17 +201,17 @@ impl<'a> Ledger<'a> {
         });
     }
 
-    /// The source has told everything.
+    /// Records that the source has announced everything.
     pub(crate) fn complete(&mut self) {
         self.tally.complete = true;
     }
 
-    pub(crate) fn placed(&mut self, directory: &[u8], name: Option<&[u8]>) {
+    pub(crate) fn set_target(&mut self, directory: &[u8], name: Option<&[u8]>) {
         self.place = Some((directory.to_vec(), name.map(<[u8]>::to_vec)));
     }
 
-    /// Where an entry is at the destination.
-    fn place_of(&self, path: &[u8]) -> Option<Vec<u8>> {
+    /// The path of an entry at the destination.
+    fn target_path(&self, path: &[u8]) -> Option<Vec<u8>> {
         let (directory, name) = self.place.as_ref()?;
         let below = match (name, path.iter().position(|byte| *byte == b'/')) {
             (Some(name), Some(slash)) => name::join(name, &path[slash + 1..]),
@@ -221,18 +222,18 @@ impl<'a> Ledger<'a> {
         Some(if here { below } else { name::join(directory, &below) })
     }
 
-    /// Whether an earlier connection gave what was asked for a name of its own.
+    /// Whether an earlier connection gave the source a new name.
     pub(crate) fn named(&self) -> bool {
         matches!(self.place, Some((_, Some(_))))
     }
 
-    /// What comes from the source is not verified there, whatever the destination says.
-    pub(crate) fn doubt(&mut self, doubted: bool) {
-        self.doubted = doubted;
+    /// Whether content from the source is unverified there, whatever the destination reports.
+    pub(crate) fn set_unverified_source(&mut self, unverified_source: bool) {
+        self.unverified_source = unverified_source;
     }
 
-    /// What was asked for besides content.
-    pub(crate) fn asked(&mut self, receive: &ReceiveSpec) {
+    /// Records the requested metadata.
+    pub(crate) fn set_request(&mut self, receive: &ReceiveSpec) {
         self.owner = receive.owner != Owner::default();
         self.specials = receive.specials;
     }
@@ -245,16 +246,16 @@ impl<'a> Ledger<'a> {
         self.tally.sent += bytes as u64;
     }
 
-    /// The destination answers; false when nothing with this number was told.
-    pub(crate) fn settled(&mut self, settled: Settled) -> bool {
-        let Settled { id, fate, mut hash, mut note } = settled;
-        if self.doubted && fate == Fate::Written {
+    /// Records the answer to an entry; false if no such entry was announced.
+    pub(crate) fn settled(&mut self, settled: EntryResult) -> bool {
+        let EntryResult { id, fate, mut hash, mut note } = settled;
+        if self.unverified_source && fate == Fate::Written {
             hash = [0; 32];
             if note.is_empty() {
                 "not verified".clone_into(&mut note);
             }
         }
-        let Some(Open { path, kind, privileged }) = self.open.remove(&id) else { return false };
+        let Some(Unanswered { path, kind, privileged }) = self.open.remove(&id) else { return false };
         if privileged && fate == Fate::Written && note.is_empty() {
             "without its setuid and setgid bits, which --specials keeps".clone_into(&mut note);
         }
@@ -262,11 +263,11 @@ impl<'a> Ledger<'a> {
         let key = self.key(&path);
         let seen = self.verified.contains(key);
         let size = match kind {
-            OpenKind::File(UNSIZED) | OpenKind::Directory | OpenKind::Link | OpenKind::Special => None,
-            OpenKind::File(size) => Some(size),
+            EntryKind::File(UNSIZED) | EntryKind::Directory | EntryKind::Link | EntryKind::Special => None,
+            EntryKind::File(size) => Some(size),
         };
         let count = match fate {
-            Fate::Written | Fate::Same if seen => return true, // told before the connection was lost
+            Fate::Written | Fate::Same if seen => return true, // counted before the connection was lost
             Fate::Written if hash == [0; 32] => &mut self.tally.unverified,
             Fate::Written => &mut self.tally.written,
             Fate::Same => &mut self.tally.same,
@@ -279,11 +280,11 @@ impl<'a> Ledger<'a> {
         };
         *count += 1;
         if fate == Fate::Made {
-            self.tally.directories += u64::from(kind == OpenKind::Directory);
-            self.tally.links += u64::from(kind == OpenKind::Link);
+            self.tally.directories += u64::from(kind == EntryKind::Directory);
+            self.tally.links += u64::from(kind == EntryKind::Link);
         }
         self.tally.unowned += u64::from(unowned);
-        // Without a hash it was written and not compared.
+        // Without a hash it was written but not compared.
         let verified = fate == Fate::Same || fate == Fate::Written && hash != [0; 32];
         if verified {
             self.verified.insert(key);
@@ -297,7 +298,7 @@ impl<'a> Ledger<'a> {
         {
             self.broken.get_or_insert(error);
         }
-        let place = if fate == Fate::Failed || unowned { self.place_of(&path) } else { None };
+        let place = if fate == Fate::Failed || unowned { self.target_path(&path) } else { None };
         self.observer.done(&Done { path, fate, size, hash, unowned, place, note });
         true
     }
@@ -307,19 +308,19 @@ impl<'a> Ledger<'a> {
         self.observer.deleted(path);
     }
 
-    pub(crate) fn retried(&mut self) {
+    pub(crate) fn record_retry(&mut self) {
         self.tally.retries += 1;
     }
 
-    /// How often a connection was made again.
-    pub(crate) fn tries(&self) -> u32 {
+    /// The number of reconnections.
+    pub(crate) fn retries(&self) -> u32 {
         self.tally.retries
     }
 
-    pub(crate) fn news(&mut self, news: News) {
-        match news {
-            News::Notice(text) => self.observer.notice(&text),
-            News::Detail(text) => self.observer.detail(&text),
+    pub(crate) fn notification(&mut self, notification: Notification) {
+        match notification {
+            Notification::Notice(text) => self.observer.notice(&text),
+            Notification::Detail(text) => self.observer.detail(&text),
         }
     }
 
@@ -331,18 +332,18 @@ impl<'a> Ledger<'a> {
         self.observer.progress(&self.shown());
     }
 
-    /// What says whether something moved: a copy that gets on is worth another try.
-    pub(crate) fn moved(&self) -> (u64, u64) {
+    /// A measure of progress: a copy that progresses may be retried.
+    pub(crate) fn progress_marker(&self) -> (u64, u64) {
         (self.tally.content, self.tally.written + self.tally.unverified + self.tally.same)
     }
 
-    /// Closes the books: what it came to, and whether the manifest is on the disk.
+    /// Finishes the ledger: returns the totals, and whether the manifest was written to disk.
     pub fn close(mut self) -> (Tally, Result<(), CopyError>) {
         let tally = self.shown();
         let flushed = self.manifest.take().map_or(Ok(()), |mut manifest| {
             manifest.flush()?;
             match manifest.get_ref().sync_all() {
-                // A pipe or a device has no disk below it.
+                // A pipe or a device cannot be synced.
                 Err(error) if error.kind() == std::io::ErrorKind::InvalidInput => Ok(()),
                 other => other,
             }
@@ -351,15 +352,15 @@ impl<'a> Ledger<'a> {
         (tally, written.map_err(CopyError::Manifest))
     }
 
-    /// As far as is known: until a connection has told of everything, what those before it told of counts.
+    /// The current totals. Until a connection has announced everything, the totals of earlier ones count.
     fn shown(&self) -> Tally {
         let mut tally = self.tally.clone();
         tally.took = self.began.elapsed();
         if !tally.complete {
-            (tally.files, tally.bytes) = self.most_told();
+            (tally.files, tally.bytes) = self.most_announced();
         }
-        // What was on its way when a connection was lost came twice.
-        if !self.unsized_told {
+        // Bytes in flight when a connection was lost were counted twice.
+        if !self.unsized_announced {
             tally.content = tally.content.min(tally.bytes);
         }
         tally
@@ -371,7 +372,7 @@ pub(crate) mod tests {
     use super::*;
 
     #[test]
-    fn lines_of_a_manifest_tell_any_two_names_apart() {
+    fn manifest_lines_are_unambiguous() {
         let hash = blake3::hash(b"x");
         let after = |path: &[u8]| {
             let line = line(&hash, path);
@@ -384,10 +385,10 @@ pub(crate) mod tests {
         assert_eq!(after(b"\xff\t"), b"|\xff\t\n");
     }
 
-    /// Does not want to know.
-    pub(crate) struct Nobody;
+    /// Ignores everything.
+    pub(crate) struct NullObserver;
 
-    impl Observer for Nobody {
+    impl Observer for NullObserver {
         fn done(&mut self, _: &Done) {}
         fn deleted(&mut self, _: &[u8]) {}
         fn progress(&mut self, _: &Tally) {}
@@ -396,24 +397,24 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn what_failed_is_told_by_where_it_was_to_be() {
-        let mut nobody = Nobody;
-        let mut ledger = Ledger::new(&mut nobody, None);
-        assert_eq!(ledger.place_of(b"set/big"), None);
+    fn failures_name_the_target_path() {
+        let mut observer = NullObserver;
+        let mut ledger = Ledger::new(&mut observer, None);
+        assert_eq!(ledger.target_path(b"set/big"), None);
         for (directory, name, place) in [
             ("/data", None, "/data/set/big"),
             ("/", None, "/set/big"),
             (".", None, "set/big"),
             ("/data", Some("other"), "/data/other/big"),
         ] {
-            ledger.placed(directory.as_bytes(), name.map(str::as_bytes));
-            assert_eq!(ledger.place_of(b"set/big"), Some(place.as_bytes().to_vec()));
+            ledger.set_target(directory.as_bytes(), name.map(str::as_bytes));
+            assert_eq!(ledger.target_path(b"set/big"), Some(place.as_bytes().to_vec()));
         }
-        assert_eq!(ledger.place_of(b"f"), Some(b"/data/other".to_vec()));
+        assert_eq!(ledger.target_path(b"f"), Some(b"/data/other".to_vec()));
     }
 
     #[test]
-    fn what_an_earlier_connection_told_of_is_not_forgotten_by_one_that_is_lost_early() {
+    fn totals_of_earlier_connections_are_kept() {
         let file = |id| Entry {
             id,
             path: id.to_string().into_bytes(),
@@ -422,9 +423,9 @@ pub(crate) mod tests {
             xattrs: Vec::new(),
             settled: false,
         };
-        let told = |connections: &[&[u32]], complete| {
-            let mut nobody = Nobody;
-            let mut ledger = Ledger::new(&mut nobody, None);
+        let announced = |connections: &[&[u32]], complete| {
+            let mut observer = NullObserver;
+            let mut ledger = Ledger::new(&mut observer, None);
             for ids in connections {
                 ledger.begin();
                 for id in *ids {
@@ -437,18 +438,18 @@ pub(crate) mod tests {
             let tally = ledger.close().0;
             (tally.files, tally.bytes)
         };
-        assert_eq!(told(&[&[1, 2, 3], &[1], &[]], false), (3, 30));
-        assert_eq!(told(&[&[1, 2], &[1, 2, 3]], false), (3, 30));
-        assert_eq!(told(&[&[1, 2, 3], &[1, 2]], true), (2, 20), "one was removed meanwhile");
+        assert_eq!(announced(&[&[1, 2, 3], &[1], &[]], false), (3, 30));
+        assert_eq!(announced(&[&[1, 2], &[1, 2, 3]], false), (3, 30));
+        assert_eq!(announced(&[&[1, 2, 3], &[1, 2]], true), (2, 20), "one was removed meanwhile");
     }
 
     #[test]
-    fn what_came_twice_is_no_more_than_there_is() {
+    fn content_sent_twice_is_counted_once() {
         let content = |kind| {
             let stamp = postern_wire::copy::Stamp { mode: 0o644, user: 0, group: 0, seconds: 0, nanos: 0 };
             let entry = Entry { id: 0, path: b"f".to_vec(), kind, stamp, xattrs: Vec::new(), settled: false };
-            let mut nobody = Nobody;
-            let mut ledger = Ledger::new(&mut nobody, None);
+            let mut observer = NullObserver;
+            let mut ledger = Ledger::new(&mut observer, None);
             for _ in 0..2 {
                 ledger.begin();
                 ledger.entry(&entry);

@@ -1,20 +1,21 @@
-//! `cp` and `sync`: files in and out of any pod.
+//! `cp` and `sync`: copies files to and from pods.
 //!
-//! * [`endpoint`]: what the words of the command line name.
-//! * [`job`]: one source and one destination, to the end, over as many connections as it takes.
-//! * [`ledger`]: what became of each file; what was not verified is never counted as copied.
+//! * [`endpoint`]: parses the arguments.
+//! * [`job`]: runs one copy, over as many connections as it needs.
+//! * [`ledger`]: the result of each file; a file that was not verified is never counted as verified.
 //!
-//! Both ends speak [`postern_wire::copy`], whatever they are: an agent in a pod, this machine's files, our own stdin or
-//! stdout. The client passes frames between them and keeps the books.
+//! Both ends use [`postern_wire::copy`], whether an end is an agent in a pod, this machine's files, or our
+//! stdin or stdout. The client relays frames between them and keeps the accounts.
 
+mod channel;
 pub mod endpoint;
 mod ends;
 mod error;
-mod flow;
+mod flow_control;
 pub mod job;
 pub mod ledger;
-mod pace;
 pub mod pod;
+mod rate_limit;
 mod relay;
 mod shell;
 pub mod streams;

@@ -1,6 +1,6 @@
-//! An end in a pod, and the ways to get there.
+//! An end in a pod, and the ways to reach it.
 
-use crate::ends::{FromEnd, Opened, ToEnd};
+use crate::channel::{EndReader, EndWriter, OpenEnd};
 use crate::shell;
 use postern_exec::ExecError;
 use postern_exec::ephemeral::{self, Reached, Told, User, Wanted};
@@ -9,8 +9,8 @@ use postern_exec::target::Place;
 use postern_exec::transport::{Incoming, Reader};
 use postern_kube::Cluster;
 use postern_kube::exec::{ExecReader, ExecWriter};
-use postern_shell::Memory;
-use postern_wire::copy::Ask;
+use postern_shell::ResumeMarks;
+use postern_wire::copy::CopyRequest;
 use postern_wire::{Decoder, FromAgent, Hello};
 use std::cell::RefCell;
 use std::time::Duration;
@@ -18,22 +18,22 @@ use std::time::Duration;
 /// How files in a pod are reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Via {
-    /// By the first of the others that works.
+    /// The first of the others that works.
     Auto,
-    /// By the agent in the image.
+    /// The agent in the image.
     Agent,
-    /// By an agent that is put there through the container's shell, and removes itself.
+    /// An agent that is uploaded through the container's shell and removes itself.
     Inject,
-    /// By the container's shell, and its tar for small files.
+    /// The container's shell, and its tar for small files.
     Tar,
-    /// By the container's shell alone.
+    /// The container's shell alone.
     Shell,
-    /// By an agent in an ephemeral container beside it.
+    /// An agent in an ephemeral container.
     Ephemeral,
 }
 
 impl Via {
-    /// As the command line has it.
+    /// The value on the command line.
     pub fn word(self) -> &'static str {
         match self {
             Self::Auto => "auto",
@@ -46,41 +46,42 @@ impl Via {
     }
 }
 
-/// Something to know about the way to a pod.
+/// A message about reaching a pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum News {
-    /// For everyone.
+pub enum Notification {
+    /// Always shown.
     Notice(String),
-    /// For who asks.
+    /// Shown in verbose output.
     Detail(String),
 }
 
 /// A container.
 pub struct Pod<'a> {
-    /// The cluster's door.
+    /// The cluster's client.
     pub cluster: &'a Cluster,
-    /// Which container.
+    /// The container.
     pub place: Place,
     /// How it may be reached.
     pub via: Via,
-    /// The agents that may be put there.
+    /// The agents that may be uploaded.
     pub agents: Agents,
     /// The image with the agent, for an ephemeral container.
     pub image: &'a str,
     /// The agent's path in that image.
     pub agent: &'a str,
-    /// Whom the container runs as, where neither the pod nor its node says.
+    /// The container's user, if neither the pod nor its node specifies it.
     pub user: Option<User>,
-    /// What the container's own tools wrote and read is compared by hash; an agent does so always.
+    /// Whether content that the container's tools read or wrote is verified by hash; an agent always does
+    /// that.
     pub verify: bool,
-    /// What was read by its own tools before a connection was lost.
-    pub memory: Memory,
+    /// How much the container's tools had read before a connection was lost.
+    pub marks: ResumeMarks,
     /// The way that worked, for the next connection.
     pub found: RefCell<Option<Via>>,
 }
 
 impl Pod<'_> {
-    /// Whether nothing says that what comes from there is what is there.
+    /// Whether content from this pod is not verified.
     pub(crate) fn is_unverified(&self) -> bool {
         !self.verify && matches!(*self.found.borrow(), Some(Via::Tar | Via::Shell))
     }
@@ -90,101 +91,105 @@ impl Pod<'_> {
         format!("pod {namespace}/{pod}")
     }
 
-    pub(crate) async fn open(&self, ask: &Ask, notify: &mut dyn FnMut(News)) -> Result<Opened, ExecError> {
+    pub(crate) async fn open(
+        &self,
+        request: &CopyRequest,
+        notify: &mut dyn FnMut(Notification),
+    ) -> Result<OpenEnd, ExecError> {
         let known = *self.found.borrow();
         let (way, opened) = match known.unwrap_or(self.via) {
             Via::Agent => (Via::Agent, self.by_agent().await?),
             Via::Inject => (Via::Inject, self.by_injection().await?),
-            Via::Tar => self.by_tools(Some(true), ask).await?,
-            Via::Shell => self.by_tools(Some(false), ask).await?,
+            Via::Tar => self.by_tools(Some(true), request).await?,
+            Via::Shell => self.by_tools(Some(false), request).await?,
             Via::Ephemeral => (Via::Ephemeral, self.by_ephemeral(notify).await?),
             Via::Auto if self.place.agent.is_some() => (Via::Agent, self.by_agent().await?),
             Via::Auto => match self.by_injection().await {
                 Ok(opened) => (Via::Inject, opened),
                 Err(error @ (ExecError::Inject(_) | ExecError::Runtime(_) | ExecError::NoAgent(_))) => {
-                    notify(News::Detail(format!("{}: not by inject ({error})", self.name())));
-                    self.without_injection(ask, notify).await?
+                    notify(Notification::Detail(format!("{}: not by inject ({error})", self.name())));
+                    self.without_injection(request, notify).await?
                 }
                 Err(error) => return Err(error),
             },
         };
         if known.is_none() {
-            notify(News::Detail(format!("{}: reached by {}", self.name(), way.word())));
+            notify(Notification::Detail(format!("{}: reached by {}", self.name(), way.word())));
         }
         *self.found.borrow_mut() = Some(way);
         Ok(opened)
     }
 
-    /// By what is left where no agent can be put into the container.
+    /// Uses the remaining ways if no agent can be uploaded.
     async fn without_injection(
         &self,
-        ask: &Ask,
-        notify: &mut dyn FnMut(News),
-    ) -> Result<(Via, Opened), ExecError> {
-        match self.by_tools(None, ask).await {
-            // No shell, or one without the tools.
+        request: &CopyRequest,
+        notify: &mut dyn FnMut(Notification),
+    ) -> Result<(Via, OpenEnd), ExecError> {
+        match self.by_tools(None, request).await {
+            // There is no shell, or it lacks the tools.
             Err(error @ (ExecError::Runtime(_) | ExecError::Target(_))) => {
-                notify(News::Detail(format!("{}: not by tar or shell ({error})", self.name())));
+                notify(Notification::Detail(format!("{}: not by tar or shell ({error})", self.name())));
                 Ok((Via::Ephemeral, self.by_ephemeral(notify).await?))
             }
             other => other,
         }
     }
 
-    /// By tar, by the shell alone, or by whichever the container has.
-    async fn by_tools(&self, tar: Option<bool>, ask: &Ask) -> Result<(Via, Opened), ExecError> {
-        let Self { cluster, place, verify, memory, .. } = self;
-        let (tar, opened) = shell::open(cluster, place, tar, *verify, memory, ask).await?;
+    /// Uses tar, the shell alone, or whichever the container has.
+    async fn by_tools(&self, tar: Option<bool>, request: &CopyRequest) -> Result<(Via, OpenEnd), ExecError> {
+        let Self { cluster, place, verify, marks, .. } = self;
+        let (tar, opened) = shell::open(cluster, place, tar, *verify, marks, request).await?;
         Ok((if tar { Via::Tar } else { Via::Shell }, opened))
     }
 
-    async fn by_agent(&self) -> Result<Opened, ExecError> {
+    async fn by_agent(&self) -> Result<OpenEnd, ExecError> {
         let Some(agent) = &self.place.agent else {
             return Err(self.place.clone().needs_agent(&["--via agent"]));
         };
         let command = [agent.clone().into_bytes(), b"copy".to_vec()];
-        let greeted = greet(self.place.open(self.cluster, &command, true, false).await?).await;
+        let greeted = wait_for_hello(self.place.open(self.cluster, &command, true, false).await?).await;
         greeted.map_err(|error| self.place.of_agent(error))
     }
 
-    async fn by_injection(&self) -> Result<Opened, ExecError> {
+    async fn by_injection(&self) -> Result<OpenEnd, ExecError> {
         let Self { cluster, place, agents, .. } = self;
-        greet(inject::start(cluster, place, *agents, &["copy", "--unlink"]).await?).await
+        wait_for_hello(inject::start(cluster, place, *agents, &["copy", "--unlink"]).await?).await
     }
 
-    async fn by_ephemeral(&self, notify: &mut dyn FnMut(News)) -> Result<Opened, ExecError> {
+    async fn by_ephemeral(&self, notify: &mut dyn FnMut(Notification)) -> Result<OpenEnd, ExecError> {
         let Self { cluster, place, image, agent, user, .. } = self;
         let wanted = Wanted { image, agent, user: *user };
         let mut said = |told: Told<'_>| {
             notify(match told {
-                Told::Step(text) => News::Detail(text.to_owned()),
-                Told::Trouble(text) => News::Notice(format!("{}: {text}", self.name())),
+                Told::Step(text) => Notification::Detail(text.to_owned()),
+                Told::Trouble(text) => Notification::Notice(format!("{}: {text}", self.name())),
             });
         };
         let Reached { place, container_id, created } =
             ephemeral::reach(cluster, place, &wanted, &mut said).await?;
         for added in created {
-            notify(News::Notice(format!(
+            notify(Notification::Notice(format!(
                 "{}: ephemeral container {added} was added; it runs, and its record stays, for the pod's life",
                 self.name()
             )));
         }
         let copy = [agent.as_bytes(), b"copy", b"--of", container_id.as_bytes()];
-        greet(place.open(cluster, &copy.map(<[u8]>::to_vec), true, false).await?).await
+        wait_for_hello(place.open(cluster, &copy.map(<[u8]>::to_vec), true, false).await?).await
     }
 }
 
-/// How long an agent may take to say hello: the runtime starts one command of a container at a time, and what is given up
-/// stays in its queue.
+/// How long an agent may take to send its hello: the runtime starts one command of a container at a time, and
+/// abandoned commands stay in its queue.
 pub(crate) const HELLO: Duration = Duration::from_millis(postern_wire::FIRST_SILENCE_MS);
 
-async fn greet((mut reader, writer): (ExecReader, ExecWriter)) -> Result<Opened, ExecError> {
+async fn wait_for_hello((mut reader, writer): (ExecReader, ExecWriter)) -> Result<OpenEnd, ExecError> {
     let mut decoder = Decoder::default();
     let hello = async {
         let mut said = String::new();
         loop {
             match decoder.next_frame() {
-                Ok(Some((kind, payload))) => return agent_says(kind, payload),
+                Ok(Some((kind, payload))) => return check_hello(kind, payload),
                 Ok(None) => {}
                 Err(error) => return Err(ExecError::NoAgent(error.to_string())),
             }
@@ -206,16 +211,16 @@ async fn greet((mut reader, writer): (ExecReader, ExecWriter)) -> Result<Opened,
         Ok(said) => said?,
         Err(_) => return Err(ExecError::NoAgent(format!("no hello within {} s", HELLO.as_secs()))),
     }
-    Ok(Opened {
-        from: FromEnd::Exec(Box::new(reader)),
-        to: ToEnd::Exec(Box::new(writer)),
+    Ok(OpenEnd {
+        from: EndReader::Exec(Box::new(reader)),
+        to: EndWriter::Exec(Box::new(writer)),
         decoder,
         thread: None,
-        said: None,
+        sent: None,
     })
 }
 
-fn agent_says(kind: u8, payload: &[u8]) -> Result<(), ExecError> {
+fn check_hello(kind: u8, payload: &[u8]) -> Result<(), ExecError> {
     match FromAgent::decode(kind, payload) {
         Ok(FromAgent::Hello(Hello { .. })) => Ok(()),
         Ok(_) => Err(ExecError::NoAgent("what answered did not begin with a hello".to_owned())),

@@ -1,79 +1,84 @@
-//! The client between the two ends: passes frames on, and keeps the books by them.
+//! Relays frames between the two ends and keeps the accounts.
 
-use crate::ends::{FromEnd, Opened, ToEnd};
-use crate::flow::Flow;
+use crate::channel::{EndReader, EndWriter, OpenEnd};
+use crate::flow_control::FlowControl;
 use crate::ledger::Ledger;
-use crate::pace::Pace;
+use crate::rate_limit::RateLimit;
 use postern_exec::transport::Incoming;
 use postern_wire::Decoder;
-use postern_wire::copy::{FromDestination, FromSource, pass_on};
+use postern_wire::copy::{FromDestination, FromSource, append_raw};
 use std::cell::RefCell;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 
-/// An agent says something each second.
+/// Maximum silence of an agent, which sends something every second.
 const SILENCE: Duration = Duration::from_secs(15);
 
-/// How long what an end said before it ended may take to come.
-const LAST_WORDS: Duration = Duration::from_secs(5);
+/// How long to wait for the last message of an end that has ended.
+const LAST_MESSAGE: Duration = Duration::from_secs(5);
 
-/// Between two looks at how far it is.
+/// Interval of progress reports.
 const PROGRESS: Duration = Duration::from_millis(200);
 
-/// Which end something is about.
+/// One of the two ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Which {
+pub(crate) enum Role {
     Source,
     Destination,
 }
 
 /// Why a relay ended early.
 #[derive(Debug)]
-pub(crate) enum Broke {
-    /// The connection to an end is gone; another one may serve.
-    Lost(Which, String),
-    /// An end says that it is no use.
-    Fatal(Which, String),
+pub(crate) enum RelayError {
+    /// The connection to an end is lost; a new one may work.
+    Lost(Role, String),
+    /// An end reports a fatal error.
+    Fatal(Role, String),
 }
 
-/// Passes frames until the destination has finished.
+/// Relays frames until the destination has finished.
 pub(crate) async fn relay(
-    source: &mut Opened,
-    destination: &mut Opened,
+    source: &mut OpenEnd,
+    destination: &mut OpenEnd,
     ledger: &RefCell<&mut Ledger<'_>>,
-    pace: &mut Pace,
-    flow: &Flow,
-) -> Result<(), Broke> {
-    let Opened { from: from_source, to: to_source, decoder: source_decoder, .. } = source;
-    let Opened { from: from_destination, to: to_destination, decoder: destination_decoder, said, .. } =
-        destination;
-    let said = said.as_deref();
-    let forward = forward(from_source, source_decoder, (to_destination, said), ledger, pace, flow);
+    limit: &mut RateLimit,
+    flow: &FlowControl,
+) -> Result<(), RelayError> {
+    let OpenEnd { from: from_source, to: to_source, decoder: source_decoder, .. } = source;
+    let OpenEnd {
+        from: from_destination,
+        to: to_destination,
+        decoder: destination_decoder,
+        sent: sent_counter,
+        ..
+    } = destination;
+    let sent_counter = sent_counter.as_deref();
+    let forward = forward(from_source, source_decoder, (to_destination, sent_counter), ledger, limit, flow);
     let backward = backward(from_destination, destination_decoder, to_source, ledger, flow);
     tokio::pin!(forward, backward);
-    // Why an end stopped listening is in what it says last, if anything is.
+    // The last message of an end contains the reason why it stopped reading, if it sent one.
     let ended = tokio::select! {
         ended = &mut backward => match ended {
-            Err(lost @ Broke::Lost(Which::Source, _)) => {
-                match tokio::time::timeout(LAST_WORDS, forward).await {
-                    Ok(fatal @ Broke::Fatal(..)) => Err(fatal),
+            Err(lost @ RelayError::Lost(Role::Source, _)) => {
+                match tokio::time::timeout(LAST_MESSAGE, forward).await {
+                    Ok(fatal @ RelayError::Fatal(..)) => Err(fatal),
                     _ => Err(lost),
                 }
             }
             other => other,
         },
-        broke = &mut forward => match broke {
-            lost @ Broke::Lost(..) => {
-                match tokio::time::timeout(LAST_WORDS, backward).await {
-                    Ok(Err(Broke::Lost(..))) | Err(_) => Err(lost),
+        error = &mut forward => match error {
+            lost @ RelayError::Lost(..) => {
+                match tokio::time::timeout(LAST_MESSAGE, backward).await {
+                    Ok(Err(RelayError::Lost(..))) | Err(_) => Err(lost),
                     Ok(other) => other,
                 }
             }
-            fatal @ Broke::Fatal(..) => Err(fatal),
+            fatal @ RelayError::Fatal(..) => Err(fatal),
         },
     };
-    ledger.borrow_mut().sent(Opened::went(said, 0));
+    ledger.borrow_mut().sent(OpenEnd::sent_bytes(sent_counter, 0));
     ended
 }
 
@@ -83,11 +88,12 @@ fn ticks(every: Duration) -> Interval {
     ticks
 }
 
-/// What comes next from an end: bytes pushed into the decoder, a tick, or why it is lost.
-async fn hear(
-    from: &mut FromEnd,
+/// Receives from an end: true for bytes pushed into the decoder, false for a tick; the error is the reason of
+/// a loss.
+async fn receive(
+    from: &mut EndReader,
     decoder: &mut Decoder,
-    heard: &mut Instant,
+    last_received: &mut Instant,
     beat: &mut Interval,
     diagnostics: &mut String,
 ) -> Result<bool, String> {
@@ -95,14 +101,14 @@ async fn hear(
         biased;
         incoming = from.next() => incoming,
         _ = beat.tick() => {
-            let exec = matches!(from, FromEnd::Exec(_));
-            return match exec && heard.elapsed() > SILENCE {
+            let exec = matches!(from, EndReader::Exec(_));
+            return match exec && last_received.elapsed() > SILENCE {
                 true => Err(format!("it was silent for {} s", SILENCE.as_secs())),
                 false => Ok(false),
             };
         }
     };
-    *heard = Instant::now();
+    *last_received = Instant::now();
     match incoming {
         Incoming::Bytes(bytes) => {
             decoder.push(&bytes);
@@ -121,49 +127,49 @@ async fn hear(
     }
 }
 
-/// What the source says, to the destination. Ends only by breaking.
+/// Relays the source's frames to the destination until an error.
 async fn forward(
-    from: &mut FromEnd,
+    from: &mut EndReader,
     decoder: &mut Decoder,
-    (to, said): (&mut ToEnd, Option<&AtomicU64>),
+    (to, sent_counter): (&mut EndWriter, Option<&AtomicU64>),
     ledger: &RefCell<&mut Ledger<'_>>,
-    pace: &mut Pace,
-    flow: &Flow,
-) -> Broke {
+    limit: &mut RateLimit,
+    flow: &FlowControl,
+) -> RelayError {
     let mut out = Vec::with_capacity(256 * 1024);
-    let (mut beat, mut heard, mut diagnostics) = (ticks(PROGRESS), Instant::now(), String::new());
+    let (mut beat, mut last_received, mut diagnostics) = (ticks(PROGRESS), Instant::now(), String::new());
     let (mut quiet_since, mut shown) = (Instant::now(), Instant::now());
     loop {
-        match take_from_source(decoder, &mut out, ledger, flow) {
+        match process_source_frames(decoder, &mut out, ledger, flow) {
             Ok(()) => {}
-            Err(Broke::Fatal(which, why)) => return Broke::Fatal(which, why),
+            Err(RelayError::Fatal(role, why)) => return RelayError::Fatal(role, why),
             Err(lost) => return lost,
         }
         let full = out.len() >= ENOUGH;
         if !out.is_empty() {
-            // In pieces that take no longer than a heartbeat.
-            for piece in out.chunks(pace.piece().min(flow.piece())) {
+            // In pieces that take less time than a heartbeat interval.
+            for piece in out.chunks(limit.piece().min(flow.piece())) {
                 flow.take(piece.len()).await;
-                let went = Opened::went(said, piece.len());
-                pace.take(went).await;
-                ledger.borrow_mut().sent(went);
+                let sent = OpenEnd::sent_bytes(sent_counter, piece.len());
+                limit.take(sent).await;
+                ledger.borrow_mut().sent(sent);
                 if let Err(why) = to.send(piece).await {
-                    return Broke::Lost(Which::Destination, why);
+                    return RelayError::Lost(Role::Destination, why);
                 }
             }
             out.clear();
             quiet_since = Instant::now();
-            // Where there is always more to send, no tick is ever waited for.
+            // A busy source never waits for a tick.
             if shown.elapsed() >= PROGRESS {
                 shown = quiet_since;
                 ledger.borrow_mut().progress();
             }
         }
-        // What was not taken for want of room is there already, and nothing may come after it.
+        // More frames may already be buffered, and no further input may follow them.
         if full {
             continue;
         }
-        match hear(from, decoder, &mut heard, &mut beat, &mut diagnostics).await {
+        match receive(from, decoder, &mut last_received, &mut beat, &mut diagnostics).await {
             Ok(true) => {}
             Ok(false) => {
                 ledger.borrow_mut().progress();
@@ -172,24 +178,24 @@ async fn forward(
                 }
             }
             Err(why) => {
-                // It would wait for what does not come, and so would who waits for its last words.
-                to.close_soon().await;
-                return Broke::Lost(Which::Source, why);
+                // The destination would wait for more input, and so would we for its last message.
+                to.close_with_timeout().await;
+                return RelayError::Lost(Role::Source, why);
             }
         }
     }
 }
 
-/// Frames of at most about this many bytes are collected before they are sent.
+/// Maximum bytes of frames collected before they are sent, approximately.
 const ENOUGH: usize = 256 * 1024;
 
-fn take_from_source(
+fn process_source_frames(
     decoder: &mut Decoder,
     out: &mut Vec<u8>,
     ledger: &RefCell<&mut Ledger<'_>>,
-    flow: &Flow,
-) -> Result<(), Broke> {
-    let odd = |error: postern_wire::WireError| Broke::Fatal(Which::Source, error.to_string());
+    flow: &FlowControl,
+) -> Result<(), RelayError> {
+    let odd = |error: postern_wire::WireError| RelayError::Fatal(Role::Source, error.to_string());
     let mut ledger = ledger.borrow_mut();
     while out.len() < ENOUGH {
         let Some((kind, payload)) = decoder.next_frame().map_err(odd)? else { break };
@@ -202,9 +208,9 @@ fn take_from_source(
             FromSource::Fault { path, message } => ledger.fault(path, message),
             FromSource::End => ledger.complete(),
             FromSource::Data(bytes) => ledger.content(bytes.len() as u64),
-            FromSource::Packed { length, bytes: _ } => ledger.content(length.into()),
+            FromSource::Compressed { length, bytes: _ } => ledger.content(length.into()),
             FromSource::Hole(length) | FromSource::Reuse { offset: _, length } => ledger.content(length),
-            FromSource::Fatal(message) => return Err(Broke::Fatal(Which::Source, message)),
+            FromSource::Fatal(message) => return Err(RelayError::Fatal(Role::Source, message)),
             FromSource::Begin(_)
             | FromSource::DirectoryEnd(_)
             | FromSource::From { .. }
@@ -212,9 +218,9 @@ fn take_from_source(
             | FromSource::FileEnd { .. }
             | FromSource::FileFault { .. }
             | FromSource::Heartbeat => {}
-            FromSource::Ping => continue, // those are ours
+            FromSource::Ping => continue, // only we send these
         }
-        pass_on(out, kind, payload);
+        append_raw(out, kind, payload);
         if flow.ping(out.len()) {
             FromSource::Ping.encode(out);
         }
@@ -222,67 +228,67 @@ fn take_from_source(
     Ok(())
 }
 
-/// What the destination says, to the source, until it has finished.
+/// Relays the destination's frames to the source until it has finished.
 async fn backward(
-    from: &mut FromEnd,
+    from: &mut EndReader,
     decoder: &mut Decoder,
-    to: &mut ToEnd,
+    to: &mut EndWriter,
     ledger: &RefCell<&mut Ledger<'_>>,
-    flow: &Flow,
-) -> Result<(), Broke> {
+    flow: &FlowControl,
+) -> Result<(), RelayError> {
     let mut out = Vec::with_capacity(64 * 1024);
-    let (mut beat, mut heard, mut diagnostics) =
+    let (mut beat, mut last_received, mut diagnostics) =
         (ticks(Duration::from_secs(1)), Instant::now(), String::new());
     loop {
-        let finished = take_from_destination(decoder, &mut out, ledger, flow)?;
+        let finished = process_destination_frames(decoder, &mut out, ledger, flow)?;
         if !out.is_empty() {
             if let Err(why) = to.send(&out).await
                 && !finished
             {
-                return Err(Broke::Lost(Which::Source, why));
+                return Err(RelayError::Lost(Role::Source, why));
             }
             out.clear();
         }
         if finished {
             return Ok(());
         }
-        match hear(from, decoder, &mut heard, &mut beat, &mut diagnostics).await {
+        match receive(from, decoder, &mut last_received, &mut beat, &mut diagnostics).await {
             Ok(true) => {}
             Ok(false) => FromDestination::Heartbeat.encode(&mut out),
-            Err(why) => return Err(Broke::Lost(Which::Destination, why)),
+            Err(why) => return Err(RelayError::Lost(Role::Destination, why)),
         }
     }
 }
 
-fn take_from_destination(
+fn process_destination_frames(
     decoder: &mut Decoder,
     out: &mut Vec<u8>,
     ledger: &RefCell<&mut Ledger<'_>>,
-    flow: &Flow,
-) -> Result<bool, Broke> {
-    let odd = |error: postern_wire::WireError| Broke::Fatal(Which::Destination, error.to_string());
+    flow: &FlowControl,
+) -> Result<bool, RelayError> {
+    let odd = |error: postern_wire::WireError| RelayError::Fatal(Role::Destination, error.to_string());
     let mut ledger = ledger.borrow_mut();
     while let Some((kind, payload)) = decoder.next_frame().map_err(odd)? {
         let frame = FromDestination::decode(kind, payload).map_err(odd)?;
         if frame != FromDestination::Pong {
-            pass_on(out, kind, payload);
+            append_raw(out, kind, payload);
         }
         match frame {
-            FromDestination::Settled(settled) => {
+            FromDestination::EntryResult(settled) => {
                 if !ledger.settled(settled) {
-                    let why = "it answers what nobody told of".to_owned();
-                    return Err(Broke::Fatal(Which::Destination, why));
+                    let why = "it answered an unknown entry".to_owned();
+                    return Err(RelayError::Fatal(Role::Destination, why));
                 }
             }
             FromDestination::Deleted(path) => ledger.deleted(path),
             FromDestination::Finished => return Ok(true),
-            FromDestination::Fatal(message) => return Err(Broke::Fatal(Which::Destination, message)),
+            FromDestination::Fatal(message) => return Err(RelayError::Fatal(Role::Destination, message)),
             FromDestination::NotDeleted { path, message } => ledger.fault(path, message),
-            FromDestination::Placed { directory, name } => ledger.placed(directory, name),
+            FromDestination::Target { directory, name } => ledger.set_target(directory, name),
             FromDestination::Pong => {
                 if !flow.pong() {
-                    let why = "it answers a ping that it was not sent".to_owned();
-                    return Err(Broke::Fatal(Which::Destination, why));
+                    let why = "it answered a ping that was not sent".to_owned();
+                    return Err(RelayError::Fatal(Role::Destination, why));
                 }
             }
             FromDestination::Want(_)
@@ -296,18 +302,21 @@ fn take_from_destination(
     Ok(false)
 }
 
-/// Hears a destination that no source speaks to, until it has finished.
-pub(crate) async fn listen(opened: &mut Opened, ledger: &RefCell<&mut Ledger<'_>>) -> Result<(), Broke> {
-    let Opened { from, to, decoder, .. } = opened;
-    let (mut beat, mut heard, mut diagnostics) =
+/// Waits until a destination without a source has finished.
+pub(crate) async fn wait_until_finished(
+    opened: &mut OpenEnd,
+    ledger: &RefCell<&mut Ledger<'_>>,
+) -> Result<(), RelayError> {
+    let OpenEnd { from, to, decoder, .. } = opened;
+    let (mut beat, mut last_received, mut diagnostics) =
         (ticks(Duration::from_secs(1)), Instant::now(), String::new());
     let (mut echo, mut frame) = (Vec::new(), Vec::new());
     FromSource::Heartbeat.encode(&mut frame);
-    let flow = Flow::default();
-    while !take_from_destination(decoder, &mut echo, ledger, &flow)? {
+    let flow = FlowControl::default();
+    while !process_destination_frames(decoder, &mut echo, ledger, &flow)? {
         echo.clear();
-        let lost = |why| Broke::Lost(Which::Destination, why);
-        if !hear(from, decoder, &mut heard, &mut beat, &mut diagnostics).await.map_err(lost)? {
+        let lost = |why| RelayError::Lost(Role::Destination, why);
+        if !receive(from, decoder, &mut last_received, &mut beat, &mut diagnostics).await.map_err(lost)? {
             to.send(&frame).await.map_err(lost)?;
         }
     }
@@ -317,22 +326,22 @@ pub(crate) async fn listen(opened: &mut Opened, ledger: &RefCell<&mut Ledger<'_>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ledger::tests::Nobody;
+    use crate::ledger::tests::NullObserver;
     use bytes::Bytes;
     use tokio::sync::mpsc;
 
-    fn end(from: mpsc::Receiver<Bytes>, to: mpsc::Sender<Bytes>) -> Opened {
-        Opened {
-            from: FromEnd::Thread(from),
-            to: ToEnd::Thread(Some(to)),
+    fn end(from: mpsc::Receiver<Bytes>, to: mpsc::Sender<Bytes>) -> OpenEnd {
+        OpenEnd {
+            from: EndReader::Thread(from),
+            to: EndWriter::Thread(Some(to)),
             decoder: Decoder::default(),
             thread: None,
-            said: None,
+            sent: None,
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn all_that_came_at_once_goes_on_at_once() {
+    async fn frames_are_relayed_without_delay() {
         let mut frames = Vec::new();
         let block = vec![0; postern_wire::CHUNK - 64];
         while frames.len() < 5 * ENOUGH {
@@ -341,46 +350,46 @@ mod tests {
         let all = frames.len();
         let (says, from_source) = mpsc::channel(1);
         let (to_source, _hears) = mpsc::channel(1);
-        let (to_destination, mut heard) = mpsc::channel(64);
+        let (to_destination, mut last_received) = mpsc::channel(64);
         let (_answers, from_destination) = mpsc::channel(1);
         says.send(Bytes::from(frames)).await.unwrap();
         let (mut source, mut destination) =
             (end(from_source, to_source), end(from_destination, to_destination));
-        let mut nobody = Nobody;
-        let mut ledger = Ledger::new(&mut nobody, None);
+        let mut observer = NullObserver;
+        let mut ledger = Ledger::new(&mut observer, None);
         let books = RefCell::new(&mut ledger);
-        let (mut pace, flow) = (Pace::new(None), Flow::default());
+        let (mut limit, flow) = (RateLimit::new(None), FlowControl::default());
         let began = Instant::now();
         let arrived = async {
             let mut arrived = 0;
             while arrived < all {
-                arrived += heard.recv().await.unwrap().len();
+                arrived += last_received.recv().await.unwrap().len();
             }
         };
         tokio::select! {
-            broke = relay(&mut source, &mut destination, &books, &mut pace, &flow) => panic!("{broke:?}"),
+            error = relay(&mut source, &mut destination, &books, &mut limit, &flow) => panic!("{error:?}"),
             () = arrived => {}
         }
         assert_eq!(began.elapsed(), Duration::ZERO, "something waited for more to come");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_destination_hears_at_once_that_its_source_is_lost() {
+    async fn a_lost_source_is_reported_to_the_destination_at_once() {
         let (to_source, _held) = mpsc::channel(1);
-        let (to_destination, mut heard) = mpsc::channel(1);
+        let (to_destination, mut last_received) = mpsc::channel(1);
         let (says, from_destination) = mpsc::channel(1);
         tokio::spawn(async move {
-            while heard.recv().await.is_some() {}
+            while last_received.recv().await.is_some() {}
             drop(says);
         });
         let (mut source, mut destination) =
             (end(mpsc::channel(1).1, to_source), end(from_destination, to_destination));
-        let (mut nobody, began) = (Nobody, Instant::now());
-        let mut ledger = Ledger::new(&mut nobody, None);
+        let (mut observer, began) = (NullObserver, Instant::now());
+        let mut ledger = Ledger::new(&mut observer, None);
         let books = RefCell::new(&mut ledger);
-        let (mut pace, flow) = (Pace::new(None), Flow::default());
-        let broke = relay(&mut source, &mut destination, &books, &mut pace, &flow).await;
-        assert!(matches!(broke, Err(Broke::Lost(Which::Source, _))), "{broke:?}");
+        let (mut limit, flow) = (RateLimit::new(None), FlowControl::default());
+        let error = relay(&mut source, &mut destination, &books, &mut limit, &flow).await;
+        assert!(matches!(error, Err(RelayError::Lost(Role::Source, _))), "{error:?}");
         assert_eq!(began.elapsed(), Duration::ZERO, "nothing was waited for");
     }
 }

@@ -1,41 +1,42 @@
-//! A container's shell as an end of a copy: an exec, served by two tasks, so that neither direction waits for the other.
+//! A container's shell as an end of a copy. Two tasks serve the exec, so that neither direction blocks the
+//! other.
 
 #[cfg(test)]
 mod tests;
 
-use crate::ends::{FromEnd, Opened, ToEnd};
+use crate::channel::{EndReader, EndWriter, OpenEnd};
 use crate::pod::HELLO;
 use bytes::Bytes;
 use postern_exec::ExecError;
 use postern_exec::target::Place;
 use postern_kube::Cluster;
 use postern_kube::exec::{ExecEnd, ExecEvent, ExecReader, ExecWriter};
-use postern_shell::{Heard, LOOP, Memory, ShellError, Translator};
+use postern_shell::{LOOP, ResumeMarks, ShellError, ShellOutput, Translator};
 use postern_wire::Decoder;
-use postern_wire::copy::Ask;
+use postern_wire::copy::CopyRequest;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-/// How often the server is asked for a sign of life, and how long it may owe one.
+/// Interval of pings to the server, and how long it may be silent.
 const PING: Duration = Duration::from_secs(5);
 const SILENCE: Duration = Duration::from_secs(20);
 
-/// Of what tools say on stderr.
+/// Maximum bytes of the tools' stderr.
 const MOST: usize = 2_000;
 
-/// Reaches a container's shell and starts the translator on what it is asked. Says whether small files go by tar, where
-/// `tar` leaves that open.
+/// Starts a shell in the container, and the translator with its request. Returns whether small files use tar
+/// if `tar` is `None`.
 pub(crate) async fn open(
     cluster: &Cluster,
     place: &Place,
     tar: Option<bool>,
     verify: bool,
-    memory: &Memory,
-    ask: &Ask,
-) -> Result<(bool, Opened), ExecError> {
+    marks: &ResumeMarks,
+    request: &CopyRequest,
+) -> Result<(bool, OpenEnd), ExecError> {
     let streams = start(cluster, place).await?;
-    let opened = postern_shell::open(streams, HELLO, tar, verify, memory, ask).await;
+    let opened = postern_shell::open(streams, HELLO, tar, verify, marks, request).await;
     let (tar, translator) = opened.map_err(|error| match error {
         ShellError::Session(why) => ExecError::Runtime(why),
         ShellError::Tools(why) => ExecError::Target(why),
@@ -44,14 +45,14 @@ pub(crate) async fn open(
 }
 
 /// A translator as an end of a copy.
-fn end(translator: Translator) -> Opened {
-    let Translator { from, to, task, said } = translator;
-    Opened {
-        from: FromEnd::Plain(from),
-        to: ToEnd::Thread(Some(to)),
+fn end(translator: Translator) -> OpenEnd {
+    let Translator { from, to, task, sent } = translator;
+    OpenEnd {
+        from: EndReader::Plain(from),
+        to: EndWriter::Thread(Some(to)),
         decoder: Decoder::default(),
         thread: Some(task),
-        said: Some(said),
+        sent: Some(sent),
     }
 }
 
@@ -59,7 +60,7 @@ fn end(translator: Translator) -> Opened {
 async fn start(
     cluster: &Cluster,
     place: &Place,
-) -> Result<(mpsc::Sender<Bytes>, mpsc::Receiver<Heard>), ExecError> {
+) -> Result<(mpsc::Sender<Bytes>, mpsc::Receiver<ShellOutput>), ExecError> {
     let command = ["sh", "-c", LOOP].map(|word| word.as_bytes().to_vec());
     let (reader, writer) = place.open(cluster, &command, true, false).await?;
     let (to, requests) = mpsc::channel(4);
@@ -69,7 +70,7 @@ async fn start(
     Ok((to, from))
 }
 
-/// Ends with the translator: the shell's stdin ends then, and with it the shell.
+/// Ends with the translator: then the shell's stdin ends, and with it the shell.
 async fn write(mut writer: ExecWriter, mut requests: mpsc::Receiver<Bytes>) {
     let mut ping = tokio::time::interval_at(Instant::now() + PING, PING);
     loop {
@@ -81,13 +82,13 @@ async fn write(mut writer: ExecWriter, mut requests: mpsc::Receiver<Bytes>) {
             _ = ping.tick() => writer.ping().await,
         };
         if sent.is_err() {
-            return; // why, the reader hears
+            return; // the reader gets the reason
         }
     }
     writer.close().await;
 }
 
-async fn read(mut reader: ExecReader, answers: mpsc::Sender<Heard>) {
+async fn read(mut reader: ExecReader, answers: mpsc::Sender<ShellOutput>) {
     let mut said = Vec::new();
     let why = loop {
         let event = tokio::select! {
@@ -113,5 +114,5 @@ async fn read(mut reader: ExecReader, answers: mpsc::Sender<Heard>) {
     };
     let said = postern_files::name::show(said.trim_ascii()).into_owned();
     let why = if said.is_empty() { why } else { format!("{why}; it said: {said}") };
-    let _ = answers.send(Err(why)).await; // nobody listens any more
+    let _ = answers.send(Err(why)).await; // the receiver may be gone
 }

@@ -1,11 +1,12 @@
-//! Our own stdin as a source of one file, and our own stdout as a destination of one.
+//! Our stdin as a source of one file, and our stdout as a destination of one.
 
-use crate::ends::Channel;
+use crate::channel::ThreadInput;
 use postern_files::link::{Arrived, Incoming as _, LinkError, Outbox};
-use postern_files::verdict;
+use postern_files::policy;
 use postern_wire::Decoder;
 use postern_wire::copy::{
-    Ask, BLOCK, Entry, Fate, FromDestination, FromSource, Kind, Known, Settled, Stamp, UNSIZED, Want,
+    BLOCK, CopyRequest, Entry, EntryResult, Fate, FromDestination, FromSource, Kind, Known, Stamp, UNSIZED,
+    Want,
 };
 use std::fs::File;
 use std::io::{Read as _, Write as _};
@@ -13,46 +14,46 @@ use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// A stream of ours.
+/// Our stdin or stdout.
 #[derive(Debug, Clone, Default)]
 pub struct Stream(Arc<Mutex<Written>>);
 
-/// What stdout was given already, over however many connections.
+/// What was written to stdout, over all connections.
 #[derive(Debug, Default)]
 struct Written {
     bytes: u64,
     hasher: blake3::Hasher,
 }
 
-/// Serves the stream as the end of a copy that is asked for.
-pub(crate) fn serve(stream: &Stream, ask: &Ask, input: Channel, out: &Outbox) {
-    let served = match ask {
-        Ask::Send(_) => send(input, out),
-        Ask::Receive(_) => receive(stream, input, out),
+/// Serves the stream as the requested end of a copy.
+pub(crate) fn serve(stream: &Stream, request: &CopyRequest, input: ThreadInput, out: &Outbox) {
+    let served = match request {
+        CopyRequest::Send(_) => send(input, out),
+        CopyRequest::Receive(_) => receive(stream, input, out),
     };
-    if let Err(Ended::Words(message)) = served {
-        let said = match ask {
-            Ask::Send(_) => out.put(|buffer| FromSource::Fatal(message).encode(buffer)),
-            Ask::Receive(_) => out.put(|buffer| FromDestination::Fatal(message).encode(buffer)),
+    if let Err(StreamError::Fatal(message)) = served {
+        let said = match request {
+            CopyRequest::Send(_) => out.put(|buffer| FromSource::Fatal(message).encode(buffer)),
+            CopyRequest::Receive(_) => out.put(|buffer| FromDestination::Fatal(message).encode(buffer)),
         };
-        let _ = said.and_then(|()| out.flush()); // nobody hears it any more
+        let _ = said.and_then(|()| out.flush()); // the receiver may be gone
     }
 }
 
-enum Ended {
-    /// The other end is gone or odd; it is told by the stream that ends.
+enum StreamError {
+    /// The other end is gone or sent an invalid frame; it sees the stream end.
     Link,
-    /// Something to tell.
-    Words(String),
+    /// An error to report.
+    Fatal(String),
 }
 
-impl From<LinkError> for Ended {
+impl From<LinkError> for StreamError {
     fn from(_: LinkError) -> Self {
         Self::Link
     }
 }
 
-fn send(mut input: Channel, out: &Outbox) -> Result<(), Ended> {
+fn send(mut input: ThreadInput, out: &Outbox) -> Result<(), StreamError> {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     let stamp = Stamp {
         mode: 0o644,
@@ -79,13 +80,13 @@ fn send(mut input: Channel, out: &Outbox) -> Result<(), Ended> {
             match FromDestination::decode(kind, payload).map_err(LinkError::from)? {
                 FromDestination::Want(_) => {
                     let (out, over) = (out.clone(), Arc::clone(&over));
-                    // On its own: what it reads may never end.
-                    std::thread::spawn(move || pour(&out, &over));
+                    // On a thread of its own, because reading stdin may block forever.
+                    std::thread::spawn(move || send_stdin(&out, &over));
                 }
                 FromDestination::Stop(_) => {
                     out.put(|frames| {
                         if !over.swap(true, Ordering::Relaxed) {
-                            let message = verdict::STOPPED.to_owned();
+                            let message = policy::STOPPED.to_owned();
                             FromSource::FileFault { id: 0, message }.encode(frames);
                         }
                     })?;
@@ -96,22 +97,23 @@ fn send(mut input: Channel, out: &Outbox) -> Result<(), Ended> {
             }
         }
         if !matches!(input.read(&mut decoder, None), Ok(Arrived::Bytes)) {
-            return Err(Ended::Link);
+            return Err(StreamError::Link);
         }
     }
 }
 
-/// Sends what comes by stdin, until that ends or nothing more of it is taken, which `over` says: it changes within
-/// [`Outbox::put`] only, so that nothing follows the file's end.
-fn pour(out: &Outbox, over: &AtomicBool) {
-    if let Err(Ended::Words(message)) = poured(out, over) {
+/// Sends stdin until it ends or `over` is set. `over` changes only within [`Outbox::put`], so that nothing
+/// follows the end of the file.
+fn send_stdin(out: &Outbox, over: &AtomicBool) {
+    if let Err(StreamError::Fatal(message)) = try_send_stdin(out, over) {
         let said = out.put(|frames| FromSource::Fatal(message).encode(frames));
-        let _ = said.and_then(|()| out.flush()); // nobody hears it any more
+        let _ = said.and_then(|()| out.flush()); // the receiver may be gone
     }
 }
 
-fn poured(out: &Outbox, over: &AtomicBool) -> Result<(), Ended> {
-    let stdin = file(&std::io::stdin()).map_err(|error| Ended::Words(format!("reading stdin: {error}")))?;
+fn try_send_stdin(out: &Outbox, over: &AtomicBool) -> Result<(), StreamError> {
+    let stdin =
+        file(&std::io::stdin()).map_err(|error| StreamError::Fatal(format!("reading stdin: {error}")))?;
     let (mut hasher, mut buffer, mut stdin) = (blake3::Hasher::new(), vec![0; BLOCK], &stdin);
     out.put(|buffer| FromSource::From { id: 0, offset: 0 }.encode(buffer))?;
     loop {
@@ -127,13 +129,13 @@ fn poured(out: &Outbox, over: &AtomicBool) -> Result<(), Ended> {
                 if over.load(Ordering::Relaxed) {
                     return Ok(());
                 }
-                // What comes slowly is wanted now.
+                // Flush slow input at once.
                 if count < BLOCK / 2 {
                     out.flush()?;
                 }
             }
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(Ended::Words(format!("reading stdin: {error}"))),
+            Err(error) => return Err(StreamError::Fatal(format!("reading stdin: {error}"))),
         }
     }
     let hash = hasher.finalize().into();
@@ -145,9 +147,9 @@ fn poured(out: &Outbox, over: &AtomicBool) -> Result<(), Ended> {
     Ok(out.flush()?)
 }
 
-fn receive(stream: &Stream, mut input: Channel, out: &Outbox) -> Result<(), Ended> {
+fn receive(stream: &Stream, mut input: ThreadInput, out: &Outbox) -> Result<(), StreamError> {
     let mut written = stream.0.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut zstd = zstd::bulk::Decompressor::new().map_err(|error| Ended::Words(error.to_string()))?;
+    let mut zstd = zstd::bulk::Decompressor::new().map_err(|error| StreamError::Fatal(error.to_string()))?;
     let mut block = Vec::with_capacity(BLOCK);
     let mut decoder = Decoder::default();
     let mut entries = 0;
@@ -155,11 +157,11 @@ fn receive(stream: &Stream, mut input: Channel, out: &Outbox) -> Result<(), Ende
         while let Some((kind, payload)) = decoder.next_frame().map_err(LinkError::from)? {
             match FromSource::decode(kind, payload).map_err(LinkError::from)? {
                 FromSource::Begin(1) => {}
-                FromSource::Begin(_) => return Err(Ended::Words("stdout takes one file".to_owned())),
+                FromSource::Begin(_) => return Err(StreamError::Fatal("stdout takes one file".to_owned())),
                 FromSource::Entry(entry) => {
                     entries += 1;
                     if entries > 1 || !matches!(entry.kind, Kind::File(_)) {
-                        return Err(Ended::Words("stdout takes one file, and no directory".to_owned()));
+                        return Err(StreamError::Fatal("stdout takes one file, and no directory".to_owned()));
                     }
                     let hash = written.hasher.finalize().into();
                     let (have, partial) = (written.bytes, written.bytes > 0);
@@ -167,13 +169,15 @@ fn receive(stream: &Stream, mut input: Channel, out: &Outbox) -> Result<(), Ende
                     out.put(|buffer| FromDestination::Want(want).encode(buffer))?;
                     out.flush()?;
                 }
-                FromSource::From { id: _, offset } if offset != written.bytes => return Err(Ended::Link),
+                FromSource::From { id: _, offset } if offset != written.bytes => {
+                    return Err(StreamError::Link);
+                }
                 FromSource::Data(bytes) => written.put(bytes)?,
-                FromSource::Packed { length, bytes } => {
+                FromSource::Compressed { length, bytes } => {
                     block.clear();
                     let unpacked = zstd.decompress_to_buffer(bytes, &mut block);
                     if unpacked.ok() != usize::try_from(length).ok() {
-                        return Err(Ended::Link);
+                        return Err(StreamError::Link);
                     }
                     written.put(&block)?;
                 }
@@ -188,19 +192,19 @@ fn receive(stream: &Stream, mut input: Channel, out: &Outbox) -> Result<(), Ende
                     let whole = hash == *written.hasher.finalize().as_bytes();
                     let (fate, note) = match whole {
                         true => (Fate::Written, String::new()),
-                        false => (Fate::Failed, verdict::DIFFERS.to_owned()),
+                        false => (Fate::Failed, policy::DIFFERS.to_owned()),
                     };
-                    settle(out, Settled { id, fate, hash, note })?;
+                    settle(out, EntryResult { id, fate, hash, note })?;
                 }
                 FromSource::FileFault { id, message } => {
-                    settle(out, Settled { id, fate: Fate::Failed, hash: [0; 32], note: message })?;
+                    settle(out, EntryResult { id, fate: Fate::Failed, hash: [0; 32], note: message })?;
                 }
-                // Nothing but what cannot be copied.
+                // Only entries that cannot be copied.
                 FromSource::End if entries == 0 => {
                     out.put(|buffer| FromDestination::Finished.encode(buffer))?;
                     return Ok(out.flush()?);
                 }
-                FromSource::Reuse { .. } | FromSource::Cut(_) => return Err(Ended::Link),
+                FromSource::Reuse { .. } | FromSource::Cut(_) => return Err(StreamError::Link),
                 FromSource::From { .. }
                 | FromSource::Fault { .. }
                 | FromSource::DirectoryEnd(_)
@@ -211,34 +215,34 @@ fn receive(stream: &Stream, mut input: Channel, out: &Outbox) -> Result<(), Ende
             }
         }
         if !matches!(input.read(&mut decoder, None), Ok(Arrived::Bytes)) {
-            return Err(Ended::Link);
+            return Err(StreamError::Link);
         }
     }
 }
 
-fn settle(out: &Outbox, settled: Settled) -> Result<(), Ended> {
-    out.put(|buffer| FromDestination::Settled(settled).encode(buffer))?;
+fn settle(out: &Outbox, settled: EntryResult) -> Result<(), StreamError> {
+    out.put(|buffer| FromDestination::EntryResult(settled).encode(buffer))?;
     out.put(|buffer| FromDestination::Finished.encode(buffer))?;
     Ok(out.flush()?)
 }
 
-/// A standard stream as a file: the library's own take one that is closed for an empty or an endless one.
+/// A standard stream as a file: the standard library treats a closed one as empty or as a sink.
 fn file(stream: &impl AsFd) -> std::io::Result<File> {
     Ok(File::from(stream.as_fd().try_clone_to_owned()?))
 }
 
-/// What is said where our stdout was closed, as by `head`.
+/// The error if our stdout was closed, as by `head`.
 pub(crate) const CLOSED: &str = "writing to stdout: it was closed";
 
-fn stdout(error: &std::io::Error) -> Ended {
+fn stdout(error: &std::io::Error) -> StreamError {
     match error.kind() {
-        std::io::ErrorKind::BrokenPipe => Ended::Words(CLOSED.to_owned()),
-        _ => Ended::Words(format!("writing to stdout: {error}")),
+        std::io::ErrorKind::BrokenPipe => StreamError::Fatal(CLOSED.to_owned()),
+        _ => StreamError::Fatal(format!("writing to stdout: {error}")),
     }
 }
 
 impl Written {
-    fn put(&mut self, bytes: &[u8]) -> Result<(), Ended> {
+    fn put(&mut self, bytes: &[u8]) -> Result<(), StreamError> {
         let to = file(&std::io::stdout()).map_err(|error| stdout(&error))?;
         (&to).write_all(bytes).map_err(|error| stdout(&error))?;
         self.hasher.update(bytes);

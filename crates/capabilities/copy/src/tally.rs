@@ -1,23 +1,23 @@
-//! What a copy came to, in numbers.
+//! Totals of a copy.
 
 use std::time::Duration;
 
 /// Counts of a copy.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Tally {
-    /// Files that the source has told of.
+    /// Files announced by the source.
     pub files: u64,
     /// Their bytes.
     pub bytes: u64,
-    /// Whether that was all.
+    /// Whether the source has announced everything.
     pub complete: bool,
     /// Files written and verified.
     pub written: u64,
-    /// Files written as asked without being verified.
+    /// Files written without verification, as requested.
     pub unverified: u64,
-    /// Files that were there already, by their hash.
+    /// Files already there, with the same hash.
     pub same: u64,
-    /// Files that were there already, by size and time.
+    /// Files already there, with the same size and time.
     pub unchanged: u64,
     /// Directories, links and special files.
     pub made: u64,
@@ -25,41 +25,63 @@ pub struct Tally {
     pub directories: u64,
     /// Links among those.
     pub links: u64,
-    /// Left alone as asked.
+    /// Skipped, as requested.
     pub skipped: u64,
     /// Refused as dangerous.
     pub refused: u64,
     /// Failed at either end.
     pub failed: u64,
-    /// Of another owner than was asked for; counted besides.
+    /// With another owner than requested; also counted elsewhere.
     pub unowned: u64,
-    /// That a dry run would write.
+    /// Files that a dry run would write.
     pub planned: u64,
     /// Removed at the destination.
     pub deleted: u64,
-    /// Bytes of content dealt with, whether they had to be sent or not.
+    /// Bytes of processed content, whether they had to be sent or not.
     pub content: u64,
-    /// Bytes that the source sent.
+    /// Bytes sent by the source.
     pub sent: u64,
-    /// Connections that were lost and made again.
+    /// Reconnections.
     pub retries: u32,
-    /// Time since the beginning.
+    /// Elapsed time.
     pub took: Duration,
 }
 
 impl Tally {
-    /// Whether everything that was asked for is done.
+    /// Whether everything was done as requested.
     pub fn is_whole(&self) -> bool {
         self.refused == 0 && self.failed == 0 && self.unowned == 0
     }
 
-    /// How much came to its end.
+    /// The number of processed entries.
     pub fn settled(&self) -> u64 {
         let done = self.written + self.unverified + self.same + self.unchanged + self.made + self.planned;
         done + self.skipped + self.refused + self.failed + self.deleted
     }
 
-    /// Adds what another copy came to.
+    /// The number of files that are done, whatever the result.
+    pub fn finished_files(&self) -> u64 {
+        self.written + self.unverified + self.same + self.unchanged + self.failed
+    }
+
+    /// Special files that were created or already exist.
+    pub fn specials(&self) -> u64 {
+        self.made - self.directories - self.links
+    }
+
+    /// Bytes of content per byte sent.
+    #[allow(clippy::cast_precision_loss, reason = "two digits are shown")]
+    pub fn ratio(&self) -> f64 {
+        self.content as f64 / self.sent.max(1) as f64
+    }
+
+    /// Bytes of content per second.
+    #[allow(clippy::cast_precision_loss, reason = "an estimate")]
+    pub fn rate(&self) -> f64 {
+        self.content as f64 / self.took.as_secs_f64().max(0.001)
+    }
+
+    /// Adds the totals of another copy.
     pub fn add(&mut self, other: &Self) {
         let Self {
             files,

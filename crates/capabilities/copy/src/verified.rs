@@ -1,10 +1,10 @@
-//! Which files are known to be as they should: a million of them in nine megabytes.
+//! A compact set of verified files: a million of them take nine megabytes.
 
-/// Hashes are spread over so many lists by their highest bits.
+/// Hashes are distributed over this many lists by their highest bits.
 const LISTS: usize = 4096;
 
-/// A set of hashes. Lists in order, each as long as what is in it and an eighth: a table would double, and hold the old one
-/// beside the new while it does.
+/// A set of hashes as sorted lists, each with a capacity of an eighth more than its length. A hash table
+/// would double its size and use both tables while it grows.
 #[derive(Debug)]
 pub(crate) struct Verified(Vec<Vec<u64>>);
 
@@ -41,7 +41,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_put_in_is_in_it_and_takes_little_more_than_itself() {
+    fn inserted_hashes_are_found_and_memory_is_bounded() {
         let mut verified = Verified::new();
         assert!(!verified.contains(0));
         let hash = |n: u64| n.wrapping_mul(0x9e37_79b9_7f4a_7c15);

@@ -1,13 +1,13 @@
-//! Time-outs as people write them.
+//! Durations as users write them.
 
 use std::time::Duration;
 
-/// A time-out that cannot be read.
+/// The text is not a duration.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is not a duration; write it as 90s, 5m or 1h30m")]
 pub struct InvalidDuration(pub String);
 
-/// Reads `90s`, `5m`, `1h30m`, `500ms`; a bare number is seconds. Neither zero nor negative.
+/// Parses `90s`, `5m`, `1h30m`, `500ms`; a bare number is seconds. Must be positive.
 pub fn parse_duration(text: &str) -> Result<Duration, InvalidDuration> {
     let invalid = || InvalidDuration(text.to_owned());
     let duration = match text.parse::<u64>() {

@@ -1,12 +1,12 @@
-//! Errors that name the file, the place, the key and the fix.
+//! Errors that name the file, position, key and fix.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// The configuration cannot be used.
+/// The configuration is not usable.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// It cannot be read.
+    /// The file cannot be read.
     #[error("reading the configuration {}", path.display())]
     Read {
         /// The file.
@@ -14,15 +14,15 @@ pub enum ConfigError {
         /// Why.
         source: io::Error,
     },
-    /// It is no text.
+    /// The file is not text.
     #[error("{} is not UTF-8 (at byte {at})", path.display())]
     NotUtf8 {
         /// The file.
         path: PathBuf,
-        /// The first byte that is not.
+        /// The first invalid byte.
         at: usize,
     },
-    /// A key that there is not.
+    /// The key is unknown.
     #[error("{}:{line}:{column}: there is no key {key:?}{}", path.display(), nearest.as_ref().map_or(String::new(), |near| format!("; did you mean {near:?}?")))]
     UnknownKey {
         /// The file.
@@ -33,33 +33,33 @@ pub enum ConfigError {
         column: u64,
         /// The key.
         key: String,
-        /// The valid key most like it.
+        /// The most similar valid key.
         nearest: Option<String>,
     },
-    /// It is no YAML, or a value has the wrong type.
+    /// The text is not YAML, or a value has the wrong type.
     #[error("{}:{line}:{column}: {message}", path.display())]
     Yaml {
         /// The file.
         path: PathBuf,
-        /// Line, from 1; 0 when not known.
+        /// Line, from 1; 0 if unknown.
         line: u64,
-        /// Column, from 1; 0 when not known.
+        /// Column, from 1; 0 if unknown.
         column: u64,
-        /// The parser's words.
+        /// The parser's message.
         message: String,
     },
-    /// A value that cannot be right.
+    /// The value is invalid.
     #[error("{}:{}{key}: {why}", path.display(), if *line > 0 { format!("{line}:{column}: ") } else { " ".to_owned() })]
     Invalid {
         /// The file.
         path: PathBuf,
-        /// Line, from 1; 0 when not known.
+        /// Line, from 1; 0 if unknown.
         line: u64,
-        /// Column, from 1; 0 when not known.
+        /// Column, from 1; 0 if unknown.
         column: u64,
         /// The key.
         key: String,
-        /// What is wrong and what is right.
+        /// The problem and the fix.
         why: String,
     },
 }
@@ -78,10 +78,10 @@ impl ConfigError {
                 key: field.clone(),
             },
             other => {
-                let said = other.to_string();
-                let said = said.lines().next().unwrap_or_default();
-                let own = said.split(" at line ").next().unwrap_or(said);
-                let wanted = WORDS.iter().find(|(word, _)| *word == own).map_or(own, |(_, wanted)| wanted);
+                let message = other.to_string();
+                let message = message.lines().next().unwrap_or_default();
+                let own = message.split(" at line ").next().unwrap_or(message);
+                let wanted = MEANINGS.iter().find(|(word, _)| *word == own).map_or(own, |(_, wanted)| wanted);
                 let message = match key_before(text, line, column) {
                     Some(key) => format!("{key}: {wanted}"),
                     None => wanted.to_owned(),
@@ -92,14 +92,14 @@ impl ConfigError {
     }
 }
 
-/// What the parser says of a value of another type, and what it means.
-const WORDS: [(&str, &str); 3] = [
+/// Parser messages about wrong types, and their meaning.
+const MEANINGS: [(&str, &str); 3] = [
     ("expected mapping start", "keys with values are expected here (KEY: VALUE)"),
     ("expected sequence start", "a list is expected here ([A, B])"),
     ("expected string scalar", "a string is expected here"),
 ];
 
-/// The key whose value stands at a place of a text, where both are on one line.
+/// The key of a value at this position, if both are on one line.
 fn key_before(text: &str, line: u64, column: u64) -> Option<&str> {
     let line = text.lines().nth(usize::try_from(line.checked_sub(1)?).ok()?)?;
     let at = line.char_indices().nth(usize::try_from(column.checked_sub(1)?).ok()?)?.0;
@@ -108,7 +108,7 @@ fn key_before(text: &str, line: u64, column: u64) -> Option<&str> {
     (!key.is_empty()).then_some(key)
 }
 
-/// The known key that was meant, where one is near enough for that.
+/// The known key that was probably meant, if one is similar enough.
 fn nearest<'a>(key: &str, known: impl Iterator<Item = &'a str>) -> Option<String> {
     let scored = known.map(|name| (strsim::jaro_winkler(key, name), name)).filter(|(score, _)| *score > 0.7);
     scored.max_by(|one, other| one.0.total_cmp(&other.0)).map(|(_, name)| name.to_owned())

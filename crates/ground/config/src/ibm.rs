@@ -1,4 +1,4 @@
-//! What a cluster is to IBM Cloud.
+//! IBM Cloud settings of a cluster.
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -15,12 +15,12 @@ pub struct Ibm {
     pub iam_endpoint: Option<String>,
     /// The address of the Kubernetes Service's API.
     pub containers_endpoint: Option<String>,
-    /// What `ibmcloud login` is given as `-a` in the ops pod.
+    /// The `-a` argument of `ibmcloud login` in the ops pod.
     pub api_endpoint: Option<String>,
 }
 
 impl Ibm {
-    /// Names the key and the fix of a value that cannot be right. Addresses are looked at where they are used.
+    /// Returns the key and the fix of an invalid value. Addresses are checked where they are used.
     pub(crate) fn validate(&self) -> Result<(), (&'static str, String)> {
         let Self { cluster, region, iam_endpoint: _, containers_endpoint: _, api_endpoint } = self;
         let plain = |text: &String, more: &str| {
@@ -41,12 +41,12 @@ impl Ibm {
             }
         }
         if let Some(region) = region.as_ref().filter(|region| !plain(region, "-")) {
-            return Err(("ibm.region", format!("{region:?} is no region; use one such as eu-de")));
+            return Err(("ibm.region", format!("{region:?} is not a region; use one such as eu-de")));
         }
         if let Some(endpoint) = api_endpoint.as_ref().filter(|endpoint| !plain(endpoint, ":/-_.")) {
             return Err((
                 "ibm.api_endpoint",
-                format!("{endpoint:?} is no address; use one such as https://cloud.ibm.com"),
+                format!("{endpoint:?} is not an address; use one such as https://cloud.ibm.com"),
             ));
         }
         Ok(())

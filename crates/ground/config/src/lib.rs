@@ -1,7 +1,7 @@
-//! The configuration file: types, reading, errors that name the nearest key.
+//! The configuration file: types, parsing, and errors that name the nearest key.
 //!
-//! One YAML file: `--config FILE`, else `$POSTERN_CONFIG`, else `$XDG_CONFIG_HOME/postern/config.yaml` (with
-//! `~/.config` as the XDG Base Directory Specification has it). Only the last may be missing.
+//! One YAML file: `--config FILE`, else `$POSTERN_CONFIG`, else `$XDG_CONFIG_HOME/postern/config.yaml`
+//! (`~/.config` by default, as in the XDG Base Directory Specification). Only the last may be missing.
 
 use base64::Engine as _;
 use schemars::JsonSchema;
@@ -14,14 +14,14 @@ use zeroize::Zeroizing;
 mod duration;
 mod error;
 mod ibm;
-mod place;
+mod position;
 pub mod providers;
 
 pub use duration::{InvalidDuration, parse_duration};
 pub use error::ConfigError;
 pub use ibm::Ibm;
 
-/// The whole file. Every key is optional.
+/// The configuration file. Every key is optional.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
@@ -29,27 +29,28 @@ pub struct Config {
     pub context: Option<String>,
     /// The ops pod's image, instead of the one of this release.
     pub image: Option<String>,
-    /// What takes the place of the registry's host in image references, for air-gapped clusters.
+    /// Replaces the registry host in image references, for air-gapped clusters.
     pub image_mirror: Option<String>,
-    /// The Secret in the ops namespace that images are pulled with.
+    /// The Secret in the ops namespace with the credentials for pulling images.
     pub image_pull_secret: Option<String>,
     /// Which ops pod, where the command line does not say.
     pub ops: Ops,
     /// How `run` reaches the ops pod: `exec`, `stream` or `auto`.
     pub transport: Option<String>,
-    /// A private key of one's own for streams, instead of the install's.
+    /// Your own private key for streams, instead of the one from the install.
     pub stream_key: Option<PathBuf>,
-    /// The name of this cluster's workspace, which tells what is made for it in a cloud from what is made for others.
+    /// The name of this cluster's workspace. It distinguishes cloud resources made for this cluster from
+    /// those of others.
     pub workspace: Option<String>,
-    /// The cluster as IBM Cloud knows it.
+    /// The cluster in IBM Cloud.
     pub ibm: Ibm,
-    /// How often, and how far apart, a login to a cloud is tried in the ops pod.
+    /// How often and at what interval a login to a cloud is attempted in the ops pod.
     pub login: Login,
     /// Providers of short-lived credentials by name.
     pub providers: BTreeMap<String, providers::Provider>,
     /// Credentials by name.
     pub credentials: BTreeMap<String, CredentialEntry>,
-    /// Defaults for single tools, by the command's name.
+    /// Defaults for tools, by command name.
     pub tools: BTreeMap<String, Tool>,
 }
 
@@ -69,7 +70,7 @@ pub struct Ops {
 pub struct CredentialEntry {
     /// Its value in base64. Keep the file at mode 0600.
     pub value_base64: Option<String>,
-    /// The only source it may come from: `env`, `keychain`, `config` or `prompt`.
+    /// The only source that is used: `env`, `keychain`, `config` or `prompt`.
     pub source: Option<String>,
 }
 
@@ -83,15 +84,15 @@ impl std::fmt::Debug for CredentialEntry {
     }
 }
 
-/// Defaults for one tool; flags on the command line win.
+/// Defaults for one tool; command-line flags override them.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Tool {
     /// Variables added to its environment.
     pub env: BTreeMap<String, String>,
-    /// The directory it starts in.
+    /// Its working directory.
     pub workdir: Option<String>,
-    /// Its time-out, such as `90s` or `5m`.
+    /// Its timeout, such as `90s` or `5m`.
     pub timeout: Option<String>,
 }
 
@@ -99,14 +100,15 @@ pub struct Tool {
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Login {
-    /// How often it is tried before the tool is given up: 1 to 10.
+    /// Maximum number of attempts: 1 to 10.
     pub attempts: Option<u8>,
-    /// The time between two attempts, such as `20s`; at most 5m.
+    /// The interval between attempts, such as `20s`; at most 5m.
     pub interval: Option<String>,
 }
 
 impl Login {
-    /// Attempts and the time between them; by default what a cloud takes to learn of a new grant.
+    /// The number of attempts and the interval. The defaults cover the time that a cloud needs to apply a new
+    /// grant.
     pub fn attempts(&self) -> (u8, Duration) {
         let Self { attempts, interval } = self;
         let interval = interval.as_deref().and_then(|text| parse_duration(text).ok());
@@ -128,7 +130,7 @@ impl Login {
     }
 }
 
-/// A name that becomes part of names in a cloud.
+/// Checks a name that becomes part of names in a cloud.
 fn workspace(name: &str) -> Result<(), String> {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
     match (1..=63).contains(&name.len()) && name.bytes().all(allowed) {
@@ -138,7 +140,7 @@ fn workspace(name: &str) -> Result<(), String> {
 }
 
 impl Config {
-    /// Reads the file that is meant.
+    /// Reads the configuration file: the explicit one, or the default.
     pub fn load(explicit: Option<&Path>) -> Result<Self, ConfigError> {
         let named =
             explicit.map(Path::to_path_buf).or_else(|| std::env::var_os("POSTERN_CONFIG").map(Into::into));
@@ -166,13 +168,13 @@ impl Config {
         let config: Self =
             serde_saphyr::from_str(text).map_err(|error| ConfigError::from_yaml(path, text, &error))?;
         config.validate().map_err(|(key, why)| {
-            let (line, column) = place::of(text, &key).unwrap_or_default();
+            let (line, column) = position::find(text, &key).unwrap_or_default();
             ConfigError::Invalid { path: path.to_owned(), line, column, key, why }
         })?;
         Ok(config)
     }
 
-    /// The key that cannot be right, and why.
+    /// Returns the first invalid key and the reason.
     fn validate(&self) -> Result<(), (String, String)> {
         let invalid = |key: String, why: String| (key, why);
         if let Some(transport) = &self.transport
@@ -211,7 +213,7 @@ impl Config {
         }
         for (name, Tool { env, workdir: _, timeout }) in &self.tools {
             if let Some(wrong) = env.keys().find(|key| key.is_empty() || key.contains(['=', '\0'])) {
-                let why = format!("{wrong:?} is no name of a variable: NAME: VALUE is needed");
+                let why = format!("{wrong:?} is not a variable name; write NAME: VALUE");
                 return Err(invalid(format!("tools.{name}.env"), why));
             }
             if let Some(Err(error)) = timeout.as_deref().map(parse_duration) {
@@ -232,7 +234,7 @@ impl Config {
     }
 }
 
-/// The file's schema (JSON Schema 2020-12), for editors and for who writes it by program.
+/// The file's schema (JSON Schema 2020-12), for editors and generators.
 pub fn schema() -> String {
     serde_json::to_string_pretty(&schemars::schema_for!(Config)).unwrap_or_default() + "\n"
 }

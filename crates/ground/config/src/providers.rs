@@ -1,16 +1,16 @@
 //! Providers of short-lived credentials, by name.
 //!
-//! The types are flat, so that serde can tell line and column of what is wrong in them (it loses both inside a tagged
-//! enum); which keys belong together is checked after.
+//! The types are flat so that serde can report line and column of errors (it loses both inside a tagged
+//! enum). Which keys belong together is checked afterwards.
 
-mod check;
 mod source;
+mod validate;
 
-pub(crate) use check::name;
 pub use source::{
     AssertionKind, ClientAssertion, DEFAULT_TOKEN_PATH, SecretSource, SigningAlgorithm, SourceKind,
     TokenSource,
 };
+pub(crate) use validate::name;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -21,81 +21,82 @@ use std::path::PathBuf;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Provider {
-    /// What it speaks.
+    /// The protocol or cloud.
     pub r#type: ProviderType,
     /// oauth2: the authorization server; its metadata names the endpoints (RFC 8414, `OpenID` Connect Discovery 1.0).
     pub issuer: Option<String>,
-    /// oauth2: the token endpoint; with it nothing is discovered.
+    /// oauth2: the token endpoint; disables discovery.
     pub token_endpoint: Option<String>,
-    /// oauth2: where people are sent by `authorization_code`.
+    /// oauth2: the authorization endpoint of `authorization_code`.
     pub authorization_endpoint: Option<String>,
-    /// oauth2: where `device_code` begins (RFC 8628).
+    /// oauth2: the device authorization endpoint of `device_code` (RFC 8628).
     pub device_authorization_endpoint: Option<String>,
     /// oauth2, azure: the client.
     pub client_id: Option<String>,
-    /// oauth2: where the client's secret is; never the secret itself.
+    /// oauth2: the source of the client's secret; never the secret itself.
     pub client_secret: Option<SecretSource>,
-    /// oauth2: a signed statement in place of a secret (RFC 7523 section 2.2).
+    /// oauth2: a signed assertion instead of a secret (RFC 7523 section 2.2).
     pub client_assertion: Option<ClientAssertion>,
     /// oauth2: the grant.
     pub grant: Option<Grant>,
-    /// oauth2, azure, gcp: what the token is to allow.
+    /// oauth2, azure, gcp: the scopes of the token.
     #[serde(default, deserialize_with = "one_or_many")]
     #[schemars(with = "OneOrMany")]
     pub scopes: Vec<String>,
-    /// oauth2: whom the token is for (RFC 8693 section 2.1); may repeat.
+    /// oauth2: the audience of the token (RFC 8693 section 2.1); may repeat.
     #[serde(default, deserialize_with = "one_or_many")]
     #[schemars(with = "OneOrMany")]
     pub audience: Vec<String>,
-    /// oauth2: where the token will be used (RFC 8707); may repeat.
+    /// oauth2: the resource for which the token will be used (RFC 8707); may repeat.
     #[serde(default, deserialize_with = "one_or_many")]
     #[schemars(with = "OneOrMany")]
     pub resource: Vec<String>,
-    /// oauth2: further parameters of the token request.
+    /// oauth2: additional parameters of the token request.
     #[serde(default)]
     pub extra_params: BTreeMap<String, String>,
-    /// The token that is exchanged. By default the pod's, at the default path.
+    /// The token to exchange. By default the pod's, at the default path.
     pub subject_token: Option<TokenSource>,
-    /// oauth2, `token_exchange`: what the subject token is; by default a JWT.
+    /// oauth2, `token_exchange`: the type of the subject token; by default a JWT.
     pub subject_token_type: Option<String>,
-    /// oauth2, `token_exchange`: who acts for the subject.
+    /// oauth2, `token_exchange`: the token of the party that acts for the subject.
     pub actor_token: Option<TokenSource>,
-    /// oauth2, `token_exchange`: what the actor token is; by default a JWT.
+    /// oauth2, `token_exchange`: the type of the actor token; by default a JWT.
     pub actor_token_type: Option<String>,
-    /// oauth2, `token_exchange`: what is asked for; by default what the server gives, which must be an access token.
+    /// oauth2, `token_exchange`: the requested token type; by default the server's choice, which must be an
+    /// access token.
     pub requested_token_type: Option<String>,
-    /// A file of PEM certificates that vouch for the provider, in place of the platform's.
+    /// A file of PEM certificates to trust for the provider, instead of the platform's.
     pub ca_file: Option<PathBuf>,
-    /// Where tokens are kept: `memory` by default, `disk` for those that a person logged in for.
+    /// Where tokens are cached: `memory` by default, `disk` for those that a person logged in for.
     pub cache: Option<Cache>,
-    /// The API that the token opens, for `identity proxy`.
+    /// The API that accepts the token, for `identity proxy`.
     pub api: Option<Api>,
-    /// ibm: the trusted profile, by its id (`Profile-…`) or its name.
+    /// ibm: the trusted profile, by id (`Profile-…`) or name.
     pub profile: Option<String>,
     /// aws: the role.
     pub role_arn: Option<String>,
-    /// aws: the region whose STS is asked, such as `eu-central-1`.
+    /// aws: the region of the STS endpoint, such as `eu-central-1`.
     pub region: Option<String>,
-    /// aws: the session's name, by default the `ServiceAccount`'s.
+    /// aws: the session name; by default the name of the `ServiceAccount`.
     pub session_name: Option<String>,
-    /// aws, gcp: how long credentials live, such as `1h`.
+    /// aws, gcp: the lifetime of credentials, such as `1h`.
     pub lifetime: Option<String>,
-    /// aws: roles that are assumed one after the other with the credentials of the one before.
+    /// aws: roles to assume in order, each with the credentials of the previous one.
     #[serde(default)]
     pub chain: Vec<AssumeRole>,
     /// gcp: the pool's provider, `projects/NUMBER/locations/global/workloadIdentityPools/POOL/providers/PROVIDER`.
     pub workload_identity_provider: Option<String>,
-    /// gcp: the service account that is impersonated.
+    /// gcp: the service account to impersonate.
     pub service_account: Option<String>,
     /// azure: the tenant.
     pub tenant_id: Option<String>,
-    /// ibm, aws, gcp, azure: the provider's address where it is not the public one.
+    /// ibm, aws, gcp, azure: the provider's address, if not the public one.
     pub endpoint: Option<String>,
-    /// gcp: the address of the IAM credentials API where it is not the public one.
+    /// gcp: the address of the IAM credentials API, if not the public one.
     pub impersonation_endpoint: Option<String>,
 }
 
-/// What a provider speaks.
+/// The protocol or cloud of a provider.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ProviderType {
@@ -112,7 +113,7 @@ pub enum ProviderType {
 }
 
 impl ProviderType {
-    /// As the configuration has it.
+    /// The name in the configuration.
     pub fn name(self) -> &'static str {
         match self {
             Self::Oauth2 => "oauth2",
@@ -123,7 +124,7 @@ impl ProviderType {
         }
     }
 
-    /// The audience that the provider takes in a subject token unless it was told of another.
+    /// The default audience that the provider expects in a subject token.
     pub fn default_audience(self) -> Option<&'static str> {
         match self {
             Self::Oauth2 | Self::Gcp => None,
@@ -134,7 +135,7 @@ impl ProviderType {
     }
 }
 
-/// How a token is asked for.
+/// How a token is requested.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Grant {
@@ -151,7 +152,7 @@ pub enum Grant {
 }
 
 impl Grant {
-    /// As the configuration has it.
+    /// The name in the configuration.
     pub fn name(self) -> &'static str {
         match self {
             Self::JwtBearer => "jwt_bearer",
@@ -162,12 +163,12 @@ impl Grant {
         }
     }
 
-    /// Whether a person has to be there.
+    /// Whether it requires a person.
     pub fn is_interactive(self) -> bool {
         matches!(self, Self::DeviceCode | Self::AuthorizationCode)
     }
 
-    /// Whether a subject token is exchanged.
+    /// Whether it exchanges a subject token.
     pub fn takes_subject(self) -> bool {
         matches!(self, Self::JwtBearer | Self::TokenExchange)
     }
@@ -177,29 +178,29 @@ impl Grant {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Cache {
-    /// In the process that got them.
+    /// In the memory of the process.
     Memory,
-    /// Below `$XDG_CACHE_HOME/postern/identity` too, for every process of this user.
+    /// Also below `$XDG_CACHE_HOME/postern/identity`, for every process of this user.
     Disk,
 }
 
-/// The API that a token opens.
+/// The API that accepts a token.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Api {
-    /// Where it is, such as `https://api.example.com/v1`.
+    /// Its base URL, such as `https://api.example.com/v1`.
     pub base_url: String,
-    /// A file of PEM certificates that vouch for it, in place of the platform's.
+    /// A file of PEM certificates to trust for it, instead of the platform's.
     pub ca_file: Option<PathBuf>,
 }
 
-/// A further role.
+/// A role to assume.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AssumeRole {
     /// The role.
     pub role_arn: String,
-    /// What the role's owner demands of strangers.
+    /// The external id that the role's owner requires.
     pub external_id: Option<String>,
     /// The session's name, by default that of the first role.
     pub session_name: Option<String>,
@@ -211,20 +212,20 @@ impl Provider {
         self.grant.filter(|_| self.r#type == ProviderType::Oauth2)
     }
 
-    /// The token that is exchanged, where one is.
+    /// The token that is exchanged, if any.
     pub fn subject(&self) -> Option<TokenSource> {
         let takes = self.grant().is_none_or(Grant::takes_subject);
         takes.then(|| self.subject_token.clone().unwrap_or_default())
     }
 
-    /// Where its tokens are kept.
+    /// Where its tokens are cached.
     pub fn cache(&self) -> Cache {
         let by_person = self.grant().is_some_and(Grant::is_interactive);
         self.cache.unwrap_or(if by_person { Cache::Disk } else { Cache::Memory })
     }
 }
 
-/// For the schema: a string or several.
+/// For the schema: one string or several.
 #[derive(JsonSchema)]
 #[serde(untagged)]
 #[allow(dead_code, reason = "its schema is used")]

@@ -18,13 +18,13 @@ fn a_whole_file_is_read() {
 }
 
 #[test]
-fn an_empty_file_is_no_configuration() {
+fn an_empty_file_is_valid() {
     assert!(parse("").unwrap().context.is_none());
     assert!(parse("# only a comment\n").is_ok());
 }
 
 #[test]
-fn an_unknown_key_is_named_with_its_place_and_the_nearest() {
+fn unknown_keys_are_reported_with_position_and_suggestion() {
     let error = parse("context: a\nimage_miror: x\n").unwrap_err();
     assert_eq!(error, r#"c.yaml:2:1: there is no key "image_miror"; did you mean "image_mirror"?"#);
     let error = parse("tools:\n  kubectl:\n    workdri: /tmp\n").unwrap_err();
@@ -42,13 +42,17 @@ fn wrong_values_name_their_key() {
             .contains("use env, keychain, config or prompt")
     );
     assert!(parse("tools: {x: {timeout: soon}}").unwrap_err().contains("tools.x.timeout"));
-    assert!(parse("tools: {x: {env: {'A=B': c}}}").unwrap_err().contains("tools.x.env: \"A=B\" is no name"));
+    assert!(
+        parse("tools: {x: {env: {'A=B': c}}}")
+            .unwrap_err()
+            .contains("tools.x.env: \"A=B\" is not a variable name")
+    );
     assert!(parse("image: [1]").unwrap_err().starts_with("c.yaml:1:"));
     assert!(Config::parse(b"\xff", Path::new("c.yaml")).unwrap_err().to_string().contains("not UTF-8"));
 }
 
 #[test]
-fn a_cloud_is_described_or_the_wrong_key_named() {
+fn invalid_ibm_and_login_settings_name_their_key() {
     let config = parse(
         "workspace: canada-roks\nibm: {cluster: 'crn:v1:bluemix:public:containers-kubernetes:ca-tor:a/acc:abc::', region: ca-tor}\n\
          login: {attempts: 5, interval: 2s}\n",
@@ -78,7 +82,7 @@ subject_token: {type: kubernetes_sa, path: /var/run/secrets/tokens/oauth2/token}
 api: {base_url: https://api.example.com/v1}\n";
 
 #[test]
-fn a_provider_is_read_as_the_book_has_it() {
+fn a_provider_is_read_as_documented() {
     let config = parse(REPORTS).unwrap();
     let reports = &config.providers["reports"];
     assert_eq!(reports.grant(), Some(providers::Grant::JwtBearer));
@@ -89,7 +93,7 @@ fn a_provider_is_read_as_the_book_has_it() {
 }
 
 #[test]
-fn what_is_wrong_with_a_provider_is_named_with_its_place_and_the_fix() {
+fn provider_errors_name_position_and_fix() {
     let with = |from: &str, to: &str| parse(&REPORTS.replace(from, to)).unwrap_err();
     assert_eq!(with("scopes:", "scope:"), r#"c.yaml:6:5: there is no key "scope"; did you mean "scopes"?"#);
     assert_eq!(
@@ -100,7 +104,7 @@ fn what_is_wrong_with_a_provider_is_named_with_its_place_and_the_fix() {
     );
     assert_eq!(
         with("https://auth", "http://auth"),
-        "c.yaml:4:5: providers.reports.issuer: \"http://auth.example.com/realms/prod\": only https:// is spoken to, and \
+        "c.yaml:4:5: providers.reports.issuer: \"http://auth.example.com/realms/prod\": only https:// is supported, and \
          http:// on loopback"
     );
     assert!(
@@ -113,7 +117,7 @@ fn what_is_wrong_with_a_provider_is_named_with_its_place_and_the_fix() {
         with("type: oauth2", "type: oauth")
     );
     assert!(with("path: /var", "name: X, path: /var").contains("providers.reports.subject_token.name"));
-    assert!(with("  reports:", "  ../reports:").contains("is no name for a provider"));
+    assert!(with("  reports:", "  ../reports:").contains("is not a provider name"));
     assert!(with("audience: [reports-api]", "extra_params: {audience: x}").contains("extra_params.audience"));
 }
 
@@ -128,12 +132,12 @@ fn the_schema_knows_every_key_and_no_other() {
 }
 
 #[test]
-fn clouds_need_what_they_cannot_guess() {
+fn cloud_providers_require_their_keys() {
     for (text, want) in [
         ("{type: aws, region: eu-central-1}", "role_arn: type aws needs it"),
         ("{type: aws, role_arn: 'arn:aws:iam::1:role/x'}", "region: type aws needs it"),
-        ("{type: aws, role_arn: 'arn:aws:iam::1:role/x', region: 'x.evil.com/'}", "is no region"),
-        ("{type: aws, role_arn: x, region: eu-central-1}", "is no role's ARN"),
+        ("{type: aws, role_arn: 'arn:aws:iam::1:role/x', region: 'x.evil.com/'}", "is not a region"),
+        ("{type: aws, role_arn: x, region: eu-central-1}", "is not a role ARN"),
         ("{type: gcp, workload_identity_provider: x}", "is not projects/NUMBER"),
         ("{type: azure, tenant_id: x}", "client_id: type azure needs it"),
         ("{type: ibm}", "profile: type ibm needs it"),
@@ -144,7 +148,7 @@ fn clouds_need_what_they_cannot_guess() {
 }
 
 #[test]
-fn a_value_of_another_type_is_told_by_its_key_and_what_it_has_to_be() {
+fn wrong_types_name_the_key_and_the_expected_type() {
     let head =
         "providers:\n  a:\n    type: oauth2\n    token_endpoint: https://x/token\n    grant: jwt_bearer\n";
     for (line, want) in [
@@ -157,7 +161,7 @@ fn a_value_of_another_type_is_told_by_its_key_and_what_it_has_to_be() {
     }
     let error = parse("providers: [a]\n").unwrap_err();
     assert!(error.ends_with(":1:12: providers: keys with values are expected here (KEY: VALUE)"), "{error}");
-    // Where the key is on another line, the place says it.
+    // If the key is on another line, the position locates it.
     let error = parse("providers:\n  - a\n").unwrap_err();
     assert!(error.ends_with(":2:3: keys with values are expected here (KEY: VALUE)"), "{error}");
 }

@@ -1,34 +1,35 @@
-//! Names of credentials, and which of them are one and the same.
+//! Credential names and their aliases.
 
 /// A credential's canonical name and the names of the variables that carry it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Credential {
-    /// The name it goes by.
+    /// The canonical name.
     pub name: String,
-    /// Every name it is known by, the canonical one first.
+    /// All names, the canonical one first.
     pub names: Vec<String>,
 }
 
-/// Groups of names that mean one credential, the canonical name first.
+/// Names of the same credential, the canonical name first.
 const ALIASES: &[&[&str]] = &[&["IBMCLOUD_API_KEY", "IC_API_KEY"]];
 
-/// Variables that programs go by, whatever they hold: as a credential they would change what a tool is or does.
+/// Variables that programs read for other purposes: setting one as a credential would change how a tool
+/// behaves.
 const RESERVED: [&str; 12] =
     ["BASH_ENV", "ENV", "HOME", "IFS", "LANG", "PATH", "PWD", "SHELL", "TERM", "TMPDIR", "TZ", "USER"];
 
-/// The name is none for a credential.
+/// The name is not usable for a credential.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidName {
-    /// It is no name of an environment variable.
+    /// It is not a valid name of an environment variable.
     #[error("{0:?} is not a credential name: use letters, digits and underscores, not starting with a digit")]
     Characters(String),
-    /// It is one that every program reads.
-    #[error("{0} is no credential: every tool goes by this variable")]
+    /// It is a variable that every program reads.
+    #[error("{0} cannot be a credential: every tool reads this variable")]
     Reserved(String),
 }
 
 impl Credential {
-    /// The credential that `name` (or one of its aliases) stands for.
+    /// The credential with this name or alias.
     pub fn named(name: &str) -> Result<Self, InvalidName> {
         let valid = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
             && name.bytes().next().is_some_and(|first| !first.is_ascii_digit());
@@ -58,7 +59,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_no_environment_takes_are_refused() {
+    fn invalid_environment_names_are_refused() {
         for name in ["", "1A", "A-B", "A=B", "Ä"] {
             assert_eq!(Credential::named(name), Err(InvalidName::Characters(name.to_owned())));
         }

@@ -1,7 +1,7 @@
-//! Secret values, the chain that resolves them, and their redaction from streams. Knows nothing of Kubernetes.
+//! Secret values, the chain that resolves them, and their redaction from streams. Independent of Kubernetes.
 
 pub mod credential;
-mod forms;
+mod encodings;
 #[cfg(feature = "resolve")]
 pub mod keychain;
 pub mod redact;

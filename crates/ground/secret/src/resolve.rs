@@ -1,4 +1,4 @@
-//! One chain that resolves a credential: environment → OS keychain → config file → prompt.
+//! Resolves a credential with one chain: environment → OS keychain → config file → prompt.
 
 use crate::credential::Credential;
 use crate::{Secret, TooShort};
@@ -14,15 +14,15 @@ pub enum Source {
     Keychain,
     /// The config file.
     Config,
-    /// Asked for at the terminal.
+    /// A prompt at the terminal.
     Prompt,
 }
 
 impl Source {
-    /// In the order of the chain.
+    /// All sources, in the order of the chain.
     pub const CHAIN: [Self; 4] = [Self::Environment, Self::Keychain, Self::Config, Self::Prompt];
 
-    /// The name it is pinned by.
+    /// The name in the configuration.
     pub fn name(self) -> &'static str {
         match self {
             Self::Environment => "env",
@@ -39,49 +39,49 @@ impl fmt::Display for Source {
     }
 }
 
-/// A keychain has no value, or there is no keychain.
+/// The result of a keychain lookup.
 #[derive(Debug)]
 pub enum KeychainAnswer {
     /// The value.
     Found(Vec<u8>),
-    /// The keychain is there and knows no such credential.
+    /// The keychain has no such credential.
     NotFound,
-    /// There is no keychain here, and why.
+    /// There is no usable keychain, and why.
     Unavailable(String),
 }
 
-/// The outside of the chain: what each source holds. The program gives the real one, tests a table.
+/// Access to the sources. The program implements it for the real ones, tests use a table.
 pub trait Sources {
-    /// An environment variable.
+    /// Reads an environment variable.
     fn environment(&self, name: &str) -> Option<Vec<u8>>;
-    /// An entry of the keychain.
+    /// Looks up an entry of the keychain.
     fn keychain(&self, name: &str) -> KeychainAnswer;
-    /// An entry of the config file.
+    /// Reads an entry of the config file.
     fn config(&self, name: &str) -> Option<Vec<u8>>;
-    /// Asks at the terminal without echo; `None` without a terminal.
+    /// Prompts at the terminal without echo; `None` without a terminal.
     fn prompt(&self, name: &str) -> Option<io::Result<Vec<u8>>>;
 }
 
 /// Why a credential could not be resolved.
 #[derive(Debug, thiserror::Error)]
 pub enum ResolveError {
-    /// No source had it.
+    /// No source has it.
     #[error("{name} was not found in {searched}")]
     NotFound {
         /// The credential.
         name: String,
-        /// The sources asked, in words.
+        /// The sources that were searched, for users.
         searched: String,
     },
-    /// What a source had is too short.
+    /// The value from a source is too short.
     #[error("reading {} from {from}", .source.name)]
     TooShort {
         /// Where it came from.
         from: Source,
-        /// Why it does not serve.
+        /// Details.
         source: TooShort,
     },
-    /// The pinned keychain is not there.
+    /// The requested keychain is not available.
     #[error("reading {name} from the keychain: {why}")]
     NoKeychain {
         /// The credential.
@@ -110,10 +110,10 @@ pub struct Resolved {
     pub from: Source,
 }
 
-/// What resolving one credential found out.
+/// Findings of resolving credentials.
 #[derive(Debug, Default)]
 pub struct Notes {
-    /// Why there is no keychain; set once however many credentials are resolved.
+    /// Why there is no keychain. Set once, however many credentials are resolved.
     pub no_keychain: Option<String>,
 }
 

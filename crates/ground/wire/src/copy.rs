@@ -1,30 +1,30 @@
-//! The frames of a copy: between the end that has the files (the source), the end that gets them (the destination),
-//! and the client between the two, which passes them on.
+//! The frames of a copy. The source has the files, the destination receives them, and the client relays
+//! frames between the two.
 //!
-//! A destination answers every [`Entry`] with exactly one [`Settled`], at once or after it asked for the content by
-//! [`Want`]. A source therefore never has more than [`WINDOW`] entries unanswered, whatever the size of the tree, and
-//! both ends hold bounded memory.
+//! A destination answers every [`Entry`] with exactly one [`EntryResult`], either at once or after it
+//! requested the content with a [`Want`]. A source therefore never has more than [`WINDOW`] unanswered
+//! entries, whatever the size of the tree, and both ends use bounded memory.
 
 mod codec;
 mod frames;
 mod spec;
 
-pub use frames::{Entry, Fate, FromDestination, FromSource, Kind, Known, Settled, Stamp, Want};
-pub use spec::{Ask, Compare, Compression, Delete, Limits, Owner, ReceiveSpec, Rule, SendSpec};
+pub use frames::{Entry, EntryResult, Fate, FromDestination, FromSource, Kind, Known, Stamp, Want};
+pub use spec::{Compare, Compression, CopyRequest, Delete, Limits, Owner, ReceiveSpec, Rule, SendSpec};
 
-/// Entries that may be on their way without an answer.
+/// Maximum number of entries in flight without an answer.
 pub const WINDOW: usize = 8_192;
 
-/// The size of a file that is known only at its end, such as of a pipe.
+/// The size of a file whose length is known only at its end, such as a pipe.
 pub const UNSIZED: u64 = u64::MAX;
 
-/// In the note of what was not given the owner that it was to have.
+/// Part of an entry's note when its requested owner could not be set.
 pub const UNOWNED: &str = "its owner could not be set";
 
-/// Appends a frame that came, as it came.
-pub fn pass_on(out: &mut Vec<u8>, kind: u8, payload: &[u8]) {
+/// Appends a received frame unchanged.
+pub fn append_raw(out: &mut Vec<u8>, kind: u8, payload: &[u8]) {
     crate::decode::put_frame(out, kind, |out| out.extend_from_slice(payload));
 }
 
-/// Bytes of content in one frame, before compression.
+/// Maximum bytes of content in one frame, before compression.
 pub const BLOCK: usize = 128 * 1024;

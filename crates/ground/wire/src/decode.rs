@@ -1,23 +1,23 @@
-//! From bytes to frames, a piece at a time.
+//! Incremental decoding of frames from bytes.
 
 use crate::MAX_PAYLOAD;
 
-/// Bytes that are no frame of ours.
+/// Bytes that are not a valid frame.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum WireError {
-    /// A frame of a kind that this direction does not know.
-    #[error("frame kind {0} is not one of the protocol")]
+    /// The frame kind is not valid in this direction.
+    #[error("unknown frame kind {0}")]
     UnknownKind(u8),
-    /// A length beyond [`MAX_PAYLOAD`].
+    /// The length exceeds [`MAX_PAYLOAD`].
     #[error("a frame announces {0} bytes, more than the {MAX_PAYLOAD} allowed")]
     TooLong(usize),
-    /// The payload ends before its fields do.
+    /// The payload ends before its last field.
     #[error("the {0} frame ends early")]
     Short(&'static str),
-    /// The payload goes on after its last field.
+    /// The payload continues after its last field.
     #[error("the {0} frame has {1} bytes too many")]
     Trailing(&'static str, usize),
-    /// A field holds a value outside its range.
+    /// The value of a field is out of range.
     #[error("the {frame} frame has an invalid {field}")]
     Invalid {
         /// The frame.
@@ -25,20 +25,20 @@ pub enum WireError {
         /// The field in it.
         field: &'static str,
     },
-    /// The other end is of another release.
+    /// The other end has another protocol version.
     #[error("the other end speaks protocol version {0}, this one {ours}", ours = crate::VERSION)]
     Version(u16),
-    /// The other end is not an agent at all.
+    /// The other end is not an agent.
     #[error("the other end is not a postern agent (it began with {0:?})")]
     NotAnAgent(String),
 }
 
 const HEADER: usize = 5;
 
-/// Bytes already given out that may stand before the rest: little enough to stay in a processor's cache.
+/// Consumed bytes that may stay at the front of the buffer. Small enough to stay in the processor's cache.
 const TIDY: usize = 64 * 1024;
 
-/// Collects bytes and gives out whole frames. Holds at most one frame beyond what was pushed last.
+/// Collects bytes and returns whole frames. Holds at most one frame beyond the bytes pushed last.
 #[derive(Debug, Default)]
 pub struct Decoder {
     buffer: Vec<u8>,
@@ -46,7 +46,7 @@ pub struct Decoder {
 }
 
 impl Decoder {
-    /// Takes bytes as they came from the stream.
+    /// Appends bytes as they came from the stream.
     pub fn push(&mut self, bytes: &[u8]) {
         if self.start == self.buffer.len() {
             self.buffer.clear();
@@ -74,13 +74,13 @@ impl Decoder {
         Ok(Some((header[0], &self.buffer[begin..begin + length])))
     }
 
-    /// Bytes that were pushed and are not yet part of a frame given out.
+    /// Bytes that were pushed and are not yet part of a returned frame.
     pub fn pending(&self) -> &[u8] {
         &self.buffer[self.start..]
     }
 }
 
-/// Appends one frame to `out`. Payloads are cut by the callers to at most [`crate::CHUNK`] of data.
+/// Appends one frame to `out`. Callers split data into at most [`crate::CHUNK`] bytes.
 pub(crate) fn put_frame(out: &mut Vec<u8>, kind: u8, payload: impl FnOnce(&mut Vec<u8>)) {
     out.extend_from_slice(&[kind, 0, 0, 0, 0]);
     let begin = out.len();
@@ -94,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn frames_come_whole_however_the_bytes_are_cut() {
+    fn frames_are_decoded_however_the_bytes_are_split() {
         let mut bytes = Vec::new();
         for (kind, payload) in [(7_u8, b"abc".as_slice()), (8, b""), (9, &[0; 300])] {
             put_frame(&mut bytes, kind, |out| out.extend_from_slice(payload));

@@ -2,7 +2,7 @@
 
 use crate::WireError;
 
-/// How many items of a list follow, or bytes.
+/// Writes a count of list items or bytes.
 pub(crate) fn put_count(out: &mut Vec<u8>, count: usize) {
     out.extend_from_slice(&u32::try_from(count).unwrap_or(u32::MAX).to_be_bytes());
 }
@@ -12,7 +12,7 @@ pub(crate) fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     out.extend_from_slice(bytes);
 }
 
-/// A payload that is read from front to back; `frame` names it in errors.
+/// Reads a payload from front to back. `frame` names it in errors.
 pub(crate) struct Fields<'a> {
     frame: &'static str,
     rest: &'a [u8],
@@ -67,13 +67,13 @@ impl<'a> Fields<'a> {
         self.slice().map(<[u8]>::to_vec)
     }
 
-    /// Counted bytes where they lie.
+    /// A length-prefixed byte string, borrowed from the payload.
     pub(crate) fn slice(&mut self) -> Result<&'a [u8], WireError> {
         let length = self.u32()? as usize;
         self.take(length)
     }
 
-    /// Everything that is left.
+    /// The remaining bytes.
     pub(crate) fn rest(self) -> &'a [u8] {
         self.rest
     }
@@ -82,8 +82,8 @@ impl<'a> Fields<'a> {
         String::from_utf8(self.bytes()?).map_err(|_| self.invalid(field))
     }
 
-    /// A counted list. Each item takes at least four bytes, so a forged count ends at the payload's end
-    /// before it can claim memory.
+    /// A length-prefixed list. Each item takes at least four bytes, so a forged count fails at the end of the
+    /// payload before it can allocate much memory.
     pub(crate) fn list<T>(
         &mut self,
         mut item: impl FnMut(&mut Self) -> Result<T, WireError>,

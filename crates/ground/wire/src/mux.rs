@@ -1,9 +1,9 @@
-//! Several runs on one authenticated connection: each is a session with a number, and carries the same frames as an
-//! exec would.
+//! Multiplexes several runs on one authenticated connection. Each run is a numbered session and uses the same
+//! frames as an exec.
 //!
-//! The client begins sessions with numbers that only grow. What the agent sends is paid for with credit, session by
-//! session, so that one slow reader stops its own command and no other; what the client sends is bounded by the
-//! frames' own stdin window.
+//! The client opens sessions with increasing numbers. The agent may send only as much as a session has credit
+//! for, so a slow reader stops its own command and no other. What the client sends is bounded by the stdin
+//! window of the frames.
 
 use crate::WireError;
 use crate::decode::put_frame;
@@ -22,13 +22,13 @@ pub const SESSION_CREDIT: usize = 512 * 1024;
 /// A message of either direction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mux<'a> {
-    /// Begins a session. Client only.
+    /// Opens a session. Client only.
     Open(u32),
-    /// Bytes of a session: frames, cut anywhere.
+    /// Bytes of a session: frames, split at arbitrary positions.
     Data(u32, &'a [u8]),
     /// The agent may send this many more bytes in the session. Client only.
     Credit(u32, u32),
-    /// Nothing more comes in this session; from the client, that it has gone.
+    /// Ends the session. From the client, it means that the client has gone.
     Close(u32),
 }
 
@@ -49,7 +49,7 @@ impl<'a> Mux<'a> {
         }
     }
 
-    /// The message of this kind and payload.
+    /// Decodes a message from its kind and payload.
     pub fn decode(kind: u8, payload: &'a [u8]) -> Result<Self, WireError> {
         let mut fields = Fields::new("session", payload);
         let session = fields.u32()?;
@@ -71,7 +71,7 @@ mod tests {
     use crate::Decoder;
 
     #[test]
-    fn messages_survive_the_wire() {
+    fn messages_round_trip() {
         let messages =
             [Mux::Open(1), Mux::Data(2, b"abc"), Mux::Data(3, b""), Mux::Credit(4, 5), Mux::Close(u32::MAX)];
         let mut bytes = Vec::new();
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_short_long_or_unknown_is_refused() {
+    fn short_long_and_unknown_messages_are_refused() {
         assert!(Mux::decode(kind::DATA, b"abc").is_err());
         assert!(Mux::decode(kind::OPEN, b"abcde").is_err());
         assert!(Mux::decode(kind::CREDIT, b"abcde").is_err());

@@ -1,9 +1,10 @@
-//! The opening of the stream transport: what is said on a connection to the agent's loopback listener before the
-//! first byte is interpreted.
+//! The handshake of the stream transport: the messages on a connection to the agent's loopback listener
+//! before the first frame.
 //!
-//! Hello, challenge, proof, verdict, each of one fixed size, so that a listener which faces every process of its pod
-//! has nothing to parse. The proof is an Ed25519 signature (RFC 8032) over [`signed`]: both nonces make it worthless
-//! on any other connection, and the [`audience`] makes it worthless to any other pod that might have asked for it.
+//! The handshake is hello, challenge, proof, verdict. Each message has a fixed size, so a listener that is
+//! open to every process of its pod has nothing to parse. The proof is an Ed25519 signature (RFC 8032) over
+//! [`signed`]. Both nonces make it useless on any other connection, and the [`audience`] makes it useless to
+//! any other pod that might have requested it.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -23,20 +24,20 @@ pub type Nonce = [u8; 32];
 /// An Ed25519 signature over [`signed`].
 pub type Proof = [u8; 64];
 
-/// The client's first bytes.
+/// The client's first message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StreamHello {
-    /// The key that the proof will be made with.
+    /// The key that will sign the proof.
     pub key: PublicKey,
-    /// The client's share of what makes this connection unlike any other.
+    /// The client's nonce for this connection.
     pub nonce: Nonce,
 }
 
 impl StreamHello {
-    /// Its size on the wire, in bytes.
+    /// The size of the message, in bytes.
     pub const SIZE: usize = 72;
 
-    /// As it travels.
+    /// Encodes the message.
     pub fn encode(&self) -> [u8; Self::SIZE] {
         let Self { key, nonce } = self;
         let mut bytes = [0; Self::SIZE];
@@ -46,7 +47,7 @@ impl StreamHello {
         bytes
     }
 
-    /// `None` when it is not a hello of this version.
+    /// Decodes the message; `None` when it is not a hello of this version.
     pub fn decode(bytes: &[u8; Self::SIZE]) -> Option<Self> {
         let (magic, rest) = bytes.split_first_chunk::<8>()?;
         let (key, rest) = rest.split_first_chunk::<32>()?;
@@ -58,15 +59,15 @@ impl StreamHello {
 /// The agent's answer to a hello.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Challenge {
-    /// The agent's share; made anew for every connection.
+    /// The agent's nonce; new for every connection.
     pub nonce: Nonce,
 }
 
 impl Challenge {
-    /// Its size on the wire, in bytes.
+    /// The size of the message, in bytes.
     pub const SIZE: usize = 40;
 
-    /// As it travels.
+    /// Encodes the message.
     pub fn encode(&self) -> [u8; Self::SIZE] {
         let Self { nonce } = self;
         let mut bytes = [0; Self::SIZE];
@@ -75,15 +76,15 @@ impl Challenge {
         bytes
     }
 
-    /// `None` when whoever listens is not an agent of this version.
+    /// Decodes the message; `None` when the listener is not an agent of this version.
     pub fn decode(bytes: &[u8; Self::SIZE]) -> Option<Self> {
         let (magic, nonce) = bytes.split_first_chunk::<8>()?;
         (*magic == MAGIC).then_some(Self { nonce: *nonce.first_chunk()? })
     }
 }
 
-/// Whom a proof is meant for. Both sides know it before they speak: the client from the cluster, the agent from its
-/// own mounts. `installation` is random, so that pods of the same name in two clusters differ.
+/// The pod that a proof is for. Both sides know it in advance: the client from the cluster, the agent from
+/// its own mounts. `installation` is random, so that pods of the same name in two clusters differ.
 pub fn audience(namespace: &str, pod: &str, installation: &str) -> String {
     format!("{namespace}/{pod}/{installation}")
 }
@@ -97,7 +98,7 @@ pub fn signed(audience: &str, hello: &StreamHello, challenge: &Challenge) -> Vec
     bytes
 }
 
-/// What stands before the key in OpenSSH's encoding (RFC 8709, section 4): the type and the key's length.
+/// The bytes before the key in OpenSSH's encoding (RFC 8709, section 4): the type and the key's length.
 const OPENSSH: &[u8] = b"\0\0\0\x0bssh-ed25519\0\0\0\x20";
 
 /// The key as the second field of a line of `authorized_keys` (sshd(8)).
@@ -105,22 +106,22 @@ pub fn openssh(key: &PublicKey) -> String {
     STANDARD.encode([OPENSSH, key].concat())
 }
 
-/// The key in the second field of such a line; `None` when it is not an Ed25519 key.
+/// Parses the second field of such a line; `None` when it is not an Ed25519 key.
 pub fn from_openssh(field: &str) -> Option<PublicKey> {
     let blob = STANDARD.decode(field).ok()?;
     blob.strip_prefix(OPENSSH)?.try_into().ok()
 }
 
-/// The agent's one byte on a proof.
+/// The agent's one-byte answer to a proof.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     /// Frames may follow.
     Welcome,
-    /// The key is not authorized, or the proof is not right: which of the two is not said.
+    /// The key is not authorized, or the proof is invalid. The answer does not say which.
     Refused,
-    /// As many connections as the agent keeps are open.
+    /// The agent has reached its maximum number of connections.
     Busy,
-    /// The pod is being stopped.
+    /// The pod is shutting down.
     Stopping,
 }
 
@@ -128,12 +129,12 @@ const VERDICTS: [(Verdict, u8); 4] =
     [(Verdict::Welcome, b'W'), (Verdict::Refused, b'R'), (Verdict::Busy, b'B'), (Verdict::Stopping, b'S')];
 
 impl Verdict {
-    /// As it travels.
+    /// Encodes the verdict.
     pub fn encode(self) -> u8 {
         VERDICTS.iter().find(|(verdict, _)| *verdict == self).map_or(b'R', |(_, byte)| *byte)
     }
 
-    /// `None` when the byte means nothing.
+    /// Decodes the verdict; `None` for an unknown byte.
     pub fn decode(byte: u8) -> Option<Self> {
         VERDICTS.iter().find(|(_, code)| *code == byte).map(|(verdict, _)| *verdict)
     }
@@ -147,7 +148,7 @@ mod tests {
     const CHALLENGE: Challenge = Challenge { nonce: [3; 32] };
 
     #[test]
-    fn messages_survive_the_wire() {
+    fn messages_round_trip() {
         assert_eq!(StreamHello::decode(&HELLO.encode()), Some(HELLO));
         assert_eq!(Challenge::decode(&CHALLENGE.encode()), Some(CHALLENGE));
         for (verdict, byte) in VERDICTS {

@@ -1,29 +1,29 @@
-//! Opening what lies beneath a directory, and nothing else: no symlink on the way is followed, whoever changes the
-//! tree meanwhile. By openat2(2) with `RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS`; where the system has none or forbids it,
-//! component by component with `O_NOFOLLOW`.
+//! Opens paths beneath a directory only. No symlink on the path is followed, even if the tree changes
+//! concurrently. Uses openat2(2) with `RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS`; if the system lacks or forbids
+//! it, opens each component with `O_NOFOLLOW`.
 
 use crate::name;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::Errno;
 
-/// How an own directory's handle is opened: enough to look things up in it.
+/// Flags for a directory handle that is only used to look things up.
 #[cfg(target_os = "linux")]
 const LOOK: OFlags = OFlags::PATH;
 #[cfg(not(target_os = "linux"))]
 const LOOK: OFlags = OFlags::RDONLY;
 
-/// A directory that everything stays beneath.
+/// A directory that confines all paths.
 #[derive(Debug)]
 pub(crate) struct Root {
     directory: OwnedFd,
-    /// The directory that was opened last, as most paths share it with the one before.
+    /// The last opened directory: most paths share it with the one before.
     last: Option<(Vec<u8>, OwnedFd)>,
     by_component: bool,
 }
 
 impl Root {
-    /// Beneath this directory.
+    /// Confines paths to this directory.
     pub(crate) fn new(directory: OwnedFd) -> Self {
         Self { directory, last: None, by_component: false }
     }
@@ -39,10 +39,10 @@ impl Root {
         self.directory.as_fd()
     }
 
-    /// Opens what lies at `path`, which [`name::check`] has passed; the empty path is the directory itself.
+    /// Opens `path`, which must have passed [`name::check`]. The empty path is the directory itself.
     pub(crate) fn open(&mut self, path: &[u8], flags: OFlags, mode: Mode) -> Result<OwnedFd, Errno> {
         let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        // openat2(2) takes a mode only where something may be created.
+        // openat2(2) takes a mode only if a file may be created.
         let mode = if flags.contains(OFlags::CREATE) { mode } else { Mode::empty() };
         if path.is_empty() {
             return openat(&self.directory, c".", flags, mode);
@@ -52,9 +52,9 @@ impl Root {
             use rustix::fs::{ResolveFlags, openat2};
             let within = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
             match openat2(&self.directory, path, flags, mode, within) {
-                // A seccomp profile older than the call says EPERM.
+                // A seccomp profile older than the system call returns EPERM.
                 Err(Errno::NOSYS | Errno::PERM) => self.by_component = true,
-                Err(Errno::AGAIN) => {} // the tree was changed on the way; ask again, a step at a time
+                Err(Errno::AGAIN) => {} // the tree changed concurrently; retry component by component
                 other => return other,
             }
         }
@@ -71,14 +71,14 @@ impl Root {
         let mut at = openat(&self.directory, c".", flags, Mode::empty())?;
         for component in path.split(|&byte| byte == b'/').filter(|component| !component.is_empty()) {
             if component == b"." || component == b".." {
-                return Err(Errno::XDEV); // as openat2(2) says of what leads out
+                return Err(Errno::XDEV); // as openat2(2) returns for a path that escapes
             }
             at = openat(&at, component, flags, Mode::empty())?;
         }
         Ok(at)
     }
 
-    /// The directory that `path` lies in, for calls that take a directory and a name.
+    /// The parent directory of `path` and the last component, for calls that take a directory and a name.
     pub(crate) fn parent<'p>(&mut self, path: &'p [u8]) -> Result<(BorrowedFd<'_>, &'p [u8]), Errno> {
         let (parent, name) = name::split(path);
         if parent.is_empty() {
@@ -95,19 +95,19 @@ impl Root {
     }
 }
 
-/// What paths that people type begin in: the process's own root, or another one such as `/proc/PID/root`, out of which
-/// no symlink leads then.
+/// The root for paths typed by users: the process's own root, or another one such as `/proc/PID/root`, which
+/// no symlink can escape.
 #[derive(Debug)]
 pub(crate) struct Base(Option<OwnedFd>);
 
 impl Base {
-    /// Paths begin in `root`, or where this process's do.
+    /// Resolves paths in `root`, or in this process's root.
     pub(crate) fn new(root: Option<&[u8]>) -> Result<Self, Errno> {
         let open = |root: &[u8]| openat(CWD, root, LOOK | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
         root.map(open).transpose().map(Self)
     }
 
-    /// Opens a path as typed, following symlinks, but for the last component when `flags` has `NOFOLLOW`.
+    /// Opens a path as typed. Follows symlinks, except at the last component if `flags` has `NOFOLLOW`.
     pub(crate) fn open(&self, path: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
         let flags = flags | OFlags::CLOEXEC;
         let Some(root) = &self.0 else { return openat(CWD, path, flags, Mode::empty()) };
@@ -123,16 +123,16 @@ impl Base {
         in_root(root.as_fd(), path, flags)
     }
 
-    /// Opens to look at only.
+    /// Opens with `O_PATH`.
     pub(crate) fn look(&self, path: &[u8], follow: bool) -> Result<OwnedFd, Errno> {
         self.open(path, if follow { LOOK } else { LOOK | OFlags::NOFOLLOW })
     }
 }
 
-/// Most symlinks on one way, as Linux has it.
+/// Maximum number of symlinks in one resolution, as in Linux.
 const MAX_LINKS: usize = 40;
 
-/// Resolves a path a component at a time, with `root` as what `/` and the topmost `..` mean.
+/// Resolves a path component by component. `/` and the topmost `..` mean `root`.
 fn in_root(root: BorrowedFd<'_>, path: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
     let look = LOOK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let again = || openat(root, c".", LOOK | OFlags::CLOEXEC, Mode::empty());

@@ -1,18 +1,18 @@
-//! Content-defined chunks: cuts that depend on the bytes around them only, so that what an insertion moves is found
-//! again (the gear hash of `FastCDC`: Xia et al., USENIX ATC 2016).
+//! Content-defined chunks. Cut points depend only on the surrounding bytes, so content that an insertion
+//! moved is still found (the gear hash of `FastCDC`: Xia et al., USENIX ATC 2016).
 
 use std::sync::OnceLock;
 
-/// Bytes of a chunk's BLAKE3 that stand for it. The whole file is verified besides.
+/// Length of the truncated BLAKE3 that identifies a chunk. The whole file is verified in addition.
 pub(crate) const NAME: usize = 16;
 
-/// One chunk in the frames that carry them: a length and a name.
+/// Length of one chunk record in a frame: a length and a name.
 pub(crate) const RECORD: usize = 4 + NAME;
 
-/// Most chunks of one file that are told of.
+/// Maximum number of chunk records sent for one file.
 pub(crate) const MOST_RECORDS: usize = 400_000;
 
-/// Cuts content of about this size into chunks; both ends have to use the same.
+/// Splits content of about this size into chunks. Both ends must use the same parameters.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Cutter {
     least: usize,
@@ -38,11 +38,12 @@ impl Cutter {
     pub(crate) fn new(size: u64) -> Self {
         let bits = (size / 8_192).checked_ilog2().unwrap_or(0).clamp(14, 20);
         let average = 1_usize << bits;
-        // The high bits of the hash have seen the most bytes.
+        // The high bits of the hash depend on the most bytes.
         Self { least: average / 4, most: average * 4, mask: !0 << (64 - bits) }
     }
 
-    /// Length of the first chunk of `bytes`, which hold all that is left or at least as much as the longest chunk.
+    /// The length of the first chunk of `bytes`. They contain all remaining bytes or at least as many as the
+    /// longest chunk.
     fn cut(self, bytes: &[u8]) -> usize {
         let gear = gear();
         let end = bytes.len().min(self.most);
@@ -57,7 +58,7 @@ impl Cutter {
         end
     }
 
-    /// Gives each chunk of what `read` fills buffers with, until it says 0.
+    /// Calls `chunk` for each chunk of the bytes that `read` returns, until it returns 0.
     pub(crate) fn each<E>(
         self,
         mut read: impl FnMut(&mut [u8]) -> Result<usize, E>,
@@ -85,7 +86,7 @@ impl Cutter {
     }
 }
 
-/// What stands for a chunk.
+/// The truncated hash that identifies a chunk.
 pub(crate) fn name(chunk: &[u8]) -> [u8; NAME] {
     let mut name = [0; NAME];
     name.copy_from_slice(&blake3::hash(chunk).as_bytes()[..NAME]);
@@ -107,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_insertion_moves_is_found_again() {
+    fn content_moved_by_an_insertion_is_found() {
         let mut bytes = vec![0; 4 * 1024 * 1024];
         blake3::Hasher::new().finalize_xof().fill(&mut bytes);
         let cutter = Cutter::new(bytes.len() as u64);
@@ -117,7 +118,7 @@ mod tests {
         let new = all(cutter, &bytes);
         let changed = new.iter().filter(|name| !old.contains(name)).count();
         assert!(changed <= 2, "{changed} of {}", new.len());
-        // Without a place to cut, the longest.
+        // Without a cut point, the maximum length.
         assert!(all(cutter, &vec![0; 1024 * 1024]).len() >= 1024 * 1024 / cutter.most);
         assert_eq!(Cutter::new(0).cut(b"abc"), 3);
     }

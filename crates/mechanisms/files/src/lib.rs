@@ -1,30 +1,32 @@
-//! The two ends of a copy: no cluster, no async runtime, so that the agent in a pod and the client on a workstation
-//! run the same code.
+//! The two ends of a copy. Uses no cluster and no async runtime, so the agent in a pod and the client on a
+//! workstation run the same code.
 //!
-//! * [`source`]: walks what was asked for, and sends the content that the other end wants.
-//! * [`destination`]: decides what it wants, writes beneath its root only, and answers every entry.
-//! * [`link`]: the frames between them ([`postern_wire::copy`]), with signs of life.
+//! * [`source`]: walks the requested paths and sends the content that the other end requests.
+//! * [`destination`]: requests content, writes beneath its root only, and answers every entry.
+//! * [`link`]: the frames between them ([`postern_wire::copy`]), with heartbeats.
 //!
-//! What the other end says is hostile input at both.
+//! Both ends treat the other end's frames as hostile input.
 
-mod beginning;
 mod beneath;
 mod chunks;
+pub mod compression;
+pub mod cp_rules;
 pub mod destination;
-mod inside;
+pub mod existing;
+pub mod hash_tree;
 pub mod link;
+mod link_target;
 pub mod name;
-pub mod pack;
+mod open_files;
 pub mod pattern;
+pub mod policy;
+mod prefix_hash;
 mod resolve;
-mod share;
 pub mod source;
 mod stat;
-pub mod stop;
-pub mod tree;
-pub mod verdict;
+pub mod stop_flag;
 
-/// The rules of a request; an error for people names the pattern that is none.
+/// Parses the rules of a request. The error, for users, names the invalid pattern.
 pub fn rules(given: &[postern_wire::copy::Rule]) -> Result<pattern::Rules, String> {
     let kind = |include| if include { pattern::Kind::Include } else { pattern::Kind::Exclude };
     let given = given.iter().map(|rule| (kind(rule.include), rule.pattern.as_slice()));

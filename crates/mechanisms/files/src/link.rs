@@ -1,4 +1,4 @@
-//! Frames to and from the other end, with a sign of life when there is nothing to say.
+//! Frames to and from the other end, with heartbeats while idle.
 
 use postern_wire::{Decoder, WireError};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -11,38 +11,39 @@ use std::time::Duration;
 /// Bytes collected before they are written.
 const FULL: usize = 256 * 1024;
 
-/// The other end cannot be understood or is gone.
+/// The other end sent an invalid message or is gone.
 #[derive(Debug, thiserror::Error)]
 pub enum LinkError {
     /// The stream ended or broke.
     #[error("the other end is gone: {0}")]
     Lost(String),
-    /// It said what the protocol does not have.
+    /// It sent an invalid frame.
     #[error(transparent)]
     Wire(#[from] WireError),
-    /// It said something at the wrong time.
-    #[error("the other end does not keep to the protocol: {0}")]
+    /// It sent a frame at the wrong time.
+    #[error("the other end violated the protocol: {0}")]
     Protocol(&'static str),
 }
 
-/// What a read came to.
+/// The result of a read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Arrived {
     /// Bytes were pushed into the decoder.
     Bytes,
-    /// Nothing came in time.
-    Quiet,
-    /// Nothing will come any more.
+    /// Nothing arrived in time.
+    TimedOut,
+    /// The stream ended.
     Ended,
 }
 
-/// Bytes from the other end.
+/// Input from the other end.
 pub trait Incoming: Send {
-    /// Pushes what is there into the decoder, waiting at most this long for it; for ever without a limit.
+    /// Pushes available bytes into the decoder. Waits at most this long for them; without a limit,
+    /// indefinitely.
     fn read(&mut self, decoder: &mut Decoder, wait: Option<Duration>) -> io::Result<Arrived>;
 }
 
-/// Bytes from a pipe, a socket or whatever else can be polled.
+/// Reads from a pipe, a socket or anything else that supports poll(2).
 #[derive(Debug)]
 pub struct Descriptor<F> {
     file: F,
@@ -65,7 +66,7 @@ impl<F: AsFd + Send> Incoming for Descriptor<F> {
         loop {
             let mut watched = [PollFd::new(&self.file, PollFlags::IN)];
             match poll(&mut watched, limit.as_ref()) {
-                Ok(0) => return Ok(Arrived::Quiet),
+                Ok(0) => return Ok(Arrived::TimedOut),
                 Ok(_) => {}
                 Err(Errno::INTR) => continue,
                 Err(error) => return Err(error.into()),
@@ -101,7 +102,7 @@ impl State {
     }
 }
 
-/// Frames to the other end; clones share one stream.
+/// Sends frames to the other end; clones share one stream.
 #[derive(Clone)]
 pub struct Outbox(Arc<Mutex<State>>);
 
@@ -112,7 +113,7 @@ impl std::fmt::Debug for Outbox {
 }
 
 impl Outbox {
-    /// Frames go to this sink, which may block.
+    /// Sends frames to this sink, which may block.
     pub fn new(sink: impl Write + Send + 'static) -> Self {
         let buffer = Vec::with_capacity(2 * FULL);
         Self(Arc::new(Mutex::new(State { buffer, sink: Box::new(sink), spoke: false })))
@@ -122,19 +123,19 @@ impl Outbox {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds a frame; it is on its way at the latest with the next [`Self::flush`].
+    /// Appends a frame. It is sent with the next [`Self::flush`] at the latest.
     pub fn put(&self, encode: impl FnOnce(&mut Vec<u8>)) -> Result<(), LinkError> {
         let mut state = self.lock();
         encode(&mut state.buffer);
         if state.buffer.len() >= FULL { state.flush() } else { Ok(()) }
     }
 
-    /// Sends what was collected.
+    /// Sends the collected frames.
     pub fn flush(&self) -> Result<(), LinkError> {
         self.lock().flush()
     }
 
-    /// Says `heartbeat` whenever nothing else was said for so long, until the last clone is gone.
+    /// Sends `heartbeat` whenever nothing else was sent for this long, until the last clone is dropped.
     pub fn keep_alive(&self, heartbeat: impl Fn(&mut Vec<u8>) + Send + 'static, every: Duration) {
         let shared: Weak<Mutex<State>> = Arc::downgrade(&self.0);
         std::thread::spawn(move || {

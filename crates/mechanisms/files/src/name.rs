@@ -1,31 +1,31 @@
-//! Paths below a root, as the other end writes them.
+//! Paths below a root, as the other end sends them.
 
 use std::borrow::Cow;
 
-/// Longest name of a file, in bytes (`NAME_MAX`).
+/// Maximum length of a file name, in bytes (`NAME_MAX`).
 const NAME_MAX: usize = 255;
 
-/// Longest path below a root, in bytes (`PATH_MAX`).
+/// Maximum length of a path below a root, in bytes (`PATH_MAX`).
 pub(crate) const PATH_MAX: usize = 4_096;
 
-/// What the names of unfinished files end with.
+/// Suffix of the names of partial files.
 const PARTIAL: &[u8] = b".postern-partial";
 
-/// A path that cannot be one below a root.
+/// The path is not valid below a root.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
-    /// It leads out, or nowhere.
+    /// It escapes the root or is malformed.
     #[error("its path has an empty component, `.`, `..`, a NUL byte or a slash at an end")]
     NotBelow,
     /// Too many components.
     #[error("its path has more than {0} components")]
     Deep(u16),
-    /// A component or the whole is too long.
+    /// A component or the whole path is too long.
     #[error("its name is longer than {NAME_MAX} bytes, or its path than {PATH_MAX}")]
     Long,
 }
 
-/// Checks a path of the other end's: components joined by single slashes. The empty path is the root itself.
+/// Checks a path from the other end: components joined by single slashes. The empty path is the root itself.
 pub fn check(path: &[u8], depth: u16) -> Result<(), NameError> {
     if path.is_empty() {
         return Ok(());
@@ -49,7 +49,7 @@ pub fn check(path: &[u8], depth: u16) -> Result<(), NameError> {
     Ok(())
 }
 
-/// The directory and the name in it.
+/// Splits a path into its directory and its last component.
 pub fn split(path: &[u8]) -> (&[u8], &[u8]) {
     match path.iter().rposition(|&byte| byte == b'/') {
         Some(slash) => (&path[..slash], &path[slash + 1..]),
@@ -57,7 +57,7 @@ pub fn split(path: &[u8]) -> (&[u8], &[u8]) {
     }
 }
 
-/// A name in a directory, either of which may be empty.
+/// Joins a directory and a name; either may be empty.
 pub fn join(directory: &[u8], name: &[u8]) -> Vec<u8> {
     match (directory, name) {
         (b"", name) => name.to_vec(),
@@ -67,7 +67,7 @@ pub fn join(directory: &[u8], name: &[u8]) -> Vec<u8> {
     }
 }
 
-/// The path that rules are about: below what is copied, whatever that is called.
+/// The path that rules match: relative to the source, without the source's own name.
 pub fn inner(path: &[u8], contents: bool) -> &[u8] {
     if contents {
         return path;
@@ -78,8 +78,8 @@ pub fn inner(path: &[u8], contents: bool) -> &[u8] {
     }
 }
 
-/// The name of the unfinished file that becomes `name`: `.NAME.postern-partial`, or, where that is too long for a
-/// file system, as much of the name as fits and a hash of all of it.
+/// The name of the partial file of `name`: `.NAME.postern-partial`. If that is too long for a file system, as
+/// much of the name as fits and a hash of all of it.
 pub fn partial(name: &[u8]) -> Vec<u8> {
     let room = NAME_MAX - PARTIAL.len() - 1;
     if name.len() <= room {
@@ -90,12 +90,12 @@ pub fn partial(name: &[u8]) -> Vec<u8> {
     [b".", &name[..room - 17], b"~", hash, PARTIAL].concat()
 }
 
-/// Whether a name is one that [`partial`] gives.
+/// Whether a name was made by [`partial`].
 pub fn is_partial(name: &[u8]) -> bool {
     name.starts_with(b".") && name.ends_with(PARTIAL) && name.len() > PARTIAL.len() + 1
 }
 
-/// For people: what a terminal might obey, and what is no UTF-8, is escaped.
+/// For display: escapes control characters and bytes that are not UTF-8.
 pub fn show(path: &[u8]) -> Cow<'_, str> {
     let plain = |text: &str| {
         !text.chars().any(|c| {
@@ -121,7 +121,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_lies_below_is_a_path() {
+    fn only_paths_below_the_root_are_valid() {
         for good in [&b""[..], b"a", b"a/b", b"..data/x", b"a..", b" ", b"-rf", b"\xff/\n"] {
             assert_eq!(check(good, 8), Ok(()), "{}", show(good));
         }
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unfinished_file_has_a_name_that_every_file_system_takes() {
+    fn partial_file_names_are_valid_on_every_file_system() {
         assert_eq!(partial(b"log"), b".log.postern-partial");
         for length in [1, 237, 238, 239, 255] {
             let name = partial(&vec![b'x'; length]);
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn a_terminal_obeys_no_name() {
+    fn control_characters_in_names_are_escaped() {
         assert_eq!(show(b"a\x1b[2Jb\n"), "a\\u{1b}[2Jb\\n");
         assert_eq!(show("ä\u{202e}".as_bytes()), "ä\\u{202e}");
         assert_eq!(show(b"\xff\x07"), "\\xff\\x07");

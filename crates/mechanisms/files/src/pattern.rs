@@ -1,9 +1,9 @@
-//! Patterns over names: what a copy leaves out, and which files a path with wildcards means.
+//! Name patterns: exclude rules, and paths with wildcards.
 //!
-//! Names are bytes, but `?` and `[…]` stand for a character where the bytes are UTF-8, and for one byte elsewhere.
-//! Classes such as `[:alpha:]` are those of ASCII, as git's are.
+//! Names are bytes. `?` and `[…]` match a character where the bytes are UTF-8, and one byte elsewhere.
+//! Classes such as `[:alpha:]` are ASCII only, as in git.
 
-/// A pattern that cannot be used.
+/// The pattern is invalid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the pattern '{pattern}' {flaw}")]
 pub struct PatternError {
@@ -17,28 +17,28 @@ impl PatternError {
     }
 }
 
-/// git takes a pattern with any of these and lets it match nothing, which nobody would notice.
+/// git accepts such patterns and never matches them, which users would not notice.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 enum Flaw {
-    #[error("names nothing; write a name, or '*' for everything")]
+    #[error("has no name; write a name, or '*' for everything")]
     Empty,
-    #[error("has a '[' that no ']' closes; write '\\[' for the character itself")]
+    #[error("has a '[' without a closing ']'; write '\\[' for the character itself")]
     Open,
     #[error(
-        "has '[:{0}:]', which is no class of characters; there are alnum, alpha, blank, cntrl, digit, graph, \
-         lower, print, punct, space, upper and xdigit"
+        "has '[:{0}:]', which is not a character class; valid classes are alnum, alpha, blank, cntrl, digit, \
+         graph, lower, print, punct, space, upper and xdigit"
     )]
     Class(String),
     #[error("ends in a backslash with nothing to quote; write two for a backslash itself")]
     Quote,
     #[error(
-        "has an empty component, '.' or '..', and so matches nothing; write it as seen from the copied \
-         directory, with a leading slash for what lies directly in it"
+        "has an empty component, '.' or '..', and so never matches; write the path relative to the copied \
+         directory, with a leading slash to match only at its top level"
     )]
     Component,
 }
 
-/// Whether a rule leaves out or takes in again.
+/// Whether a rule excludes or includes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// `--exclude`.
@@ -47,7 +47,7 @@ pub enum Kind {
     Include,
 }
 
-/// `--exclude` and `--include` in the order given, gitignore syntax; the last that matches decides.
+/// `--exclude` and `--include` in the order given, in gitignore syntax; the last match decides.
 #[derive(Debug, Clone, Default)]
 pub struct Rules(Vec<Rule>);
 
@@ -55,31 +55,33 @@ pub struct Rules(Vec<Rule>);
 struct Rule {
     excludes: bool,
     directories: bool,
-    /// `None` is `**`, any number of components.
+    /// `None` is `**`: any number of components.
     parts: Vec<Option<Vec<Piece>>>,
 }
 
 impl Rules {
-    /// Reads the patterns. A leading `!` turns one around; a `#` means nothing, as this is a command line.
+    /// Parses the patterns. A leading `!` inverts one. `#` has no special meaning, because patterns come from
+    /// the command line.
     pub fn parse<'a>(patterns: impl IntoIterator<Item = (Kind, &'a [u8])>) -> Result<Self, PatternError> {
         let rule = |(kind, text)| Rule::parse(kind, text).map_err(|flaw| PatternError::new(text, flaw));
         patterns.into_iter().map(rule).collect::<Result<_, _>>().map(Self)
     }
 
-    /// Whether `path` itself, relative to the copied root, is left out. What lies below an excluded directory
-    /// is not asked for: as with git, nothing takes it in again.
+    /// Whether `path`, relative to the copied root, is excluded. Callers do not ask about paths below an
+    /// excluded directory: as in git, nothing below it can be included again.
     pub fn excludes(&self, path: &[u8], directory: bool) -> bool {
         let decides = self.0.iter().rev().find(|rule| rule.matches(path, directory));
         decides.is_some_and(|rule| rule.excludes)
     }
 
-    /// The same of a path that was found by a wildcard: it, or a directory that it lies in, is left out.
+    /// Like [`Self::excludes`], for a path found by a wildcard: also true if one of its parent directories is
+    /// excluded.
     pub fn leave_out(&self, path: &[u8], directory: bool) -> bool {
         let mut slashes = path.iter().enumerate().filter(|(_, byte)| **byte == b'/');
         slashes.any(|(at, _)| self.excludes(&path[..at], true)) || self.excludes(path, directory)
     }
 
-    /// Whether there are none, so that nothing is left out.
+    /// Whether there are no rules.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -103,18 +105,18 @@ impl Rule {
     fn matches(&self, path: &[u8], directory: bool) -> bool {
         let names = path.split(|byte| *byte == b'/');
         let one = |part: &Option<Vec<_>>, name| part.as_ref().is_none_or(|pieces| takes(pieces, name));
-        (directory || !self.directories) && wild(&self.parts, names, Option::is_none, one)
+        (directory || !self.directories) && match_wildcard(&self.parts, names, Option::is_none, one)
     }
 }
 
-/// The parts of a pattern with a slash, which matches from the root.
+/// Parses a pattern with a slash, which matches from the root.
 fn anchored(pieces: &[Piece]) -> Result<Vec<Option<Vec<Piece>>>, Flaw> {
     let any = |part: &[Piece]| part.len() > 1 && part.iter().all(|piece| *piece == Piece::Star);
     let part = |part: &[Piece]| if any(part) { Ok(None) } else { name(part).map(Some) };
     let parts = pieces.split(|piece| *piece == Piece::Only(Ok('/'))).map(part);
     let mut parts = parts.collect::<Result<Vec<_>, _>>()?;
     if parts.last() == Some(&None) {
-        parts.push(Some(vec![Piece::Star])); // `a/**` is what lies below `a`, without `a`
+        parts.push(Some(vec![Piece::Star])); // `a/**` matches everything below `a`, but not `a`
     }
     Ok(parts)
 }
@@ -134,12 +136,12 @@ fn without_trailing_spaces(pattern: &[u8]) -> &[u8] {
     if spaces > 0 && quotes_next(bare) { &pattern[..=bare.len()] } else { bare }
 }
 
-/// Whether the last byte is a backslash that is not quoted itself.
+/// Whether the last byte is an unescaped backslash.
 fn quotes_next(pattern: &[u8]) -> bool {
     pattern.iter().rev().take_while(|byte| **byte == b'\\').count() % 2 == 1
 }
 
-/// A path with wildcards, cut into the steps that a walk through directories takes.
+/// A path with wildcards, split into the steps of a directory walk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Glob {
     absolute: bool,
@@ -150,17 +152,17 @@ pub struct Glob {
 /// One step of a [`Glob`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
-    /// A name as it is, quotes removed. `.` and `..` are kept.
+    /// A literal name, with escapes removed. `.` and `..` are kept.
     Literal(Vec<u8>),
-    /// What [`matches()`] takes for one name.
+    /// A pattern for one name, for [`matches()`].
     Pattern(Vec<u8>),
-    /// `**`: any depth, including none. It neither follows symbolic links nor enters hidden directories; as
-    /// the last step it is everything below and the directory itself.
+    /// `**`: any depth, including none. It neither follows symbolic links nor enters hidden directories. As
+    /// the last step it matches everything below and the directory itself.
     Any,
 }
 
 impl Glob {
-    /// Cuts a path up as the shell does: a `[` that nothing closes is itself.
+    /// Splits a path as the shell does: an unclosed `[` is literal.
     pub fn parse(path: &[u8]) -> Result<Self, PatternError> {
         let error = |flaw| PatternError::new(path, flaw);
         match path {
@@ -178,17 +180,17 @@ impl Glob {
         Ok(Self { absolute: path.starts_with(b"/"), directories: path.ends_with(b"/"), steps })
     }
 
-    /// Whether it starts at `/`.
+    /// Whether it starts with `/`.
     pub fn absolute(&self) -> bool {
         self.absolute
     }
 
-    /// Whether it ends in a slash, and so means directories only.
+    /// Whether it ends in a slash and therefore matches directories only.
     pub fn directories(&self) -> bool {
         self.directories
     }
 
-    /// A path that was found, without the directories that are named as they are.
+    /// The part of a found path after the leading literal directories.
     pub fn below<'p>(&self, found: &'p [u8]) -> &'p [u8] {
         let named = self.steps.iter().take_while(|step| matches!(step, Step::Literal(_))).count();
         let named = named.min(self.steps.len().saturating_sub(1));
@@ -200,7 +202,7 @@ impl Glob {
         below
     }
 
-    /// The steps, outermost first; none for `/`.
+    /// The steps, outermost first; empty for `/`.
     pub fn steps(&self) -> &[Step] {
         &self.steps
     }
@@ -222,23 +224,23 @@ impl Step {
     }
 }
 
-/// The components of a path, without a backslash that quoted the slash behind it.
+/// The components of a path, without a backslash that escaped the following slash.
 fn components(path: &[u8]) -> impl Iterator<Item = &[u8]> {
     let unquoted = |part| if quotes_next(part) { &part[..part.len() - 1] } else { part };
     path.split(|byte| *byte == b'/').map(unquoted).filter(|part| !part.is_empty())
 }
 
-/// Whether a path holds wildcards that are not quoted.
+/// Whether a path has unescaped wildcards.
 pub fn is_glob(path: &[u8]) -> bool {
     components(path).any(|part| !matches!(Step::parse(part), Ok(Step::Literal(_))))
 }
 
-/// Whether a path holds wildcards, or a backslash that quotes: it may name something other than what it spells.
+/// Whether a path has wildcards or backslashes, so that it may not be literal.
 pub fn is_special(path: &[u8]) -> bool {
     path.contains(&b'\\') || is_glob(path)
 }
 
-/// A pattern that only this path matches; [`unquoted`] is the way back.
+/// A pattern that matches only this path; [`unquoted`] is the inverse.
 pub fn quoted(path: &[u8]) -> Vec<u8> {
     let mut pattern = Vec::with_capacity(path.len());
     for byte in path {
@@ -250,7 +252,7 @@ pub fn quoted(path: &[u8]) -> Vec<u8> {
     pattern
 }
 
-/// What a path without wildcards means once its backslashes are taken for quotes; nothing where it has wildcards.
+/// The path with its escapes removed; `None` if it has wildcards.
 pub fn unquoted(path: &[u8]) -> Option<Vec<u8>> {
     if is_glob(path) {
         return None;
@@ -258,21 +260,21 @@ pub fn unquoted(path: &[u8]) -> Option<Vec<u8>> {
     let mut plain = Vec::with_capacity(path.len());
     let mut bytes = path.iter();
     while let Some(byte) = bytes.next() {
-        // A last backslash has nothing to quote, and stands for itself.
+        // A trailing backslash is literal.
         plain.push(if *byte == b'\\' { *bytes.next().unwrap_or(byte) } else { *byte });
     }
     Some(plain)
 }
 
-/// One name against one pattern: `*`, `?`, `[a-z]`, `[!a-z]`, `[^a-z]`, `[[:alpha:]]`; a backslash quotes.
-/// Unless `hidden`, a leading dot in the name has to be a dot in the pattern, as in the shell.
+/// Matches one name against one pattern: `*`, `?`, `[a-z]`, `[!a-z]`, `[^a-z]`, `[[:alpha:]]`, and backslash
+/// as an escape. Unless `hidden`, a leading dot in the name must be literal in the pattern, as in the shell.
 pub fn matches(pattern: &[u8], name: &[u8], hidden: bool) -> bool {
     let Ok(pieces) = pieces(pattern, true) else { return false };
     (hidden || !name.starts_with(b".") || pieces.first() == Some(&Piece::Only(Ok('.'))))
         && takes(&pieces, name)
 }
 
-/// A character, or a byte that is part of none.
+/// A character, or a byte that is not part of one.
 type Symbol = Result<char, u8>;
 
 fn symbols(bytes: &[u8]) -> impl Iterator<Item = Symbol> + Clone {
@@ -282,7 +284,7 @@ fn symbols(bytes: &[u8]) -> impl Iterator<Item = Symbol> + Clone {
 }
 
 fn takes(pieces: &[Piece], name: &[u8]) -> bool {
-    wild(pieces, symbols(name), |piece| *piece == Piece::Star, Piece::takes)
+    match_wildcard(pieces, symbols(name), |piece| *piece == Piece::Star, Piece::takes)
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -305,10 +307,10 @@ impl Piece {
     }
 }
 
-/// The one way to match, names in a path as well as characters in a name. It goes back to the last star only:
-/// an earlier one that took more would leave less for the same rest. So the time is at most the product of the
-/// lengths, whatever the pattern.
-fn wild<P, I: Iterator<Item: Copy> + Clone>(
+/// The matcher for both components of a path and characters of a name. It backtracks to the last star only:
+/// an earlier star that matched more would leave less for the same rest. So the time is at most the product
+/// of the lengths, whatever the pattern.
+fn match_wildcard<P, I: Iterator<Item: Copy> + Clone>(
     pattern: &[P],
     mut text: I,
     star: impl Fn(&P) -> bool,
@@ -334,8 +336,8 @@ fn wild<P, I: Iterator<Item: Copy> + Clone>(
     }
 }
 
-/// Reads a pattern. In a shell's, a `[` that nothing closes is itself, and so are those behind it: looking for
-/// the end of each would take the square of the length.
+/// Parses a pattern. In a shell pattern, an unclosed `[` is literal, and so are all later ones: searching for
+/// the end of each would take quadratic time.
 fn pieces(pattern: &[u8], shell: bool) -> Result<Vec<Piece>, Flaw> {
     let pattern: Vec<_> = symbols(pattern).collect();
     let (mut pieces, mut at, mut sets) = (Vec::new(), 0, true);
@@ -359,8 +361,8 @@ fn pieces(pattern: &[u8], shell: bool) -> Result<Vec<Piece>, Flaw> {
     Ok(pieces)
 }
 
-/// Reads a set from behind its `[`, and says where it ends. A `]` at the start and a `-` at either end are
-/// themselves.
+/// Parses a set after its `[` and returns where it ends. A `]` at the start and a `-` at either end are
+/// literal.
 fn set(pattern: &[Symbol], start: usize) -> Result<(Piece, usize), Flaw> {
     let negated = matches!(pattern.get(start), Some(Ok('!' | '^')));
     let first = start + usize::from(negated);
@@ -390,10 +392,10 @@ fn member(pattern: &[Symbol], at: usize) -> Result<(Symbol, usize), Flaw> {
 
 type Class = &'static [(char, char)];
 
-/// Reads `[:name:]`, if that is what is there.
+/// Parses `[:name:]`, if present.
 fn class(pattern: &[Symbol], at: usize) -> Result<Option<(Class, usize)>, Flaw> {
     let Some([Ok('['), Ok(':'), rest @ ..]) = pattern.get(at..) else { return Ok(None) };
-    // No further than any name reaches, or `[:[:[:…]` would take the square of its length.
+    // Limited to the length of any class name; otherwise `[:[:[:…]` would take quadratic time.
     let Some(end) = rest.iter().take(64).position(|symbol| *symbol == Ok(']')) else { return Ok(None) };
     let Some((Ok(':'), name)) = rest[..end].split_last() else { return Ok(None) };
     let name: String = name.iter().map(|symbol| symbol.unwrap_or(char::REPLACEMENT_CHARACTER)).collect();

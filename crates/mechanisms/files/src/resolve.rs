@@ -1,23 +1,16 @@
-//! From a path as typed to the directory that holds what it means.
+//! Resolves a typed path to the directory that contains its target.
 
 use crate::beneath::Base;
+use crate::cp_rules::trimmed;
 use crate::name;
 use rustix::fd::OwnedFd;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
-/// Most symlinks from one to the next.
+/// Maximum length of a chain of symlinks.
 const MAX_LINKS: usize = 40;
 
-/// A path without what follows its last name.
-pub(crate) fn trimmed(mut path: &[u8]) -> &[u8] {
-    while path.len() > 1 && path.ends_with(b"/") {
-        path = &path[..path.len() - 1];
-    }
-    path
-}
-
-/// The path that is meant once symlinks in its place are followed; it may lead to nothing.
+/// Follows symlinks at the last component. The result may not exist.
 pub(crate) fn through_links(base: &Base, typed: &[u8]) -> Result<Vec<u8>, Errno> {
     let mut path = trimmed(typed).to_vec();
     for _ in 0..MAX_LINKS {
@@ -28,7 +21,7 @@ pub(crate) fn through_links(base: &Base, typed: &[u8]) -> Result<Vec<u8>, Errno>
         };
         let target = match rustix::fs::readlinkat(&seen, c"", Vec::new()) {
             Ok(target) => target.into_bytes(),
-            Err(Errno::NOENT | Errno::INVAL | Errno::NOTDIR) => return Ok(path), // no symlink
+            Err(Errno::NOENT | Errno::INVAL | Errno::NOTDIR) => return Ok(path), // not a symlink
             Err(error) => return Err(error),
         };
         path = match target.starts_with(b"/") {
@@ -49,7 +42,7 @@ fn holder_path(path: &[u8]) -> Vec<u8> {
     }
 }
 
-/// The directory that really holds what a path means, and its name there. What it means need not exist.
+/// The directory that contains the target of a path, and the target's name in it. The target need not exist.
 pub(crate) fn holder(base: &Base, typed: &[u8]) -> Result<(OwnedFd, Vec<u8>), Errno> {
     let path = through_links(base, typed)?;
     let (parent, name) = match path.contains(&b'/') {
@@ -60,7 +53,7 @@ pub(crate) fn holder(base: &Base, typed: &[u8]) -> Result<(OwnedFd, Vec<u8>), Er
         return Err(Errno::ISDIR);
     }
     let directory = base.open(&parent, OFlags::RDONLY | OFlags::DIRECTORY).or_else(|error| match error {
-        Errno::ACCESS => base.look(&parent, true), // it may be entered and not listed
+        Errno::ACCESS => base.look(&parent, true), // searchable but not readable
         other => Err(other),
     })?;
     Ok((directory, name))

@@ -1,15 +1,15 @@
-//! The end that has the files: walks what was asked for, and sends the content that the destination wants.
+//! The end that has the files: walks the requested paths and sends the requested content.
 
 mod content;
 mod delta;
-mod tops;
+mod roots;
 mod tree;
 mod walk;
 
 pub(crate) use content::zeroes;
 
 use crate::link::{Arrived, Incoming, LinkError, Outbox};
-use crate::stop::Stop;
+use crate::stop_flag::StopFlag;
 use content::{Content, Item, Served};
 use postern_wire::Decoder;
 use postern_wire::copy::{FromDestination, FromSource, SendSpec, WINDOW, Want};
@@ -18,76 +18,77 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 use walk::{Step, Walk};
 
-/// What the destination said, as far as it concerns the source.
-enum Heard {
+/// Frames from the destination that concern the source.
+enum Event {
     Hashing(u32),
     Want(Want, Vec<u8>),
-    Settled(u32),
+    EntryResult(u32),
     Finished,
     Lost(LinkError),
 }
 
-/// Serves one copy to its end. `lost` is called where the other end falls silent for longer than `patience`, as the
-/// source itself may then be blocked on a stream that nobody reads.
+/// Serves one copy until it ends. `lost` is called if the other end is silent for longer than `idle_timeout`,
+/// because the source may then be blocked on a stream that nobody reads.
 pub fn send(
     spec: &SendSpec,
     input: impl Incoming + 'static,
     decoder: Decoder,
     out: &Outbox,
-    patience: Option<Duration>,
+    idle_timeout: Option<Duration>,
     lost: fn(),
 ) -> Result<(), LinkError> {
-    let (sender, heard) = channel();
-    let stop = Stop::default();
+    let (sender, events) = channel();
+    let stop = StopFlag::default();
     let stopped = stop.clone();
     std::thread::spawn(move || {
-        if let Err(error) = listen(input, decoder, (&sender, &stop), patience) {
-            let _ = sender.send(Heard::Lost(error)); // nobody listens any more
+        if let Err(error) = listen(input, decoder, (&sender, &stop), idle_timeout) {
+            let _ = sender.send(Event::Lost(error)); // the receiver is gone
             lost();
         }
     });
     let walk = match Walk::new(spec) {
         Ok(walk) => walk,
         Err(message) => {
-            return give_up(out, &heard, message);
+            return give_up(out, &events, message);
         }
     };
-    let count = u32::try_from(walk.tops()).unwrap_or(u32::MAX);
+    let count = u32::try_from(walk.roots()).unwrap_or(u32::MAX);
     out.put(|buffer| FromSource::Begin(count).encode(buffer))?;
     let content = Content::new(spec.compression, out.clone(), stopped);
-    Source { walk: Some(walk), open: HashMap::new(), content, out, heard }.run()
+    FileSender { walk: Some(walk), open: HashMap::new(), content, out, events }.run()
 }
 
-/// Reads what the destination says into a queue that is never full: the destination answers at most [`WINDOW`] entries.
+/// Reads the destination's frames into an unbounded queue. It cannot grow much: the destination answers at
+/// most [`WINDOW`] entries.
 fn listen(
     mut input: impl Incoming,
     mut decoder: Decoder,
-    (heard, stop): (&Sender<Heard>, &Stop),
-    patience: Option<Duration>,
+    (events, stop): (&Sender<Event>, &StopFlag),
+    idle_timeout: Option<Duration>,
 ) -> Result<(), LinkError> {
-    let mut told = Vec::new();
+    let mut basis = Vec::new();
     loop {
         while let Some((kind, payload)) = decoder.next_frame()? {
             let next = match FromDestination::decode(kind, payload)? {
-                FromDestination::Want(want) => Heard::Want(want, std::mem::take(&mut told)),
-                FromDestination::Hashing(id) => Heard::Hashing(id),
-                FromDestination::Settled(settled) => Heard::Settled(settled.id),
-                FromDestination::Finished => Heard::Finished,
+                FromDestination::Want(want) => Event::Want(want, std::mem::take(&mut basis)),
+                FromDestination::Hashing(id) => Event::Hashing(id),
+                FromDestination::EntryResult(settled) => Event::EntryResult(settled.id),
+                FromDestination::Finished => Event::Finished,
                 FromDestination::Fatal(_) => return Err(LinkError::Lost("it gave up".to_owned())),
                 FromDestination::Blocks(more) | FromDestination::Chunks(more)
-                    if told.len() + more.len() <= content::MOST_BYTES =>
+                    if basis.len() + more.len() <= content::MOST_BYTES =>
                 {
-                    told.extend_from_slice(more);
+                    basis.extend_from_slice(more);
                     continue;
                 }
                 FromDestination::Blocks(_) | FromDestination::Chunks(_) => {
-                    return Err(LinkError::Protocol("too much is told of a file"));
+                    return Err(LinkError::Protocol("too much basis data for one file"));
                 }
                 FromDestination::Stop(id) => {
                     stop.set(id);
                     continue;
                 }
-                FromDestination::Placed { .. }
+                FromDestination::Target { .. }
                 | FromDestination::Deleted(_)
                 | FromDestination::NotDeleted { .. }
                 | FromDestination::Heartbeat
@@ -95,67 +96,68 @@ fn listen(
                     continue;
                 }
             };
-            let last = matches!(next, Heard::Finished);
-            if heard.send(next).is_err() || last {
+            let last = matches!(next, Event::Finished);
+            if events.send(next).is_err() || last {
                 return Ok(());
             }
         }
-        match input.read(&mut decoder, patience) {
+        match input.read(&mut decoder, idle_timeout) {
             Ok(Arrived::Bytes) => {}
-            Ok(Arrived::Quiet) => return Err(LinkError::Lost("it is silent".to_owned())),
+            Ok(Arrived::TimedOut) => return Err(LinkError::Lost("it is silent".to_owned())),
             Ok(Arrived::Ended) => return Err(LinkError::Lost("its stream ended".to_owned())),
             Err(error) => return Err(LinkError::Lost(error.to_string())),
         }
     }
 }
 
-/// Says why nothing can be copied, and stays until that was heard.
-fn give_up(out: &Outbox, heard: &Receiver<Heard>, message: String) -> Result<(), LinkError> {
+/// Sends the reason why nothing can be copied, and waits until the destination has received it.
+fn give_up(out: &Outbox, events: &Receiver<Event>, message: String) -> Result<(), LinkError> {
     out.put(|buffer| FromSource::Fatal(message).encode(buffer))?;
     out.flush()?;
-    while let Ok(Heard::Hashing(_) | Heard::Want(..) | Heard::Settled(_)) = heard.recv() {}
+    while let Ok(Event::Hashing(_) | Event::Want(..) | Event::EntryResult(_)) = events.recv() {}
     Ok(())
 }
 
-struct Source<'a> {
+struct FileSender<'a> {
     walk: Option<Walk>,
-    /// Files that were announced and not answered; without what it takes to read them once they were asked for.
+    /// Files that were announced and not answered. `None` after their content was requested.
     open: HashMap<u32, Option<Item>>,
     content: Content,
     out: &'a Outbox,
-    heard: Receiver<Heard>,
+    events: Receiver<Event>,
 }
 
-impl Source<'_> {
+impl FileSender<'_> {
     fn run(mut self) -> Result<(), LinkError> {
         loop {
-            // What is wanted goes first: it frees the destination's memory.
-            let next = match self.heard.try_recv() {
+            // Requested content is sent first: that frees the destination's memory.
+            let next = match self.events.try_recv() {
                 Ok(next) => Some(next),
                 Err(_) if self.walk.is_some() && self.open.len() < WINDOW => None,
                 Err(_) => {
                     self.out.flush()?;
-                    let gone = || LinkError::Lost("nothing is heard of it".to_owned());
-                    Some(self.heard.recv().map_err(|_| gone())?)
+                    let gone = || LinkError::Lost("its input thread ended".to_owned());
+                    Some(self.events.recv().map_err(|_| gone())?)
                 }
             };
             match next {
                 None => self.announce()?,
-                Some(Heard::Finished) => return self.out.flush(),
-                Some(Heard::Settled(id)) => drop(self.open.remove(&id)),
-                Some(Heard::Hashing(id)) => {
+                Some(Event::Finished) => return self.out.flush(),
+                Some(Event::EntryResult(id)) => drop(self.open.remove(&id)),
+                Some(Event::Hashing(id)) => {
                     if let Some(Some(item)) = self.open.get_mut(&id) {
                         self.content.prepare(id, item);
                     }
                 }
-                Some(Heard::Want(want, told)) => {
+                Some(Event::Want(want, basis)) => {
                     let item = self.open.get_mut(&want.id).and_then(Option::take);
-                    let mut item = item.ok_or(LinkError::Protocol("content of no entry, or twice of one"))?;
-                    if self.content.serve(&mut item, &want, &told)? == Served::Later {
+                    let mut item =
+                        item.ok_or(LinkError::Protocol("a request for unknown content, or a repeated one"))?;
+                    if self.content.serve(&mut item, &want, &basis)? == Served::Retry {
                         self.open.insert(want.id, Some(item));
                     }
                 }
-                Some(Heard::Lost(error)) => return Err(error),
+                Some(Event::Lost(error)) => return Err(error),
             }
         }
     }
@@ -179,8 +181,8 @@ impl Source<'_> {
                 self.out.put(|buffer| FromSource::End.encode(buffer))
             }
             Step::Fatal(message) => {
-                give_up(self.out, &self.heard, message)?;
-                Err(LinkError::Lost("nothing more is to be sent".to_owned()))
+                give_up(self.out, &self.events, message)?;
+                Err(LinkError::Lost("the stream is closed".to_owned()))
             }
         }
     }

@@ -1,13 +1,13 @@
-//! `cp --clean`: unfinished uploads of ours, by their records. Those of others are theirs.
+//! `cp --clean`: aborts unfinished uploads that have a record of ours. Uploads of others are kept.
 
-use crate::journal::{self, Opening};
-use crate::link::{Ended, Outbox};
+use crate::journal::{self, OpenError};
+use crate::link::{EndError, Outbox};
 use crate::store::Store;
 use postern_wire::copy::{FromDestination, ReceiveSpec};
 
-pub(crate) async fn clean(store: &Store, spec: &ReceiveSpec, out: &mut Outbox) -> Result<(), Ended> {
+pub(crate) async fn clean(store: &Store, spec: &ReceiveSpec, out: &mut Outbox) -> Result<(), EndError> {
     let target = String::from_utf8_lossy(&spec.target).into_owned();
-    // A key is what was written, down to its last slash.
+    // A key is literal, including its trailing slash.
     let whole = target.is_empty() || target.ends_with('/');
     let ours = |key: &str| {
         let rest = key.strip_prefix(target.as_str());
@@ -21,10 +21,10 @@ pub(crate) async fn clean(store: &Store, spec: &ReceiveSpec, out: &mut Outbox) -
         }
         let record = match journal::read(&path) {
             Ok(Some(record)) => record,
-            Ok(None) | Err(Opening::Io(_)) => continue,
-            Err(Opening::Busy) => {
-                // Of which object it is, only who holds the lock may read.
-                let message = "a copy is writing it at this moment".to_owned();
+            Ok(None) | Err(OpenError::Io(_)) => continue,
+            Err(OpenError::Busy) => {
+                // Only the holder of the lock may read which object it is for.
+                let message = "a copy is writing it".to_owned();
                 let shown = path.to_string_lossy().into_owned();
                 let path = shown.as_bytes();
                 out.put(|buffer| FromDestination::NotDeleted { path, message }.encode(buffer)).await?;
@@ -39,10 +39,10 @@ pub(crate) async fn clean(store: &Store, spec: &ReceiveSpec, out: &mut Outbox) -
         if !spec.dry_run {
             match store.abort(&key, &header.upload).await {
                 Ok(()) => {
-                    let _ = record.journal.remove(); // the next copy finds no such upload
+                    let _ = record.journal.remove(); // a stale record is harmless
                 }
-                Err(trouble) => {
-                    let (path, message) = (key.as_bytes(), trouble.message);
+                Err(error) => {
+                    let (path, message) = (key.as_bytes(), error.message);
                     out.put(|buffer| FromDestination::NotDeleted { path, message }.encode(buffer)).await?;
                     continue;
                 }

@@ -1,45 +1,45 @@
-//! The content of objects, from where the destination has none of it.
+//! Sends the content of objects from where the destination lacks it.
 
-use crate::error::{Kind as Because, Trouble};
-use crate::link::{Ended, Outbox};
-use crate::source::Item;
+use crate::error::{Kind as Because, RequestError};
+use crate::link::{EndError, Outbox};
+use crate::listing::Item;
 use crate::store::Store;
 use aws_sdk_s3::primitives::ByteStream;
 use bytes::{Bytes, BytesMut};
-use postern_files::pack::Packer;
-use postern_files::stop::Stop;
-use postern_files::verdict::{CHANGED, STALE, STOPPED};
+use postern_files::compression::Compressor;
+use postern_files::policy::{CHANGED, STALE, STOPPED};
+use postern_files::stop_flag::StopFlag;
 use postern_wire::copy::{BLOCK, Compression, FromSource, Known, Want};
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 
-/// Objects up to this size are fetched ahead, so many at a time.
+/// Objects up to this size are prefetched, at most this many at a time.
 const SMALL: u64 = 1024 * 1024;
 const AHEAD: usize = 16;
 
-/// Longest target of a symbolic link.
+/// Maximum length of the target of a symbolic link.
 const LINK: u64 = 4_096;
 
-/// The first pause before an object is read on, and how often that is tried without anything having come.
+/// The first pause before reading continues, and the number of attempts without progress.
 const PAUSE: Duration = Duration::from_millis(250);
 const TRIES: u32 = 5;
 
-/// Why an object's content ends early.
+/// Why the content of an object ends early.
 enum Fault {
-    Ended(Ended),
+    EndError(EndError),
     Object(String),
 }
 
-impl From<Ended> for Fault {
-    fn from(ended: Ended) -> Self {
-        Self::Ended(ended)
+impl From<EndError> for Fault {
+    fn from(ended: EndError) -> Self {
+        Self::EndError(ended)
     }
 }
 
-impl From<Trouble> for Fault {
-    fn from(trouble: Trouble) -> Self {
-        Self::Object(trouble.message)
+impl From<RequestError> for Fault {
+    fn from(error: RequestError) -> Self {
+        Self::Object(error.message)
     }
 }
 
@@ -47,30 +47,31 @@ fn fault(why: &str) -> Fault {
     Fault::Object(why.to_owned())
 }
 
-const DIFFERS: &str = "what the bucket holds is not what was written there: its BLAKE3 differs";
+const DIFFERS: &str = "the object is not what was written: its BLAKE3 differs";
 
-/// Sends content, in the order in which it was asked for.
+/// Sends content in the order of the requests.
 pub(crate) struct Content {
     store: Store,
-    packer: Packer,
-    stop: Stop,
+    compressor: Compressor,
+    stop: StopFlag,
     wanted: VecDeque<(Want, Item)>,
-    /// Small objects on their way, in the order of `wanted`: the first so many of those.
-    ahead: VecDeque<(u32, JoinSet<Result<Bytes, Trouble>>)>,
+    /// Small objects being prefetched, in the order of `wanted`.
+    ahead: VecDeque<(u32, JoinSet<Result<Bytes, RequestError>>)>,
 }
 
 impl Content {
-    pub(crate) fn new(store: &Store, compression: Compression, stop: Stop) -> Self {
-        let packer = Packer::new(compression);
-        Self { store: store.clone(), packer, stop, wanted: VecDeque::new(), ahead: VecDeque::new() }
+    pub(crate) fn new(store: &Store, compression: Compression, stop: StopFlag) -> Self {
+        let compressor = Compressor::new(compression);
+        Self { store: store.clone(), compressor, stop, wanted: VecDeque::new(), ahead: VecDeque::new() }
     }
 
     pub(crate) fn want(&mut self, want: Want, item: Item) {
         self.wanted.push_back((want, item));
     }
 
-    /// Sends what is wanted first; whether anything was. What is wrong with an object is told to the destination.
-    pub(crate) async fn serve(&mut self, out: &mut Outbox) -> Result<bool, Ended> {
+    /// Sends the content that is requested first; returns whether there was any. Errors of an object are sent
+    /// to the destination.
+    pub(crate) async fn serve(&mut self, out: &mut Outbox) -> Result<bool, EndError> {
         self.fetch_ahead();
         let Some((want, item)) = self.wanted.pop_front() else { return Ok(false) };
         let ahead = match self.ahead.front() {
@@ -80,7 +81,7 @@ impl Content {
         let ended = match self.object(&want, &item, ahead, out).await {
             Ok(hash) => FromSource::FileEnd { id: want.id, hash },
             Err(Fault::Object(message)) => FromSource::FileFault { id: want.id, message },
-            Err(Fault::Ended(ended)) => return Err(ended),
+            Err(Fault::EndError(ended)) => return Err(ended),
         };
         out.put(|buffer| ended.encode(buffer)).await?;
         Ok(true)
@@ -93,7 +94,7 @@ impl Content {
         for (want, item) in self.wanted.iter().skip(from) {
             let size = item.found.size;
             if self.ahead.len() >= AHEAD || size > SMALL || want.have > 0 {
-                break; // only in their order
+                break; // keep the order
             }
             let mut task = JoinSet::new();
             let (store, item) = (self.store.clone(), item.clone());
@@ -106,7 +107,7 @@ impl Content {
         &mut self,
         want: &Want,
         item: &Item,
-        ahead: Option<JoinSet<Result<Bytes, Trouble>>>,
+        ahead: Option<JoinSet<Result<Bytes, RequestError>>>,
         out: &mut Outbox,
     ) -> Result<[u8; 32], Fault> {
         let (size, known) = (item.found.size, item.found.posix.hash);
@@ -122,7 +123,7 @@ impl Content {
         let mut body = match ahead {
             None => Body::open(&store, item),
             Some(mut task) => {
-                let content = task.join_next().await.ok_or_else(|| fault("it was not read"))?;
+                let content = task.join_next().await.ok_or_else(|| fault("prefetching it failed"))?;
                 Body::fetched(&store, item, content.map_err(|error| fault(&error.to_string()))??)
             }
         };
@@ -132,7 +133,7 @@ impl Content {
                 let most = want.have - body.at;
                 hasher.update(&body.next(most).await?);
             }
-            if want.known == Known::Beginning || hasher.finalize() == want.hash {
+            if want.known == Known::Prefix || hasher.finalize() == want.hash {
                 offset = want.have;
             } else if want.partial {
                 return Err(fault(STALE));
@@ -152,7 +153,7 @@ impl Content {
                 block.extend_from_slice(&next);
             }
             hasher.update(&block);
-            // S3 has no holes: what is nothing but zeroes becomes one again.
+            // S3 has no holes: blocks of zeroes become holes again.
             if block.len() == BLOCK && block.iter().all(|byte| *byte == 0) {
                 hole += BLOCK as u64;
             } else {
@@ -169,27 +170,27 @@ impl Content {
         Ok(hash)
     }
 
-    async fn hole(&mut self, length: &mut u64, out: &mut Outbox) -> Result<(), Ended> {
+    async fn hole(&mut self, length: &mut u64, out: &mut Outbox) -> Result<(), EndError> {
         match std::mem::take(length) {
             0 => Ok(()),
             length => out.put(|buffer| FromSource::Hole(length).encode(buffer)).await,
         }
     }
 
-    async fn block(&mut self, bytes: &[u8], out: &mut Outbox) -> Result<(), Ended> {
+    async fn block(&mut self, bytes: &[u8], out: &mut Outbox) -> Result<(), EndError> {
         let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-        let frame = match self.packer.pack(bytes) {
-            Some(smaller) => FromSource::Packed { length, bytes: smaller },
+        let frame = match self.compressor.compress(bytes) {
+            Some(smaller) => FromSource::Compressed { length, bytes: smaller },
             None => FromSource::Data(bytes),
         };
         let began = Instant::now();
         out.put(|buffer| frame.encode(buffer)).await?;
-        self.packer.sent(began.elapsed());
+        self.compressor.sent(began.elapsed());
         Ok(())
     }
 }
 
-/// The bytes of an object; a connection that breaks is made again, from where it broke.
+/// Reads the bytes of an object. After a broken connection it continues where it was.
 struct Body<'a> {
     store: &'a Store,
     item: &'a Item,
@@ -207,8 +208,8 @@ impl<'a> Body<'a> {
         Self { store, item, at: 0, stream: None, rest: content }
     }
 
-    /// All of it.
-    async fn all(mut self) -> Result<Bytes, Trouble> {
+    /// Reads the whole object.
+    async fn all(mut self) -> Result<Bytes, RequestError> {
         let size = self.item.found.size;
         let mut content = BytesMut::with_capacity(usize::try_from(size).unwrap_or(0));
         while self.at < size {
@@ -217,8 +218,8 @@ impl<'a> Body<'a> {
         Ok(content.freeze())
     }
 
-    /// The next bytes, at least one and at most so many; there have to be some.
-    async fn next(&mut self, most: u64) -> Result<Bytes, Trouble> {
+    /// The next bytes: at least one, at most `most`. There must be some left.
+    async fn next(&mut self, most: u64) -> Result<Bytes, RequestError> {
         let (mut tries, mut pause) = (0, PAUSE);
         while self.rest.is_empty() {
             let came = match &mut self.stream {
@@ -233,7 +234,10 @@ impl<'a> Body<'a> {
                 Ok(bytes) => self.rest = bytes,
                 Err(None) => self.stream = Some(self.ask().await?),
                 Err(Some(why)) if tries >= TRIES => {
-                    return Err(Trouble::new(&format!("reading {}", self.store.show(&self.item.key)), &why));
+                    return Err(RequestError::new(
+                        &format!("reading {}", self.store.show(&self.item.key)),
+                        &why,
+                    ));
                 }
                 Err(Some(_)) => {
                     self.stream = None;
@@ -244,38 +248,38 @@ impl<'a> Body<'a> {
             }
         }
         let count = self.rest.len().min(usize::try_from(most).unwrap_or(usize::MAX));
-        // A server that sends more than the object has is not listened to.
+        // Ignores what a server sends beyond the size of the object.
         let left = usize::try_from(self.item.found.size - self.at).unwrap_or(usize::MAX);
         let bytes = self.rest.split_to(count.min(left));
         self.at += bytes.len() as u64;
         Ok(bytes)
     }
 
-    async fn ask(&self) -> Result<ByteStream, Trouble> {
+    async fn ask(&self) -> Result<ByteStream, RequestError> {
         let Self { store, item, at, stream: _, rest: _ } = self;
         let request = store.client.get_object().bucket(&store.bucket).key(&item.key);
         let request = request
             .set_range((*at > 0).then(|| format!("bytes={at}-")))
             .set_if_match(item.found.etag.clone());
-        let answer = request.send().await.map_err(|error| store.trouble("reading", &item.key, &error));
+        let answer = request.send().await.map_err(|error| store.error("reading", &item.key, &error));
         match answer {
             Ok(object) => Ok(object.body),
-            Err(Trouble { kind: Because::Changed | Because::Missing, .. }) => {
-                Err(Trouble::new(&format!("reading {}", store.show(&item.key)), CHANGED))
+            Err(RequestError { kind: Because::Changed | Because::Missing, .. }) => {
+                Err(RequestError::new(&format!("reading {}", store.show(&item.key)), CHANGED))
             }
-            Err(trouble) => Err(trouble),
+            Err(error) => Err(error),
         }
     }
 }
 
 impl Store {
-    /// What a symbolic link leads to.
-    pub(crate) async fn small(&self, key: &str, size: u64) -> Result<Vec<u8>, String> {
+    /// The target of a symbolic link.
+    pub(crate) async fn read_small(&self, key: &str, size: u64) -> Result<Vec<u8>, String> {
         if size > LINK {
-            return Err(format!("as a symbolic link it is too long: {size} bytes"));
+            return Err(format!("its symbolic link target is too long: {size} bytes"));
         }
         let answer = self.client.get_object().bucket(&self.bucket).key(key).send().await;
-        let object = answer.map_err(|error| self.trouble("reading", key, &error).message)?;
+        let object = answer.map_err(|error| self.error("reading", key, &error).message)?;
         let content = object.body.collect().await.map_err(|error| error.to_string())?;
         Ok(content.to_vec())
     }

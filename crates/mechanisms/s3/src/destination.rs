@@ -1,61 +1,61 @@
-//! The end that gets the files: objects below a prefix.
+//! The end that receives files: objects below a prefix.
 
 mod decide;
 mod delete;
 mod writing;
 
-use crate::error::Trouble;
+use crate::error::RequestError;
 use crate::journal::Record;
-use crate::link::{Ended, Inbox, Outbox};
+use crate::link::{EndError, Inbox, Outbox};
 use crate::listing::Found;
-use crate::place::{Placed, place};
 use crate::posix::{Posix, Type};
 use crate::store::Store;
+use crate::target::{self, KeyTarget};
 use crate::upload::{Multipart, PART};
 use bytes::Bytes;
-use delete::{Extras, Seen};
-use postern_files::pack::Unpacker;
-use postern_files::{name, pattern, verdict};
+use delete::{Extras, ReceivedNames};
+use postern_files::compression::Decompressor;
+use postern_files::{name, pattern, policy};
 use postern_wire::Decoder;
 use postern_wire::copy::{
-    Entry, Fate, FromDestination, FromSource, Kind, ReceiveSpec, Settled, Stamp, UNSIZED, WINDOW,
+    Entry, EntryResult, Fate, FromDestination, FromSource, Kind, ReceiveSpec, Stamp, UNSIZED, WINDOW,
 };
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::{JoinError, JoinSet};
 
-/// Content that is held at a time, in bytes: a part that fills, and others on their way.
+/// Maximum bytes of content in memory: a part that is being filled, and others in flight.
 const HELD: u64 = 4 * PART;
 
-/// What the permits for content count in.
+/// The unit of permits for content.
 const UNIT: u64 = 64 * 1024;
 
-/// Requests about small things at a time.
+/// Maximum number of concurrent requests for small objects.
 const AT_A_TIME: usize = 16;
 
-/// A file whose content was asked for.
+/// A file whose content was requested.
 struct Wanted {
     entry: Box<Entry>,
     key: String,
     posix: Posix,
     have: u64,
-    /// What there is of it is the object itself.
+    /// The existing content is the object itself.
     whole: bool,
     record: Option<Record>,
 }
 
-/// A file whose content is coming.
+/// A file whose content is arriving.
 struct Writing {
     id: u32,
     key: String,
     into: Into,
-    /// The source was told that no more of it is taken.
+    /// Whether the source was told to stop.
     stopped: bool,
 }
 
 enum Into {
-    /// It is there already.
+    /// It already exists.
     Same,
     Failed(String),
     Open(Box<Open>),
@@ -66,59 +66,59 @@ struct Open {
     size: u64,
     came: u64,
     buffer: Vec<u8>,
-    /// What the buffer may hold.
+    /// Capacity of the buffer.
     most: u64,
     permit: OwnedSemaphorePermit,
     parts: Option<Multipart>,
 }
 
-/// What a task came to.
+/// The result of a task.
 enum Event {
     Looked(Box<Looked>),
-    Settled(String, Settled),
+    EntryResult(String, EntryResult),
 }
 
 struct Looked {
     entry: Box<Entry>,
     key: String,
-    found: Result<Option<Found>, Trouble>,
+    found: Result<Option<Found>, RequestError>,
     record: Result<Option<Record>, String>,
 }
 
-struct Destination<'a> {
+struct ObjectReceiver<'a> {
     store: &'a Store,
     spec: &'a ReceiveSpec,
     rules: pattern::Rules,
-    tops: u32,
-    placed: Option<Placed>,
+    roots: u32,
+    target: Option<KeyTarget>,
     wanted: VecDeque<Wanted>,
     writing: Option<Writing>,
     tasks: JoinSet<Event>,
-    /// Keys that are asked for and not in place yet.
+    /// Keys that are requested and not yet in place.
     busy: HashSet<String>,
-    /// Keys of files that were not written: no other name of them is made.
+    /// Keys of files that were not written: no hard links to them are created.
     bad: HashSet<String>,
-    /// Other names of files, which wait for the end: by number, key, and the key of the file.
+    /// Deferred hard links: entry id, key, and the key of the file.
     links: Vec<(u32, String, String)>,
-    /// What each directory has, for `--delete`.
-    seen: HashMap<Vec<u8>, Seen>,
+    /// Received names of each directory, for `--delete`.
+    seen: HashMap<Vec<u8>, ReceivedNames>,
     extras: Extras,
     held: Arc<Semaphore>,
     requests: Arc<Semaphore>,
-    unpacker: Unpacker,
+    decompressor: Decompressor,
     entries: u64,
     bytes: u64,
     ended: bool,
 }
 
-/// Serves one copy to its end.
+/// Serves one copy until it ends.
 pub(crate) async fn receive(
     store: &Store,
     spec: &ReceiveSpec,
     mut input: Inbox,
     out: &mut Outbox,
-) -> Result<(), Ended> {
-    let mut destination = Destination::new(store, spec)?;
+) -> Result<(), EndError> {
+    let mut destination = ObjectReceiver::new(store, spec)?;
     let served = destination.serve(&mut input, out).await;
     if served.is_err()
         && let Some(Writing { into: Into::Open(open), .. }) = destination.writing.take()
@@ -129,14 +129,14 @@ pub(crate) async fn receive(
     served
 }
 
-impl<'a> Destination<'a> {
-    fn new(store: &'a Store, spec: &'a ReceiveSpec) -> Result<Self, Ended> {
+impl<'a> ObjectReceiver<'a> {
+    fn new(store: &'a Store, spec: &'a ReceiveSpec) -> Result<Self, EndError> {
         Ok(Self {
             store,
             spec,
-            rules: postern_files::rules(&spec.rules).map_err(Ended::Fatal)?,
-            tops: 0,
-            placed: None,
+            rules: postern_files::rules(&spec.rules).map_err(EndError::Fatal)?,
+            roots: 0,
+            target: None,
             wanted: VecDeque::new(),
             writing: None,
             tasks: JoinSet::new(),
@@ -147,14 +147,14 @@ impl<'a> Destination<'a> {
             extras: Extras::default(),
             held: Arc::new(Semaphore::new(units(HELD) as usize)),
             requests: Arc::new(Semaphore::new(AT_A_TIME)),
-            unpacker: Unpacker::new(),
+            decompressor: Decompressor::new(),
             entries: 0,
             bytes: 0,
             ended: false,
         })
     }
 
-    async fn serve(&mut self, input: &mut Inbox, out: &mut Outbox) -> Result<(), Ended> {
+    async fn serve(&mut self, input: &mut Inbox, out: &mut Outbox) -> Result<(), EndError> {
         let mut decoder = Decoder::default();
         loop {
             while let Some((kind, payload)) = decoder.next_frame()? {
@@ -177,20 +177,20 @@ impl<'a> Destination<'a> {
         }
     }
 
-    async fn take(&mut self, frame: FromSource<'_>, out: &mut Outbox) -> Result<(), Ended> {
+    async fn take(&mut self, frame: FromSource<'_>, out: &mut Outbox) -> Result<(), EndError> {
         match frame {
-            FromSource::Begin(tops) => self.tops = tops,
+            FromSource::Begin(roots) => self.roots = roots,
             FromSource::Entry(entry) => self.entry(entry, out).await?,
-            FromSource::Fault { .. } => self.extras.came(),
+            FromSource::Fault { .. } => self.extras.count_source_entry(),
             FromSource::Heartbeat | FromSource::Ping => {}
             FromSource::DirectoryEnd(path) => self.directory_end(path).await?,
             FromSource::End => self.ended = true,
             FromSource::From { id, offset } => self.begin(id, offset).await?,
             FromSource::Data(bytes) => self.write(bytes).await?,
-            FromSource::Packed { length, bytes } => {
-                let mut unpacker = std::mem::replace(&mut self.unpacker, Unpacker::new());
-                self.write(unpacker.unpack(bytes, length).ok_or(Ended::Gone)?).await?;
-                self.unpacker = unpacker;
+            FromSource::Compressed { length, bytes } => {
+                let mut decompressor = std::mem::replace(&mut self.decompressor, Decompressor::new());
+                self.write(decompressor.decompress(bytes, length).ok_or(EndError::Gone)?).await?;
+                self.decompressor = decompressor;
             }
             FromSource::Hole(mut length) => {
                 static ZEROES: [u8; 64 * 1024] = [0; 64 * 1024];
@@ -202,8 +202,10 @@ impl<'a> Destination<'a> {
             }
             FromSource::FileEnd { id, hash } => self.end(id, hash, out).await?,
             FromSource::FileFault { id, message } => self.fault(id, message, out).await?,
-            // Nobody asks for chunks; and why a source gave up is told by the client.
-            FromSource::Reuse { .. } | FromSource::Cut(_) | FromSource::Fatal(_) => return Err(Ended::Gone),
+            // Chunks are never requested; the client reports why a source gave up.
+            FromSource::Reuse { .. } | FromSource::Cut(_) | FromSource::Fatal(_) => {
+                return Err(EndError::Gone);
+            }
         }
         if let Some(Writing { id, into: Into::Failed(_), stopped: stopped @ false, .. }) = &mut self.writing {
             *stopped = true;
@@ -214,41 +216,41 @@ impl<'a> Destination<'a> {
         Ok(())
     }
 
-    async fn entry(&mut self, entry: Box<Entry>, out: &mut Outbox) -> Result<(), Ended> {
+    async fn entry(&mut self, entry: Box<Entry>, out: &mut Outbox) -> Result<(), EndError> {
         self.entries += 1;
         if self.entries > self.spec.limits.entries {
-            return Err(Ended::Fatal(verdict::many_entries(self.spec.limits.entries)));
+            return Err(EndError::Fatal(policy::many_entries(self.spec.limits.entries)));
         }
         if self.wanted.len() + self.tasks.len() > 2 * WINDOW {
-            return Err(Ended::Gone);
+            return Err(EndError::Gone);
         }
         if let Err(error) = name::check(&entry.path, self.spec.limits.depth) {
             return settle(out, entry.id, Fate::Refused, error.to_string()).await;
         }
-        if self.placed.is_none() {
-            self.placed = Some(place(self.store, self.spec, self.tops, &entry).await?);
-            self.say_where(out).await?;
+        if self.target.is_none() {
+            self.target = Some(target::resolve(self.store, self.spec, self.roots, &entry).await?);
+            self.send_target(out).await?;
         }
-        let Some(placed) = &self.placed else { return Ok(()) };
+        let Some(target) = &self.target else { return Ok(()) };
         if entry.path.is_empty() {
-            return match placed.contents && entry.kind == Kind::Directory {
+            return match target.contents && entry.kind == Kind::Directory {
                 true => settle(out, entry.id, self.made(), String::new()).await,
-                false => Err(Ended::Gone),
+                false => Err(EndError::Gone),
             };
         }
-        let (occupied, key) = (placed.occupied, placed.key(&entry.path));
+        let (occupied, key) = (target.occupied, target.key(&entry.path));
         let key = match key {
             Ok(key) => key,
             Err(why) => return settle(out, entry.id, Fate::Failed, why).await,
         };
-        self.extras.came();
-        if self.spec.delete.is_asked() {
+        self.extras.count_source_entry();
+        if self.spec.delete.is_requested() {
             let (directory, last) = name::split(&entry.path);
             let is_directory = entry.kind == Kind::Directory;
             self.seen.entry(directory.to_vec()).or_default().insert(last.to_vec(), is_directory);
         }
         if self.busy.contains(&key) {
-            return settle(out, entry.id, Fate::Refused, verdict::TWICE.to_owned()).await;
+            return settle(out, entry.id, Fate::Refused, policy::DUPLICATE.to_owned()).await;
         }
         let posix = |kind| Posix { kind, stamp: self.owned(entry.stamp), hash: None, kept: true };
         match &entry.kind {
@@ -272,7 +274,7 @@ impl<'a> Destination<'a> {
                 self.room(out).await?;
                 self.put(entry.id, key, posix, Bytes::copy_from_slice(target), occupied);
             }
-            Kind::HardLink(to) => match placed.key(to) {
+            Kind::HardLink(to) => match target.key(to) {
                 Ok(to) => self.links.push((entry.id, key, to)),
                 Err(why) => return settle(out, entry.id, Fate::Failed, why).await,
             },
@@ -298,16 +300,16 @@ impl<'a> Destination<'a> {
         }
     }
 
-    async fn say_where(&self, out: &mut Outbox) -> Result<(), Ended> {
-        let Some(placed) = &self.placed else { return Ok(()) };
-        let directory = self.store.show(&placed.prefix);
-        let name = placed.rename.as_deref().map(str::as_bytes);
-        out.put(|buffer| FromDestination::Placed { directory: directory.as_bytes(), name }.encode(buffer))
+    async fn send_target(&self, out: &mut Outbox) -> Result<(), EndError> {
+        let Some(target) = &self.target else { return Ok(()) };
+        let directory = self.store.show(&target.prefix);
+        let name = target.rename.as_deref().map(str::as_bytes);
+        out.put(|buffer| FromDestination::Target { directory: directory.as_bytes(), name }.encode(buffer))
             .await
     }
 
-    /// Waits where much is under way: directories and links come without being asked for.
-    async fn room(&mut self, out: &mut Outbox) -> Result<(), Ended> {
+    /// Waits if many requests are in flight: directories and links arrive without being requested.
+    async fn room(&mut self, out: &mut Outbox) -> Result<(), EndError> {
         while self.tasks.len() >= WINDOW
             && let Some(event) = self.tasks.join_next().await
         {
@@ -316,8 +318,8 @@ impl<'a> Destination<'a> {
         Ok(())
     }
 
-    /// Writes a small object of ours: a directory, or a link. One that is there as it should be is left, and is said to
-    /// be made, by a dry run too.
+    /// Writes a small object: a directory or a link. An identical one is kept and reported as made, also in a
+    /// dry run.
     fn put(&mut self, id: u32, key: String, posix: Posix, content: Bytes, occupied: bool) {
         let (store, requests, dry) = (self.store.clone(), Arc::clone(&self.requests), self.spec.dry_run);
         self.tasks.spawn(async move {
@@ -327,44 +329,44 @@ impl<'a> Destination<'a> {
                 false if dry => Ok(Fate::Planned),
                 false => store.put(&key, &posix, content).await.map(|()| Fate::Made),
             };
-            Event::Settled(key, settled(id, done.map(|fate| (fate, [0; 32]))))
+            Event::EntryResult(key, settled(id, done.map(|fate| (fate, [0; 32]))))
         });
     }
 
-    async fn event(&mut self, event: Result<Event, JoinError>, out: &mut Outbox) -> Result<(), Ended> {
+    async fn event(&mut self, event: Result<Event, JoinError>, out: &mut Outbox) -> Result<(), EndError> {
         match event {
             Ok(Event::Looked(looked)) => self.decide(*looked, out).await,
-            Ok(Event::Settled(key, settled)) => {
+            Ok(Event::EntryResult(key, settled)) => {
                 self.busy.remove(&key);
                 if settled.fate == Fate::Failed {
                     self.bad.insert(key);
                 }
-                out.put(|buffer| FromDestination::Settled(settled).encode(buffer)).await
+                out.put(|buffer| FromDestination::EntryResult(settled).encode(buffer)).await
             }
-            Err(error) => Err(Ended::Fatal(error.to_string())),
+            Err(error) => Err(EndError::Fatal(error.to_string())),
         }
     }
 
-    async fn failed(&mut self, key: &str, id: u32, why: String, out: &mut Outbox) -> Result<(), Ended> {
+    async fn failed(&mut self, key: &str, id: u32, why: String, out: &mut Outbox) -> Result<(), EndError> {
         self.busy.remove(key);
         self.bad.insert(key.to_owned());
         settle(out, id, Fate::Failed, why).await
     }
 
-    /// What waits for the end: other names of files.
-    async fn finish(&mut self, out: &mut Outbox) -> Result<(), Ended> {
+    /// Creates the deferred hard links.
+    async fn finish(&mut self, out: &mut Outbox) -> Result<(), EndError> {
         let kept_for = self.remove_extras(out).await?;
         for (id, key, to) in std::mem::take(&mut self.links) {
             let done = match () {
                 () if self.bad.contains(&to) => {
-                    Err(Trouble::new("copying it", "the file that it is another name of was not copied"))
+                    Err(RequestError::new("copying it", "the file that it links to was not copied"))
                 }
                 () if self.spec.dry_run => Ok(()),
                 () => self.store.copy(&to, &key).await,
             };
             let fate = self.made();
             let settled = settled(id, done.map(|()| (fate, [0; 32])));
-            out.put(|buffer| FromDestination::Settled(settled).encode(buffer)).await?;
+            out.put(|buffer| FromDestination::EntryResult(settled).encode(buffer)).await?;
         }
         out.put(|buffer| match kept_for {
             Some(why) => FromDestination::Fatal(why).encode(buffer),
@@ -374,26 +376,26 @@ impl<'a> Destination<'a> {
     }
 }
 
-/// Whether a directory or link is in the bucket as it is to be.
+/// Whether a directory or link already exists as it should be.
 async fn is_there(store: &Store, key: &str, posix: &Posix, content: &Bytes) -> bool {
     let size = content.len() as u64;
     let found = store.head(key).await.ok().flatten();
     found.is_some_and(|Found { size: own, etag: _, posix: has }| own == size && has == *posix)
-        && (size == 0 || store.small(key, size).await.is_ok_and(|target| target == *content))
+        && (size == 0 || store.read_small(key, size).await.is_ok_and(|target| target == *content))
 }
 
 fn units(bytes: u64) -> u32 {
     u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX)
 }
 
-fn settled(id: u32, done: Result<(Fate, [u8; 32]), Trouble>) -> Settled {
+fn settled(id: u32, done: Result<(Fate, [u8; 32]), RequestError>) -> EntryResult {
     match done {
-        Ok((fate, hash)) => Settled { id, fate, hash, note: String::new() },
-        Err(trouble) => Settled { id, fate: Fate::Failed, hash: [0; 32], note: trouble.message },
+        Ok((fate, hash)) => EntryResult { id, fate, hash, note: String::new() },
+        Err(error) => EntryResult { id, fate: Fate::Failed, hash: [0; 32], note: error.message },
     }
 }
 
-async fn settle(out: &mut Outbox, id: u32, fate: Fate, note: String) -> Result<(), Ended> {
-    let settled = Settled { id, fate, hash: [0; 32], note };
-    out.put(|buffer| FromDestination::Settled(settled).encode(buffer)).await
+async fn settle(out: &mut Outbox, id: u32, fate: Fate, note: String) -> Result<(), EndError> {
+    let settled = EntryResult { id, fate, hash: [0; 32], note };
+    out.put(|buffer| FromDestination::EntryResult(settled).encode(buffer)).await
 }

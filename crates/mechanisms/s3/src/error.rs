@@ -1,51 +1,52 @@
-//! What S3's refusals mean, in words.
+//! Messages for errors of S3.
 
 use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use postern_net::error::innermost as cause;
 use std::error::Error;
 
-/// A request that failed.
+/// A failed request.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Trouble {
-    /// For people: what was attempted, and why it failed.
+pub(crate) struct RequestError {
+    /// For users: what was attempted, and why it failed.
     pub(crate) message: String,
     pub(crate) kind: Kind,
 }
 
-/// What there is to tell apart.
+/// The errors that callers distinguish.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// No such object, or no such upload.
+    /// No such object or upload.
     Missing,
     /// No such bucket.
     NoBucket,
-    /// The credentials do not allow it. Without the right to list, S3 says this of objects that are not there, too.
+    /// The credentials are not sufficient. Without permission to list, S3 also returns this for objects that
+    /// do not exist.
     Denied,
-    /// The object is no longer the one that was meant (`If-Match`).
+    /// The object has changed (`If-Match`).
     Changed,
-    /// It limits us, or is overloaded.
+    /// The server throttles us or is overloaded.
     Busy,
-    /// Whatever else.
+    /// Any other error.
     Other,
 }
 
-impl Trouble {
+impl RequestError {
     pub(crate) fn new(attempt: &str, why: &str) -> Self {
         Self { message: format!("{attempt}: {why}"), kind: Kind::Other }
     }
 
-    /// `attempt` says what the request was for, such as "looking at" and the object.
+    /// `attempt` is the purpose of the request and the object, such as "looking at" and its name.
     pub(crate) fn of<E>(attempt: &str, error: &SdkError<E, HttpResponse>) -> Self
     where
         E: ProvideErrorMetadata + Error + 'static,
     {
-        let (kind, why) = classed(error);
+        let (kind, why) = classify(error);
         Self { message: format!("{attempt}: {why}"), kind }
     }
 }
 
-fn classed<E>(error: &SdkError<E, HttpResponse>) -> (Kind, String)
+fn classify<E>(error: &SdkError<E, HttpResponse>) -> (Kind, String)
 where
     E: ProvideErrorMetadata + Error + 'static,
 {
@@ -55,9 +56,7 @@ where
             let (code, said) = (answer.err().code(), answer.err().message());
             refused(status, code, said)
         }
-        SdkError::ResponseError(_) => {
-            (Kind::Other, format!("an answer that makes no sense: {}", cause(error)))
-        }
+        SdkError::ResponseError(_) => (Kind::Other, format!("invalid answer: {}", cause(error))),
         SdkError::TimeoutError(_) => (Kind::Other, "no answer in time".to_owned()),
         SdkError::DispatchFailure(_) | SdkError::ConstructionFailure(_) => (Kind::Other, unsent(error)),
         _ => (Kind::Other, cause(error)),
@@ -74,10 +73,10 @@ fn refused(status: u16, code: Option<&str>, said: Option<&str>) -> (Kind, String
         ("NoSuchBucket", _) => (Kind::NoBucket, "there is no such bucket"),
         ("PreconditionFailed", _) | (_, 412) => (Kind::Changed, "it has changed meanwhile"),
         ("InvalidAccessKeyId" | "XAdminUserNotFound", _) => {
-            (Kind::Denied, "nobody has this access key; was it deleted, or is it of another server?")
+            (Kind::Denied, "the access key does not exist; was it deleted, or is it for another server?")
         }
-        ("SignatureDoesNotMatch", _) => (Kind::Denied, "the secret key is not the access key's"),
-        ("NoSuchKey" | "NoSuchUpload" | "NotFound", _) | (_, 404) => (Kind::Missing, "it is not there"),
+        ("SignatureDoesNotMatch", _) => (Kind::Denied, "the secret key does not match the access key"),
+        ("NoSuchKey" | "NoSuchUpload" | "NotFound", _) | (_, 404) => (Kind::Missing, "it does not exist"),
         ("ExpiredToken" | "TokenRefreshRequired", _) => {
             (Kind::Denied, "the session has expired; log in again")
         }
@@ -101,10 +100,10 @@ fn refused(status: u16, code: Option<&str>, said: Option<&str>) -> (Kind, String
     (kind, why)
 }
 
-/// Why a request was not even sent.
+/// Why a request was not sent.
 fn unsent(error: &(dyn Error + 'static)) -> String {
     let all = DisplayErrorContext(error).to_string();
-    // Whichever of its sources failed, the SDK says so around the cause.
+    // The SDK wraps the cause in errors of its own.
     if all.to_lowercase().contains("credential") {
         return format!(
             "no credentials: set AWS_PROFILE or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or name a provider of the \
@@ -123,7 +122,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn refusals_are_told_apart() {
+    fn error_codes_are_classified() {
         let kind = |status, code| refused(status, code, None).0;
         assert_eq!(kind(404, Some("NoSuchBucket")), Kind::NoBucket);
         assert_eq!(kind(404, Some("NoSuchUpload")), Kind::Missing);

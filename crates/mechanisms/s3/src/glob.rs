@@ -1,8 +1,8 @@
-//! Wildcards against keys: a prefix up to a slash is a directory.
+//! Matches wildcards against keys: a prefix up to a slash is a directory.
 
 use postern_files::pattern::{Glob, Step, matches};
 
-/// What all keys begin with that a wildcard can take.
+/// The literal prefix of all keys that a wildcard can match.
 pub(crate) fn literal(glob: &Glob) -> String {
     let mut prefix = if glob.absolute() { "/".to_owned() } else { String::new() };
     for step in glob.steps() {
@@ -13,7 +13,8 @@ pub(crate) fn literal(glob: &Glob) -> String {
     prefix
 }
 
-/// How many components of a key a wildcard takes: all of it, or a directory that it is in; nothing where none.
+/// How many components of a key a wildcard matches: the whole key, or a directory in it; `None` without a
+/// match.
 pub(crate) fn takes(glob: &Glob, key: &str) -> Option<usize> {
     let directory = key.ends_with('/');
     let components: Vec<&str> = key.strip_suffix('/').unwrap_or(key).split('/').collect();
@@ -52,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_wildcard_takes_keys_as_it_takes_paths() {
+    fn wildcards_match_keys_like_paths() {
         let takes = |pattern: &str, key: &str| takes(&Glob::parse(pattern.as_bytes()).unwrap(), key);
         assert_eq!(takes("logs/*.gz", "logs/a.gz"), Some(2));
         assert_eq!(takes("logs/*.gz", "logs/a.gz/b"), Some(2), "a directory of that name");

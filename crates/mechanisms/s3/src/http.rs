@@ -1,4 +1,5 @@
-//! The SDK's requests by our own connections: our resolver, proxies, trust and limits, as for every other server.
+//! Runs the SDK's requests on our own connections, with our resolver, proxies, trust and limits, as for every
+//! other server.
 
 use aws_sdk_s3::config::{HttpClient, RuntimeComponents, SharedHttpClient};
 use aws_sdk_s3::primitives::SdkBody;
@@ -12,22 +13,22 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-/// How long a server may take to begin its answer once it has the request. Completing an upload of thousands of parts takes
-/// some servers a minute.
+/// How long a server may take to start its answer after it has received the request. Completing an upload of
+/// thousands of parts takes some servers a minute.
 const ANSWER: Duration = Duration::from_secs(120);
 
-/// Bytes in a second that a link is taken to carry at least: a request's body may take as long as that comes to.
+/// The assumed minimum bandwidth in bytes per second, from which the timeout of a request's body is computed.
 const SLOW: u64 = 16 * 1024;
 
-/// How long a server may take nothing of what there is for it.
+/// How long a server may accept no data while there is some.
 const STALL: Duration = Duration::from_secs(60);
 
-/// Connections to whatever servers the SDK names.
+/// Connections to the servers that the SDK names.
 #[derive(Clone)]
 pub(crate) struct Connections {
-    /// Who vouches for them, where not the platform.
+    /// Trusted certificates, instead of the platform's.
     certificates: Option<Vec<Vec<u8>>>,
-    /// Origins that the user named with `http://`.
+    /// Origins that the user explicitly named with `http://`.
     clear: Vec<String>,
     clients: Arc<Mutex<HashMap<String, Upstream<SdkBody>>>>,
 }
@@ -48,7 +49,8 @@ impl Connections {
         if let Some(client) = clients.get(&origin) {
             return Ok(client.clone());
         }
-        // HTTP/2 would put all parts on one connection, which S3 does not offer and others serve slower.
+        // HTTP/2 would put all parts on one connection. S3 does not support it, and other servers are slower
+        // with it.
         let connect = match self.clear.contains(&origin) || is_link_local(&origin) {
             true => client::client_in_the_clear,
             false => client::client,
@@ -80,7 +82,7 @@ impl Connections {
     }
 }
 
-/// The same with the patience that a client of the SDK asks for: that of a machine's metadata has little.
+/// The same with the timeout that a client of the SDK sets: it is short for the instance metadata service.
 #[derive(Debug)]
 struct Connector {
     connections: Connections,
@@ -106,7 +108,7 @@ impl HttpClient for Connections {
     }
 }
 
-/// The services that a cloud gives its machines and containers keys by, which speak no TLS
+/// Services that provide credentials to a cloud's machines and containers, and do not support TLS
 /// (<https://docs.aws.amazon.com/sdkref/latest/guide/feature-container-credentials.html>).
 fn is_link_local(origin: &str) -> bool {
     [

@@ -1,32 +1,33 @@
-//! The record of an unfinished upload: S3 keeps the parts that arrived, and nothing of what they are parts of.
+//! Records of unfinished uploads: S3 keeps the uploaded parts, but not what they are parts of.
 //!
-//! A file of lines under the user's state directory: what is uploaded where, and then each part that arrived, with the
-//! hashes of its leaves ([`crate::tree`]). It is locked while a copy writes the object. It holds no secret.
+//! A file of lines in the user's state directory: a header with the source and the upload, then each uploaded
+//! part with the hashes of its leaves ([`crate::hash_tree`]). It is locked while a copy writes the object. It
+//! contains no secret.
 
-use crate::tree::LEAF;
-use postern_files::tree::ChainingValue;
+use crate::hash_tree::LEAF;
+use postern_files::hash_tree::ChainingValue;
 use serde::{Deserialize, Serialize};
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-/// What an upload is of.
+/// Identifies an upload.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Header {
     pub(crate) server: String,
     pub(crate) bucket: String,
     pub(crate) key: String,
     pub(crate) upload: String,
-    /// Bytes of each part but the last.
+    /// Bytes of each part except the last.
     pub(crate) part: u64,
-    /// Size of the file, and when it last changed.
+    /// Size and modification time of the file.
     pub(crate) size: u64,
     pub(crate) seconds: i64,
     pub(crate) nanos: u32,
 }
 
-/// A part that arrived.
+/// An uploaded part.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Part {
     pub(crate) number: i32,
@@ -43,35 +44,35 @@ struct Line {
     leaves: Vec<String>,
 }
 
-/// A record that is being written.
+/// A record being written.
 #[derive(Debug)]
 pub(crate) struct Journal {
     path: PathBuf,
     file: File,
 }
 
-/// What there is of an earlier run.
+/// The record of an earlier run.
 pub(crate) struct Record {
     pub(crate) header: Header,
-    /// From the first on, without a gap.
+    /// From the first part on, without gaps.
     pub(crate) parts: Vec<Part>,
     pub(crate) journal: Journal,
 }
 
-/// A record that another process writes at this moment.
+/// A record could not be opened; `Busy` if another process writes it.
 #[derive(Debug)]
-pub(crate) enum Opening {
+pub(crate) enum OpenError {
     Busy,
     Io(io::Error),
 }
 
-impl From<io::Error> for Opening {
+impl From<io::Error> for OpenError {
     fn from(error: io::Error) -> Self {
         Self::Io(error)
     }
 }
 
-/// Where the record of an object's upload is.
+/// The path of the record for an object's upload.
 pub(crate) fn path(directory: &Path, server: &str, bucket: &str, key: &str) -> PathBuf {
     let mut hasher = blake3::Hasher::new();
     for part in [server, bucket, key] {
@@ -80,8 +81,8 @@ pub(crate) fn path(directory: &Path, server: &str, bucket: &str, key: &str) -> P
     directory.join(format!("{}.upload", &hasher.finalize().to_hex()[..32]))
 }
 
-/// Reads the record at `path`, if there is one, and locks it.
-pub(crate) fn read(path: &Path) -> Result<Option<Record>, Opening> {
+/// Reads and locks the record at `path`, if it exists.
+pub(crate) fn read(path: &Path) -> Result<Option<Record>, OpenError> {
     let file = match OpenOptions::new().read(true).append(true).open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -95,7 +96,7 @@ pub(crate) fn read(path: &Path) -> Result<Option<Record>, Opening> {
     };
     let Ok(header) = header else { return Ok(None) };
     let mut parts: Vec<Part> = Vec::new();
-    // A last line may have been cut short, and is then none.
+    // The last line may be truncated, and is then ignored.
     while let Some(Ok(line)) = lines.next() {
         let Some(part) = serde_json::from_str(&line).ok().and_then(part) else { break };
         let in_order = i32::try_from(parts.len() + 1) == Ok(part.number);
@@ -114,17 +115,17 @@ fn part(line: Line) -> Option<Part> {
     Some(Part { number, etag, checksum, leaves: leaves? })
 }
 
-fn lock(file: &File) -> Result<(), Opening> {
+fn lock(file: &File) -> Result<(), OpenError> {
     match file.try_lock() {
         Ok(()) => Ok(()),
-        Err(TryLockError::WouldBlock) => Err(Opening::Busy),
+        Err(TryLockError::WouldBlock) => Err(OpenError::Busy),
         Err(TryLockError::Error(error)) => Err(error.into()),
     }
 }
 
 impl Journal {
-    /// Begins a record, in place of any that is there.
-    pub(crate) fn begin(path: &Path, header: &Header) -> Result<Self, Opening> {
+    /// Creates a record and replaces an existing one.
+    pub(crate) fn begin(path: &Path, header: &Header) -> Result<Self, OpenError> {
         if let Some(directory) = path.parent() {
             std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
         }
@@ -136,8 +137,8 @@ impl Journal {
         Ok(journal)
     }
 
-    /// Writes the record anew: what followed the last whole line is gone.
-    pub(crate) fn again(self, header: &Header, parts: &[Part]) -> Result<Self, Opening> {
+    /// Rewrites the record without what followed the last complete line.
+    pub(crate) fn rewrite(self, header: &Header, parts: &[Part]) -> Result<Self, OpenError> {
         let mut journal = self;
         journal.file.set_len(0)?;
         journal.line(header)?;
@@ -147,7 +148,7 @@ impl Journal {
         Ok(journal)
     }
 
-    /// Records a part that has arrived, and all before it.
+    /// Appends an uploaded part; all parts before it must be recorded.
     pub(crate) fn add(&mut self, part: &Part) -> io::Result<()> {
         let Part { number, etag, checksum, leaves } = part;
         self.line(&Line {
@@ -164,7 +165,7 @@ impl Journal {
         self.file.write_all(&line)
     }
 
-    /// Removes the record: there is nothing left to go on with.
+    /// Removes the record: there is nothing left to resume.
     pub(crate) fn remove(self) -> io::Result<()> {
         std::fs::remove_file(&self.path)
     }
@@ -192,19 +193,19 @@ mod tests {
     }
 
     #[test]
-    fn a_record_survives_and_a_torn_line_does_not_count() {
+    fn a_record_round_trips_and_a_torn_line_is_ignored() {
         let folder = tempfile::tempdir().unwrap();
         let path = path(&folder.path().join("new"), "", "b", "k");
         assert!(read(&path).unwrap().is_none());
         let mut journal = Journal::begin(&path, &header()).unwrap();
         journal.add(&part(1)).unwrap();
         journal.add(&part(2)).unwrap();
-        assert!(matches!(read(&path), Err(Opening::Busy)), "locked while it is written");
+        assert!(matches!(read(&path), Err(OpenError::Busy)), "locked while it is written");
         journal.file.write_all(b"{\"number\":3,\"et").unwrap();
         drop(journal);
         let record = read(&path).unwrap().unwrap();
         assert_eq!((record.header.clone(), record.parts.clone()), (header(), vec![part(1), part(2)]));
-        let mut journal = record.journal.again(&header(), &record.parts).unwrap();
+        let mut journal = record.journal.rewrite(&header(), &record.parts).unwrap();
         journal.add(&part(4)).unwrap(); // a gap
         drop(journal);
         let record = read(&path).unwrap().unwrap();
@@ -214,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_no_record() {
+    fn malformed_records_are_ignored() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x.upload");
         for content in ["", "x\n", "{}\n", "\u{0}"] {

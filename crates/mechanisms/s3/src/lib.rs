@@ -1,28 +1,29 @@
-//! S3 as an end of a copy, by the AWS SDK.
+//! S3 as an end of a copy, with the AWS SDK.
 //!
-//! * [`Location`]: what `s3://BUCKET/KEY` names.
-//! * [`Store`]: a bucket that can be spoken to; [`Store::send`] is the end with the files, [`Store::receive`] the one that
-//!   gets them. Both speak [`postern_wire::copy`], as an agent in a pod does.
+//! * [`Location`]: a parsed `s3://BUCKET/KEY`.
+//! * [`Store`]: a client for one bucket. [`Store::send`] is the source, [`Store::receive`] the destination.
+//!   Both use [`postern_wire::copy`], like an agent in a pod.
 //!
-//! Objects below a prefix are the files of a directory. Mode, owner, time, directories and symbolic links are kept as
-//! objects' metadata in the form that AWS' own file services share (`x-amz-meta-file-permissions` and so on,
-//! <https://docs.aws.amazon.com/fsx/latest/LustreGuide/posix-metadata-support.html>).
+//! Objects below a prefix are the files of a directory. Mode, owner, time, directories and symbolic links are
+//! stored as object metadata in the format of AWS' own file services (`x-amz-meta-file-permissions` and so
+//! on, <https://docs.aws.amazon.com/fsx/latest/LustreGuide/posix-metadata-support.html>).
 
 mod clean;
 mod content;
 mod destination;
 mod error;
 mod glob;
+mod hash_tree;
 mod http;
 mod journal;
 mod link;
 mod listing;
 mod location;
-mod place;
 mod posix;
+mod serve;
 mod source;
 mod store;
-mod tree;
+mod target;
 mod upload;
 mod walk;
 

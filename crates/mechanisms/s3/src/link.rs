@@ -1,4 +1,4 @@
-//! Frames to and from the client, as a task of its own runtime.
+//! Frames to and from the client, for a task on its runtime.
 
 use bytes::Bytes;
 use postern_wire::{Decoder, WireError};
@@ -9,22 +9,22 @@ const FULL: usize = 64 * 1024;
 
 /// Why an end stops before it has finished.
 #[derive(Debug)]
-pub(crate) enum Ended {
-    /// Nobody listens, or what is said makes no sense; whoever is there sees the stream end.
+pub(crate) enum EndError {
+    /// The client is gone, or a frame is invalid; the other side sees the stream end.
     Gone,
-    /// Nothing more can be copied; to be told.
+    /// Nothing more can be copied; the message is sent to the client.
     Fatal(String),
 }
 
-impl From<WireError> for Ended {
+impl From<WireError> for EndError {
     fn from(_: WireError) -> Self {
         Self::Gone
     }
 }
 
-impl From<crate::error::Trouble> for Ended {
-    fn from(trouble: crate::error::Trouble) -> Self {
-        Self::Fatal(trouble.message)
+impl From<crate::error::RequestError> for EndError {
+    fn from(error: crate::error::RequestError) -> Self {
+        Self::Fatal(error.message)
     }
 }
 
@@ -36,14 +36,14 @@ impl Inbox {
         Self(receiver)
     }
 
-    /// Waits for more. May be dropped while it waits.
-    pub(crate) async fn read(&mut self, decoder: &mut Decoder) -> Result<(), Ended> {
-        let bytes = self.0.recv().await.ok_or(Ended::Gone)?;
+    /// Waits for more frames. Cancel-safe.
+    pub(crate) async fn read(&mut self, decoder: &mut Decoder) -> Result<(), EndError> {
+        let bytes = self.0.recv().await.ok_or(EndError::Gone)?;
         decoder.push(&bytes);
         Ok(())
     }
 
-    /// Takes what is there already; whether there was anything.
+    /// Reads what is available; returns whether there was anything.
     pub(crate) fn try_read(&mut self, decoder: &mut Decoder) -> bool {
         self.0.try_recv().map(|bytes| decoder.push(&bytes)).is_ok()
     }
@@ -60,18 +60,18 @@ impl Outbox {
         Self { sender, buffer: Vec::with_capacity(2 * FULL) }
     }
 
-    /// Adds a frame; it is on its way at the latest with the next [`Self::flush`].
-    pub(crate) async fn put(&mut self, encode: impl FnOnce(&mut Vec<u8>)) -> Result<(), Ended> {
+    /// Appends a frame. It is sent with the next [`Self::flush`] at the latest.
+    pub(crate) async fn put(&mut self, encode: impl FnOnce(&mut Vec<u8>)) -> Result<(), EndError> {
         encode(&mut self.buffer);
         if self.buffer.len() >= FULL { self.flush().await } else { Ok(()) }
     }
 
-    pub(crate) async fn flush(&mut self) -> Result<(), Ended> {
+    pub(crate) async fn flush(&mut self) -> Result<(), EndError> {
         if self.buffer.is_empty() {
             return Ok(());
         }
         let bytes = Bytes::copy_from_slice(&self.buffer);
         self.buffer.clear();
-        self.sender.send(bytes).await.map_err(|_| Ended::Gone)
+        self.sender.send(bytes).await.map_err(|_| EndError::Gone)
     }
 }

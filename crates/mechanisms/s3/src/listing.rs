@@ -1,30 +1,30 @@
-//! What a bucket holds.
+//! Lists and inspects the objects of a bucket.
 
-use crate::error::{Kind, Trouble};
+use crate::error::{Kind, RequestError};
 use crate::posix::Posix;
 use crate::store::Store;
 use aws_sdk_s3::operation::head_object::HeadObjectError;
 use aws_sdk_s3::types::EncodingType;
 use std::borrow::Cow;
 
-/// An object of a listing, which says nothing of its metadata.
+/// An object of a listing, without its metadata.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Listed {
     pub(crate) key: String,
     pub(crate) size: u64,
 }
 
-/// Up to a thousand objects, in the order of their keys' bytes.
+/// Up to a thousand objects, sorted by the bytes of their keys.
 #[derive(Debug, Default)]
 pub(crate) struct Page {
     pub(crate) objects: Vec<Listed>,
-    /// What lies deeper than the delimiter, up to and with it.
+    /// Common prefixes, including the delimiter.
     pub(crate) prefixes: Vec<String>,
-    /// Where the next page begins; nothing after the last.
+    /// The token of the next page; `None` after the last.
     pub(crate) next: Option<String>,
 }
 
-/// An object that was looked at.
+/// The metadata of an object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Found {
     pub(crate) size: u64,
@@ -32,16 +32,23 @@ pub(crate) struct Found {
     pub(crate) posix: Posix,
 }
 
+/// An announced object.
+#[derive(Debug, Clone)]
+pub(crate) struct Item {
+    pub(crate) key: String,
+    pub(crate) found: Found,
+}
+
 impl Store {
-    /// One page of the keys with this prefix; `flat` stops at the next slash.
+    /// One page of the keys with this prefix. `flat` stops at the next slash.
     pub(crate) async fn page(
         &self,
         prefix: &str,
         flat: bool,
         next: Option<String>,
         most: Option<i32>,
-    ) -> Result<Page, Trouble> {
-        // Some characters of a key cannot stand in XML.
+    ) -> Result<Page, RequestError> {
+        // Some characters of a key are not valid in XML.
         let request = self
             .client
             .list_objects_v2()
@@ -51,7 +58,7 @@ impl Store {
             .set_delimiter(flat.then(|| "/".to_owned()))
             .set_continuation_token(next)
             .set_max_keys(most);
-        let page = request.send().await.map_err(|error| self.trouble("listing", prefix, &error))?;
+        let page = request.send().await.map_err(|error| self.error("listing", prefix, &error))?;
         let encoded = page.encoding_type() == Some(&EncodingType::Url);
         let plain = |text: &str| if encoded { decoded(text) } else { text.to_owned() };
         Ok(Page {
@@ -71,17 +78,17 @@ impl Store {
         })
     }
 
-    /// Whether there is any key with this prefix; nothing where it may not be known.
-    pub(crate) async fn any(&self, prefix: &str) -> Result<Option<bool>, Trouble> {
+    /// Whether any key has this prefix; `None` without permission to list.
+    pub(crate) async fn has_keys(&self, prefix: &str) -> Result<Option<bool>, RequestError> {
         match self.page(prefix, false, None, Some(1)).await {
             Ok(page) => Ok(Some(!page.objects.is_empty())),
-            Err(Trouble { kind: Kind::Denied, message }) if !fatal(&message) => Ok(None),
-            Err(trouble) => Err(trouble),
+            Err(RequestError { kind: Kind::Denied, message }) if !fatal(&message) => Ok(None),
+            Err(error) => Err(error),
         }
     }
 
-    /// Looks at an object; nothing where there is none.
-    pub(crate) async fn head(&self, key: &str) -> Result<Option<Found>, Trouble> {
+    /// Reads the metadata of an object; `None` if it does not exist.
+    pub(crate) async fn head(&self, key: &str) -> Result<Option<Found>, RequestError> {
         let answer = self.client.head_object().bucket(&self.bucket).key(key).send().await;
         match answer {
             Ok(head) => Ok(Some(Found {
@@ -90,22 +97,22 @@ impl Store {
                 posix: Posix::read(head.metadata(), head.last_modified()),
             })),
             Err(error) if error.as_service_error().is_some_and(HeadObjectError::is_not_found) => Ok(None),
-            Err(error) => match self.trouble("looking at", key, &error) {
-                Trouble { kind: Kind::Missing, message: _ } => Ok(None),
-                trouble => Err(trouble),
+            Err(error) => match self.error("looking at", key, &error) {
+                RequestError { kind: Kind::Missing, message: _ } => Ok(None),
+                error => Err(error),
             },
         }
     }
 }
 
-/// Whether a refusal is of who asks rather than of what is asked for.
+/// Whether an error is about the credentials rather than the requested object.
 fn fatal(message: &str) -> bool {
     ["InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken"]
         .iter()
         .any(|code| message.contains(code))
 }
 
-/// As `encoding-type=url` has it: percent signs, and a plus for a space.
+/// Decodes `encoding-type=url`: percent signs, and a plus for a space.
 fn decoded(text: &str) -> String {
     let spaced: Cow<'_, str> = if text.contains('+') { text.replace('+', " ").into() } else { text.into() };
     percent_encoding::percent_decode_str(&spaced).decode_utf8_lossy().into_owned()
@@ -116,7 +123,7 @@ mod tests {
     use super::decoded;
 
     #[test]
-    fn keys_of_a_listing_are_decoded() {
+    fn listed_keys_are_decoded() {
         for (encoded, key) in
             [("a%2Bb+c", "a+b c"), ("%0A%1B%5B", "\n\u{1b}["), ("%C3%A9/%25", "é/%"), ("a/b", "a/b")]
         {

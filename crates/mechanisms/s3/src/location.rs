@@ -1,6 +1,6 @@
-//! What `s3://BUCKET/KEY` names.
+//! Parses `s3://BUCKET/KEY`.
 
-/// A bucket and a key in it, or a prefix of keys.
+/// A bucket, and a key or a prefix of keys in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Location {
     /// The bucket's name, or an access point's ARN.
@@ -10,10 +10,10 @@ pub struct Location {
 }
 
 impl Location {
-    /// Reads `s3://BUCKET[/KEY]`; the error says what is wrong with it.
+    /// Parses `s3://BUCKET[/KEY]`; the error is for users.
     pub fn parse(word: &str) -> Result<Self, String> {
         let rest = word.strip_prefix("s3://").ok_or_else(|| format!("{word} does not begin with s3://"))?;
-        // An ARN of an access point has a slash of its own: arn:aws:s3:REGION:ACCOUNT:accesspoint/NAME.
+        // The ARN of an access point contains a slash: arn:aws:s3:REGION:ACCOUNT:accesspoint/NAME.
         let (bucket, key) = match rest.split_once(":accesspoint/") {
             Some((arn, rest)) if rest.contains('/') || !rest.is_empty() => {
                 let (name, key) = rest.split_once('/').unwrap_or((rest, ""));
@@ -25,12 +25,12 @@ impl Location {
             }
         };
         if bucket.is_empty() {
-            return Err(format!("{word} names no bucket: write s3://BUCKET/KEY"));
+            return Err(format!("{word} has no bucket: write s3://BUCKET/KEY"));
         }
         let named = |byte: u8| byte.is_ascii_alphanumeric() || b".-_:/".contains(&byte);
         if !bucket.bytes().all(named) || bucket.len() > 255 {
             return Err(format!(
-                "{word}: {bucket:?} is no name of a bucket (letters, digits, dots and dashes)"
+                "{word}: {bucket:?} is not a bucket name (letters, digits, dots and dashes)"
             ));
         }
         Ok(Self { bucket, key: key.to_owned() })
@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_word_names_a_bucket_and_a_key() {
+    fn locations_are_parsed() {
         let parse = |word: &str| Location::parse(word).map(|found| (found.bucket, found.key));
         let of = |bucket: &str, key: &str| Ok((bucket.to_owned(), key.to_owned()));
         assert_eq!(parse("s3://b"), of("b", ""));

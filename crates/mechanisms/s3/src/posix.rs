@@ -1,4 +1,4 @@
-//! What a file system says about a file, as metadata of an object.
+//! File attributes as metadata of an object.
 
 use aws_sdk_s3::primitives::DateTime;
 use postern_wire::copy::Stamp;
@@ -9,10 +9,10 @@ const OWNER: &str = "file-owner";
 const GROUP: &str = "file-group";
 const TIME: &str = "file-mtime";
 
-/// BLAKE3 of the content, ours alone.
+/// BLAKE3 of the content; used only by postern.
 const HASH: &str = "blake3";
 
-/// The time as rclone has it, in seconds with a fraction.
+/// The modification time in rclone's format, in seconds with a fraction.
 const SECONDS: &str = "mtime";
 
 const DIRECTORY: u32 = 0o040_000;
@@ -20,7 +20,7 @@ const REGULAR: u32 = 0o100_000;
 const SYMLINK: u32 = 0o120_000;
 const TYPE: u32 = 0o170_000;
 
-/// What an object stands for.
+/// The type that an object represents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Type {
     File,
@@ -28,14 +28,14 @@ pub(crate) enum Type {
     Symlink,
 }
 
-/// What the metadata of an object says.
+/// The metadata of an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Posix {
     pub(crate) kind: Type,
     pub(crate) stamp: Stamp,
-    /// BLAKE3 of the content, where it was known when the upload began.
+    /// BLAKE3 of the content, if it was known when the upload began.
     pub(crate) hash: Option<[u8; 32]>,
-    /// Whether mode and owner are the object's own, and no defaults.
+    /// Whether mode and owner are stored, rather than defaults.
     pub(crate) kept: bool,
 }
 
@@ -101,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_written_is_read() {
+    fn metadata_round_trips() {
         for seconds in [0, 1_595_002_920, -1] {
             let stamp = Stamp { mode: 0o4755, user: 7, group: 8, seconds, nanos: 123_456_789 };
             let posix = Posix { kind: Type::Symlink, stamp, hash: Some([7; 32]), kept: true };
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn others_metadata_is_understood_and_nonsense_is_none() {
+    fn metadata_of_other_tools_is_read_and_malformed_is_ignored() {
         let read = |pairs: &[(&str, &str)]| {
             let all = pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
             Posix::read(Some(&all), Some(&DateTime::from_secs(9)))

@@ -1,68 +1,66 @@
 //! The end that has the files: objects of a bucket.
 
 use crate::content::Content;
-use crate::link::{Ended, Inbox, Outbox};
-use crate::listing::Found;
+use crate::link::{EndError, Inbox, Outbox};
+use crate::listing::Item;
 use crate::store::Store;
 use crate::walk::{self, Step};
-use postern_files::stop::Stop;
+use postern_files::stop_flag::StopFlag;
 use postern_wire::Decoder;
 use postern_wire::copy::{Entry, FromDestination, FromSource, SendSpec, WINDOW, Want};
 use std::collections::HashMap;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-/// An object that was announced.
-#[derive(Debug, Clone)]
-pub(crate) struct Item {
-    pub(crate) key: String,
-    pub(crate) found: Found,
-}
-
-/// What the destination said, as far as it concerns the source.
-enum Heard {
+/// Frames from the destination that concern the source.
+enum Event {
     Want(Want),
-    Settled(u32),
+    EntryResult(u32),
     Finished,
     Gone,
 }
 
-/// Serves one copy to its end.
+/// Serves one copy until it ends.
 pub(crate) async fn send(
     store: &Store,
     spec: &SendSpec,
     input: Inbox,
     out: &mut Outbox,
-) -> Result<(), Ended> {
+) -> Result<(), EndError> {
     let walk = walk::Walk::new(store, spec).await?;
-    let (sender, heard) = mpsc::unbounded_channel();
+    let (sender, events) = mpsc::unbounded_channel();
     let (steps, walked) = mpsc::channel(64);
-    // They end with this function, however it does.
+    // The tasks end with this function.
     let mut tasks = JoinSet::new();
-    let stop = Stop::default();
+    let stop = StopFlag::default();
     let stopped = stop.clone();
     tasks.spawn(async move {
         if listen(input, &sender, &stop).await.is_err() {
-            let _ = sender.send(Heard::Gone); // nobody listens any more
+            let _ = sender.send(Event::Gone); // the receiver is gone
         }
     });
-    out.put(|buffer| FromSource::Begin(walk.tops()).encode(buffer)).await?;
+    out.put(|buffer| FromSource::Begin(walk.roots()).encode(buffer)).await?;
     tasks.spawn(walk.run(steps));
     let content = Content::new(store, spec.compression, stopped);
     let open = HashMap::new();
-    Source { walked: Some(walked), heard, open, next: 0, content, out }.run().await
+    ObjectSender { walked: Some(walked), events, open, next: 0, content, out }.run().await
 }
 
-/// Reads what the destination says into a queue that is never full: it answers at most [`WINDOW`] entries.
-async fn listen(mut input: Inbox, heard: &mpsc::UnboundedSender<Heard>, stop: &Stop) -> Result<(), Ended> {
+/// Reads the destination's frames into an unbounded queue. It cannot grow much: the destination answers at
+/// most [`WINDOW`] entries.
+async fn listen(
+    mut input: Inbox,
+    events: &mpsc::UnboundedSender<Event>,
+    stop: &StopFlag,
+) -> Result<(), EndError> {
     let mut decoder = Decoder::default();
     loop {
         while let Some((kind, payload)) = decoder.next_frame()? {
             let next = match FromDestination::decode(kind, payload)? {
-                FromDestination::Want(want) => Heard::Want(want),
-                FromDestination::Settled(settled) => Heard::Settled(settled.id),
-                FromDestination::Finished => Heard::Finished,
-                FromDestination::Fatal(_) => return Err(Ended::Gone),
+                FromDestination::Want(want) => Event::Want(want),
+                FromDestination::EntryResult(settled) => Event::EntryResult(settled.id),
+                FromDestination::Finished => Event::Finished,
+                FromDestination::Fatal(_) => return Err(EndError::Gone),
                 FromDestination::Stop(id) => {
                     stop.set(id);
                     continue;
@@ -70,14 +68,14 @@ async fn listen(mut input: Inbox, heard: &mpsc::UnboundedSender<Heard>, stop: &S
                 FromDestination::Chunks(_)
                 | FromDestination::Blocks(_)
                 | FromDestination::Hashing(_)
-                | FromDestination::Placed { .. }
+                | FromDestination::Target { .. }
                 | FromDestination::Deleted(_)
                 | FromDestination::NotDeleted { .. }
                 | FromDestination::Heartbeat
                 | FromDestination::Pong => continue,
             };
-            let last = matches!(next, Heard::Finished);
-            if heard.send(next).is_err() || last {
+            let last = matches!(next, Event::Finished);
+            if events.send(next).is_err() || last {
                 return Ok(());
             }
         }
@@ -85,39 +83,39 @@ async fn listen(mut input: Inbox, heard: &mpsc::UnboundedSender<Heard>, stop: &S
     }
 }
 
-struct Source<'a> {
+struct ObjectSender<'a> {
     walked: Option<mpsc::Receiver<Step>>,
-    heard: mpsc::UnboundedReceiver<Heard>,
-    /// Objects that were announced and not answered; without what it takes to read them once they were asked for.
+    events: mpsc::UnboundedReceiver<Event>,
+    /// Objects that were announced and not answered. `None` after their content was requested.
     open: HashMap<u32, Option<Item>>,
     next: u32,
     content: Content,
     out: &'a mut Outbox,
 }
 
-impl Source<'_> {
-    async fn run(mut self) -> Result<(), Ended> {
+impl ObjectSender<'_> {
+    async fn run(mut self) -> Result<(), EndError> {
         loop {
-            if let Ok(heard) = self.heard.try_recv() {
-                if self.hear(&heard)? {
+            if let Ok(events) = self.events.try_recv() {
+                if self.handle(&events)? {
                     return self.out.flush().await;
                 }
                 continue;
             }
-            // What is wanted goes first: it frees the destination's memory.
+            // Requested content is sent first: that frees the destination's memory.
             if self.content.serve(self.out).await? {
                 continue;
             }
             self.out.flush().await?;
             let room = self.open.len() < WINDOW;
-            let heard = match self.walked.as_mut().filter(|_| room) {
-                None => self.heard.recv().await,
+            let events = match self.walked.as_mut().filter(|_| room) {
+                None => self.events.recv().await,
                 Some(walked) => tokio::select! {
                     biased;
-                    heard = self.heard.recv() => heard,
+                    events = self.events.recv() => events,
                     step = walked.recv() => {
                         self.announce(step).await?;
-                        // As many as are there: a flush for each would be a message for each.
+                        // Takes all available steps: a flush for each would send a message for each.
                         while self.open.len() < WINDOW
                             && let Some(Ok(step)) = self.walked.as_mut().map(mpsc::Receiver::try_recv)
                         {
@@ -127,28 +125,28 @@ impl Source<'_> {
                     }
                 },
             };
-            if self.hear(&heard.ok_or(Ended::Gone)?)? {
+            if self.handle(&events.ok_or(EndError::Gone)?)? {
                 return self.out.flush().await;
             }
         }
     }
 
-    /// Whether it was the last.
-    fn hear(&mut self, heard: &Heard) -> Result<bool, Ended> {
-        match heard {
-            Heard::Want(want) => {
-                // Content of no entry, or twice of one, is nonsense.
-                let item = self.open.get_mut(&want.id).and_then(Option::take).ok_or(Ended::Gone)?;
+    /// Returns whether this was the last frame.
+    fn handle(&mut self, events: &Event) -> Result<bool, EndError> {
+        match events {
+            Event::Want(want) => {
+                // Requests for unknown content, or repeated ones, are invalid.
+                let item = self.open.get_mut(&want.id).and_then(Option::take).ok_or(EndError::Gone)?;
                 self.content.want(*want, item);
             }
-            Heard::Settled(id) => drop(self.open.remove(id)),
-            Heard::Finished => return Ok(true),
-            Heard::Gone => return Err(Ended::Gone),
+            Event::EntryResult(id) => drop(self.open.remove(id)),
+            Event::Finished => return Ok(true),
+            Event::Gone => return Err(EndError::Gone),
         }
         Ok(false)
     }
 
-    async fn announce(&mut self, step: Option<Step>) -> Result<(), Ended> {
+    async fn announce(&mut self, step: Option<Step>) -> Result<(), EndError> {
         match step {
             Some(Step::Entry { path, kind, stamp, item }) => {
                 let id = self.next;
@@ -165,12 +163,12 @@ impl Source<'_> {
             Some(Step::DirectoryEnd(path)) => {
                 self.out.put(|buffer| FromSource::DirectoryEnd(&path).encode(buffer)).await
             }
-            Some(Step::Fatal(message)) => Err(Ended::Fatal(message)),
+            Some(Step::Fatal(message)) => Err(EndError::Fatal(message)),
             Some(Step::End) => {
                 self.walked = None;
                 self.out.put(|buffer| FromSource::End.encode(buffer)).await
             }
-            None => Err(Ended::Fatal("the listing of the bucket ended early".to_owned())),
+            None => Err(EndError::Fatal("the listing of the bucket ended early".to_owned())),
         }
     }
 }

@@ -1,9 +1,8 @@
-//! A bucket that can be spoken to.
+//! A client for one bucket.
 
-use crate::error::{Kind, Trouble};
+use crate::error::{Kind, RequestError};
 use crate::http::Connections;
-use crate::link::{Ended, Inbox, Outbox};
-use crate::{Location, clean, destination, source};
+use crate::location::Location;
 use aws_config::BehaviorVersion;
 use aws_config::retry::RetryConfig;
 use aws_credential_types::Credentials;
@@ -11,44 +10,42 @@ use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider, future};
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::Region;
-use bytes::Bytes;
-use postern_wire::copy::{FromDestination, FromSource, ReceiveSpec, SendSpec};
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::SystemTime;
-use tokio::sync::mpsc;
 use zeroize::Zeroizing;
 
-/// Keys of a session.
+/// Session credentials.
 pub struct Keys {
-    /// Which key.
+    /// The access key's id.
     pub access_key_id: String,
-    /// The key.
+    /// The secret key.
     pub secret_access_key: Zeroizing<String>,
-    /// The session.
+    /// The session token.
     pub session_token: Option<Zeroizing<String>>,
-    /// When they end.
+    /// When they expire.
     pub expires: Option<SystemTime>,
 }
 
-/// Gives keys that are good at this moment; asked again before those end. The error is for people.
+/// Returns valid credentials; called again before they expire. The error is for users.
 pub type AskKeys = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = Result<Keys, String>> + Send>> + Send + Sync>;
 
-/// How S3 is reached. What is not said is found as the SDK does: environment, profiles, the container's or instance's role.
+/// How S3 is reached. Defaults are found as by the SDK: environment, profiles, the role of the container or
+/// instance.
 #[derive(Clone, Default)]
 pub struct Settings {
-    /// Another server than AWS'.
+    /// A server other than AWS.
     pub endpoint: Option<String>,
     /// The bucket's region.
     pub region: Option<String>,
-    /// Where keys come from.
+    /// Provides credentials.
     pub keys: Option<AskKeys>,
-    /// Who vouches for the server (DER), where not the platform.
+    /// Trusted certificates (DER), instead of the platform's.
     pub certificates: Option<Vec<Vec<u8>>>,
-    /// How often a request is made again that a server did not answer.
+    /// How often a request is retried if a server did not answer.
     pub retries: u32,
-    /// Where unfinished uploads are recorded, so that the next run goes on with them.
+    /// Directory for records of unfinished uploads, so that the next run can resume them.
     pub journals: Option<PathBuf>,
 }
 
@@ -68,15 +65,15 @@ impl std::fmt::Debug for Settings {
 pub struct Store {
     pub(crate) client: Client,
     pub(crate) bucket: String,
-    /// What tells this bucket from one of the same name elsewhere.
+    /// Distinguishes this bucket from one with the same name elsewhere.
     pub(crate) server: String,
     pub(crate) journals: Option<PathBuf>,
-    /// How often a request is made at most.
+    /// Maximum number of attempts of a request.
     tries: u32,
 }
 
 impl Store {
-    /// Reads the SDK's configuration. Sends nothing but what finding a region takes.
+    /// Reads the SDK's configuration. Sends requests only if finding the region requires it.
     pub async fn open(bucket: &str, settings: &Settings) -> Self {
         let Settings { endpoint, region, keys, certificates, retries, journals } = settings;
         let named = ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"]
@@ -95,21 +92,22 @@ impl Store {
             loader = loader.region(Region::new(region.clone()));
         }
         if let Some(ask) = keys {
-            loader = loader.credentials_provider(SharedCredentialsProvider::new(Asked(Arc::clone(ask))));
+            loader =
+                loader.credentials_provider(SharedCredentialsProvider::new(KeyProvider(Arc::clone(ask))));
         }
         let shared = loader.load().await;
-        // A profile's endpoint counts as well.
+        // A profile's endpoint counts too.
         let server = named.into_iter().next().or_else(|| shared.endpoint_url().map(str::to_owned));
         let own = server.is_some();
         let mut config = aws_sdk_s3::config::Builder::from(&shared);
         if own {
-            // Few servers but AWS' have a name for each bucket.
+            // Few servers other than AWS have a host name for each bucket.
             config = config.force_path_style(true);
             if shared.region().is_none() {
                 config = config.region(Region::new("us-east-1"));
             }
         } else if shared.region().is_none() {
-            // A refusal of another region's bucket names the flag that helps.
+            // The error for a bucket in another region names the flag that helps.
             config = config.region(Region::new("us-east-1"));
         }
         Self {
@@ -121,7 +119,7 @@ impl Store {
         }
     }
 
-    /// For people.
+    /// The name for messages.
     pub fn name(&self) -> String {
         format!("s3://{}", self.bucket)
     }
@@ -131,62 +129,38 @@ impl Store {
         postern_files::name::show(location.to_string().as_bytes()).into_owned()
     }
 
-    pub(crate) fn trouble<E>(
+    pub(crate) fn error<E>(
         &self,
         attempt: &str,
         key: &str,
         error: &aws_sdk_s3::error::SdkError<E, aws_smithy_runtime_api::client::orchestrator::HttpResponse>,
-    ) -> Trouble
+    ) -> RequestError
     where
         E: aws_sdk_s3::error::ProvideErrorMetadata + std::error::Error + 'static,
     {
-        let mut trouble = Trouble::of(&format!("{attempt} {}", self.show(key)), error);
-        if trouble.kind == Kind::Busy {
-            trouble.message.push_str(&format!(", tried {} times", self.tries));
+        let mut error = RequestError::of(&format!("{attempt} {}", self.show(key)), error);
+        if error.kind == Kind::Busy {
+            error.message.push_str(&format!(", tried {} times", self.tries));
         }
-        trouble
-    }
-
-    /// Is the end with the files until the copy is over.
-    pub async fn send(self, spec: SendSpec, input: mpsc::Receiver<Bytes>, output: mpsc::Sender<Bytes>) {
-        let mut out = Outbox::new(output);
-        if let Err(Ended::Fatal(message)) = source::send(&self, &spec, Inbox::new(input), &mut out).await
-            && out.put(|buffer| FromSource::Fatal(message).encode(buffer)).await.is_ok()
-        {
-            let _ = out.flush().await; // nobody is there any more
-        }
-    }
-
-    /// Is the end that gets the files until the copy is over.
-    pub async fn receive(self, spec: ReceiveSpec, input: mpsc::Receiver<Bytes>, output: mpsc::Sender<Bytes>) {
-        let mut out = Outbox::new(output);
-        let ended = match spec.clean {
-            true => clean::clean(&self, &spec, &mut out).await,
-            false => destination::receive(&self, &spec, Inbox::new(input), &mut out).await,
-        };
-        if let Err(Ended::Fatal(message)) = ended
-            && out.put(|buffer| FromDestination::Fatal(message).encode(buffer)).await.is_ok()
-        {
-            let _ = out.flush().await; // nobody is there any more
-        }
+        error
     }
 }
 
-/// Scheme, host and port of an address.
+/// Scheme, host and port of a URL.
 fn origin(url: &str) -> Option<String> {
     let url: http::Uri = url.parse().ok()?;
     Some(format!("{}://{}", url.scheme_str()?, url.authority()?))
 }
 
-struct Asked(AskKeys);
+struct KeyProvider(AskKeys);
 
-impl std::fmt::Debug for Asked {
+impl std::fmt::Debug for KeyProvider {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Asked")
+        f.write_str("KeyProvider")
     }
 }
 
-impl ProvideCredentials for Asked {
+impl ProvideCredentials for KeyProvider {
     fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
     where
         Self: 'a,

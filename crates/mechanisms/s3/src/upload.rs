@@ -1,29 +1,29 @@
-//! Objects as they are written: small ones at once, large ones in parts that an interrupted copy leaves for the next.
+//! Writes objects: small ones in one request, large ones in parts that a later run can resume.
 
-use crate::error::{Kind, Trouble};
-use crate::journal::{self, Header, Journal, Opening, Part, Record};
+use crate::error::{Kind, RequestError};
+use crate::hash_tree::{LEAF, Leaves};
+use crate::journal::{self, Header, Journal, OpenError, Part, Record};
 use crate::posix::Posix;
 use crate::store::Store;
-use crate::tree::{LEAF, Leaves};
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{ChecksumAlgorithm, CompletedMultipartUpload, CompletedPart};
 use bytes::Bytes;
-use postern_files::verdict;
+use postern_files::policy;
 use postern_wire::copy::{Stamp, UNSIZED};
 use std::collections::BTreeMap;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinSet;
 
-/// Bytes in a part, where no more are needed: the least that S3 takes, and whole leaves.
+/// Minimum bytes per part: the minimum of S3, and whole leaves.
 pub(crate) const PART: u64 = 5 * LEAF as u64;
 
-/// Most parts of one object.
+/// Maximum number of parts of an object.
 const PARTS: i32 = 10_000;
 
-/// Parts of a stream before they grow.
+/// Number of parts of a stream before their size grows.
 const SMALL_PARTS: i32 = 1_000;
 
-/// How many bytes a part has in an object of this size.
+/// The size of a part in an object of this size.
 pub(crate) fn part_size(number: i32, size: u64) -> u64 {
     match size {
         UNSIZED if number <= SMALL_PARTS => PART,
@@ -33,33 +33,33 @@ pub(crate) fn part_size(number: i32, size: u64) -> u64 {
 }
 
 impl Store {
-    /// Writes an object in one request; the server compares its SHA-256.
-    pub(crate) async fn put(&self, key: &str, posix: &Posix, content: Bytes) -> Result<(), Trouble> {
+    /// Writes an object in one request. The server verifies its SHA-256.
+    pub(crate) async fn put(&self, key: &str, posix: &Posix, content: Bytes) -> Result<(), RequestError> {
         let request = self.client.put_object().bucket(&self.bucket).key(key);
         let request = request.checksum_algorithm(ChecksumAlgorithm::Sha256).set_metadata(Some(posix.write()));
         let sent = request.body(ByteStream::from(content)).send().await;
-        sent.map(|_| ()).map_err(|error| self.trouble("writing", key, &error))
+        sent.map(|_| ()).map_err(|error| self.error("writing", key, &error))
     }
 
     /// Copies an object within the bucket.
-    pub(crate) async fn copy(&self, from: &str, to: &str) -> Result<(), Trouble> {
+    pub(crate) async fn copy(&self, from: &str, to: &str) -> Result<(), RequestError> {
         let all = percent_encoding::NON_ALPHANUMERIC;
         let from = format!("{}/{}", self.bucket, percent_encoding::utf8_percent_encode(from, all));
         let request = self.client.copy_object().bucket(&self.bucket).key(to).copy_source(from);
-        request.send().await.map(|_| ()).map_err(|error| self.trouble("writing", to, &error))
+        request.send().await.map(|_| ()).map_err(|error| self.error("writing", to, &error))
     }
 
-    pub(crate) async fn delete(&self, key: &str) -> Result<(), Trouble> {
+    pub(crate) async fn delete(&self, key: &str) -> Result<(), RequestError> {
         let deleted = self.client.delete_object().bucket(&self.bucket).key(key).send().await;
-        deleted.map(|_| ()).map_err(|error| self.trouble("removing", key, &error))
+        deleted.map(|_| ()).map_err(|error| self.error("removing", key, &error))
     }
 
-    /// Drops an upload and its parts; one that is gone is no error.
-    pub(crate) async fn abort(&self, key: &str, upload: &str) -> Result<(), Trouble> {
+    /// Aborts an upload. It is not an error if it no longer exists.
+    pub(crate) async fn abort(&self, key: &str, upload: &str) -> Result<(), RequestError> {
         let request = self.client.abort_multipart_upload().bucket(&self.bucket).key(key).upload_id(upload);
-        match request.send().await.map_err(|error| self.trouble("dropping the upload of", key, &error)) {
-            Ok(_) | Err(Trouble { kind: Kind::Missing, .. }) => Ok(()),
-            Err(trouble) => Err(trouble),
+        match request.send().await.map_err(|error| self.error("dropping the upload of", key, &error)) {
+            Ok(_) | Err(RequestError { kind: Kind::Missing, .. }) => Ok(()),
+            Err(error) => Err(error),
         }
     }
 
@@ -73,7 +73,7 @@ impl Store {
         self.journal(key).is_some_and(|path| path.exists())
     }
 
-    /// What an earlier run left of an object, as far as the server still has it; the error is for people.
+    /// The upload of an earlier run that the server still has; the error is for users.
     pub(crate) async fn unfinished(
         &self,
         key: &str,
@@ -84,36 +84,36 @@ impl Store {
         let record = match journal::read(&path) {
             Ok(Some(record)) => record,
             Ok(None) => return Ok(None),
-            Err(Opening::Busy) => return Err("another copy is writing it at this moment".to_owned()),
-            Err(Opening::Io(error)) => return Err(format!("reading {}: {error}", path.display())),
+            Err(OpenError::Busy) => return Err("another copy is writing it".to_owned()),
+            Err(OpenError::Io(error)) => return Err(format!("reading {}: {error}", path.display())),
         };
         let Record { header, parts, journal } = record;
         if (header.size, header.seconds, header.nanos) != (size, stamp.seconds, stamp.nanos) {
-            return Err(verdict::STALE.to_owned());
+            return Err(policy::STALE.to_owned());
         }
-        let there = self.parts(key, &header.upload).await.map_err(|trouble| trouble.message)?;
+        let there = self.parts(key, &header.upload).await.map_err(|error| error.message)?;
         let Some(there) = there else {
-            let _ = journal.remove(); // the server has dropped the upload, as rules of its bucket may say
+            let _ = journal.remove(); // the server aborted the upload, as lifecycle rules may require
             return Ok(None);
         };
         let kept = |part: &&Part| there.get(&part.number) == Some(&part.etag);
         let parts: Vec<Part> = parts.iter().take_while(kept).cloned().collect();
-        match journal.again(&header, &parts) {
+        match journal.rewrite(&header, &parts) {
             Ok(journal) => Ok(Some(Record { header, parts, journal })),
             Err(_) => Err(format!("writing {} failed", path.display())),
         }
     }
 
-    /// The parts of an upload by number; nothing where there is no such upload.
-    async fn parts(&self, key: &str, upload: &str) -> Result<Option<BTreeMap<i32, String>>, Trouble> {
+    /// The parts of an upload by number; `None` if the upload does not exist.
+    async fn parts(&self, key: &str, upload: &str) -> Result<Option<BTreeMap<i32, String>>, RequestError> {
         let (mut all, mut next) = (BTreeMap::new(), None);
         loop {
             let request = self.client.list_parts().bucket(&self.bucket).key(key).upload_id(upload);
             let page = request.set_part_number_marker(next).send().await;
-            let page = match page.map_err(|error| self.trouble("looking at the upload of", key, &error)) {
+            let page = match page.map_err(|error| self.error("looking at the upload of", key, &error)) {
                 Ok(page) => page,
-                Err(Trouble { kind: Kind::Missing, .. }) => return Ok(None),
-                Err(trouble) => return Err(trouble),
+                Err(RequestError { kind: Kind::Missing, .. }) => return Ok(None),
+                Err(error) => return Err(error),
             };
             for part in page.parts() {
                 if let (Some(number), Some(etag)) = (part.part_number(), part.e_tag()) {
@@ -131,30 +131,35 @@ impl Store {
     }
 }
 
-/// An object that is written in parts.
+/// An object being written in parts.
 pub(crate) struct Multipart {
     store: Store,
     key: String,
     upload: String,
     size: u64,
-    /// Bytes in parts that were handed on.
+    /// Bytes in parts that were submitted.
     offset: u64,
     number: i32,
     leaves: Leaves,
-    sending: JoinSet<Result<Part, Trouble>>,
+    sending: JoinSet<Result<Part, RequestError>>,
     arrived: BTreeMap<i32, Part>,
     recorded: i32,
     journal: Option<Journal>,
 }
 
 impl Multipart {
-    pub(crate) async fn begin(store: &Store, key: &str, size: u64, posix: &Posix) -> Result<Self, Trouble> {
+    pub(crate) async fn begin(
+        store: &Store,
+        key: &str,
+        size: u64,
+        posix: &Posix,
+    ) -> Result<Self, RequestError> {
         let request = store.client.create_multipart_upload().bucket(&store.bucket).key(key);
         let request = request.checksum_algorithm(ChecksumAlgorithm::Sha256).set_metadata(Some(posix.write()));
         let begun =
-            request.send().await.map_err(|error| store.trouble("beginning the upload of", key, &error))?;
+            request.send().await.map_err(|error| store.error("beginning the upload of", key, &error))?;
         let Some(upload) = begun.upload_id() else {
-            return Err(Trouble::new("beginning an upload", "the server gave it no name"));
+            return Err(RequestError::new("beginning an upload", "the server returned no upload id"));
         };
         let header = Header {
             server: store.server.clone(),
@@ -166,7 +171,7 @@ impl Multipart {
             seconds: posix.stamp.seconds,
             nanos: posix.stamp.nanos,
         };
-        // A stream cannot be read again; and without a record there is only no going on.
+        // A stream cannot be read again. Without a record, the upload only cannot be resumed.
         let journal = match store.journal(key).filter(|_| size != UNSIZED) {
             Some(path) => Journal::begin(&path, &header).ok(),
             None => None,
@@ -174,7 +179,7 @@ impl Multipart {
         Ok(Self::new(store, key, header, Leaves::default(), Vec::new(), journal))
     }
 
-    /// Goes on with what an earlier run left.
+    /// Resumes the upload of an earlier run.
     pub(crate) fn resume(store: &Store, record: Record) -> Self {
         let Record { header, parts, journal } = record;
         let leaves = leaves(&parts);
@@ -207,16 +212,19 @@ impl Multipart {
         }
     }
 
-    /// Bytes of the part that comes next.
+    /// Size of the next part.
     pub(crate) fn next_part(&self) -> u64 {
         part_size(self.number, self.size)
     }
 
-    /// Sends a part, beside those that are on their way; `permit` is given back when it has arrived.
-    pub(crate) fn push(&mut self, content: Bytes, permit: OwnedSemaphorePermit) -> Result<(), Trouble> {
+    /// Uploads a part in the background; releases `permit` when it has arrived.
+    pub(crate) fn push(&mut self, content: Bytes, permit: OwnedSemaphorePermit) -> Result<(), RequestError> {
         let number = self.number;
         if number > PARTS {
-            return Err(Trouble::new("writing it", "it is longer than S3 takes of a stream, about 360 GiB"));
+            return Err(RequestError::new(
+                "writing it",
+                "it is longer than S3 allows for a stream, about 360 GiB",
+            ));
         }
         let leaves = Leaves::of(&content, self.offset);
         self.leaves.extend(&leaves);
@@ -228,7 +236,7 @@ impl Multipart {
             let request = request.part_number(number).checksum_algorithm(ChecksumAlgorithm::Sha256);
             let sent = request.body(ByteStream::from(content)).send().await;
             drop(permit);
-            let sent = sent.map_err(|error| store.trouble("writing a part of", &key, &error))?;
+            let sent = sent.map_err(|error| store.error("writing a part of", &key, &error))?;
             let etag = sent.e_tag().unwrap_or_default().to_owned();
             let checksum = sent.checksum_sha256().map(str::to_owned);
             Ok(Part { number, etag, checksum, leaves: leaves.hashes().to_vec() })
@@ -241,31 +249,31 @@ impl Multipart {
 
     fn arrived(
         &mut self,
-        ended: Result<Result<Part, Trouble>, tokio::task::JoinError>,
-    ) -> Result<(), Trouble> {
-        let part = ended.map_err(|error| Trouble::new("writing a part", &error.to_string()))??;
+        ended: Result<Result<Part, RequestError>, tokio::task::JoinError>,
+    ) -> Result<(), RequestError> {
+        let part = ended.map_err(|error| RequestError::new("writing a part", &error.to_string()))??;
         self.arrived.insert(part.number, part);
         while let Some(next) = self.arrived.get(&(self.recorded + 1)) {
             self.recorded += 1;
-            // The last part may be short, and is never gone on after.
+            // The last part may be short, and nothing is resumed after it.
             let whole = next.leaves.len() as u64 * LEAF as u64 == part_size(next.number, self.size);
             if whole
                 && let Some(journal) = &mut self.journal
                 && journal.add(next).is_err()
             {
-                self.journal = None; // the disk is full: there is only no going on from here
+                self.journal = None; // the disk is full: only resuming becomes impossible
             }
         }
         Ok(())
     }
 
-    /// The hash of what was pushed.
+    /// The hash of the pushed content.
     pub(crate) fn hash(&self) -> Option<[u8; 32]> {
         self.leaves.root()
     }
 
-    /// Waits for all parts, and makes them the object.
-    pub(crate) async fn finish(mut self) -> Result<(), Trouble> {
+    /// Waits for all parts and completes the object.
+    pub(crate) async fn finish(mut self) -> Result<(), RequestError> {
         while let Some(ended) = self.sending.join_next().await {
             self.arrived(ended)?;
         }
@@ -277,29 +285,29 @@ impl Multipart {
         let store = &self.store;
         let request = store.client.complete_multipart_upload().bucket(&store.bucket).key(&self.key);
         let done = request.upload_id(&self.upload).multipart_upload(parts).send().await;
-        done.map_err(|error| store.trouble("completing", &self.key, &error))?;
+        done.map_err(|error| store.error("completing", &self.key, &error))?;
         if let Some(journal) = self.journal {
-            let _ = journal.remove(); // the next run finds no such upload
+            let _ = journal.remove(); // a stale record is harmless
         }
         Ok(())
     }
 
-    /// Drops all of it.
+    /// Aborts the upload.
     pub(crate) async fn abort(mut self) {
         self.sending.shutdown().await;
         if self.store.abort(&self.key, &self.upload).await.is_ok()
             && let Some(journal) = self.journal
         {
-            let _ = journal.remove(); // the next run finds no such upload
+            let _ = journal.remove(); // a stale record is harmless
         }
     }
 
-    /// Leaves what has arrived to the next run, where it is recorded.
+    /// Keeps the uploaded parts for the next run, if they are recorded.
     pub(crate) async fn keep(mut self) {
         if self.journal.is_none() {
             return self.abort().await;
         }
-        // What is on its way is worth a moment: it need not be sent again.
+        // Waits briefly for parts in flight, so that they need not be sent again.
         let patience = std::time::Duration::from_secs(2);
         let _ = tokio::time::timeout(patience, async {
             while let Some(ended) = self.sending.join_next().await {
@@ -316,7 +324,7 @@ fn leaves(parts: &[Part]) -> Leaves {
     Leaves::from_hashes(parts.iter().flat_map(|part| part.leaves.iter().copied()).collect())
 }
 
-/// How much of a file these parts are, and its hash.
+/// How much of a file these parts contain, and its hash.
 pub(crate) fn prefix(record: &Record) -> Option<(u64, [u8; 32])> {
     let Record { header, parts, journal: _ } = record;
     Some((header.part * parts.len() as u64, leaves(parts).root()?))

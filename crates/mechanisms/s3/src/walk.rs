@@ -1,23 +1,23 @@
-//! The objects that were asked for, as a tree.
+//! Walks the requested objects as a tree.
 
 use crate::glob;
-use crate::link::Ended;
+use crate::link::EndError;
+use crate::listing::Item;
 use crate::listing::Listed;
 use crate::posix::Type;
-use crate::source::Item;
 use crate::store::Store;
 use futures_util::StreamExt as _;
 use postern_files::pattern::{Glob, Rules};
-use postern_files::{name, pattern, verdict};
+use postern_files::{name, pattern, policy};
 use postern_wire::copy::{Kind, Limits, SendSpec, Stamp};
 use std::collections::HashSet;
 use std::time::SystemTime;
 use tokio::sync::mpsc;
 
-/// Objects that are looked at at a time.
+/// Maximum number of objects inspected concurrently.
 const AT_A_TIME: usize = 16;
 
-/// What the walk comes to next.
+/// A step of the walk.
 #[derive(Debug)]
 pub(crate) enum Step {
     Entry { path: Vec<u8>, kind: Kind, stamp: Stamp, item: Option<Box<Item>> },
@@ -27,83 +27,83 @@ pub(crate) enum Step {
     End,
 }
 
-/// What was asked for.
-enum Top {
+/// A source.
+enum SourceRoot {
     Object(String),
-    /// All below a prefix, as a directory of this name, or as what a directory holds.
+    /// Everything below a prefix, as a directory with this name, or as the contents of a directory.
     Prefix {
         prefix: String,
         name: String,
     },
 }
 
-/// Nobody is there to walk for.
-struct Unheard;
+/// The receiver of the walk is gone.
+struct ReceiverGone;
 
-type Heard = Result<(), Unheard>;
+type Walked = Result<(), ReceiverGone>;
 
 pub(crate) struct Walk {
     store: Store,
-    tops: Vec<Top>,
+    roots: Vec<SourceRoot>,
     rules: Rules,
     limits: Limits,
 }
 
 impl Walk {
-    /// Finds out what each word stands for. One that stands for nothing ends the copy before it begins.
-    pub(crate) async fn new(store: &Store, spec: &SendSpec) -> Result<Self, Ended> {
+    /// Resolves each source. One that does not exist ends the copy before it begins.
+    pub(crate) async fn new(store: &Store, spec: &SendSpec) -> Result<Self, EndError> {
         let SendSpec { root: _, sources, glob, contents, rules, dereference: _, compression: _, limits } =
             spec;
-        let rules = postern_files::rules(rules).map_err(Ended::Fatal)?;
-        let mut tops = Vec::new();
+        let rules = postern_files::rules(rules).map_err(EndError::Fatal)?;
+        let mut roots = Vec::new();
         for source in sources {
             let key = std::str::from_utf8(source);
-            let key = key.map_err(|_| Ended::Fatal("S3 has names in UTF-8 only".to_owned()))?;
-            // What is called just so is meant, whatever characters its name has.
+            let key = key.map_err(|_| EndError::Fatal("S3 requires names in UTF-8".to_owned()))?;
+            // An existing key is taken literally, whatever characters it has.
             if !*glob || !pattern::is_special(source) {
-                tops.push(top(store, key, *contents).await?);
+                roots.push(top(store, key, *contents).await?);
                 continue;
             }
             if let Some(top) = find(store, key, *contents).await? {
-                tops.push(top);
+                roots.push(top);
                 continue;
             }
             if let Some(plain) = pattern::unquoted(source) {
-                tops.push(top(store, &String::from_utf8_lossy(&plain), *contents).await?);
+                roots.push(top(store, &String::from_utf8_lossy(&plain), *contents).await?);
                 continue;
             }
             let mut found = matches(store, key, &rules).await?;
             if found.is_empty() {
-                return Err(Ended::Fatal(format!("{}: no match", store.show(key))));
+                return Err(EndError::Fatal(format!("{}: no match", store.show(key))));
             }
-            tops.append(&mut found);
+            roots.append(&mut found);
         }
-        Ok(Self { store: store.clone(), tops, rules, limits: *limits })
+        Ok(Self { store: store.clone(), roots, rules, limits: *limits })
     }
 
-    /// How many things were asked for.
-    pub(crate) fn tops(&self) -> u32 {
-        u32::try_from(self.tops.len()).unwrap_or(u32::MAX)
+    /// The number of sources.
+    pub(crate) fn roots(&self) -> u32 {
+        u32::try_from(self.roots.len()).unwrap_or(u32::MAX)
     }
 
-    /// Walks, as fast as the steps are taken.
+    /// Walks as fast as steps are received.
     pub(crate) async fn run(self, steps: mpsc::Sender<Step>) {
-        let Self { store, tops, rules, limits } = self;
+        let Self { store, roots, rules, limits } = self;
         let mut tree = Tree { store: &store, steps, rules: &rules, limits, entries: 0, contents: false };
-        for top in tops {
+        for top in roots {
             if tree.top(top).await.is_err() {
                 return;
             }
         }
-        let _ = tree.steps.send(Step::End).await; // nobody is there any more
+        let _ = tree.steps.send(Step::End).await; // the receiver may be gone
     }
 }
 
-/// What has this key, or lies below it.
-async fn top(store: &Store, key: &str, contents: bool) -> Result<Top, Ended> {
+/// The source with this key, or the keys below it.
+async fn top(store: &Store, key: &str, contents: bool) -> Result<SourceRoot, EndError> {
     let none = || {
         let shown = store.show(key.strip_suffix('.').filter(|prefix| prefix.ends_with('/')).unwrap_or(key));
-        Ended::Fatal(match shown.ends_with('/') {
+        EndError::Fatal(match shown.ends_with('/') {
             true => format!("there is no object below {shown}"),
             false => format!("there is no object {shown}, and none below it"),
         })
@@ -111,9 +111,9 @@ async fn top(store: &Store, key: &str, contents: bool) -> Result<Top, Ended> {
     find(store, key, contents).await?.ok_or_else(none)
 }
 
-/// The same, if there is anything.
-async fn find(store: &Store, key: &str, contents: bool) -> Result<Option<Top>, Ended> {
-    // `a/.` is what lies below `a/`, though there be an object `a`.
+/// The same; `None` if nothing exists.
+async fn find(store: &Store, key: &str, contents: bool) -> Result<Option<SourceRoot>, EndError> {
+    // `a/.` means everything below `a/`, even if an object `a` exists.
     let (key, inside) = match key.strip_suffix("/.").map(|rest| &key[..=rest.len()]) {
         Some(prefix) => (prefix, true),
         None if key == "." => ("", true),
@@ -121,7 +121,7 @@ async fn find(store: &Store, key: &str, contents: bool) -> Result<Option<Top>, E
     };
     let whole = key.is_empty() || key.ends_with('/');
     if !whole && store.head(key).await?.is_some() {
-        return Ok(Some(Top::Object(key.to_owned())));
+        return Ok(Some(SourceRoot::Object(key.to_owned())));
     }
     let prefix = if whole { key.to_owned() } else { format!("{key}/") };
     let page = store.page(&prefix, false, None, Some(1)).await?;
@@ -133,18 +133,18 @@ async fn find(store: &Store, key: &str, contents: bool) -> Result<Option<Top>, E
         (false, None) => store.bucket.clone(),
         (false, Some(path)) => last(path).to_owned(),
     };
-    Ok(Some(Top::Prefix { prefix, name }))
+    Ok(Some(SourceRoot::Prefix { prefix, name }))
 }
 
 fn last(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or(path)
 }
 
-/// What a wildcard takes, but for what is left out.
-async fn matches(store: &Store, key: &str, rules: &Rules) -> Result<Vec<Top>, Ended> {
-    let glob = Glob::parse(key.as_bytes()).map_err(|error| Ended::Fatal(error.to_string()))?;
+/// Matches of a wildcard, without excluded ones.
+async fn matches(store: &Store, key: &str, rules: &Rules) -> Result<Vec<SourceRoot>, EndError> {
+    let glob = Glob::parse(key.as_bytes()).map_err(|error| EndError::Fatal(error.to_string()))?;
     let prefix = glob::literal(&glob);
-    let (mut tops, mut next, mut before) = (Vec::new(), None, String::new());
+    let (mut roots, mut next, mut before) = (Vec::new(), None, String::new());
     loop {
         let page = store.page(&prefix, false, next, None).await?;
         for Listed { key, size: _ } in page.objects {
@@ -154,11 +154,11 @@ async fn matches(store: &Store, key: &str, rules: &Rules) -> Result<Vec<Top>, En
                 continue;
             }
             if taken == key {
-                tops.push(Top::Object(key));
+                roots.push(SourceRoot::Object(key));
             } else if taken != before {
-                // All below it follow one another.
+                // All keys below it are adjacent.
                 before.clone_from(&taken);
-                tops.push(Top::Prefix { prefix: format!("{taken}/"), name: last(&taken).to_owned() });
+                roots.push(SourceRoot::Prefix { prefix: format!("{taken}/"), name: last(&taken).to_owned() });
             }
         }
         next = page.next;
@@ -166,10 +166,10 @@ async fn matches(store: &Store, key: &str, rules: &Rules) -> Result<Vec<Top>, En
             break;
         }
     }
-    Ok(tops)
+    Ok(roots)
 }
 
-/// A directory that is to be listed.
+/// A directory to list.
 struct Directory {
     prefix: String,
     path: Vec<u8>,
@@ -185,49 +185,49 @@ struct Tree<'a> {
 }
 
 impl Tree<'_> {
-    async fn say(&mut self, step: Step) -> Heard {
+    async fn send(&mut self, step: Step) -> Walked {
         if matches!(step, Step::Entry { .. }) {
             self.entries += 1;
             if self.entries > self.limits.entries {
-                return self.fatal(verdict::many_found(self.limits.entries)).await;
+                return self.fatal(policy::many_found(self.limits.entries)).await;
             }
         }
-        self.steps.send(step).await.map_err(|_| Unheard)
+        self.steps.send(step).await.map_err(|_| ReceiverGone)
     }
 
-    async fn fatal(&mut self, why: String) -> Heard {
-        let _ = self.steps.send(Step::Fatal(why)).await; // nobody is there any more
-        Err(Unheard)
+    async fn fatal(&mut self, why: String) -> Walked {
+        let _ = self.steps.send(Step::Fatal(why)).await; // the receiver may be gone
+        Err(ReceiverGone)
     }
 
-    async fn top(&mut self, top: Top) -> Heard {
+    async fn top(&mut self, top: SourceRoot) -> Walked {
         let (key, name) = match &top {
-            Top::Object(key) => (key, last(key)),
-            Top::Prefix { prefix, name } => (prefix, name.as_str()),
+            SourceRoot::Object(key) => (key, last(key)),
+            SourceRoot::Prefix { prefix, name } => (prefix, name.as_str()),
         };
         // A component that no file can have, such as `..`.
-        let nameless = matches!(top, Top::Object(_)) && name.is_empty();
+        let nameless = matches!(top, SourceRoot::Object(_)) && name.is_empty();
         if nameless || name::check(name.as_bytes(), 1).is_err() {
             let message = format!(
-                "no file or directory can be called {:?}; copy what lies below a prefix by its name with /. at the end",
+                "no file or directory can be named {:?}; to copy everything below a prefix, append /. to it",
                 name::show(name.as_bytes())
             );
             let path = key.clone().into_bytes();
-            return self.say(Step::Fault { path, message }).await;
+            return self.send(Step::Fault { path, message }).await;
         }
         match top {
-            Top::Object(key) => {
+            SourceRoot::Object(key) => {
                 self.contents = false;
                 let path = last(&key).as_bytes().to_vec();
                 match look(self.store, key, path).await {
-                    (_, Ok(step)) => self.say(step).await,
-                    (path, Err(message)) => self.say(Step::Fault { path, message }).await,
+                    (_, Ok(step)) => self.send(step).await,
+                    (path, Err(message)) => self.send(Step::Fault { path, message }).await,
                 }
             }
-            Top::Prefix { prefix, name } => {
+            SourceRoot::Prefix { prefix, name } => {
                 self.contents = name.is_empty();
                 let (path, directory) = enter(self.store, prefix, name.into_bytes()).await;
-                self.say(directory).await?;
+                self.send(directory).await?;
                 let mut open = vec![path];
                 while let Some(directory) = open.pop() {
                     self.directory(directory, &mut open).await?;
@@ -237,19 +237,19 @@ impl Tree<'_> {
         }
     }
 
-    /// Lists a directory: all that it has, its end, and only then what its directories have, as every source does.
-    async fn directory(&mut self, directory: Directory, open: &mut Vec<Directory>) -> Heard {
+    /// Lists a directory: all its entries, its end, and only then its subdirectories, as every source does.
+    async fn directory(&mut self, directory: Directory, open: &mut Vec<Directory>) -> Walked {
         let store = self.store;
         let Directory { prefix, path } = directory;
         let (first, mut next) = (open.len(), None);
-        // A directory can have a file or a directory of one name, and a bucket both.
+        // A bucket can have an object and a prefix with the same name; a directory cannot.
         let mut files = HashSet::new();
-        // What is there and cannot be told must not be taken for gone.
+        // An existing entry that cannot be returned must not be treated as removed.
         let mut faulty = false;
         loop {
             let page = match store.page(&prefix, true, next, None).await {
                 Ok(page) => page,
-                Err(trouble) => return self.fatal(trouble.message).await,
+                Err(error) => return self.fatal(error.message).await,
             };
             let keys = page.objects.into_iter().map(|object| object.key).filter(|key| *key != prefix);
             let mut wanted = Vec::new();
@@ -258,19 +258,19 @@ impl Tree<'_> {
                 let (name, directory) = below.strip_suffix('/').map_or((below, false), |name| (name, true));
                 let path = name::join(&path, name.as_bytes());
                 if name.is_empty() || name.contains('/') || name::check(&path, self.limits.depth).is_err() {
-                    let message = "its key is no path of a file".to_owned();
+                    let message = "its key is not a valid path".to_owned();
                     faulty = true;
-                    self.say(Step::Fault { path: key.into_bytes(), message }).await?;
+                    self.send(Step::Fault { path: key.into_bytes(), message }).await?;
                 } else if directory
                     && files.contains(name)
                     && !self.rules.excludes(name::inner(&path, self.contents), true)
                 {
                     let message = format!(
-                        "there is an object of this name too, and a directory has room for one of them; {} copies what lies \
-                         below it",
+                        "there is an object of this name too, and a directory can contain only one of them; {} copies \
+                         everything below the prefix",
                         store.show(&format!("{key}."))
                     );
-                    self.say(Step::Fault { path, message }).await?;
+                    self.send(Step::Fault { path, message }).await?;
                 } else if !self.rules.excludes(name::inner(&path, self.contents), directory) {
                     if !directory {
                         files.insert(name.to_owned());
@@ -294,10 +294,10 @@ impl Tree<'_> {
                 .buffered(AT_A_TIME);
             while let Some((path, entered, looked)) = looked.next().await {
                 match looked {
-                    Ok(step) => self.say(step).await?,
+                    Ok(step) => self.send(step).await?,
                     Err(message) => {
                         faulty = true;
-                        self.say(Step::Fault { path, message }).await?;
+                        self.send(Step::Fault { path, message }).await?;
                     }
                 }
                 open.extend(entered);
@@ -307,15 +307,15 @@ impl Tree<'_> {
                 break;
             }
         }
-        open[first..].reverse(); // the last is taken first
+        open[first..].reverse(); // the last is popped first
         match faulty {
             true => Ok(()),
-            false => self.say(Step::DirectoryEnd(path)).await,
+            false => self.send(Step::DirectoryEnd(path)).await,
         }
     }
 }
 
-/// A directory that has no object of its own is of now, and open to all.
+/// A directory without an object of its own gets the current time and mode 0755.
 fn directory(path: Vec<u8>, stamp: Option<Stamp>) -> Step {
     let stamp = stamp.unwrap_or_else(|| {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
@@ -330,7 +330,7 @@ fn directory(path: Vec<u8>, stamp: Option<Stamp>) -> Step {
     Step::Entry { path, kind: Kind::Directory, stamp, item: None }
 }
 
-/// A directory, with what its own object says of it, if it has one.
+/// A directory, with the metadata of its own object if it has one.
 async fn enter(store: &Store, prefix: String, path: Vec<u8>) -> (Directory, Step) {
     let own = match prefix.is_empty() {
         true => None,
@@ -340,15 +340,15 @@ async fn enter(store: &Store, prefix: String, path: Vec<u8>) -> (Directory, Step
     (Directory { prefix, path }, step)
 }
 
-/// An object, by its metadata; the error is for people.
+/// An object with its metadata; the error is for users.
 async fn look(store: &Store, key: String, path: Vec<u8>) -> (Vec<u8>, Result<Step, String>) {
     let looked = async {
-        let Some(found) = store.head(&key).await.map_err(|trouble| trouble.message)? else {
+        let Some(found) = store.head(&key).await.map_err(|error| error.message)? else {
             return Err("it was removed meanwhile".to_owned());
         };
         let stamp = found.posix.stamp;
         let (kind, item) = match found.posix.kind {
-            Type::Symlink => (Kind::Symlink(store.small(&key, found.size).await?), None),
+            Type::Symlink => (Kind::Symlink(store.read_small(&key, found.size).await?), None),
             Type::File | Type::Directory => {
                 (Kind::File(found.size), Some(Box::new(Item { key: key.clone(), found })))
             }

@@ -1,92 +1,92 @@
-//! Archives as tar(1) has them: what GNU's and busybox's write is read, and what both read is written.
+//! Reads and writes tar(1) archives. Reads what GNU tar and busybox tar write, and writes what both can read.
 //!
-//! What is read comes from a container, and is hostile: sizes are bounded before anything is held, every header has to
-//! have its checksum, and no name is used but to find which of the files that were asked for it is.
+//! The archive comes from a container and is hostile: sizes are limited before anything is buffered, every
+//! header must have a valid checksum, and names are only used to identify the requested files.
 
 use bytes::{Bytes, BytesMut};
 use postern_wire::copy::Stamp;
 
 const BLOCK: usize = 512;
 
-/// Longest name, or other extended header, that is held.
+/// Maximum length of a name or another extended header.
 const LONG: u64 = 64 * 1024;
 
-/// The latest time that a header holds, in seconds since 1970: in 2242. Of what is later busybox keeps the rest of a division.
+/// The latest time in a header, in seconds since 1970: in 2242. busybox truncates later times.
 pub const LATEST: i64 = 0o77_777_777_777;
 
-/// An archive that is none, or none that is read here.
+/// The archive is invalid or uses an unsupported feature.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Flaw {
+pub enum ArchiveError {
     /// The checksum of a header is wrong.
-    #[error("what tar sent is no archive: a header's checksum is wrong")]
+    #[error("tar sent an invalid archive: the checksum of a header is wrong")]
     Checksum,
-    /// A number in a header is none.
-    #[error("what tar sent is no archive: a number in a header is none")]
+    /// A number in a header is malformed.
+    #[error("tar sent an invalid archive: a number in a header is malformed")]
     Number,
     /// A name or extended header is too long.
-    #[error("what tar sent has a name, or other header, beyond {LONG} bytes")]
+    #[error("tar sent a name or another header longer than {LONG} bytes")]
     Long,
-    /// An extended header is none.
-    #[error("what tar sent is no archive: an extended header is none")]
+    /// An extended header is malformed.
+    #[error("tar sent an invalid archive: the extended header is malformed")]
     Extended,
-    /// Something that was not asked for.
-    #[error("what tar sent has holes in a form that is not read")]
+    /// A sparse file in an unsupported format.
+    #[error("tar sent a sparse file in an unsupported format")]
     Sparse,
-    /// It goes on behind its end.
-    #[error("what tar sent goes on behind the archive's end")]
+    /// There are bytes after the end.
+    #[error("tar sent bytes after the end of the archive")]
     Behind,
 }
 
-/// What comes next in an archive.
+/// The next item of an archive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Part {
-    /// A file of this size begins.
+    /// The start of a file.
     File {
-        /// Its name, as it stands there.
+        /// Its name, as in the archive.
         name: Vec<u8>,
-        /// Bytes of its content.
+        /// Its size in bytes.
         size: u64,
     },
-    /// Something else, such as a link.
+    /// Another type, such as a link.
     Other {
         /// Its name.
         name: Vec<u8>,
     },
-    /// Bytes of the file that began last.
+    /// Bytes of the current file.
     Data(Bytes),
-    /// The archive is whole.
+    /// The end of the archive.
     End,
 }
 
-/// Reads an archive as it comes.
+/// Parses an archive incrementally.
 #[derive(Debug, Default)]
 pub struct Reader {
     buffer: BytesMut,
-    /// Bytes of content that are to come, and of padding behind it.
+    /// Remaining bytes of the file's content, and of the padding after it.
     content: u64,
     padding: usize,
     name: Option<Vec<u8>>,
     size: Option<u64>,
-    /// An extended header that is being read: its kind and length.
+    /// The extended header being read: its type and length.
     extended: Option<(u8, usize)>,
     zeroes: u8,
     ended: bool,
 }
 
 impl Reader {
-    /// Takes what came.
+    /// Appends received bytes.
     pub fn push(&mut self, bytes: &[u8]) {
         self.buffer.extend_from_slice(bytes);
     }
 
-    /// What comes next; nothing where more has to come first.
-    pub fn next_part(&mut self) -> Result<Option<Part>, Flaw> {
+    /// The next item; `None` if more bytes are needed.
+    pub fn next_part(&mut self) -> Result<Option<Part>, ArchiveError> {
         loop {
             if self.ended {
-                // Archives are filled up with zeroes.
+                // Archives are padded with zeroes.
                 let zeroes = self.buffer.iter().all(|byte| *byte == 0);
                 self.buffer.clear();
-                return if zeroes { Ok(None) } else { Err(Flaw::Behind) };
+                return if zeroes { Ok(None) } else { Err(ArchiveError::Behind) };
             }
             if self.content > 0 {
                 if self.buffer.is_empty() {
@@ -132,20 +132,20 @@ impl Reader {
         }
     }
 
-    /// Whether the archive came to its end.
+    /// Whether the end of the archive was read.
     pub fn is_whole(&self) -> bool {
         self.ended
     }
 
-    fn header(&mut self, header: &[u8]) -> Result<Option<Part>, Flaw> {
+    fn header(&mut self, header: &[u8]) -> Result<Option<Part>, ArchiveError> {
         let sum = number(&header[148..156])?;
         let own: u64 = header[..148].iter().chain(&header[156..]).map(|byte| u64::from(*byte)).sum();
         if sum != own + 8 * u64::from(b' ') {
-            return Err(Flaw::Checksum);
+            return Err(ArchiveError::Checksum);
         }
         let (kind, size) = (header[156], number(&header[124..136])?);
         if matches!(kind, b'L' | b'K' | b'x' | b'g') {
-            let length = usize::try_from(size).ok().filter(|_| size <= LONG).ok_or(Flaw::Long)?;
+            let length = usize::try_from(size).ok().filter(|_| size <= LONG).ok_or(ArchiveError::Long)?;
             self.extended = Some((kind, length));
             return Ok(None);
         }
@@ -153,7 +153,7 @@ impl Reader {
         let name = self.name.take().unwrap_or_else(|| {
             let name = until_zero(&header[..100]);
             let prefix = until_zero(&header[345..500]);
-            // In GNU's form other things stand where the prefix does.
+            // GNU's format has other fields in place of the prefix.
             match header[257..263] == *b"ustar\0" && !prefix.is_empty() {
                 true => [prefix, b"/", name].concat(),
                 false => name.to_vec(),
@@ -166,34 +166,35 @@ impl Reader {
                 self.padding = (BLOCK - over) % BLOCK;
                 Ok(Some(Part::File { name, size }))
             }
-            b'S' => Err(Flaw::Sparse),
+            b'S' => Err(ArchiveError::Sparse),
             _ => Ok(Some(Part::Other { name })),
         }
     }
 
-    fn extend(&mut self, kind: u8, header: &[u8]) -> Result<(), Flaw> {
+    fn extend(&mut self, kind: u8, header: &[u8]) -> Result<(), ArchiveError> {
         match kind {
             b'L' => self.name = Some(until_zero(header).to_vec()),
             b'x' => {
                 let mut rest = header;
                 while !rest.is_empty() {
-                    let space = rest.iter().position(|byte| *byte == b' ').ok_or(Flaw::Extended)?;
+                    let space = rest.iter().position(|byte| *byte == b' ').ok_or(ArchiveError::Extended)?;
                     let length = decimal(&rest[..space]).and_then(|length| usize::try_from(length).ok());
                     let length = length.filter(|length| *length > space + 1 && *length <= rest.len());
-                    let length = length.ok_or(Flaw::Extended)?;
-                    let record = rest[space + 1..length].strip_suffix(b"\n").ok_or(Flaw::Extended)?;
+                    let length = length.ok_or(ArchiveError::Extended)?;
+                    let record = rest[space + 1..length].strip_suffix(b"\n").ok_or(ArchiveError::Extended)?;
                     rest = &rest[length..];
-                    let equals = record.iter().position(|byte| *byte == b'=').ok_or(Flaw::Extended)?;
+                    let equals =
+                        record.iter().position(|byte| *byte == b'=').ok_or(ArchiveError::Extended)?;
                     let (key, value) = (&record[..equals], &record[equals + 1..]);
                     match key {
                         b"path" => self.name = Some(value.to_vec()),
-                        b"size" => self.size = Some(decimal(value).ok_or(Flaw::Number)?),
-                        key if key.starts_with(b"GNU.sparse.") => return Err(Flaw::Sparse),
+                        b"size" => self.size = Some(decimal(value).ok_or(ArchiveError::Number)?),
+                        key if key.starts_with(b"GNU.sparse.") => return Err(ArchiveError::Sparse),
                         _ => {}
                     }
                 }
             }
-            _ => {} // the target of a link, or what is said of all
+            _ => {} // the target of a link, or a global header
         }
         Ok(())
     }
@@ -207,12 +208,12 @@ fn decimal(text: &[u8]) -> Option<u64> {
     std::str::from_utf8(text).ok().filter(|text| !text.starts_with('+'))?.parse().ok()
 }
 
-/// A number in a header: octal, or what is too large for that in base 256.
-fn number(field: &[u8]) -> Result<u64, Flaw> {
+/// A number in a header: octal, or base 256 if it is too large for that.
+fn number(field: &[u8]) -> Result<u64, ArchiveError> {
     if let [0x80, rest @ ..] = field {
         let (high, low) = rest.split_at(rest.len().saturating_sub(8));
         if high.iter().any(|byte| *byte != 0) {
-            return Err(Flaw::Number);
+            return Err(ArchiveError::Number);
         }
         return Ok(low.iter().fold(0, |sum, byte| sum << 8 | u64::from(*byte)));
     }
@@ -221,18 +222,18 @@ fn number(field: &[u8]) -> Result<u64, Flaw> {
     digits
         .into_iter()
         .try_fold(0_u64, |sum, digit| sum.checked_mul(8)?.checked_add(digit?))
-        .ok_or(Flaw::Number)
+        .ok_or(ArchiveError::Number)
 }
 
-/// A name that every tool prints as it is, so that it is one line.
+/// Whether every tool prints the name unescaped on one line.
 pub(crate) fn is_plain(name: &[u8]) -> bool {
     !name.iter().any(|byte| byte.is_ascii_control() || *byte == b'\\')
 }
 
-/// Adds a file to an archive.
+/// Appends a file to an archive.
 pub(crate) fn put(archive: &mut Vec<u8>, path: &[u8], mode: u32, stamp: Stamp, content: &[u8]) {
     let name = [b"./", path].concat();
-    // busybox's leaves this out, and takes whole seconds.
+    // busybox ignores this and uses whole seconds.
     let mut time = format!(" mtime={}.{:09}\n", stamp.seconds, stamp.nanos);
     let length = time.len() + 2; // two digits, as it is never longer than 99
     time.insert_str(0, &length.to_string());
@@ -246,10 +247,10 @@ pub(crate) fn put(archive: &mut Vec<u8>, path: &[u8], mode: u32, stamp: Stamp, c
     fill(archive, content);
 }
 
-/// Ends an archive.
+/// Appends the end of an archive.
 pub(crate) fn end(archive: &mut Vec<u8>) {
     archive.resize(archive.len() + 2 * BLOCK, 0);
-    // What tar(1) takes at a time.
+    // The block size of tar(1).
     archive.resize(archive.len().next_multiple_of(20 * BLOCK), 0);
 }
 

@@ -1,119 +1,119 @@
-//! A container without an agent as the end that gets the files.
+//! A container without an agent as the end that receives files.
 //!
-//! Requests go to the shell as content comes, and their answers are taken as they arrive, in the same order: what is on
-//! its way stands in a queue.
+//! Requests are sent to the shell as content arrives. Answers are processed as they arrive, in the same
+//! order; a queue holds what is pending.
 
+mod batch;
 mod decide;
 mod deferred;
 mod metadata;
-mod place;
-mod small;
+mod target;
 mod writing;
 
 use super::listing::Stat;
 use super::quoting::cause;
 use super::session::{Lost, Session};
-use super::source::walk::{list, look};
-use super::{Out, Trouble, Way};
+use super::{Outbox, TransferMode, TranslatorError};
+use crate::inspect::{list, stat_path};
 use bytes::Bytes;
 use decide::Wanted;
 use deferred::Directory;
-use place::Placed;
 use postern_files::pattern::Rules;
-use postern_files::verdict::Surplus;
-use postern_files::{name, verdict};
+use postern_files::policy::Surplus;
+use postern_files::{name, policy};
 use postern_wire::Decoder;
 use postern_wire::copy::{
-    Entry, Fate, FromDestination, FromSource, Kind, Owner, ReceiveSpec, Settled, UNOWNED, WINDOW,
+    Entry, EntryResult, Fate, FromDestination, FromSource, Kind, Owner, ReceiveSpec, UNOWNED, WINDOW,
 };
 use std::collections::{HashMap, HashSet, VecDeque};
+use target::RemoteTarget;
 use tokio::sync::mpsc::Receiver;
 use writing::Writing;
 
-/// An answer of the shell's that is on its way.
+/// An expected answer of the shell.
 enum Pending {
-    /// Hashes of what has a file's place, or of what an earlier copy left.
+    /// Hashes of the existing file, or of a partial file.
     Sums { wanted: Box<Wanted> },
-    /// Whether what was put of a file so far is there.
+    /// Whether the file written so far is intact.
     How { id: u32 },
-    /// A file gets its name.
-    File { id: u32, path: Vec<u8>, settled: Settled },
-    /// An archive was unpacked.
+    /// Renaming a file into place.
+    File { id: u32, path: Vec<u8>, settled: EntryResult },
+    /// Unpacking an archive.
     Unpack,
-    /// A directory was made, of which files inherited their group at the source or not.
+    /// Creating a directory; `grouped` if it has a setgid bit at the source.
     Directory { id: u32, path: Vec<u8>, grouped: bool },
-    /// A link or special file was made.
+    /// Creating a link or special file.
     Other { id: u32 },
-    /// A directory got its mode and time.
+    /// Setting the mode and time of a directory.
     Attributes { path: Vec<u8> },
 }
 
-/// The error of an entry below a directory that could not be made. The directory has an error of its own.
-const UNMADE: &str = "the directory that it lies in could not be made";
+/// The error of an entry below a directory that could not be created. The directory has an error of its own.
+const PARENT_MISSING: &str = "its directory could not be created";
 
-/// Answers that may be on their way.
+/// Maximum number of pending answers.
 const PENDING: usize = 1_024;
 
-struct Destination<'a> {
+struct ShellReceiver<'a> {
     spec: &'a ReceiveSpec,
-    way: Way,
+    way: TransferMode,
     session: Session,
-    out: Out,
+    out: Outbox,
     rules: Rules,
-    tops: u32,
-    placed: Option<Placed>,
+    roots: u32,
+    target: Option<RemoteTarget>,
     pending: VecDeque<Pending>,
     wanted: VecDeque<Wanted>,
     writing: Option<Writing>,
-    batch: small::Batch,
-    /// What an archive could not be unpacked for.
+    batch: batch::Batch,
+    /// Why an archive could not be unpacked.
     unpacked: Option<Bytes>,
     /// The directory that was listed last.
     known: Option<(Vec<u8>, Listed)>,
-    /// Directories that things may go into; whether they are ours, and so were empty.
+    /// Directories that may get entries, and whether we created them, so that they were empty.
     entered: HashMap<Vec<u8>, bool>,
-    /// Names that came in the directory that entries come from now.
+    /// Names received in the current directory.
     seen: HashSet<Vec<u8>>,
-    /// What the source does not have; it is removed at the end, when it is known how much that is.
+    /// Entries that the source does not have. They are removed at the end, when their number is known.
     extras: Vec<Vec<u8>>,
     surplus: Surplus,
-    /// Paths that are asked for and not in place yet.
+    /// Paths that are requested and not yet in place.
     busy: HashSet<Vec<u8>>,
-    /// Files that were not written, though asked for: no other name of them is made.
+    /// Files that were requested but not written: no hard links to them are created.
     bad: HashSet<Vec<u8>>,
     links: Vec<(Box<Entry>, Vec<u8>)>,
     directories: Vec<Directory>,
-    /// Directories that could not be made.
-    unmade: HashSet<Vec<u8>>,
+    /// Directories that could not be created.
+    missing_directories: HashSet<Vec<u8>>,
     zstd: zstd::bulk::Decompressor<'static>,
     entries: u64,
     bytes: u64,
     ended: bool,
 }
 
-/// What a directory holds, by name.
+/// The entries of a directory by name.
 type Listed = HashMap<Vec<u8>, Stat>;
 
-/// Serves one copy to its end.
+/// Serves one copy until it ends.
 pub(super) async fn receive(
     spec: &ReceiveSpec,
-    way: Way,
+    way: TransferMode,
     session: Session,
     mut input: Receiver<Bytes>,
-    out: Out,
-) -> Result<(), Trouble> {
-    let mut destination = Destination {
+    out: Outbox,
+) -> Result<(), TranslatorError> {
+    let mut destination = ShellReceiver {
         spec,
         way,
         session,
         out,
-        rules: postern_files::rules(&spec.rules).map_err(Trouble::Fatal)?,
-        tops: 0,
-        placed: None,
+        rules: postern_files::rules(&spec.rules).map_err(TranslatorError::Fatal)?,
+        roots: 0,
+        target: None,
         pending: VecDeque::new(),
         wanted: VecDeque::new(),
         writing: None,
-        batch: small::Batch::default(),
+        batch: batch::Batch::default(),
         unpacked: None,
         known: None,
         entered: HashMap::new(),
@@ -124,8 +124,8 @@ pub(super) async fn receive(
         bad: HashSet::new(),
         links: Vec::new(),
         directories: Vec::new(),
-        unmade: HashSet::new(),
-        zstd: zstd::bulk::Decompressor::new().map_err(|error| Trouble::Fatal(error.to_string()))?,
+        missing_directories: HashSet::new(),
+        zstd: zstd::bulk::Decompressor::new().map_err(|error| TranslatorError::Fatal(error.to_string()))?,
         entries: 0,
         bytes: 0,
         ended: false,
@@ -137,31 +137,35 @@ pub(super) async fn receive(
     loop {
         while let Some((kind, payload)) = decoder.next_frame()? {
             destination.take(FromSource::decode(kind, payload)?).await?;
-            destination.session.say_much().await?;
-            destination.heard().await?;
-            destination.out.much().await?;
+            destination.session.flush_if_large().await?;
+            destination.process_available().await?;
+            destination.out.flush_if_large().await?;
             if destination.pending.len() > PENDING {
                 destination.answers(PENDING / 2).await?;
             }
         }
         if destination.ended && destination.writing.is_none() {
-            // What is asked for and answered by the shell may be wanted yet.
-            if destination.wanted.is_empty() && !destination.asks() {
+            // Content that the shell has answered about may still be requested.
+            if destination.wanted.is_empty() && !destination.has_deciding_answer() {
                 return destination.finish().await;
             }
         }
-        destination.listen(&mut input, &mut decoder).await?;
+        destination.wait_for_input(&mut input, &mut decoder).await?;
     }
 }
 
-impl Destination<'_> {
-    /// Waits for either conversation to go on.
-    async fn listen(&mut self, input: &mut Receiver<Bytes>, decoder: &mut Decoder) -> Result<(), Trouble> {
+impl ShellReceiver<'_> {
+    /// Waits for input from either side.
+    async fn wait_for_input(
+        &mut self,
+        input: &mut Receiver<Bytes>,
+        decoder: &mut Decoder,
+    ) -> Result<(), TranslatorError> {
         if let Ok(bytes) = input.try_recv() {
             decoder.push(&bytes);
             return Ok(());
         }
-        // Nothing comes at once: what was collected is sent.
+        // No input is available: flush what was collected.
         if !self.is_writing() {
             self.unpack();
         }
@@ -182,8 +186,8 @@ impl Destination<'_> {
         Ok(())
     }
 
-    /// Takes answers until no more than so many are on their way.
-    async fn answers(&mut self, left: usize) -> Result<(), Trouble> {
+    /// Processes answers until at most this many are pending.
+    async fn answers(&mut self, left: usize) -> Result<(), TranslatorError> {
         if left == 0 && !self.is_writing() {
             self.unpack();
         }
@@ -194,8 +198,8 @@ impl Destination<'_> {
         Ok(())
     }
 
-    /// Takes the answers that are here, and says at once that no more of a file is wanted.
-    async fn heard(&mut self) -> Result<(), Trouble> {
+    /// Processes the available answers, and immediately reports that no more of a file is wanted.
+    async fn process_available(&mut self) -> Result<(), TranslatorError> {
         while let Some(next) = self.pending.front() {
             let asked_how = matches!(next, Pending::How { .. });
             let Some(answer) = self.session.answered()? else { break };
@@ -208,14 +212,14 @@ impl Destination<'_> {
         Ok(())
     }
 
-    /// Whether an answer on its way decides what is wanted.
-    fn asks(&self) -> bool {
+    /// Whether a pending answer decides what is requested.
+    fn has_deciding_answer(&self) -> bool {
         self.pending.iter().any(|pending| matches!(pending, Pending::Sums { .. }))
     }
 
-    fn answered(&mut self, answer: Result<Bytes, Bytes>) -> Result<(), Trouble> {
+    fn answered(&mut self, answer: Result<Bytes, Bytes>) -> Result<(), TranslatorError> {
         let Some(pending) = self.pending.pop_front() else {
-            return Err(Lost("the shell answers what nobody asked".to_owned()).into());
+            return Err(Lost("the shell sent an unexpected answer".to_owned()).into());
         };
         let note = |said: &Bytes| match said.is_empty() {
             true => String::new(),
@@ -235,9 +239,11 @@ impl Destination<'_> {
                         self.bad.remove(&path);
                         let notes = [settled.note.clone(), note(&said)];
                         let notes: Vec<String> = notes.into_iter().filter(|note| !note.is_empty()).collect();
-                        self.answer(Settled { note: notes.join("; "), ..settled });
+                        self.answer(EntryResult { note: notes.join("; "), ..settled });
                     }
-                    Err(_) if self.below_unmade(&path) => self.settle(id, Fate::Failed, UNMADE.to_owned()),
+                    Err(_) if self.has_missing_parent(&path) => {
+                        self.settle(id, Fate::Failed, PARENT_MISSING.to_owned());
+                    }
                     Err(why) => {
                         let why = self.unpacked.clone().unwrap_or(why);
                         let message = writing::trouble(&self.session.tools, &why);
@@ -249,24 +255,25 @@ impl Destination<'_> {
             Pending::Directory { id, path, grouped } => match answer {
                 Ok(said) => {
                     let lost = grouped && !self.spec.specials && *said == *b"new";
-                    let note = if lost { verdict::UNGROUPED } else { "" };
+                    let note = if lost { policy::SETGID_DROPPED } else { "" };
                     self.settle(id, Fate::Made, note.to_owned());
                 }
                 Err(why) => {
                     self.entered.remove(&path);
-                    self.unmade.insert(path);
-                    let why = self.session.tools.explain("making the directory", &why);
+                    self.missing_directories.insert(path);
+                    let why = self.session.tools.explain("creating the directory", &why);
                     self.settle(id, Fate::Failed, why);
                 }
             },
             Pending::Other { id } => match answer {
                 Ok(said) => self.settle(id, Fate::Made, note(&said)),
                 Err(why) => {
-                    let why = self.session.tools.explain("making it", &why);
+                    let why = self.session.tools.explain("creating it", &why);
                     self.settle(id, Fate::Failed, why);
                 }
             },
-            // A directory of someone else's keeps its mode and time; but the owner that was asked for is not to be missed.
+            // The mode and time of another owner's directory stay; but a missing requested owner must be
+            // reported.
             Pending::Attributes { path } => {
                 let message = answer.map(|said| note(&said)).unwrap_or_default();
                 if self.spec.owner != Owner::default() && message.contains(UNOWNED) {
@@ -279,9 +286,9 @@ impl Destination<'_> {
         Ok(())
     }
 
-    async fn take(&mut self, frame: FromSource<'_>) -> Result<(), Trouble> {
+    async fn take(&mut self, frame: FromSource<'_>) -> Result<(), TranslatorError> {
         match frame {
-            FromSource::Begin(tops) => self.tops = tops,
+            FromSource::Begin(roots) => self.roots = roots,
             FromSource::Entry(entry) => self.entry(entry).await?,
             FromSource::Fault { .. } => self.surplus.source += 1,
             FromSource::Heartbeat | FromSource::Ping => {}
@@ -289,14 +296,14 @@ impl Destination<'_> {
             FromSource::End => self.ended = true,
             FromSource::From { id, offset } => self.begin(id, offset)?,
             FromSource::Data(bytes) => self.content(bytes).await?,
-            FromSource::Packed { length, bytes } => {
+            FromSource::Compressed { length, bytes } => {
                 let room = usize::try_from(length).unwrap_or(usize::MAX);
                 if room > postern_wire::copy::BLOCK {
                     return Err(Lost("a block that is too large".to_owned()).into());
                 }
                 let unpacked = self.zstd.decompress(bytes, room);
                 let Some(bytes) = unpacked.ok().filter(|bytes| bytes.len() == room) else {
-                    return Err(Lost("a block that cannot be unpacked".to_owned()).into());
+                    return Err(Lost("a block that cannot be decompressed".to_owned()).into());
                 };
                 self.content(&bytes).await?;
             }
@@ -305,7 +312,7 @@ impl Destination<'_> {
                 self.hole(length).await?;
             }
             FromSource::Reuse { .. } | FromSource::Cut(_) => {
-                return Err(Lost("it reuses what it was not told of".to_owned()).into());
+                return Err(Lost("it refers to content that was not offered".to_owned()).into());
             }
             FromSource::FileEnd { id, hash } => self.end(id, hash).await?,
             FromSource::FileFault { id, message } => self.fault(id, message)?,
@@ -314,56 +321,56 @@ impl Destination<'_> {
         Ok(())
     }
 
-    async fn content(&mut self, bytes: &[u8]) -> Result<(), Trouble> {
+    async fn content(&mut self, bytes: &[u8]) -> Result<(), TranslatorError> {
         self.count(bytes.len() as u64)?;
         self.data(bytes).await
     }
 
-    /// Content counts against the limit before it is written.
-    fn count(&mut self, length: u64) -> Result<(), Trouble> {
+    /// Counts content against the limit before it is written.
+    fn count(&mut self, length: u64) -> Result<(), TranslatorError> {
         self.bytes = self.bytes.saturating_add(length);
         let limit = self.spec.limits.bytes;
         if self.bytes > limit {
-            return Err(Trouble::Fatal(verdict::many_bytes(limit)));
+            return Err(TranslatorError::Fatal(policy::many_bytes(limit)));
         }
         Ok(())
     }
 
-    async fn entry(&mut self, entry: Box<Entry>) -> Result<(), Trouble> {
+    async fn entry(&mut self, entry: Box<Entry>) -> Result<(), TranslatorError> {
         self.entries += 1;
         let limit = self.spec.limits.entries;
         if self.entries > limit {
-            return Err(Trouble::Fatal(verdict::many_entries(limit)));
+            return Err(TranslatorError::Fatal(policy::many_entries(limit)));
         }
         if self.wanted.len() > WINDOW {
-            return Err(Lost("more entries than it may leave unanswered".to_owned()).into());
+            return Err(Lost("too many unanswered entries".to_owned()).into());
         }
         if let Err(error) = name::check(&entry.path, self.spec.limits.depth) {
             self.settle(entry.id, Fate::Refused, error.to_string());
             return Ok(());
         }
-        if self.placed.is_none() {
-            self.placed = Some(place::place(self.spec, &mut self.session, self.tops, &entry).await?);
-            if let Some(Placed { shown, rename, .. }) = &self.placed {
+        if self.target.is_none() {
+            self.target = Some(target::resolve(self.spec, &mut self.session, self.roots, &entry).await?);
+            if let Some(RemoteTarget { shown, rename, .. }) = &self.target {
                 let (directory, name) = (shown.as_slice(), rename.as_deref());
-                self.out.put(|buffer| FromDestination::Placed { directory, name }.encode(buffer));
+                self.out.put(|buffer| FromDestination::Target { directory, name }.encode(buffer));
             }
         }
-        let Some(placed) = &self.placed else { return Ok(()) };
-        if entry.path.is_empty() && !(placed.contents && entry.kind == Kind::Directory) {
-            return Err(Lost("something without a name".to_owned()).into());
+        let Some(target) = &self.target else { return Ok(()) };
+        if entry.path.is_empty() && !(target.contents && entry.kind == Kind::Directory) {
+            return Err(Lost("an entry without a name".to_owned()).into());
         }
-        let path = placed.path(&entry.path);
+        let path = target.path(&entry.path);
         self.surplus.source += u64::from(!entry.path.is_empty());
         if self.busy.contains(&path) {
-            self.settle(entry.id, Fate::Refused, verdict::TWICE.to_owned());
+            self.settle(entry.id, Fate::Refused, policy::DUPLICATE.to_owned());
             return Ok(());
         }
-        if self.below_unmade(&path) {
-            self.settle(entry.id, Fate::Failed, UNMADE.to_owned());
+        if self.has_missing_parent(&path) {
+            self.settle(entry.id, Fate::Failed, PARENT_MISSING.to_owned());
             return Ok(());
         }
-        if self.spec.delete.is_asked() {
+        if self.spec.delete.is_requested() {
             self.seen.insert(entry.path.clone());
         }
         if self.spec.delete.counts()
@@ -379,16 +386,16 @@ impl Destination<'_> {
             }
             Kind::Directory => self.directory(&entry, path).await,
             Kind::Symlink(_) | Kind::HardLink(_) | Kind::Fifo | Kind::Device { .. } => {
-                self.postpone(entry, path).await
+                self.defer(entry, path).await
             }
         }
     }
 
-    /// Whether a directory that something lies in could not be made.
-    fn below_unmade(&self, path: &[u8]) -> bool {
+    /// Whether one of its directories could not be created.
+    fn has_missing_parent(&self, path: &[u8]) -> bool {
         let mut parent = name::split(path).0;
         while !parent.is_empty() {
-            if self.unmade.contains(parent) {
+            if self.missing_directories.contains(parent) {
                 return true;
             }
             parent = name::split(parent).0;
@@ -397,50 +404,50 @@ impl Destination<'_> {
     }
 
     fn settle(&mut self, id: u32, fate: Fate, note: String) {
-        self.answer(Settled { id, fate, hash: [0; 32], note });
+        self.answer(EntryResult { id, fate, hash: [0; 32], note });
     }
 
-    fn answer(&mut self, settled: Settled) {
-        self.out.put(|buffer| FromDestination::Settled(settled).encode(buffer));
+    fn answer(&mut self, settled: EntryResult) {
+        self.out.put(|buffer| FromDestination::EntryResult(settled).encode(buffer));
     }
 
     /// A path in the container.
-    fn real(&self, path: &[u8]) -> Vec<u8> {
-        match &self.placed {
-            Some(placed) => name::join(&placed.root, path),
+    fn container_path(&self, path: &[u8]) -> Vec<u8> {
+        match &self.target {
+            Some(target) => name::join(&target.root, path),
             None => path.to_vec(),
         }
     }
 
-    /// What has the place of something below the root, if anything.
-    async fn look(&mut self, path: &[u8]) -> Result<Result<Option<Stat>, String>, Trouble> {
+    /// The current entry at a path below the root, if any.
+    async fn look(&mut self, path: &[u8]) -> Result<Result<Option<Stat>, String>, TranslatorError> {
         let (parent, last) = name::split(path);
-        if self.placed.as_ref().is_none_or(|placed| placed.missing) {
+        if self.target.as_ref().is_none_or(|target| target.missing) {
             return Ok(Ok(None));
         }
         let entered = self.entered.get(parent).copied();
-        // Nothing is written through what only looks like a directory.
+        // Nothing is written through an entry that only looks like a directory.
         if entered.is_none() && !parent.is_empty() {
-            return Ok(Err("its directory is not there".to_owned()));
+            return Ok(Err("its directory does not exist".to_owned()));
         }
         if self.known.as_ref().is_none_or(|(known, _)| known != parent) {
             let found = if entered == Some(true) {
                 Ok(Vec::new())
             } else {
                 self.answers(0).await?;
-                let real = self.real(parent);
+                let real = self.container_path(parent);
                 list(&mut self.session, &real).await?
             };
             let found = match found {
                 Ok(found) => found,
                 Err(why) if why == "No such file or directory" => Vec::new(), // only planned
-                // A directory may be entered and not listed.
+                // A directory may be searchable but not readable.
                 Err(why) => {
-                    let real = self.real(path);
-                    return Ok(match look(&mut self.session, &real, false).await? {
+                    let real = self.container_path(path);
+                    return Ok(match stat_path(&mut self.session, &real, false).await? {
                         Ok(stat) => Ok(Some(stat)),
                         Err(said) if cause(&said) == "No such file or directory" => Ok(None),
-                        Err(_) => Err(format!("looking at its place: {why}")),
+                        Err(_) => Err(format!("checking its path: {why}")),
                     });
                 }
             };
@@ -449,7 +456,7 @@ impl Destination<'_> {
         Ok(Ok(self.known.as_ref().and_then(|(_, known)| known.get(last)).cloned()))
     }
 
-    async fn finish(mut self) -> Result<(), Trouble> {
+    async fn finish(mut self) -> Result<(), TranslatorError> {
         self.answers(0).await?;
         let kept_for = self.remove_extras().await?;
         self.links().await?;

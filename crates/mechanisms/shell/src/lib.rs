@@ -1,30 +1,31 @@
-//! Ends without an agent: a translator of ours speaks the frames of a copy to the other end, and drives the tools of the
-//! container through its shell.
+//! Ends of a copy without an agent. A translator on our side exchanges the frames of a copy with the other
+//! end and runs the container's tools through its shell.
 //!
-//! What such an end promises: each file is compared by hash with what the tools in the container read or wrote, or read
-//! back; nothing has its name before that. What it cannot: the tools open paths by name, so that a process in the
-//! container which swaps directories for symlinks meanwhile decides where in *its own* container things go. This
-//! machine's files are written by `postern-files` as ever.
+//! Guarantees: each file is compared by hash with what the container's tools read or wrote, or with what they
+//! read back, before it gets its name. Limitation: the tools open paths by name, so a process in the
+//! container that replaces directories with symlinks during the copy can redirect it, but only within *its
+//! own* container. Files on this machine are written by `postern-files` as usual.
 
 #[macro_use]
 mod script;
 
 pub mod archive;
+mod checksum;
 mod destination;
 mod error;
+mod inspect;
 pub mod listing;
-mod memory;
 mod quoting;
+mod resume;
 mod session;
 mod source;
-mod sum;
 
 pub use error::ShellError;
-pub use memory::Memory;
-pub use session::{Heard, LOOP, Session};
+pub use resume::ResumeMarks;
+pub use session::{LOOP, Session, ShellOutput};
 
 use bytes::Bytes;
-use postern_wire::copy::Ask;
+use postern_wire::copy::CopyRequest;
 use session::{Lost, Tools};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -32,44 +33,44 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-/// How content travels.
+/// How content is transferred.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Way {
-    /// Small files in archives, many at a time.
+pub struct TransferMode {
+    /// Small files are sent in archives, many at a time.
     pub tar: bool,
-    /// What was written and read is compared by hash.
+    /// Content is verified by hash.
     pub verify: bool,
 }
 
 /// A running translator: one end of a copy.
 #[derive(Debug)]
 pub struct Translator {
-    /// Its frames; an error says why it ended.
+    /// Frames from the translator; an error is the reason why it ended.
     pub from: mpsc::Receiver<Result<Bytes, String>>,
-    /// Frames for it.
+    /// Frames to the translator.
     pub to: mpsc::Sender<Bytes>,
-    /// Ends with the copy.
+    /// The task of the translator; ends with the copy.
     pub task: JoinHandle<()>,
-    /// Bytes sent to the shell since this was last read.
-    pub said: Arc<AtomicU64>,
+    /// Bytes sent to the shell since the last read of this counter.
+    pub sent: Arc<AtomicU64>,
 }
 
 /// Frames to the other end.
-pub(crate) struct Out {
+pub(crate) struct Outbox {
     sender: mpsc::Sender<Result<Bytes, String>>,
     buffer: Vec<u8>,
 }
 
-/// Frames collected before they are sent.
+/// Frames are sent once this many bytes are collected.
 const FULL: usize = 64 * 1024;
 
-impl Out {
+impl Outbox {
     pub(crate) fn put(&mut self, encode: impl FnOnce(&mut Vec<u8>)) {
         encode(&mut self.buffer);
     }
 
-    /// Sends when there is much.
-    pub(crate) async fn much(&mut self) -> Result<(), Lost> {
+    /// Flushes if many bytes are collected.
+    pub(crate) async fn flush_if_large(&mut self) -> Result<(), Lost> {
         if self.buffer.len() >= FULL { self.flush().await } else { Ok(()) }
     }
 
@@ -82,50 +83,50 @@ impl Out {
     }
 }
 
-/// What ends a translator early.
+/// An error that ends the translator.
 #[derive(Debug)]
-pub(crate) enum Trouble {
-    /// Either conversation.
+pub(crate) enum TranslatorError {
+    /// A connection was lost.
     Lost(String),
-    /// Nothing can be copied; for people.
+    /// Nothing can be copied; the message is for users.
     Fatal(String),
 }
 
-impl From<Lost> for Trouble {
+impl From<Lost> for TranslatorError {
     fn from(Lost(why): Lost) -> Self {
         Self::Lost(why)
     }
 }
 
-impl From<postern_wire::WireError> for Trouble {
+impl From<postern_wire::WireError> for TranslatorError {
     fn from(error: postern_wire::WireError) -> Self {
         Self::Lost(error.to_string())
     }
 }
 
-/// Starts the translator on a shell that runs [`LOOP`], within `timeout`. Small files go by tar where `tar` says so, or
-/// where that is left open and the container has it; the result says which.
+/// Starts the translator on a shell that runs [`LOOP`], within `timeout`. Small files use tar if `tar` says
+/// so, or if `tar` is `None` and the container has it; the result contains the choice.
 pub async fn open(
-    (to, from): (mpsc::Sender<Bytes>, mpsc::Receiver<Heard>),
+    (to, from): (mpsc::Sender<Bytes>, mpsc::Receiver<ShellOutput>),
     timeout: Duration,
     tar: Option<bool>,
     verify: bool,
-    memory: &Memory,
-    ask: &Ask,
+    marks: &ResumeMarks,
+    request: &CopyRequest,
 ) -> Result<(bool, Translator), ShellError> {
     let hello = Session::greet(to, from, if verify { None } else { Some("-") });
     let session = match tokio::time::timeout(timeout, hello).await {
         Ok(session) => session?,
         Err(_) => return Err(ShellError::Session("its shell did not answer in time".to_owned())),
     };
-    let way = Way { tar: tar.unwrap_or(session.tools.tar), verify };
-    check(&session.tools, way, ask).map_err(ShellError::Tools)?;
-    Ok((way.tar, start(session, way, memory.clone(), ask.clone())))
+    let way = TransferMode { tar: tar.unwrap_or(session.tools.tar), verify };
+    check(&session.tools, way, request).map_err(ShellError::Tools)?;
+    Ok((way.tar, start(session, way, marks.clone(), request.clone())))
 }
 
-/// What the container has to have; refused before anything is changed.
-fn check(tools: &Tools, way: Way, ask: &Ask) -> Result<(), String> {
-    let sending = matches!(ask, Ask::Send(_));
+/// Checks the container's tools before anything is changed.
+fn check(tools: &Tools, way: TransferMode, request: &CopyRequest) -> Result<(), String> {
+    let sending = matches!(request, CopyRequest::Send(_));
     let needed = |tool: &&String| {
         !sending
             || tool.starts_with("dd")
@@ -135,56 +136,58 @@ fn check(tools: &Tools, way: Way, ask: &Ask) -> Result<(), String> {
     let missing: Vec<&str> = tools.missing.iter().filter(needed).map(String::as_str).collect();
     if !missing.is_empty() {
         return Err(format!(
-            "the container has no {}, which the ways tar and shell take",
+            "the container lacks {}, which --via tar and --via shell require",
             missing.join(", ")
         ));
     }
     if way.tar && !tools.tar {
-        return Err("the container has no tar; --via shell does without".to_owned());
+        return Err("the container lacks tar; --via shell does not need it".to_owned());
     }
     Ok(())
 }
 
 /// Starts the translator on a session.
-pub fn start(session: Session, way: Way, memory: Memory, ask: Ask) -> Translator {
+pub fn start(session: Session, way: TransferMode, marks: ResumeMarks, request: CopyRequest) -> Translator {
     let (to, input) = mpsc::channel(16);
     let (sender, from) = mpsc::channel(16);
-    let said = Arc::clone(&session.said);
+    let sent = Arc::clone(&session.sent);
     let task = tokio::spawn(async move {
         let gone = sender.clone();
         tokio::select! {
-            () = serve(session, way, memory, &ask, input, sender) => {}
+            () = serve(session, way, marks, &request, input, sender) => {}
             () = gone.closed() => {}
         }
     });
-    Translator { from, to, task, said }
+    Translator { from, to, task, sent }
 }
 
 async fn serve(
     session: Session,
-    way: Way,
-    memory: Memory,
-    ask: &Ask,
+    way: TransferMode,
+    marks: ResumeMarks,
+    request: &CopyRequest,
     input: mpsc::Receiver<Bytes>,
     sender: mpsc::Sender<Result<Bytes, String>>,
 ) {
     let end = sender.clone();
-    let out = Out { sender, buffer: Vec::new() };
-    let served = match ask {
-        Ask::Send(spec) => source::send(spec, way, memory, session, input, out).await,
-        Ask::Receive(spec) => destination::receive(spec, way, session, input, out).await,
+    let out = Outbox { sender, buffer: Vec::new() };
+    let served = match request {
+        CopyRequest::Send(spec) => source::send(spec, way, marks, session, input, out).await,
+        CopyRequest::Receive(spec) => destination::receive(spec, way, session, input, out).await,
     };
     let last = match served {
         Ok(()) => return,
-        Err(Trouble::Lost(why)) => Err(why),
-        Err(Trouble::Fatal(message)) => {
+        Err(TranslatorError::Lost(why)) => Err(why),
+        Err(TranslatorError::Fatal(message)) => {
             let mut frame = Vec::new();
-            match ask {
-                Ask::Send(_) => postern_wire::copy::FromSource::Fatal(message).encode(&mut frame),
-                Ask::Receive(_) => postern_wire::copy::FromDestination::Fatal(message).encode(&mut frame),
+            match request {
+                CopyRequest::Send(_) => postern_wire::copy::FromSource::Fatal(message).encode(&mut frame),
+                CopyRequest::Receive(_) => {
+                    postern_wire::copy::FromDestination::Fatal(message).encode(&mut frame);
+                }
             }
             Ok(frame.into())
         }
     };
-    let _ = end.send(last).await; // nobody hears it any more
+    let _ = end.send(last).await; // the receiver may be gone
 }

@@ -1,8 +1,9 @@
-//! What `stat` in a container says.
+//! Parses the output of `stat` in a container.
 
+use postern_files::existing::{Existing, FileType};
 use postern_wire::copy::{Kind, Stamp};
 
-/// One entry, as `server.sh` has it printed.
+/// One entry, in the format of `server.sh`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stat {
     mode: u32,
@@ -11,13 +12,13 @@ pub struct Stat {
     pub(crate) device: u64,
     pub(crate) inode: u64,
     pub(crate) links: u64,
-    /// Blocks of 512 bytes that hold it.
+    /// Allocated blocks of 512 bytes.
     pub(crate) blocks: u64,
     major: u32,
     minor: u32,
 }
 
-/// What an entry is.
+/// The type of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Type {
     File,
@@ -27,7 +28,7 @@ pub(crate) enum Type {
 }
 
 impl Stat {
-    /// Reads `%f %s %u %g %Y %y|%d:%i %h %b %t %T`; `%y` is there for the part of the second only.
+    /// Parses `%f %s %u %g %Y %y|%d:%i %h %b %t %T`; `%y` is only used for the fraction of the second.
     pub(crate) fn parse(text: &[u8]) -> Option<Self> {
         let text = std::str::from_utf8(text).ok()?;
         let (left, right) = text.split_once('|')?;
@@ -48,6 +49,17 @@ impl Stat {
         Some(Self { mode, size, stamp, device, inode, links, blocks, major, minor })
     }
 
+    /// An existing entry, for decisions that all ends share.
+    pub(crate) fn existing(&self) -> Existing {
+        let kind = match self.kind() {
+            Type::File => FileType::File,
+            Type::Directory => FileType::Directory,
+            Type::Symlink => FileType::Symlink,
+            Type::Other => FileType::Special,
+        };
+        Existing { kind, size: self.size, stamp: self.stamp }
+    }
+
     pub(crate) fn kind(&self) -> Type {
         match self.mode & 0o170_000 {
             0o100_000 => Type::File,
@@ -57,7 +69,7 @@ impl Stat {
         }
     }
 
-    /// A special file as an entry has it; nothing for a socket.
+    /// A special file as an entry kind; `None` for a socket.
     pub(crate) fn special(&self) -> Option<Kind> {
         let device = |block| Kind::Device { block, major: self.major, minor: self.minor };
         match self.mode & 0o170_000 {
@@ -68,12 +80,12 @@ impl Stat {
         }
     }
 
-    /// Holes may be in it.
+    /// Whether it may have holes.
     pub(crate) fn is_sparse(&self) -> bool {
         self.blocks.saturating_mul(512) < self.size
     }
 
-    /// Whether it is still the same, as far as the file system says.
+    /// Whether the file is unchanged, according to its attributes.
     pub(crate) fn is_still(&self, now: &Self) -> bool {
         (self.size, self.inode, self.device) == (now.size, now.inode, now.device)
             && (self.stamp.seconds, self.stamp.nanos) == (now.stamp.seconds, now.stamp.nanos)
@@ -85,8 +97,8 @@ fn nanos(part: &str) -> Option<u32> {
     digits.parse().ok()
 }
 
-/// The entries of a directory: each between the mark and a slash with a newline, which is at no name's end. Nothing
-/// where it cannot be read.
+/// The entries of a directory: each starts with the mark and ends with a slash and a newline, which no name
+/// ends with. `None` if the text is malformed.
 pub fn entries(text: &[u8], mark: &str) -> Option<Vec<(Vec<u8>, Stat)>> {
     let begin = [mark.as_bytes(), b" "].concat();
     let end = [b"/\n", begin.as_slice()].concat();
@@ -131,7 +143,7 @@ mod tests {
     const ONE: &[u8] = b"81a4 5 7 8 1000000000 2001-09-09 01:46:40.123456789 +0000|63:15 2 8 0 0";
 
     #[test]
-    fn a_record_is_read_whole_or_not() {
+    fn stat_records_are_parsed_completely() {
         let stat = Stat::parse(ONE).unwrap();
         assert_eq!((stat.kind(), stat.size, stat.inode, stat.links), (Type::File, 5, 15, 2));
         let want = Stamp { mode: 0o644, user: 7, group: 8, seconds: 1_000_000_000, nanos: 123_456_789 };
@@ -145,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_with_newlines_is_one_name() {
+    fn names_with_newlines_are_parsed() {
         let record = |name: &[u8]| [b"M ", ONE, b"|/d|x/", name, b"/\n"].concat();
         let text = [record(b"a"), record(b"b\nM 81a4\n"), record(b"c|d")].concat();
         let names: Vec<_> = entries(&text, "M").unwrap().into_iter().map(|(name, _)| name).collect();

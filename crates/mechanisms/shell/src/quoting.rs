@@ -1,8 +1,8 @@
-//! What is said to a shell, and what its tools say.
+//! Quoting for the shell, and parsing the error messages of its tools.
 
 use postern_files::name;
 
-/// Adds `v='…';` so that the shell's variable holds exactly these bytes, in a line of printable ASCII.
+/// Appends `v='…';`, so that the shell variable has exactly these bytes, as a line of printable ASCII.
 pub(crate) fn assign(line: &mut Vec<u8>, variable: char, value: &[u8]) {
     let plain = |byte: &u8| (b' '..=b'~').contains(byte) && !b"'\\%".contains(byte);
     let mut buffer = [0; 4];
@@ -13,7 +13,7 @@ pub(crate) fn assign(line: &mut Vec<u8>, variable: char, value: &[u8]) {
         line.extend_from_slice(b"';");
         return;
     }
-    // What a command prints loses its last newlines: the underscore holds them.
+    // Command substitution removes trailing newlines; the underscore protects them.
     line.extend_from_slice(b"=$(printf %b_ '");
     for byte in value {
         match plain(byte) {
@@ -25,7 +25,7 @@ pub(crate) fn assign(line: &mut Vec<u8>, variable: char, value: &[u8]) {
     line.extend_from_slice(end.as_bytes());
 }
 
-/// The same for a path, which no tool takes for an option.
+/// The same for a path, so that no tool treats it as an option.
 pub(crate) fn assign_path(line: &mut Vec<u8>, variable: char, path: &[u8]) {
     match path {
         b"" => assign(line, variable, b"."),
@@ -34,7 +34,7 @@ pub(crate) fn assign_path(line: &mut Vec<u8>, variable: char, path: &[u8]) {
     }
 }
 
-/// What the C library's errors are called; tools write other things around them.
+/// Error messages of the C library; tools add other text around them.
 const CAUSES: [&str; 21] = [
     "No space left on device",
     "Disk quota exceeded",
@@ -59,25 +59,25 @@ const CAUSES: [&str; 21] = [
     "Stale file handle",
 ];
 
-/// What shells say instead: dash, busybox, bash.
+/// Messages of the shells dash, busybox and bash instead.
 const SHELLS: [(&str, &str); 3] = [
     ("Directory nonexistent", "No such file or directory"),
     ("nonexistent directory", "No such file or directory"),
     ("cannot overwrite existing file", "File exists"),
 ];
 
-/// Most of a tool's words that are repeated.
+/// Maximum length of a quoted tool message.
 const MOST: usize = 300;
 
-/// The cause in what a tool said.
+/// The cause in a tool's error message.
 pub(crate) fn cause(said: &[u8]) -> String {
     let text = String::from_utf8_lossy(said);
-    // The last one: a file's name may be one of these as well, and tools name the file first.
+    // The last match: a file may be named like one of these, and tools print the file name first.
     let words = CAUSES.iter().map(|cause| (*cause, *cause)).chain(SHELLS);
     let found = words.filter_map(|(words, cause)| text.rfind(words).map(|at| (at, cause)));
     match found.max_by_key(|(at, cause)| (*at, cause.len())) {
         Some((_, cause)) => cause.to_owned(),
-        None if said.is_empty() => "it failed without a word".to_owned(),
+        None if said.is_empty() => "it failed without a message".to_owned(),
         None => name::show(&said[..said.len().min(MOST)]).into_owned(),
     }
 }
@@ -86,7 +86,7 @@ pub(crate) fn cause(said: &[u8]) -> String {
 mod tests {
     use super::*;
 
-    /// The bytes that a shell has in its variable.
+    /// The bytes of the shell's variable.
     fn through(shell: &[&str], value: &[u8]) -> Vec<u8> {
         let mut line = Vec::new();
         assign(&mut line, 'a', value);
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn every_name_comes_through_a_shell_as_it_is() {
+    fn names_survive_shell_quoting() {
         let all: Vec<u8> = (1..=255).collect();
         let busybox = std::process::Command::new("busybox").arg("true").output().is_ok();
         for shell in [vec!["sh"], vec!["busybox", "sh"]].into_iter().take(if busybox { 2 } else { 1 }) {
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tools_words_come_down_to_their_cause() {
+    fn the_cause_is_extracted_from_tool_messages() {
         let said = b"dd: error writing 'standard output': No space left on device 0+1 records in";
         assert_eq!(cause(said), "No space left on device");
         assert_eq!(
@@ -129,6 +129,6 @@ mod tests {
             assert_eq!(cause(said.as_bytes()), "No such file or directory");
         }
         assert_eq!(cause(b"odd\x1b[2J"), "odd\\u{1b}[2J");
-        assert_eq!(cause(b""), "it failed without a word");
+        assert_eq!(cause(b""), "it failed without a message");
     }
 }

@@ -1,7 +1,8 @@
 //! Parts of shell scripts that several scripts share.
 
-/// A function of the POSIX shell, `local_mounts COMMAND`: calls COMMAND with each local directory that is a mount point. A
-/// mount of another machine is left out: where that machine does not answer, looking at it would never end.
+/// A POSIX shell function, `local_mounts COMMAND`: calls COMMAND with each mount point on a local file
+/// system. Network file systems are skipped: if their server does not answer, accessing them would block
+/// forever.
 #[macro_export]
 macro_rules! local_mounts {
     () => {

@@ -1,5 +1,5 @@
-# What runs in the container: functions that the client calls a line at a time, with names in $a and $b. They are spread
-# over nothing but POSIX sh and what busybox and coreutils share. Nothing of this is ever written to a file.
+# The functions that run in the container. The client calls them one line at a time, with names in $a and $b. They use
+# only POSIX sh and what busybox and coreutils share. Nothing of this is ever written to a file.
 LC_ALL=C TZ=UTC0
 export LC_ALL TZ
 set -f
@@ -12,7 +12,7 @@ has() { command -v "$1" >/dev/null 2>&1; }
 no() { set -- $e; printf 'no %s\n' "$*"; }
 end() { set -- "$1" $e; printf '\n/%s %s\n' "$N" "$*"; }
 
-# The first line: what hashes, whether there is tar, who we are, and what is missing.
+# The first answer: the tool for hashes, whether tar exists, user and group, missing tools, writable directories.
 hello() {
   spots 2>/dev/null
   N=$1 S=- n= t=
@@ -26,7 +26,7 @@ hello() {
   printf 'hello %s %s %s %s|%s|%s\n' "$S" $t "$(id -u 2>/dev/null || echo '?')" "$(id -g 2>/dev/null || echo '?')" "$n" "$W"
 }
 
-# W is where one may write: where people put things, and what is mounted of this node.
+# W: writable directories. Candidates are common directories and local mount points.
 spots() {
   W=
   for l in /tmp /var/tmp /dev/shm /data /run "$HOME"; do spot "$l"; done
@@ -38,7 +38,7 @@ spot() {
   [ ${#W} -gt 200 ] || [ ! -d "$1" ] || [ ! -w "$1" ] || [ ! -x "$1" ] || readonly_ "$1" || W="$W $1"
 }
 
-# Whether a directory lies on a mount that is read-only, of which busybox' test -w knows nothing.
+# Whether a directory is on a read-only mount, which busybox' test -w does not detect.
 readonly_() {
   on= is=1
   while read -r _ at _ how _; do
@@ -51,9 +51,9 @@ readonly_() {
   return $is
 }
 
-# What a is: itself, or what it leads to.
+# The attributes of a; with -L those of its target.
 look() { e=$(stat $1 -c "$F" -- "$a" 2>&1) && printf 'ok %s\n' "$e" || no; }
-# What the directory a holds.
+# The entries of the directory a.
 list() {
   e=
   if find "$a" -mindepth 1 -maxdepth 1 -exec stat -c "$N $F|%n/" -- {} + 2>/dev/null; then
@@ -63,26 +63,26 @@ list() {
     end no
   fi
 }
-# Where the symlink a points; where it leads in the end.
+# The target of the symlink a (-n), or its final target (-nf).
 link() { e=; readlink $1 "$a" 2>/dev/null && end ok || { e='reading the symlink'; end no; }; }
-# Hashes of a, by blocks of 8 MiB.
+# Hashes of a, in blocks of 8 MiB.
 sums() {
   E=$($S </dev/null)
   e=$(while h=$(dd bs=1048576 count=8 iflag=fullblock 2>/dev/null | $S) && [ "$h" != "$E" ]; do printf '%s ' "${h%% *}"; done <"$a" 2>&1)
   printf 'ok %s\n' "$e"
 }
-# The hash of a file, or nothing where none is asked for.
+# The hash of a file, or - if there is no tool for hashes.
 sum() { [ "$S" = - ] && h=- || { h=$({ $S <"$1"; } 2>/dev/null); h=${h%% *}; }; }
-# Runs what writes much, and ends it with the client: a runtime stops reading then, and does not close the pipe, so that it
-# would wait for ever. The client says a line when it has heard the end. By KILL: what a shell has forked and not yet made
-# another program loses a TERM.
+# Runs a command with much output, and kills it when the client is gone: a runtime then stops reading without closing the
+# pipe, and the command would block forever. The client sends a line when it has received the end. Uses KILL, because a
+# process that the shell has forked, but that has not called exec yet, loses a TERM.
 flow() {
-  { trap 'kill -9 $! 2>/dev/null; wait $!; exit' TERM; "$@"; } & # nobody else may reap it
+  { trap 'kill -9 $! 2>/dev/null; wait $!; exit' TERM; "$@"; } & # it must not be reaped elsewhere
   f=$!
   IFS= read -r l || kill $f 2>/dev/null
   wait $f
 }
-# The content of a from a block of 64 KiB on, so many of them; then its hash and what it is.
+# The content of a: $2 blocks of 64 KiB starting at block $1, then its hash and attributes.
 get() { flow got "$@"; }
 got() {
   { exec dd bs=65536 skip=$1 count=$2 >&3 <"$a"; } 2>/dev/null &
@@ -91,11 +91,11 @@ got() {
     e="${h:--} $(stat -L -c "$F" -- "$a" 2>/dev/null)"
     end ok
   else
-    e=$(dd bs=65536 skip=$1 count=1 2>&1 >/dev/null <"$a") && e='it cannot be read to its end'
+    e=$(dd bs=65536 skip=$1 count=1 2>&1 >/dev/null <"$a") && e='it cannot be read completely'
     end no
   fi
 }
-# The small files that were named, in an archive; then, for each, its hash and what it is.
+# An archive of the given small files.
 pack() { flow packed "$@"; }
 packed() {
   { exec tar -cf - -- "$@" >&3; } 2>/dev/null &
@@ -103,20 +103,20 @@ packed() {
   printf '\n/%s ok %s\n' "$N" $?
 }
 
-# The hashes of many files, whose names have no newline in them, and what they are: a line for each.
+# The hashes and attributes of files whose names have no newline, one line each.
 abouts() {
   e=
   [ "$S" = - ] || $S "$@" 2>/dev/null
   stat -L -c "$F" -- "$@" 2>/dev/null
   end ok
 }
-# Hashes of many, for fin to take one by one.
+# Hashes of several files; fin uses them one by one.
 hashes() {
   H=
   [ "$S" = - ] || H=$($S "$@" 2>/dev/null | while read -r h n; do printf '%s ' "$h"; done)
 }
 
-# A new file p, which becomes q, in place of what an earlier copy left as r.
+# Creates the file p, which will become q, and removes the partial file r.
 new() {
   x= w= o=1 i= k=$1
   [ "$k" = 0 ] || rm -f "$r" 2>/dev/null
@@ -128,18 +128,19 @@ new() {
   fi
   x=${e:-it cannot be created} o=
 }
-# Goes on with r from this length on, which nobody else can then; or with the first blocks of 8 MiB that q has.
+# resume continues with r at this length; after the rename, no other copy can use r. prefix continues with the first blocks
+# of 8 MiB of q.
 resume() {
   x= w= o=1 i= k=1
-  e=$(mv $M "$r" "$p" 2>&1) || { x=${e:-it cannot be taken up} o=; return; }
+  e=$(mv $M "$r" "$p" 2>&1) || { x=${e:-it cannot be resumed} o=; return; }
   e=$(dd if=/dev/null of="$p" bs=1 seek=$1 2>&1) || x=$e
 }
 prefix() {
   new "$2" "$3"
-  [ -n "$x" ] || [ -z "$i" ] || x='it cannot be created beside the one that is there'
+  [ -n "$x" ] || [ -z "$i" ] || x='it cannot be created next to the existing file'
   [ -n "$x" ] || e=$(dd bs=8388608 count=$1 2>&1 <"$q" >>"$p") || x=$e
 }
-# dd takes all of it before it gives any, whatever becomes of p: what is left would be read as a request.
+# dd reads everything before it writes, even if writing p fails: otherwise the rest would be read as a request.
 put() {
   if [ -n "$x" ]; then
     dd bs=$1 count=1 iflag=fullblock 2>/dev/null | cat >/dev/null
@@ -147,21 +148,21 @@ put() {
     e=$(dd bs=$1 count=1 iflag=fullblock 2>/dev/null | { cat >>"$p"; } 2>&1) || x=${e:-it cannot be written}
   fi
 }
-# Whether what was put so far is there.
+# Whether everything so far was written.
 how() { if [ -n "$x" ]; then e=$x; no; else echo ok; fi; }
 hole() { [ -n "$x" ] || e=$(dd if=/dev/null of="$p" bs=1 seek=$1 2>&1) || x=$e; }
-# The mode of p. What files inherit their group by stays: busybox takes it from a directory by a number.
+# Sets the mode of p and keeps the setgid bit of a directory, which busybox removes with a numeric mode.
 mode() {
   if [ -d "$p" ] && [ -g "$p" ]; then chmod $1 "$p" && chmod g+s "$p"; else chmod $1 "$p"; fi
 }
-# Mode, owner and time of p.
+# Sets mode, owner and time of p.
 dress() {
   w=
   [ "$3" = - ] || e=$(chown -h $3 "$p" 2>&1) || w="its owner could not be set: $e"
   [ "$1" = - ] || e=$(mode $1 2>&1) || w="${w:+$w; }its mode could not be set: $e"
   [ "$2" = - ] || touch $4 -c -d @$2 "$p" 2>/dev/null || e=$(touch $4 -c -d @${2%.*} "$p" 2>&1) || w="${w:+$w; }its time could not be set: $e"
 }
-# Ends p, which gets the name q when its hash is the one given.
+# Finishes p: renames it to q if its hash matches.
 fin() {
   o=
   [ -n "$x" ] || [ "$1" = - ] || { compared $5 $1; [ "$h" = "$1" ] || x='what arrived is not what was sent: its hash differs'; }
@@ -170,14 +171,14 @@ fin() {
   [ -z "$x" ] || [ -n "$i" ] || rm -f "$p"
   if [ -n "$x" ]; then e=$x; no; else set -- $w; printf 'ok %s\n' "$*"; fi
 }
-# One of the hashes of many; where that is another, its own.
+# The next of the hashes of several files; if it differs, hashes the file itself.
 compared() {
   h=
   [ "$1" != tar ] || { h=${H%% *} H=${H#* }; }
   [ "$h" = "$2" ] || sum "$p"
 }
 place() {
-  if [ -d "$q" ] && [ ! -L "$q" ]; then x='a directory has its place'; return; fi
+  if [ -d "$q" ] && [ ! -L "$q" ]; then x='a directory exists at this path'; return; fi
   e=$(mv $M "$p" "$q" 2>&1) && return
   x=$e
   [ "$2" = inplace ] || return
@@ -186,11 +187,11 @@ place() {
   p=$q i=1
   [ "$1" = - ] || { sum "$p"; [ "$h" = "$1" ] || x='what was written is not what was sent: its hash differs'; }
 }
-# Keeps what has arrived of p, as r, where it is large enough to be taken up, or removes it.
+# Keeps the written part of p as r if it is large enough to be resumed; otherwise removes it.
 drop() { [ -z "$o" ] || [ -n "$i" ] || { [ "$1" = keep ] && [ "$k" = 1 ] && mv $M "$p" "$r" 2>/dev/null; } || rm -f "$p"; o=; }
 bye() { drop keep; [ $# -eq 0 ] || rm -f "$@"; }
 
-# Other things: a directory, what is removed, a link or special file under the name a that then becomes b.
+# Directories, removal, and links and special files, which are created as a and renamed to b.
 make() {
   e=$(mkdir "$a" 2>&1) && { [ -g "$a" ] && echo ok new group || echo ok new; } && return
   if [ -d "$a" ] && [ ! -L "$a" ]; then echo ok; else no; fi
@@ -214,7 +215,7 @@ other() {
     rm -f "$a" 2>/dev/null
     if e=$(ln "$c" "$a" 2>&1); then named - -; else no; fi
   else
-    e='the file whose other name it is is not there'
+    e='the file that it links to does not exist'
     no
   fi
 }
@@ -224,8 +225,8 @@ special() {
   rm -f "$a" 2>/dev/null
   if e=$(mknod -m $m "$a" "$@" 2>&1); then named $t $d; else no; fi
 }
-# Takes an archive of so many blocks of 512 bytes, all of it even where tar gives up. By busybox the mask counts for who is
-# not root, whatever -p says.
+# Unpacks an archive of $1 blocks of 512 bytes; reads all of it even if tar fails. busybox applies the umask for non-root
+# users despite -p.
 unpack() {
   e=$(dd bs=512 count=$1 iflag=fullblock 2>/dev/null | { umask 0; tar -xpof - -C "$a" 2>&1; c=$?; cat >/dev/null; exit $c; }) && echo ok || no
 }

@@ -1,7 +1,7 @@
-//! A conversation with a shell: requests are lines, answers are lines, or bytes up to a mark that nobody can know.
+//! A session with a shell. Requests are lines; answers are lines, or bytes up to an unpredictable mark.
 
+use super::checksum::Tool;
 use super::quoting::cause;
-use super::sum::Tool;
 use crate::error::ShellError;
 use bytes::{Bytes, BytesMut};
 use postern_files::name::show;
@@ -9,44 +9,45 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::mpsc;
 
-/// The loop that takes requests; the functions in them, and the mark, come by the first. What does not begin with the mark
-/// is no request: were content ever left in the stream, by whatever fails, it would otherwise be run.
+/// The loop that reads requests. The first request defines the functions and the mark. A line that does not
+/// start with the mark is not a request: otherwise, content left in the stream after a failure would be
+/// executed.
 pub const LOOP: &str = r#"IFS= read -r l && eval "$l"
 while IFS= read -r l; do case $l in "$N "*) eval "${l#* }" ;; esac; done; bye "$@""#;
 
 const SERVER: &str = concat!(local_mounts!(), include_str!("server.sh"));
 
-/// Longest answer that is kept in memory: of a directory that is listed.
+/// Maximum length of an answer kept in memory, such as a directory listing.
 const MOST: usize = 256 * 1024 * 1024;
 
-/// What may follow the mark.
+/// Maximum length of the line after the mark.
 const TAIL: usize = 64 * 1024;
 
 /// Bytes of requests that are collected.
 const FULL: usize = 256 * 1024;
 
-/// The conversation ended; why.
+/// The session ended; the reason.
 #[derive(Debug)]
 pub(crate) struct Lost(pub(crate) String);
 
-/// What a shell's stdout brings.
-pub type Heard = Result<Bytes, String>;
+/// Output of the shell.
+pub type ShellOutput = Result<Bytes, String>;
 
-/// What the container has.
+/// The container's tools.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Tools {
     pub(crate) sum: Option<Tool>,
     pub(crate) tar: bool,
     pub(crate) user: Option<u32>,
     pub(crate) group: Option<u32>,
-    /// Names of those that are missing.
+    /// Names of missing tools.
     pub(crate) missing: Vec<String>,
-    /// Directories that may be written to.
+    /// Writable directories.
     pub(crate) writable: Vec<String>,
 }
 
 impl Tools {
-    /// Reads `hello SUM TAR UID GID| MISSING…| WRITABLE…`.
+    /// Parses `hello SUM TAR UID GID| MISSING…| WRITABLE…`.
     pub(crate) fn parse(line: &[u8]) -> Option<Self> {
         let text = std::str::from_utf8(line).ok()?.strip_prefix("hello ")?;
         let (fields, words) = text.split_once('|')?;
@@ -66,7 +67,7 @@ impl Tools {
         })
     }
 
-    /// A refusal in words, with who was refused.
+    /// Describes an error, with the user that was refused.
     pub(crate) fn explain(&self, attempt: &str, said: &[u8]) -> String {
         let cause = cause(said);
         let who = match (self.user, self.group) {
@@ -82,50 +83,50 @@ impl Tools {
                 format!("{attempt}: {cause}{who}{writable}")
             }
             "Device or resource busy" | "Resource busy" => format!(
-                "{attempt}: {cause}; it is a mount of its own and cannot be replaced, only written into: --inplace"
+                "{attempt}: {cause}; it is a mount point and cannot be replaced, only written to with --inplace"
             ),
             _ => format!("{attempt}: {cause}"),
         }
     }
 }
 
-/// What came first while something was to be sent.
+/// What became ready first while sending.
 enum Turn {
     Sent,
     Gone,
-    Heard(Option<Heard>),
+    Received(Option<ShellOutput>),
 }
 
-/// A part of an answer that is bytes.
+/// A part of an answer that consists of bytes.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Piece {
     Bytes(Bytes),
-    /// What stands behind the mark.
+    /// The line after the mark.
     End(Bytes),
 }
 
-/// A conversation with a container's shell.
+/// A session with a container's shell.
 pub struct Session {
     to: mpsc::Sender<Bytes>,
-    /// Bytes said since it was last looked at.
-    pub(crate) said: Arc<AtomicU64>,
-    from: mpsc::Receiver<Heard>,
-    queue: Vec<u8>,
+    /// Bytes sent since the last read of this counter.
+    pub(crate) sent: Arc<AtomicU64>,
+    from: mpsc::Receiver<ShellOutput>,
+    outgoing: Vec<u8>,
     buffer: BytesMut,
     pub(crate) mark: String,
     pub(crate) tools: Tools,
 }
 
 impl Session {
-    /// Tools that the ways by tar and shell need, and the container has not.
+    /// Required tools that the container lacks.
     pub fn missing(&self) -> &[String] {
         &self.tools.missing
     }
 
-    /// Says hello to a shell that runs [`LOOP`].
+    /// Starts a session with a shell that runs [`LOOP`].
     pub async fn greet(
         to: mpsc::Sender<Bytes>,
-        from: mpsc::Receiver<Heard>,
+        from: mpsc::Receiver<ShellOutput>,
         sum: Option<&str>,
     ) -> Result<Self, ShellError> {
         let nothing = Tools {
@@ -136,101 +137,102 @@ impl Session {
             missing: Vec::new(),
             writable: Vec::new(),
         };
-        let mark =
-            mark().ok_or_else(|| ShellError::Session("this machine gives no random numbers".to_owned()))?;
-        let (queue, buffer) = (Vec::new(), BytesMut::new());
-        let mut session = Self { to, said: Arc::default(), from, queue, buffer, mark, tools: nothing };
+        let mark = mark()
+            .ok_or_else(|| ShellError::Session("this machine provides no random numbers".to_owned()))?;
+        let (outgoing, buffer) = (Vec::new(), BytesMut::new());
+        let mut session = Self { to, sent: Arc::default(), from, outgoing, buffer, mark, tools: nothing };
         let mut line = Vec::new();
         super::quoting::assign(&mut line, 'a', SERVER.as_bytes());
         let hello = format!("eval \"$a\";hello {} '{}'\n", session.mark, sum.unwrap_or_default());
         line.extend_from_slice(hello.as_bytes());
         session.content(&line);
         let answer = session.line().await.map_err(|Lost(why)| ShellError::Session(why))?;
-        session.tools = Tools::parse(&answer)
-            .ok_or_else(|| ShellError::Session(format!("its shell answered oddly: {}", cause(&answer))))?;
+        session.tools = Tools::parse(&answer).ok_or_else(|| {
+            ShellError::Session(format!("unexpected answer of its shell: {}", cause(&answer)))
+        })?;
         Ok(session)
     }
 
-    /// Adds requests to what is to be said, a line each.
-    pub fn say(&mut self, requests: &[u8]) {
+    /// Queues requests, one per line.
+    pub fn queue(&mut self, requests: &[u8]) {
         for line in requests.split_inclusive(|byte| *byte == b'\n') {
-            self.queue.extend_from_slice(self.mark.as_bytes());
-            self.queue.push(b' ');
-            self.queue.extend_from_slice(line);
+            self.outgoing.extend_from_slice(self.mark.as_bytes());
+            self.outgoing.push(b' ');
+            self.outgoing.extend_from_slice(line);
         }
     }
 
-    /// All of what the last request let flow was heard.
-    pub(crate) fn heard(&mut self) {
-        self.say(b"\n");
+    /// Marks the content of the last streaming request as complete.
+    pub(crate) fn confirm_stream(&mut self) {
+        self.queue(b"\n");
     }
 
-    /// Adds what the request before it takes.
+    /// Queues content for the previous request.
     pub(crate) fn content(&mut self, bytes: &[u8]) {
-        self.queue.extend_from_slice(bytes);
+        self.outgoing.extend_from_slice(bytes);
     }
 
-    /// Says it when it has become much.
-    pub(crate) async fn say_much(&mut self) -> Result<(), Lost> {
-        if self.queue.len() >= FULL { self.flush().await } else { Ok(()) }
+    /// Flushes if much is queued.
+    pub(crate) async fn flush_if_large(&mut self) -> Result<(), Lost> {
+        if self.outgoing.len() >= FULL { self.flush().await } else { Ok(()) }
     }
 
-    /// Says what was collected; answers that come meanwhile are kept, so that neither side waits for the other.
+    /// Sends what is queued. Buffers answers that arrive meanwhile, so that neither side blocks the other.
     pub(crate) async fn flush(&mut self) -> Result<(), Lost> {
-        let queue = std::mem::take(&mut self.queue);
+        let queue = std::mem::take(&mut self.outgoing);
         for piece in queue.chunks(7 * postern_wire::CHUNK) {
             loop {
                 let turn = tokio::select! {
                     permit = self.to.reserve() => match permit {
                         Ok(permit) => {
                             permit.send(Bytes::copy_from_slice(piece));
-                            self.said.fetch_add(piece.len() as u64, Ordering::Relaxed);
+                            self.sent.fetch_add(piece.len() as u64, Ordering::Relaxed);
                             Turn::Sent
                         }
                         Err(_) => Turn::Gone,
                     },
-                    heard = self.from.recv() => Turn::Heard(heard),
+                    received = self.from.recv() => Turn::Received(received),
                 };
                 match turn {
                     Turn::Sent => break,
-                    Turn::Gone => return Err(self.why().await),
-                    Turn::Heard(heard) => self.take(heard)?,
+                    Turn::Gone => return Err(self.loss_reason().await),
+                    Turn::Received(received) => self.take(received)?,
                 }
             }
         }
         Ok(())
     }
 
-    /// Why nothing is taken any more, which is in what came last.
-    async fn why(&mut self) -> Lost {
+    /// The reason why the shell stopped reading, which is in its last output.
+    async fn loss_reason(&mut self) -> Lost {
         loop {
-            let heard = self.from.recv().await;
-            if let Err(lost) = self.take(heard) {
+            let received = self.from.recv().await;
+            if let Err(lost) = self.take(received) {
                 return lost;
             }
         }
     }
 
-    fn take(&mut self, heard: Option<Heard>) -> Result<(), Lost> {
-        match heard {
+    fn take(&mut self, received: Option<ShellOutput>) -> Result<(), Lost> {
+        match received {
             Some(Ok(bytes)) => {
                 self.buffer.extend_from_slice(&bytes);
                 Ok(())
             }
             Some(Err(why)) => Err(Lost(why)),
-            None => Err(Lost("the shell is gone".to_owned())),
+            None => Err(Lost("the shell ended".to_owned())),
         }
     }
 
     async fn fill(&mut self) -> Result<(), Lost> {
-        if !self.queue.is_empty() {
+        if !self.outgoing.is_empty() {
             self.flush().await?;
         }
-        let heard = self.from.recv().await;
-        self.take(heard)
+        let received = self.from.recv().await;
+        self.take(received)
     }
 
-    /// The next line. May be cancelled.
+    /// The next line. Cancel-safe.
     pub(crate) async fn line(&mut self) -> Result<Bytes, Lost> {
         let mut seen = 0;
         loop {
@@ -239,13 +241,13 @@ impl Session {
             }
             seen = self.buffer.len();
             if seen > MOST {
-                return Err(Lost("an answer without an end".to_owned()));
+                return Err(Lost("an answer that is too long".to_owned()));
             }
             self.fill().await?;
         }
     }
 
-    /// The line that is here as a whole; there is no end of one before `seen`.
+    /// The next line, if complete; no line ends before `seen`.
     fn line_here(&mut self, seen: usize) -> Option<Bytes> {
         let at = seen + self.buffer[seen..].iter().position(|byte| *byte == b'\n')?;
         Some(self.buffer.split_to(at + 1).freeze().slice(..at))
@@ -253,24 +255,24 @@ impl Session {
 
     /// An answer of one line, `ok …` or `no …`.
     pub(crate) async fn answer(&mut self) -> Result<Result<Bytes, Bytes>, Lost> {
-        said(&self.line().await?)
+        require_answer(&self.line().await?)
     }
 
-    /// An answer that is here already.
+    /// An answer that has already arrived.
     pub(crate) fn answered(&mut self) -> Result<Option<Result<Bytes, Bytes>>, Lost> {
-        while let Ok(heard) = self.from.try_recv() {
-            self.take(Some(heard))?;
+        while let Ok(received) = self.from.try_recv() {
+            self.take(Some(received))?;
         }
-        self.line_here(0).map(|line| said(&line)).transpose()
+        self.line_here(0).map(|line| require_answer(&line)).transpose()
     }
 
-    /// Asks and waits for the answer; nothing may be on its way.
+    /// Sends a request and waits for the answer; no other answer may be pending.
     pub(crate) async fn ask(&mut self, line: &[u8]) -> Result<Result<Bytes, Bytes>, Lost> {
-        self.say(line);
+        self.queue(line);
         self.answer().await
     }
 
-    /// The next part of an answer that is bytes.
+    /// The next part of an answer that consists of bytes.
     pub(crate) async fn piece(&mut self) -> Result<Piece, Lost> {
         let mark = format!("\n/{} ", self.mark);
         loop {
@@ -290,7 +292,7 @@ impl Session {
         }
     }
 
-    /// All of an answer that is bytes, and whether it is one of success.
+    /// A whole answer that consists of bytes, and whether it is a success.
     pub(crate) async fn whole(&mut self) -> Result<Result<Vec<u8>, Bytes>, Lost> {
         let mut all = Vec::new();
         loop {
@@ -300,20 +302,20 @@ impl Session {
                 }
                 Piece::Bytes(bytes) => all.extend_from_slice(&bytes),
                 Piece::End(end) => {
-                    return Ok(said(&end)?.map(|_| all));
+                    return Ok(require_answer(&end)?.map(|_| all));
                 }
             }
         }
     }
 }
 
-/// The same of a line that has to have either.
-fn said(line: &Bytes) -> Result<Result<Bytes, Bytes>, Lost> {
-    yes(line).ok_or_else(|| Lost(format!("the shell answers oddly: {}", cause(line))))
+/// Parses a line that must be an answer.
+fn require_answer(line: &Bytes) -> Result<Result<Bytes, Bytes>, Lost> {
+    parse_answer(line).ok_or_else(|| Lost(format!("unexpected answer of the shell: {}", cause(line))))
 }
 
-/// What follows `ok` or `no`.
-pub(crate) fn yes(line: &Bytes) -> Option<Result<Bytes, Bytes>> {
+/// Parses `ok …` or `no …`.
+pub(crate) fn parse_answer(line: &Bytes) -> Option<Result<Bytes, Bytes>> {
     let rest = |from: usize| line.slice(line.len().min(from)..);
     match line.get(..2)? {
         b"ok" => Some(Ok(rest(3))),
@@ -322,7 +324,8 @@ pub(crate) fn yes(line: &Bytes) -> Option<Result<Bytes, Bytes>> {
     }
 }
 
-/// Where the mark stands, when what came ends with it and its line: nothing more comes then until it is asked for.
+/// The offset of the mark if the received bytes end with it and its line: nothing follows before the next
+/// request.
 fn end_of(buffer: &[u8], mark: &[u8]) -> Option<usize> {
     if buffer.last() != Some(&b'\n') || buffer.len() < mark.len() {
         return None;
@@ -332,12 +335,12 @@ fn end_of(buffer: &[u8], mark: &[u8]) -> Option<usize> {
     Some(from + found)
 }
 
-/// Something that a file in the container does not hold by chance.
+/// A random string that no file in the container contains by chance.
 fn mark() -> Option<String> {
     use ring::rand::{SecureRandom as _, SystemRandom};
     let mut bytes = [0; 16];
     SystemRandom::new().fill(&mut bytes).ok()?;
-    Some(super::sum::hex(&bytes))
+    Some(super::checksum::hex(&bytes))
 }
 
 #[cfg(test)]
@@ -346,9 +349,9 @@ mod tests {
     use std::io::{Read as _, Write as _};
     use std::process::{Command, Stdio};
 
-    /// Nobody reads what comes, as where a client is gone: neither the shell nor what it runs stays.
+    /// When nobody reads the output, as after a client is gone, neither the shell nor its commands stay.
     #[test]
-    fn what_flows_ends_with_its_client() {
+    fn streaming_ends_with_its_client() {
         let folder = tempfile::tempdir().unwrap();
         let big = folder.path().join("big");
         std::fs::write(&big, vec![1; 5_000_000]).unwrap();
@@ -375,13 +378,13 @@ mod tests {
             std::thread::spawn(move || ended.send(child.wait().unwrap()));
             let status = waited.recv_timeout(std::time::Duration::from_secs(20));
             assert!(status.is_ok_and(|status| status.success()), "{shell:?}: {request}");
-            // Whoever had the pipe is gone with it.
+            // The processes that had the pipe ended with it.
             std::io::copy(&mut stdout, &mut std::io::sink()).unwrap();
         }
     }
 
     #[test]
-    fn what_has_no_mark_is_never_run() {
+    fn lines_without_the_mark_are_not_executed() {
         let mut shell = Command::new("sh");
         let shell = shell.args(["-c", LOOP]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
         let mut shell = shell.unwrap();

@@ -1,12 +1,12 @@
-//! A container without an agent as the end with the files.
+//! A container without an agent as the end that has the files.
 
+mod batch;
 mod content;
 mod roots;
-mod together;
-pub(crate) mod walk;
+mod walk;
 
 use super::session::{Lost, Session};
-use super::{Memory, Out, Trouble, Way};
+use super::{Outbox, ResumeMarks, TransferMode, TranslatorError};
 use bytes::Bytes;
 use content::{Content, Wanted};
 use postern_wire::Decoder;
@@ -15,16 +15,16 @@ use std::collections::{HashMap, VecDeque};
 use tokio::sync::mpsc::{Receiver, UnboundedReceiver, UnboundedSender, unbounded_channel};
 use walk::{Item, Step, Walk};
 
-/// What the destination said, as far as it concerns the source.
-enum Heard {
+/// Frames from the destination that concern the source.
+enum Event {
     Want(Want),
-    Settled(u32),
+    EntryResult(u32),
     Finished,
 }
 
-/// Reads what the destination says into a queue that is never full: it answers at most [`WINDOW`] entries. Else both
-/// ends could wait for the other to read.
-async fn listen(mut input: Receiver<Bytes>, heard: UnboundedSender<Result<Heard, String>>) {
+/// Reads the destination's frames into an unbounded queue; it cannot grow much, because the destination
+/// answers at most [`WINDOW`] entries. Otherwise both ends could block, each waiting for the other to read.
+async fn listen(mut input: Receiver<Bytes>, events: UnboundedSender<Result<Event, String>>) {
     let mut decoder = Decoder::default();
     loop {
         loop {
@@ -32,17 +32,17 @@ async fn listen(mut input: Receiver<Bytes>, heard: UnboundedSender<Result<Heard,
                 Ok(None) => break,
                 Err(error) => Some(Err(error.to_string())),
                 Ok(Some((kind, payload))) => match FromDestination::decode(kind, payload) {
-                    Ok(FromDestination::Want(want)) => Some(Ok(Heard::Want(want))),
-                    Ok(FromDestination::Settled(settled)) => Some(Ok(Heard::Settled(settled.id))),
-                    Ok(FromDestination::Finished) => Some(Ok(Heard::Finished)),
+                    Ok(FromDestination::Want(want)) => Some(Ok(Event::Want(want))),
+                    Ok(FromDestination::EntryResult(settled)) => Some(Ok(Event::EntryResult(settled.id))),
+                    Ok(FromDestination::Finished) => Some(Ok(Event::Finished)),
                     Ok(FromDestination::Fatal(_)) => Some(Err("it gave up".to_owned())),
                     Ok(_) => None,
                     Err(error) => Some(Err(error.to_string())),
                 },
             };
             let Some(next) = next else { continue };
-            let last = !matches!(next, Ok(Heard::Want(_) | Heard::Settled(_)));
-            if heard.send(next).is_err() || last {
+            let last = !matches!(next, Ok(Event::Want(_) | Event::EntryResult(_)));
+            if events.send(next).is_err() || last {
                 return;
             }
         }
@@ -53,46 +53,54 @@ async fn listen(mut input: Receiver<Bytes>, heard: UnboundedSender<Result<Heard,
     }
 }
 
-/// Serves one copy to its end.
+/// Serves one copy until it ends.
 pub(super) async fn send(
     spec: &SendSpec,
-    way: Way,
-    memory: Memory,
+    way: TransferMode,
+    marks: ResumeMarks,
     mut session: Session,
     input: Receiver<Bytes>,
-    mut out: Out,
-) -> Result<(), Trouble> {
-    let (sender, heard) = unbounded_channel();
+    mut out: Outbox,
+) -> Result<(), TranslatorError> {
+    let (sender, events) = unbounded_channel();
     tokio::spawn(listen(input, sender));
-    let rules = postern_files::rules(&spec.rules).map_err(Trouble::Fatal)?;
-    let (tops, faults) = roots::expand(&mut session, spec, &rules).await?;
-    let count = u32::try_from(tops.len() + faults.len()).unwrap_or(u32::MAX);
+    let rules = postern_files::rules(&spec.rules).map_err(TranslatorError::Fatal)?;
+    let (roots, faults) = roots::expand(&mut session, spec, &rules).await?;
+    let count = u32::try_from(roots.len() + faults.len()).unwrap_or(u32::MAX);
     out.put(|buffer| FromSource::Begin(count).encode(buffer));
     for (path, message) in faults {
         out.put(|buffer| FromSource::Fault { path: &path, message }.encode(buffer));
     }
-    let walk = Walk::new(spec, tops)?;
-    let content = Content::new(way, memory);
-    Source { walk: Some(walk), session, content, out, heard, open: HashMap::new(), wanted: VecDeque::new() }
-        .run()
-        .await
+    let walk = Walk::new(spec, roots)?;
+    let content = Content::new(way, marks);
+    ShellSender {
+        walk: Some(walk),
+        session,
+        content,
+        out,
+        events,
+        open: HashMap::new(),
+        wanted: VecDeque::new(),
+    }
+    .run()
+    .await
 }
 
-struct Source {
+struct ShellSender {
     walk: Option<Walk>,
     session: Session,
     content: Content,
-    out: Out,
-    heard: UnboundedReceiver<Result<Heard, String>>,
-    /// Files that were announced and not asked for.
+    out: Outbox,
+    events: UnboundedReceiver<Result<Event, String>>,
+    /// Files that were announced and not requested.
     open: HashMap<u32, Option<Item>>,
     wanted: VecDeque<Wanted>,
 }
 
-impl Source {
-    async fn run(mut self) -> Result<(), Trouble> {
+impl ShellSender {
+    async fn run(mut self) -> Result<(), TranslatorError> {
         loop {
-            while let Ok(next) = self.heard.try_recv() {
+            while let Ok(next) = self.events.try_recv() {
                 if self.take(next)? {
                     return Ok(self.out.flush().await?);
                 }
@@ -103,33 +111,33 @@ impl Source {
                 self.announce().await?;
             } else {
                 self.out.flush().await?;
-                let next = self.heard.recv().await;
+                let next = self.events.recv().await;
                 if self.take(next.unwrap_or_else(|| Err("the other end is gone".to_owned())))? {
                     return Ok(self.out.flush().await?);
                 }
             }
-            self.out.much().await?;
+            self.out.flush_if_large().await?;
         }
     }
 
-    /// True when everything is over.
-    fn take(&mut self, next: Result<Heard, String>) -> Result<bool, Trouble> {
+    /// Returns true when the copy is finished.
+    fn take(&mut self, next: Result<Event, String>) -> Result<bool, TranslatorError> {
         match next.map_err(Lost)? {
-            Heard::Want(want) => {
+            Event::Want(want) => {
                 let item = self.open.get_mut(&want.id).and_then(Option::take);
-                let item = item.ok_or_else(|| Lost("it wants what it was not told of".to_owned()))?;
+                let item = item.ok_or_else(|| Lost("it requested an unknown entry".to_owned()))?;
                 self.wanted.push_back(Wanted { want, item });
                 Ok(false)
             }
-            Heard::Settled(id) => {
+            Event::EntryResult(id) => {
                 self.open.remove(&id);
                 Ok(false)
             }
-            Heard::Finished => Ok(true),
+            Event::Finished => Ok(true),
         }
     }
 
-    async fn announce(&mut self) -> Result<(), Trouble> {
+    async fn announce(&mut self) -> Result<(), TranslatorError> {
         let Some(walk) = &mut self.walk else { return Ok(()) };
         match walk.next(&mut self.session).await? {
             Step::Entry(entry, item) => {

@@ -1,8 +1,8 @@
-//! The audit line of one invocation, and the way it takes from `run` to PID 1's log.
+//! The audit line of one run, and how it reaches PID 1's log.
 //!
-//! `run` keeps a connection to PID 1's socket open while its command runs; that is how PID 1 knows what is running. At
-//! the end it sends its line and closes. A connection that closes without a line is a supervisor that was killed, and
-//! PID 1 says so.
+//! `run` keeps a connection to PID 1's socket open while its command runs, so that PID 1 knows what is
+//! running. At the end it sends its line and closes the connection. If a connection closes without a line,
+//! the supervisor was killed, and PID 1 logs that.
 
 use crate::time;
 use std::fmt::Write as _;
@@ -11,23 +11,23 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// The socket of the ops pod's PID 1, on an emptyDir that only this pod sees.
+/// The socket of the ops pod's PID 1, on an emptyDir that only this pod can access.
 pub const SOCKET: &str = "/run/postern/agent.sock";
 
-/// The longest line PID 1 takes, in bytes; a longer argv is cut before.
+/// Maximum length of a line in bytes; a longer argv is truncated first.
 pub const LINE_LIMIT: usize = 64 * 1024;
 
-/// Bytes of argv that an audit line shows.
+/// Maximum bytes of argv in an audit line.
 const ARGV_LIMIT: usize = 8 * 1024;
 
-/// What PID 1 answers when it takes no more runs.
+/// Answer of PID 1 when it accepts no more runs.
 pub const STOPPING: u8 = b'S';
-/// What PID 1 answers when it watches over as many runs as it can.
+/// Answer of PID 1 when it supervises its maximum number of runs.
 pub const BUSY: u8 = b'B';
-/// What PID 1 answers when the run may go on.
+/// Answer of PID 1 when the run may start.
 pub const WELCOME: u8 = b'W';
 
-/// What an invocation was, for its audit line.
+/// A run, for its audit line.
 #[derive(Debug)]
 pub struct Invocation {
     started: String,
@@ -37,14 +37,14 @@ pub struct Invocation {
     argv: Vec<String>,
 }
 
-/// How it ended, for its audit line.
+/// How a run ended, for its audit line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ending {
-    /// In words: `exited`, `signaled`, `timed-out`, `client-lost`, `not-started`.
+    /// One of `exited`, `signaled`, `timed-out`, `client-lost`, `not-started`.
     pub how: &'static str,
     /// The exit code or signal number.
     pub code: Option<u8>,
-    /// Bytes of stdin taken.
+    /// Bytes of stdin consumed.
     pub stdin: u64,
     /// Bytes of stdout sent.
     pub stdout: u64,
@@ -53,7 +53,8 @@ pub struct Ending {
 }
 
 impl Invocation {
-    /// Begins now. `argv` has its secrets masked already; `key` is the one that the client proved, by stream.
+    /// Starts now. `argv` must already have its secrets masked. `key` is the key that the client proved, on a
+    /// stream connection.
     pub fn begin(claimed_user: &str, key: Option<&str>, argv: impl IntoIterator<Item = Vec<u8>>) -> Self {
         let mut left = ARGV_LIMIT;
         let mut shown = Vec::new();
@@ -70,7 +71,7 @@ impl Invocation {
         Self { started: time::now(), clock: Instant::now(), claimed_user, key, argv: shown }
     }
 
-    /// The line: one JSON object.
+    /// The audit line: one JSON object.
     pub fn line(&self, ending: &Ending) -> String {
         let Self { started, clock, claimed_user, key, argv } = self;
         let Ending { how, code, stdin, stdout, stderr } = ending;
@@ -106,7 +107,7 @@ impl Invocation {
     }
 }
 
-/// Appends `text` as a JSON string. Control characters are escaped, so one line stays one line.
+/// Appends `text` as a JSON string. Control characters are escaped, so a line stays one line.
 pub(crate) fn quote(out: &mut String, text: &str) {
     out.push('"');
     for character in text.chars() {
@@ -122,17 +123,17 @@ pub(crate) fn quote(out: &mut String, text: &str) {
     out.push('"');
 }
 
-/// The way to PID 1's log.
+/// The connection to PID 1's log.
 #[derive(Debug, Default)]
 pub struct Log(Option<UnixStream>);
 
-/// PID 1 takes no more runs. A run that it did not log would be one that nobody hears of.
+/// PID 1 accepts no more runs. A run that it cannot log is not started.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
     /// Its pod is being replaced or deleted.
     #[error("the pod is being stopped and takes no more commands")]
     Stopping,
-    /// Too many at a time.
+    /// There are too many runs.
     #[error("the pod runs as many commands at a time as it can log")]
     Busy,
 }
@@ -149,7 +150,7 @@ impl Log {
         }
     }
 
-    /// Writes the line; where PID 1 is not listening there is no one to tell.
+    /// Writes the line. If PID 1 does not listen, the line is dropped.
     pub fn write(self, line: &str) {
         if let Some(mut stream) = self.0 {
             let _ = stream.write_all(format!("{line}\n").as_bytes());
@@ -157,7 +158,7 @@ impl Log {
     }
 }
 
-/// PID 1 may be a moment behind its container's Running state: its directory is there before its socket.
+/// PID 1 may start to listen shortly after its container is Running: its directory exists before its socket.
 fn connect(socket: &Path) -> Option<UnixStream> {
     if !socket.parent().is_some_and(Path::is_dir) {
         return None;

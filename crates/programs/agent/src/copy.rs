@@ -1,9 +1,9 @@
-//! One end of a copy, for a client at the other end of stdin and stdout.
+//! One end of a copy, for a client connected to stdin and stdout.
 
 use crate::{sys, target_root};
 use postern_files::link::{Arrived, Descriptor, Incoming as _, LinkError, Outbox};
 use postern_files::{destination, name, pattern, source};
-use postern_wire::copy::{Ask, FromDestination, FromSource};
+use postern_wire::copy::{CopyRequest, FromDestination, FromSource};
 use postern_wire::{CLIENT_SILENCE_MS, Decoder, FIRST_SILENCE_MS, FromAgent, HEARTBEAT_MS, Hello};
 use rustix::fd::OwnedFd;
 use std::ffi::OsStr;
@@ -12,108 +12,111 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-const PATIENCE: Duration = Duration::from_millis(CLIENT_SILENCE_MS);
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_millis(CLIENT_SILENCE_MS);
 
-/// How long the request may take: the client reaches the other end of the copy first, and a busy runtime connects our streams
-/// long after our start.
+/// How long the request may take: the client first opens the other end of the copy, and a busy runtime may
+/// connect our streams long after our start.
 const REQUEST: Duration = Duration::from_millis(FIRST_SILENCE_MS);
 
 const HEARTBEAT: Duration = Duration::from_millis(HEARTBEAT_MS);
 
-/// Serves one client. Exits 0 when the copy came to an end that it was told, 1 when the client was lost.
+/// Serves one client. Exits 0 when the copy finished and the client was told, 1 when the client was lost.
 ///
-/// `of` is the container whose files are meant, where they are not our own.
+/// `of` is the container whose files are copied, if they are not our own.
 pub fn main(of: Option<&str>) -> ExitCode {
     sys::harden();
     match serve(of) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(_) => ExitCode::FAILURE, // there is nobody to tell
+        Err(_) => ExitCode::FAILURE, // the client cannot be told
     }
 }
 
 fn serve(of: Option<&str>) -> Result<(), LinkError> {
     let own = |end: rustix::io::Result<OwnedFd>| end.map_err(|error| LinkError::Lost(error.to_string()));
-    roomy(rustix::stdio::stdin());
-    roomy(rustix::stdio::stdout());
+    enlarge(rustix::stdio::stdin());
+    enlarge(rustix::stdio::stdout());
     let mut input = Descriptor::new(own(rustix::io::dup(rustix::stdio::stdin()))?);
     let out = Outbox::new(std::fs::File::from(own(rustix::io::dup(rustix::stdio::stdout()))?));
     let hello = Hello { agent_version: env!("CARGO_PKG_VERSION").to_owned() };
     out.put(|buffer| FromAgent::Hello(hello).encode(buffer))?;
     out.flush()?;
     let mut decoder = Decoder::default();
-    let ask = loop {
+    let request = loop {
         if let Some((kind, payload)) = decoder.next_frame()? {
-            break Ask::decode(kind, payload)?;
+            break CopyRequest::decode(kind, payload)?;
         }
         match input.read(&mut decoder, Some(REQUEST)) {
             Ok(Arrived::Bytes) => {}
-            Ok(Arrived::Quiet | Arrived::Ended) => return Err(LinkError::Lost("no request".to_owned())),
+            Ok(Arrived::TimedOut | Arrived::Ended) => return Err(LinkError::Lost("no request".to_owned())),
             Err(error) => return Err(LinkError::Lost(error.to_string())),
         }
     };
     let root = match of.map(target_root::find).transpose() {
         Ok(root) => root.map(|root| root.into_os_string().into_vec()),
         Err(error) => {
-            match ask {
-                Ask::Send(_) => out.put(|buffer| FromSource::Fatal(error.to_string()).encode(buffer))?,
-                Ask::Receive(_) => {
+            match request {
+                CopyRequest::Send(_) => {
+                    out.put(|buffer| FromSource::Fatal(error.to_string()).encode(buffer))?;
+                }
+                CopyRequest::Receive(_) => {
                     out.put(|buffer| FromDestination::Fatal(error.to_string()).encode(buffer))?;
                 }
             }
             out.flush()?;
-            linger(&mut input);
+            wait_for_hangup(&mut input);
             return Ok(());
         }
     };
     let cwd = root.as_deref().and_then(working_directory);
-    match ask {
-        Ask::Send(mut spec) => {
+    match request {
+        CopyRequest::Send(mut spec) => {
             if let Some(cwd) = &cwd {
                 let cwd = if spec.glob { pattern::quoted(cwd) } else { cwd.clone() };
                 spec.sources.iter_mut().for_each(|source| below(&cwd, source));
             }
             spec.root = root.or(spec.root);
             out.keep_alive(|buffer| FromSource::Heartbeat.encode(buffer), HEARTBEAT);
-            source::send(&spec, input, decoder, &out, Some(PATIENCE), || std::process::exit(1))
+            source::send(&spec, input, decoder, &out, Some(HANDSHAKE_TIMEOUT), || std::process::exit(1))
         }
-        Ask::Receive(mut spec) => {
+        CopyRequest::Receive(mut spec) => {
             if let Some(cwd) = &cwd {
                 below(cwd, &mut spec.target);
             }
             spec.root = root.or(spec.root);
             out.keep_alive(|buffer| FromDestination::Heartbeat.encode(buffer), HEARTBEAT);
-            let received = destination::receive(&spec, &mut input, decoder, &out, Some(PATIENCE));
+            let received = destination::receive(&spec, &mut input, decoder, &out, Some(HANDSHAKE_TIMEOUT));
             if received.is_ok() {
-                linger(&mut input);
+                wait_for_hangup(&mut input);
             }
             received
         }
     }
 }
 
-/// Where the process whose root this is works: `/proc/PID/root` and `/proc/PID/cwd`.
+/// The working directory of the process with this root: `/proc/PID/root` and `/proc/PID/cwd`.
 fn working_directory(root: &[u8]) -> Option<Vec<u8>> {
     let cwd = Path::new(OsStr::from_bytes(root)).with_file_name("cwd");
     let cwd = std::fs::read_link(cwd).ok()?.into_os_string().into_vec();
     cwd.starts_with(b"/").then_some(cwd)
 }
 
-/// Lets a relative path begin in a directory.
+/// Prepends a directory to a relative path.
 fn below(directory: &[u8], path: &mut Vec<u8>) {
     if !path.starts_with(b"/") {
         *path = name::join(directory, path);
     }
 }
 
-/// Makes room in a pipe, so that the runtime at its other end is waited for less often.
-fn roomy(end: impl rustix::fd::AsFd) {
-    let _ = rustix::pipe::fcntl_setpipe_size(end, 1024 * 1024); // it works as it is
+/// Enlarges a pipe, so that we wait less often for the runtime at its other end.
+fn enlarge(end: impl rustix::fd::AsFd) {
+    let _ = rustix::pipe::fcntl_setpipe_size(end, 1024 * 1024); // not required
 }
 
-/// Stays until the client has read everything and goes: runtimes drop the tail of what an exiting process wrote.
-fn linger(input: &mut Descriptor<OwnedFd>) {
+/// Waits until the client has read everything and closes the stream: runtimes drop the last output of an
+/// exiting process.
+fn wait_for_hangup(input: &mut Descriptor<OwnedFd>) {
     let mut heard = Decoder::default();
-    while let Ok(Arrived::Bytes) = input.read(&mut heard, Some(PATIENCE)) {
+    while let Ok(Arrived::Bytes) = input.read(&mut heard, Some(HANDSHAKE_TIMEOUT)) {
         heard = Decoder::default();
     }
 }

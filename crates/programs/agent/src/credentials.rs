@@ -7,7 +7,7 @@ use std::path::Path;
 /// Where the ops pod mounts its credential Secret.
 pub const DIRECTORY: &str = "/var/run/secrets/postern/credentials";
 
-/// A credential that is mounted but cannot be used.
+/// A mounted credential cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum CredentialError {
     /// The mount cannot be read.
@@ -18,8 +18,8 @@ pub enum CredentialError {
     TooShort(#[from] TooShort),
 }
 
-/// The mounted credentials by variable name; none where nothing is mounted. Read at every run, so that what the
-/// kubelet updates is seen. Empty values stand for "no static key" and are left out.
+/// The mounted credentials by variable name; empty if nothing is mounted. Read for every run, so that updates
+/// of the kubelet take effect. Empty values mean "no static key" and are skipped.
 pub fn mounted(directory: &Path) -> Result<Vec<(String, Secret)>, CredentialError> {
     let entries = match std::fs::read_dir(directory) {
         Ok(entries) => entries,
@@ -29,7 +29,7 @@ pub fn mounted(directory: &Path) -> Result<Vec<(String, Secret)>, CredentialErro
     let mut found = Vec::new();
     for entry in entries {
         let entry = entry?;
-        // The kubelet's own links start with two dots; what they lead to is listed by its plain name.
+        // The kubelet's own links start with two dots; their targets are also listed under plain names.
         let Ok(name) = entry.file_name().into_string() else { continue };
         if name.starts_with("..") {
             continue;
@@ -66,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn no_mount_is_no_credential() {
+    fn without_a_mount_there_are_no_credentials() {
         assert!(mounted(Path::new("/nonexistent/credentials")).unwrap().is_empty());
     }
 }

@@ -1,24 +1,26 @@
-//! The program inside pods: tiny, static, no async runtime, no TLS.
+//! The program inside pods: small, static, no async runtime, no TLS.
 //!
-//! * [`supervise`]: runs one command for a client at the other end of stdin and stdout, and reports its output whole.
-//! * [`multiplex`]: many such commands for one client.
+//! * [`supervise`]: runs one command for a client connected to stdin and stdout, and reports its complete
+//!   output.
+//! * [`multiplex`]: runs many such commands for one client.
 //! * [`copy`]: one end of a copy.
-//! * [`serve`]: the ops pod's PID 1: reaps, keeps the audit log, lets running commands finish when told to stop.
-//! * [`target_root`]: the file system of another container of the pod, from an ephemeral one beside it.
+//! * [`serve`]: the ops pod's PID 1: reaps processes, writes the audit log, lets running commands finish at
+//!   shutdown.
+//! * [`target_root`]: the file system of another container of the pod, for an ephemeral container.
 //!
-//! It is a library too: `postern run --backend local` is the same supervisor at the other end of a pipe.
+//! It is also a library: `postern run --backend local` uses the same supervisor through a pipe.
 
 pub mod audit;
-pub mod closed;
+pub mod closed_stdio;
 pub mod copy;
 pub mod credentials;
 pub mod multiplex;
-mod outgoing;
 pub mod serve;
 mod stream;
 pub mod supervise;
 mod sys;
 pub mod target_root;
 mod time;
+mod write_buffer;
 
 pub use sys::harden;

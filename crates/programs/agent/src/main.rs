@@ -33,35 +33,35 @@ fn main() -> ExitCode {
             Err(_) => usage(),
         },
         ["--version"] => {
-            say(concat!("postern-agent ", env!("CARGO_PKG_VERSION"), "\n"));
+            print(concat!("postern-agent ", env!("CARGO_PKG_VERSION"), "\n"));
             ExitCode::SUCCESS
         }
         ["credentials"] => match credentials::mounted(Path::new(credentials::DIRECTORY)) {
             Ok(found) => {
                 for (name, _) in found {
-                    say(&format!("{name}\n"));
+                    print(&format!("{name}\n"));
                 }
                 ExitCode::SUCCESS
             }
             Err(error) => {
-                say(&format!("{error}\n"));
+                print(&format!("{error}\n"));
                 ExitCode::FAILURE
             }
         },
         ["which", tool] => match which(tool) {
             Some(path) => {
-                say(&format!("{}\n", path.display()));
+                print(&format!("{}\n", path.display()));
                 ExitCode::SUCCESS
             }
             None => ExitCode::FAILURE,
         },
-        ["target-root", id] => told(target_root::find(id).map(|root| root.display().to_string())),
-        ["target-user", id] => told(target_root::user(id).map(|(uid, gid)| format!("{uid}:{gid}"))),
+        ["target-root", id] => print_result(target_root::find(id).map(|root| root.display().to_string())),
+        ["target-user", id] => print_result(target_root::user(id).map(|(uid, gid)| format!("{uid}:{gid}"))),
         _ => usage(),
     }
 }
 
-/// Injected: the file has served once it runs, and nothing of it may stay in someone else's pod.
+/// For an injected agent: the file is not needed once it runs, and nothing may remain in someone else's pod.
 fn unlink() {
     if let Ok(own) = std::env::current_exe() {
         let _ = std::fs::remove_file(own);
@@ -73,10 +73,10 @@ fn usage() -> ExitCode {
     ExitCode::from(2)
 }
 
-fn told(answer: Result<String, TargetRootError>) -> ExitCode {
+fn print_result(answer: Result<String, TargetRootError>) -> ExitCode {
     match answer {
         Ok(answer) => {
-            say(&format!("{answer}\n"));
+            print(&format!("{answer}\n"));
             ExitCode::SUCCESS
         }
         Err(error) => {
@@ -86,11 +86,11 @@ fn told(answer: Result<String, TargetRootError>) -> ExitCode {
     }
 }
 
-fn say(text: &str) {
+fn print(text: &str) {
     let _ = rustix::io::write(rustix::stdio::stdout(), text.as_bytes());
 }
 
-/// Where a command of this name would be found, as execvp(3) looks.
+/// The path of the command with this name, as found by execvp(3).
 fn which(tool: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     std::env::split_paths(&path)

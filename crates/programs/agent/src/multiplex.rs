@@ -1,5 +1,6 @@
-//! Many runs for one client at the other end of stdin and stdout: the container runtime starts one command of a container at
-//! a time, within the container's share of a processor, and so one start has to do for all of them.
+//! Runs many commands for one client connected to stdin and stdout. The container runtime starts one command
+//! of a container at a time, within the container's share of a processor, so one start has to serve all of
+//! them.
 
 use crate::stream::Ready;
 use crate::stream::connection::Connection;
@@ -10,10 +11,10 @@ use rustix::process::Pid;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-/// The longest that nothing is looked at.
+/// Maximum time between checks.
 const TURN: Duration = Duration::from_secs(1);
 
-/// Serves one client until it is gone, or has asked for nothing for a while; and stays until what it asked for has ended.
+/// Serves one client until it is gone or idle, and stays until its runs have ended.
 pub fn main() -> ExitCode {
     sys::harden();
     let caught = [libc::SIGCHLD, libc::SIGTERM, libc::SIGHUP];
@@ -37,7 +38,7 @@ pub fn main() -> ExitCode {
             break;
         }
     }
-    // Each sees its client gone, and ends what it runs. Who is left behind would be ended at once, by PID 1.
+    // Each supervisor sees its client gone and ends its run. PID 1 would kill remaining ones immediately.
     drop(connection);
     while !supervisors.is_empty() {
         if wait(&signals, None, TURN).1 {
@@ -60,7 +61,7 @@ fn on_stdio() -> std::io::Result<Connection> {
     Ok(Connection::on_streams(input, output, &hello))
 }
 
-/// Waits for what comes next: what of the connection is ready, and whether a signal came.
+/// Waits for events: the ready parts of the connection, and whether a signal arrived.
 fn wait(signals: &Signals, connection: Option<&Connection>, limit: Duration) -> (Vec<Ready>, bool) {
     let mut sources = Vec::new();
     let mut interest = vec![PollFd::new(signals, PollFlags::IN)];
@@ -70,7 +71,7 @@ fn wait(signals: &Signals, connection: Option<&Connection>, limit: Duration) -> 
             interest.push(PollFd::from_borrowed_fd(fd, flags));
         });
     }
-    // Rounded up: a wait that ends a moment early would spin.
+    // Rounded up: a wait that ends too early would spin.
     let limit = Timespec::try_from(limit + Duration::from_millis(1)).ok();
     if rustix::event::poll(&mut interest, limit.as_ref()).is_err() {
         return (Vec::new(), true);

@@ -1,6 +1,6 @@
-//! The ops pod's PID 1: reaps, keeps the audit log, lets running commands finish when told to stop.
+//! The ops pod's PID 1: reaps processes, writes the audit log, lets running commands finish at shutdown.
 //!
-//! Everything that is reparented to PID 1 was left behind by a supervisor that was killed: it is ended.
+//! Every process that is reparented to PID 1 was left behind by a killed supervisor, and is ended.
 
 use crate::audit::{BUSY, LINE_LIMIT, SOCKET, STOPPING, WELCOME, quote};
 use crate::stream::{Gate, Ready};
@@ -14,15 +14,15 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-/// Supervisors connected at a time; a process in the pod cannot make PID 1 grow without bound.
+/// Maximum number of connected supervisors, so that a process in the pod cannot exhaust PID 1's memory.
 const MAX_RUNS: usize = 256;
 
-/// Where the stream transport listens, and the directory of its keys.
+/// The port of the stream transport, and the directory of its keys.
 #[derive(Debug, Clone, Copy)]
 pub struct Stream<'a> {
-    /// On both loopbacks.
+    /// The port on both loopback addresses.
     pub port: u16,
-    /// `authorized_keys` and `audience`.
+    /// The directory with `authorized_keys` and `audience`.
     pub keys: &'a Path,
 }
 
@@ -34,8 +34,8 @@ pub fn main(stream: Option<Stream<'_>>) -> ExitCode {
     let listener = match listen(Path::new(SOCKET)) {
         Ok(listener) => Some(listener),
         Err(error) => {
-            // Commands still run without it; the log says that it is not to be trusted.
-            trouble(&format!("no audit socket: {error}"));
+            // Commands still run without it; the log states that it is incomplete.
+            log_error(&format!("no audit socket: {error}"));
             None
         }
     };
@@ -43,7 +43,7 @@ pub fn main(stream: Option<Stream<'_>>) -> ExitCode {
         Ok(gate) => Some(gate),
         Err(error) => {
             // Commands still run by exec.
-            trouble(&format!("no stream listener on port {port}: {error}"));
+            log_error(&format!("no stream listener on port {port}: {error}"));
             None
         }
     });
@@ -59,19 +59,19 @@ fn event(name: &str, stream_port: Option<u16>) {
     log(&format!("{{\"time\":\"{time}\",\"event\":\"{name}\",\"agentVersion\":\"{version}\"{port}}}"));
 }
 
-fn trouble(message: &str) {
+fn log_error(message: &str) {
     let mut line = format!("{{\"time\":\"{}\",\"event\":\"error\",\"message\":", time::now());
     quote(&mut line, message);
     log(&format!("{line}}}"));
 }
 
-/// One line on stdout, which is the pod's log.
+/// Writes one line to stdout, which is the pod's log.
 fn log(line: &str) {
     let _ = writeln!(io::stdout().lock(), "{line}");
 }
 
 fn listen(socket: &Path) -> io::Result<UnixListener> {
-    // What a container that was restarted in this pod left.
+    // Left by an earlier container of this pod.
     let _ = std::fs::remove_file(socket);
     let listener = UnixListener::bind(socket)?;
     listener.set_nonblocking(true)?;
@@ -91,7 +91,7 @@ struct Server {
     stopping: bool,
 }
 
-/// What a descriptor that became ready belongs to.
+/// The source of a ready descriptor.
 #[derive(Clone, Copy)]
 enum Source {
     Signals,
@@ -116,12 +116,12 @@ impl Server {
                     Source::Stream(at) => streams.push(at),
                 }
             }
-            // From the last to the first: each may be removed.
+            // In reverse order, because each may be removed.
             runs.into_iter().rev().for_each(|at| self.read(at));
             if let Some(gate) = &mut self.gate {
                 gate.turn(&streams, self.stopping);
             }
-            self.end_leftovers();
+            self.end_orphans();
         }
     }
 
@@ -129,7 +129,7 @@ impl Server {
         self.stopping && self.runs.is_empty() && !self.gate.as_ref().is_some_and(Gate::is_busy)
     }
 
-    /// Waits, and says what became ready.
+    /// Waits, and returns what is ready.
     fn wait(&self, signals: &sys::Signals) -> Vec<Source> {
         let mut sources = vec![Source::Signals];
         let mut interest = vec![PollFd::new(signals, PollFlags::IN)];
@@ -146,11 +146,11 @@ impl Server {
         if let Some(gate) = &self.gate {
             gate.interest(|ready, fd, flags| add(Source::Stream(ready), fd, flags));
         }
-        // Leftovers that ignore SIGTERM are looked at again each second.
+        // Processes that ignore SIGTERM are checked every second.
         let second = Duration::from_secs(1);
         let next = self.gate.as_ref().and_then(Gate::next);
         let left = next.map_or(second, |next| next.saturating_duration_since(Instant::now()).min(second));
-        // Rounded up: a wait that ends a moment early would spin.
+        // Rounded up: a wait that ends too early would spin.
         let limit = Timespec::try_from(left + Duration::from_millis(1)).ok();
         if rustix::event::poll(&mut interest, limit.as_ref()).is_err() {
             return Vec::new();
@@ -190,8 +190,8 @@ impl Server {
         }
     }
 
-    /// Reaps the dead and ends whoever was left to us.
-    fn end_leftovers(&mut self) {
+    /// Reaps ended processes and ends orphaned ones.
+    fn end_orphans(&mut self) {
         loop {
             match sys::reap() {
                 sys::Reaped::Child(pid, _) => {
@@ -210,10 +210,10 @@ impl Server {
     }
 }
 
-/// The line as the supervisor sent it, or that it was killed before it could.
+/// The supervisor's line, or a line that it was killed.
 fn audited(line: &[u8]) -> String {
     match std::str::from_utf8(line.strip_suffix(b"\n").unwrap_or_default()) {
-        // Whatever else connects to the socket gets no second line and no control character into the log.
+        // Other programs that connect to the socket cannot add lines or control characters to the log.
         Ok(line) if line.starts_with('{') && line.ends_with('}') && !line.contains(char::is_control) => {
             line.to_owned()
         }
@@ -224,7 +224,7 @@ fn audited(line: &[u8]) -> String {
 #[cfg(target_os = "linux")]
 fn children() -> Vec<Pid> {
     let own = rustix::process::getpid().as_raw_nonzero();
-    // The kernel lists the children of the one thread there is (proc(5); CONFIG_PROC_CHILDREN is on in every
+    // The kernel lists the children of our only thread (proc(5); CONFIG_PROC_CHILDREN is enabled in every
     // distribution kernel).
     let text = std::fs::read_to_string(format!("/proc/{own}/task/{own}/children")).unwrap_or_default();
     text.split_ascii_whitespace().filter_map(|pid| Pid::from_raw(pid.parse().ok()?)).collect()

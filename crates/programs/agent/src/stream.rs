@@ -1,8 +1,10 @@
-//! The loopback listener of an ops pod installed with `--stream`: runs that need no exec by the container runtime.
+//! The loopback listener of an ops pod installed with `--stream`: runs that need no exec by the container
+//! runtime.
 //!
-//! Operators reach it by port-forward; every process of the pod reaches it too. So nothing is interpreted before a
-//! proof of an authorized key (`postern_wire::stream`), and what comes from the pod's own user has places of its own,
-//! which it cannot leave: it is known by the user of the connecting socket, and a port-forward's is the runtime's.
+//! Operators reach it by port-forward, but so can every process of the pod. So nothing is parsed before the
+//! client has proved an authorized key (`postern_wire::stream`), and connections of the pod's own user have a
+//! separate limit. They are identified by the user of the connecting socket; a port-forward uses the
+//! runtime's user.
 
 pub(crate) mod connection;
 mod handshake;
@@ -24,16 +26,16 @@ use std::net::{Ipv4Addr, Ipv6Addr, TcpListener, TcpStream};
 use std::path::Path;
 use std::time::Instant;
 
-/// Connections that have proved a key, at a time.
+/// Maximum number of authenticated connections.
 const MAX_CONNECTIONS: usize = 64;
 
-/// Connections from outside the pod that have not yet; the oldest gives way.
+/// Maximum number of unauthenticated connections from outside the pod; the oldest is closed.
 const MAX_WAITING: usize = 64;
 
-/// The same from processes of the pod's own user; further ones are closed at once.
+/// The same for processes of the pod's own user; further ones are closed at once.
 const MAX_WAITING_INSIDE: usize = 4;
 
-/// What a descriptor that became ready belongs to; numbers are positions, valid for one turn.
+/// The source of a ready descriptor. Numbers are indexes that are valid for one turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ready {
     Listener(usize),
@@ -42,24 +44,25 @@ pub(crate) enum Ready {
     Session(usize, usize),
 }
 
-/// Everything that has come through the listener.
+/// The listener and its connections.
 pub(crate) struct Gate {
     listeners: Vec<TcpListener>,
     keys: Keys,
     waiting: Vec<Waiting>,
     connections: Vec<Connection>,
-    /// Supervisors that were not reaped yet; some outlive their connection, to end what they run.
+    /// Supervisors that were not reaped yet. Some outlive their connection to end their run.
     supervisors: Vec<Pid>,
     scratch: Vec<u8>,
     port: u16,
 }
 
 impl Gate {
-    /// Listens on both loopbacks, so that no process of the pod can take the one that a runtime tries next.
+    /// Listens on both loopback addresses, so that no process of the pod can bind the one that a runtime
+    /// tries next.
     pub(crate) fn open(port: u16, keys: &Path) -> io::Result<Self> {
         let mut listeners = vec![TcpListener::bind((Ipv4Addr::LOCALHOST, port))?];
         let port = listeners[0].local_addr()?.port();
-        // A pod without IPv6 has none to take either.
+        // A pod without IPv6 has no second address.
         listeners.extend(TcpListener::bind((Ipv6Addr::LOCALHOST, port)));
         for listener in &listeners {
             listener.set_nonblocking(true)?;
@@ -75,12 +78,12 @@ impl Gate {
         })
     }
 
-    /// Where it listens: the port that was asked for, or the system's choice for 0.
+    /// The port: the requested one, or the system's choice for 0.
     pub(crate) fn port(&self) -> u16 {
         self.port
     }
 
-    /// What to wait for.
+    /// Adds the descriptors to wait for.
     pub(crate) fn interest<'a>(&'a self, mut add: impl FnMut(Ready, BorrowedFd<'a>, PollFlags)) {
         for (at, listener) in self.listeners.iter().enumerate() {
             add(Ready::Listener(at), listener.as_fd(), PollFlags::IN);
@@ -93,7 +96,7 @@ impl Gate {
         }
     }
 
-    /// Serves what became ready, then what time brings.
+    /// Serves what is ready, then expired timers.
     pub(crate) fn turn(&mut self, ready: &[Ready], stopping: bool) {
         for &at in ready {
             match at {
@@ -116,13 +119,13 @@ impl Gate {
         self.connections.retain_mut(|connection| connection.is_alive(now));
     }
 
-    /// When [`Gate::turn`] has something to do though nothing became ready.
+    /// The next timer of [`Gate::turn`].
     pub(crate) fn next(&self) -> Option<Instant> {
         let waiting = self.waiting.iter().map(|waiting| waiting.until);
         waiting.chain(self.connections.iter().filter_map(Connection::idle_until)).min()
     }
 
-    /// Whether this child of PID 1 is one of ours.
+    /// Whether this child of PID 1 is a supervisor of ours.
     pub(crate) fn started(&self, pid: Pid) -> bool {
         self.supervisors.contains(&pid)
     }
@@ -132,13 +135,13 @@ impl Gate {
         self.supervisors.retain(|&supervisor| supervisor != pid);
     }
 
-    /// Whether a client still has something to hear.
+    /// Whether output for a client is pending.
     pub(crate) fn is_busy(&self) -> bool {
         self.connections.iter().any(Connection::is_busy)
     }
 
     fn accept(&mut self, at: usize) {
-        // A few at a time: what is being served comes first.
+        // A limited number per turn, so that existing connections come first.
         for _ in 0..64 {
             let Ok((stream, peer)) = self.listeners[at].accept() else { return };
             let origin = stream.local_addr().map_or(Origin::Inside, |local| peer::origin(&peer, &local));

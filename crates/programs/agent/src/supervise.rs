@@ -1,25 +1,25 @@
-//! Runs one command for a client at the other end of stdin and stdout.
+//! Runs one command for a client connected to stdin and stdout.
 //!
-//! One thread, one `poll`. The client's bytes are the lifeline: when they end, or nothing came for
-//! [`postern_wire::CLIENT_SILENCE_MS`], everything the command started is ended. Output is only acknowledged by the
-//! trailer, and the process stays until the client has it: runtimes drop the tail of what an exiting process wrote
-//! (kubernetes#124571).
+//! One thread with one `poll`. The client's byte stream shows that it is alive: when it ends, or is silent
+//! for [`postern_wire::CLIENT_SILENCE_MS`], every process of the command is ended. Only the trailer confirms
+//! the output, and the process stays until the client has it: runtimes drop the last output of an exiting
+//! process (kubernetes#124571).
 
 mod child;
 mod descendants;
 mod link;
 mod login;
 mod output;
-mod queue;
 mod run;
 mod staged;
+mod stdin_queue;
 
 use crate::audit::{Ending, Invocation, Log, SOCKET};
 use crate::credentials::{self, CredentialError};
 use crate::sys;
 use child::Child;
 use link::{Link, Lost};
-use login::Stop;
+use login::LoginError;
 use postern_secret::redact::Patterns;
 use postern_secret::{Secret, TooShort};
 use postern_wire::{Failure, FailureKind, FromAgent, Hello, Request, ToAgent};
@@ -28,9 +28,10 @@ use staged::Staged;
 use std::path::Path;
 use std::process::ExitCode;
 
-/// Serves one client on stdin and stdout. Exits 0 when the client was told how it ended, 1 when it was lost.
+/// Serves one client on stdin and stdout. Exits 0 when the client received the result, 1 when it was lost.
 ///
-/// `key` is the one that the client proved to PID 1, for the audit line; without it the client came by exec.
+/// `key` is the key that the client proved to PID 1, for the audit line; without it the client connected by
+/// exec.
 pub fn main(key: Option<&str>) -> ExitCode {
     sys::harden();
     sys::adopt_orphans();
@@ -49,7 +50,7 @@ fn serve(link: &mut Link, signals: &sys::Signals, key: Option<&str>) -> Result<(
     match prepare(link, signals, key)? {
         Ok((prepared, log)) => {
             let Prepared { request, staged, patterns, environment, invocation } = prepared;
-            // Given up while the runtime let us wait: what nobody waits for is not begun.
+            // The client gave up before the runtime connected us: the command is not started.
             if Link::is_hung_up() {
                 drop(staged);
                 log.write(&invocation.line(&NOT_STARTED));
@@ -80,13 +81,13 @@ struct Prepared {
     invocation: Invocation,
 }
 
-/// The request, its credentials and its files; everything that can fail before the command starts.
+/// The request, its credentials and its files: everything that can fail before the command starts.
 fn prepare(
     link: &mut Link,
     signals: &sys::Signals,
     key: Option<&str>,
 ) -> Result<Result<(Prepared, Log), Failure>, Lost> {
-    // Until the runtime has passed the request on there is time for this.
+    // The request has not arrived yet, so there is time for this.
     link.flush();
     let mounted = Mounted::read();
     let request = match link.next(|frame| match frame {
@@ -124,8 +125,8 @@ fn prepare(
         Err(stop) => {
             log.write(&invocation.line(&NOT_STARTED));
             return match stop {
-                Stop::Failed(failure) => Ok(Err(failure)),
-                Stop::Lost => Err(Lost),
+                LoginError::Failed(failure) => Ok(Err(failure)),
+                LoginError::Lost => Err(Lost),
             };
         }
     };
@@ -134,7 +135,7 @@ fn prepare(
 
 type Environment = Vec<(Vec<u8>, Vec<u8>)>;
 
-/// What the pod holds, whatever is asked for.
+/// The pod's mounted credentials and token, independent of the request.
 struct Mounted {
     credentials: Result<Vec<(String, Secret)>, CredentialError>,
     token: Option<Secret>,
@@ -151,7 +152,7 @@ impl Mounted {
     }
 }
 
-/// What to redact, as secrets and as what is looked for, and the variables to add to the command's environment.
+/// The secrets to redact, the patterns to search for, and the variables to add to the command's environment.
 fn secrets(request: &Request, mounted: Mounted) -> Result<(Vec<Secret>, Patterns, Environment), Failure> {
     let failed = |message: String| Failure {
         kind: FailureKind::Credential,

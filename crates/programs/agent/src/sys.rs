@@ -1,4 +1,4 @@
-//! The system calls that need `unsafe`, and the hardening both modes share.
+//! System calls that need `unsafe`, and hardening that all modes share.
 
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::process::{Resource, Rlimit, WaitOptions, WaitStatus};
@@ -8,7 +8,7 @@ use std::process::Command;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI32, Ordering};
 
-/// No core dump of us or of what we start, and no tracing of us by other processes of the same user.
+/// Disables core dumps for us and our children, and tracing of us by other processes of the same user.
 pub fn harden() {
     let _ = rustix::process::setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
     #[cfg(target_os = "linux")]
@@ -18,7 +18,7 @@ pub fn harden() {
     }
 }
 
-/// Every orphan of the command becomes our child.
+/// Makes us a subreaper, so that orphans of the command become our children.
 pub(crate) fn adopt_orphans() {
     #[cfg(target_os = "linux")]
     let _ = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
@@ -56,8 +56,7 @@ fn errno() -> *mut libc::c_int {
     }
 }
 
-/// Makes a pipe hold more, so that a stream costs fewer wake-ups: an ops pod has half a processor. Where the system
-/// gives no more, the pipe serves as it is.
+/// Enlarges a pipe, so that a stream causes fewer wake-ups: an ops pod has half a processor. Not required.
 pub(crate) fn widen(pipe: impl AsFd) {
     #[cfg(target_os = "linux")]
     let _ = rustix::pipe::fcntl_setpipe_size(pipe, 256 * 1024);
@@ -65,13 +64,13 @@ pub(crate) fn widen(pipe: impl AsFd) {
     let _ = pipe;
 }
 
-/// Closes a connection at once: nothing of it stays in the kernel's tables.
+/// Closes a connection immediately, without leaving state in the kernel's tables.
 pub(crate) fn reset(stream: std::net::TcpStream) {
     let _ = rustix::net::sockopt::set_socket_linger(&stream, Some(std::time::Duration::ZERO));
     drop(stream);
 }
 
-/// Signals as bytes on a pipe, so that the one `poll` sees them too.
+/// Signals as bytes on a pipe, so that the single `poll` sees them too.
 #[derive(Debug)]
 pub(crate) struct Signals(&'static OwnedFd);
 
@@ -103,7 +102,7 @@ impl Signals {
         Ok(signals)
     }
 
-    /// The signals that came since the last call.
+    /// The signals since the last call.
     pub(crate) fn take(&self) -> Vec<libc::c_int> {
         let mut bytes = [0_u8; 64];
         let mut numbers = Vec::new();
@@ -120,8 +119,8 @@ impl AsFd for Signals {
     }
 }
 
-/// Makes the command a session of its own, with its stdin as controlling terminal where that is one, and lets it die
-/// with us.
+/// Puts the command into a session of its own, with its stdin as controlling terminal if it is one, and makes
+/// it die with us.
 pub(crate) fn own_session(command: &mut Command, terminal: bool) {
     let setup = move || {
         rustix::process::setsid()?;
@@ -139,18 +138,18 @@ pub(crate) fn own_session(command: &mut Command, terminal: bool) {
     }
 }
 
-/// A child that ended, or that there is none at all.
+/// The result of reaping one child.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Reaped {
-    /// This one ended.
+    /// This child ended.
     Child(rustix::process::Pid, WaitStatus),
-    /// There are children; none has ended.
+    /// There are children, but none has ended.
     None,
     /// There are no children.
     NoChildren,
 }
 
-/// Reaps one child, without waiting.
+/// Reaps one child without blocking.
 pub(crate) fn reap() -> Reaped {
     match rustix::process::wait(WaitOptions::NOHANG) {
         Ok(Some((pid, status))) => Reaped::Child(pid, status),

@@ -1,13 +1,14 @@
-//! The file system of another container, from a container that shares its process namespace: `/proc/PID/root` of a
-//! process in it.
+//! The file system of another container, from a container that shares its process namespace: `/proc/PID/root`
+//! of one of its processes.
 //!
-//! Which processes are the target's, their cgroup says: `/proc/PID/cgroup` has the container's id on both versions of
-//! cgroups, and anybody may read it. Where the cgroup namespace is private, the path is seen from our own cgroup
-//! (`0::/../ID`) and still has it. PID 1 is believed only where no id can be seen (gVisor): it is the target's
-//! own, unless the pod shares its process namespace (the pause container's) or the node's (the node's init).
+//! The cgroup identifies the processes of the target: `/proc/PID/cgroup` contains the container's id in both
+//! versions of cgroups, and is readable by anyone. With a private cgroup namespace the path is relative to
+//! our own cgroup (`0::/../ID`) and still contains it. PID 1 is used only if no ids are visible (gVisor). It
+//! is then the target's own, unless the pod shares its process namespace (the pause container's) or the
+//! node's (the node's init).
 //!
-//! What may be opened is the kernel's to say (ptrace(2), "access mode checking"): the same UID and GID, no capability
-//! that we have not, and a process that is dumpable.
+//! The kernel decides what may be opened (ptrace(2), "access mode checking"): it requires the same UID and
+//! GID, no capability that we lack, and a dumpable process.
 
 mod parse;
 
@@ -18,17 +19,17 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// The inode of the node's own process namespace, the same in every kernel (`PROC_PID_INIT_INO`).
+/// The inode of the node's process namespace, the same in every kernel (`PROC_PID_INIT_INO`).
 const NODE_PROCESSES: &str = "pid:[4026531836]";
 
-/// Programs that hold a pod's namespaces and are no container's own.
+/// Programs that hold a pod's namespaces and belong to no container.
 const HOLDERS: [&str; 3] = ["pause", "pod", "catatonit"];
 
-/// Why the root of a container cannot be had.
+/// Why the root of a container is not available.
 #[derive(Debug, thiserror::Error)]
 pub enum TargetRootError {
-    /// What was given is no container id.
-    #[error("looking for the processes of container {0:?}: this is no container id")]
+    /// The argument is not a container id.
+    #[error("looking for the processes of container {0:?}: this is not a container id")]
     NotAnId(String),
     /// The process table cannot be read.
     #[error("looking for the processes of container {id} in /proc: {source}")]
@@ -38,7 +39,7 @@ pub enum TargetRootError {
         /// Why.
         source: io::Error,
     },
-    /// None of its processes is visible.
+    /// No process of the container is visible.
     #[error(
         "looking for the processes of container {id} in /proc: {why}; it may have ended or been restarted, or this \
          container does not share its process namespace"
@@ -46,10 +47,10 @@ pub enum TargetRootError {
     NotHere {
         /// The container.
         id: String,
-        /// What was seen instead.
+        /// What is visible instead.
         why: &'static str,
     },
-    /// The kernel does not let us look into it.
+    /// The kernel denies access.
     #[error(
         "opening /proc/{pid}/root, the file system of container {id}: permission denied, as {}; other ways: an \
          image with the agent or a shell, a sidecar, or a volume that both mount",
@@ -60,7 +61,7 @@ pub enum TargetRootError {
         id: String,
         /// Its process.
         pid: u32,
-        /// What stands in the way.
+        /// The reason.
         why: String,
     },
     /// It cannot be opened.
@@ -75,7 +76,7 @@ pub enum TargetRootError {
     },
 }
 
-/// A process, as far as anybody may see it.
+/// A process, with its public attributes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Process {
     pid: u32,
@@ -84,24 +85,24 @@ struct Process {
     cgroup: String,
 }
 
-/// What the process table says of a container.
+/// The result of looking for a container's first process.
 #[derive(Debug, PartialEq, Eq)]
 enum Choice {
-    /// This is its first process.
-    Its(u32),
-    /// No ids can be seen, so it must be PID 1 if anything is.
-    PerhapsFirst,
-    /// Ids can be seen, and its own is not among them.
+    /// Its first process.
+    First(u32),
+    /// No ids are visible, so it can only be PID 1.
+    PerhapsPid1,
+    /// Ids are visible, but not this one.
     Absent,
 }
 
-/// The root directory of the container of this id, as a path below `/proc` that stands as long as its first process
-/// does. Open it once and work from there: a container that is restarted has another.
+/// The root directory of the container with this id, as a path in `/proc` that is valid as long as its first
+/// process runs. Open it once: a restarted container has another.
 pub fn find(container_id: &str) -> Result<PathBuf, TargetRootError> {
     open(locate(container_id)?, container_id)
 }
 
-/// The UID and GID of the container of this id. Anybody may know them; to look into it takes the same.
+/// The UID and GID of the container with this id. They are public; accessing its files requires the same.
 pub fn user(container_id: &str) -> Result<(u32, u32), TargetRootError> {
     let pid = locate(container_id)?;
     let its = identity(&pid.to_string()).ok_or_else(|| not_here(container_id, "its process has ended"))?;
@@ -120,13 +121,13 @@ fn locate(id: &str) -> Result<u32, TargetRootError> {
     let all = processes(Path::new("/proc"));
     let all = all.map_err(|source| TargetRootError::Proc { id: id.to_owned(), source })?;
     match choose(&all, id) {
-        Choice::Its(pid) => Ok(pid),
-        Choice::PerhapsFirst => not_a_containers().map_or(Ok(1), |why| Err(not_here(id, why))),
+        Choice::First(pid) => Ok(pid),
+        Choice::PerhapsPid1 => not_a_containers().map_or(Ok(1), |why| Err(not_here(id, why))),
         Choice::Absent => Err(not_here(id, "other containers' processes are there, none of its own")),
     }
 }
 
-/// Every process there is. One that ends meanwhile is left out.
+/// All processes. One that ends meanwhile is skipped.
 fn processes(proc: &Path) -> io::Result<Vec<Process>> {
     let mut all = Vec::new();
     for entry in fs::read_dir(proc)? {
@@ -142,18 +143,18 @@ fn processes(proc: &Path) -> io::Result<Vec<Process>> {
     Ok(all)
 }
 
-/// The container's first process: the one that started first. (Numbers wrap around, so that a command that was started
-/// in it later may have a lower one.)
+/// The container's first process: the one that started first. (PIDs wrap around, so a command started later
+/// may have a lower one.)
 fn choose(all: &[Process], id: &str) -> Choice {
     let its = all.iter().filter(|process| names_container(&process.cgroup, id));
     if let Some(first) = its.min_by_key(|process| (process.started, process.pid)) {
-        return Choice::Its(first.pid);
+        return Choice::First(first.pid);
     }
     let first = all.iter().find(|process| process.pid == 1);
-    if first.is_some_and(|first| !shows_an_id(&first.cgroup)) { Choice::PerhapsFirst } else { Choice::Absent }
+    if first.is_some_and(|first| !shows_an_id(&first.cgroup)) { Choice::PerhapsPid1 } else { Choice::Absent }
 }
 
-/// Why PID 1 is no container's own process, where it is not.
+/// Why PID 1 does not belong to a container, if so.
 fn not_a_containers() -> Option<&'static str> {
     let namespace = fs::read_link("/proc/self/ns/pid").unwrap_or_default();
     let name = fs::read_to_string("/proc/1/comm").unwrap_or_default();
@@ -162,7 +163,7 @@ fn not_a_containers() -> Option<&'static str> {
     } else if HOLDERS.contains(&name.trim_end()) || fs::symlink_metadata("/proc/1/root/pause").is_ok() {
         Some("PID 1 is the pause container's (shareProcessNamespace)")
     } else {
-        // What cannot be read is not our own.
+        // If it is not readable, it is not our own.
         match (fs::read_link("/proc/1/ns/mnt"), fs::read_link("/proc/self/ns/mnt")) {
             (Ok(first), Ok(own)) if first == own => Some("PID 1 is this container's own"),
             _ => None,
@@ -177,7 +178,7 @@ fn open(pid: u32, id: &str) -> Result<PathBuf, TargetRootError> {
         Ok(_) => Ok(root),
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
             let why = match (identity(&pid.to_string()), identity("self")) {
-                (Some(its), Some(own)) => own.what_bars(&its),
+                (Some(its), Some(own)) => own.denial_reason(&its),
                 _ => "the kernel does not say why".to_owned(),
             };
             Err(TargetRootError::Denied { id, pid, why })
@@ -207,22 +208,19 @@ mod tests {
         let ours = process(40, 700, "0::/\n");
         let pause = process(1, 100, &format!("0::/../{OTHER}\n"));
         let all = [ours, pause, process(14, 200, &its), process(24, 200, &its), process(7, 900, &its)];
-        assert_eq!(choose(&all, APP), Choice::Its(14));
+        assert_eq!(choose(&all, APP), Choice::First(14));
     }
 
     #[test]
-    fn the_first_process_is_only_believed_where_no_id_is_seen() {
+    fn pid_1_is_used_only_without_visible_ids() {
         let pause = process(1, 100, &format!("0::/../{OTHER}\n"));
         assert_eq!(choose(&[pause, process(9, 200, "0::/\n")], APP), Choice::Absent);
-        assert_eq!(
-            choose(&[process(1, 100, "0::/\n"), process(9, 200, "0::/\n")], APP),
-            Choice::PerhapsFirst
-        );
+        assert_eq!(choose(&[process(1, 100, "0::/\n"), process(9, 200, "0::/\n")], APP), Choice::PerhapsPid1);
         assert_eq!(choose(&[process(9, 200, "0::/\n")], APP), Choice::Absent);
     }
 
     #[test]
-    fn what_is_no_id_is_looked_for_nowhere() {
+    fn invalid_ids_are_refused() {
         for id in ["", "app", "containerd://147e0b15c89e875b", "../../147e0b15c89e"] {
             assert!(matches!(find(id), Err(TargetRootError::NotAnId(_))), "{id}");
         }

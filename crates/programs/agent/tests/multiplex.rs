@@ -1,4 +1,4 @@
-//! Many runs for one client: an agent at the other end of two pipes, as one exec starts it.
+//! Many runs for one client: an agent connected to two pipes, as started by one exec.
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "a test may panic, and reads better so")]
 
@@ -27,7 +27,7 @@ fn begin(id: u32, script: &str) -> Vec<u8> {
     message
 }
 
-/// Reads what comes next.
+/// Reads once.
 fn more(stdout: &mut ChildStdout, decoder: &mut Decoder) {
     let mut bytes = [0; 8_192];
     let count = stdout.read(&mut bytes).unwrap();
@@ -47,7 +47,7 @@ fn hello(stdout: &mut ChildStdout) -> Decoder {
 }
 
 #[test]
-fn one_start_serves_many_runs() {
+fn one_agent_serves_many_runs() {
     let (mut process, mut stdin, mut stdout) = agent();
     let mut decoder = hello(&mut stdout);
     let all = 40;
@@ -99,7 +99,7 @@ fn a_lost_client_ends_all_that_runs() {
     hello(&mut stdout);
     let file = |id: u32| folder.path().join(id.to_string());
     for id in 1..=3 {
-        // What the shell execs keeps its number.
+        // After exec the shell's PID stays the same.
         stdin.write_all(&begin(id, &format!("echo $$ >{}; exec sleep 600", file(id).display()))).unwrap();
     }
     let until = Instant::now() + Duration::from_secs(30);

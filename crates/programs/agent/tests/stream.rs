@@ -1,7 +1,8 @@
-//! The stream listener as operators and as hostile processes see it: an agent that serves on a port of its own.
+//! The stream listener, as seen by operators and by hostile processes: an agent that listens on a port of its
+//! own.
 //!
-//! Everything here comes from the agent's own user, as a hostile process of the pod does: so it also has that one's
-//! few places.
+//! All connections come from the agent's own user, like those of a hostile process in the pod, so they also
+//! have that user's lower limits.
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test may panic, and reads better so")]
 
@@ -34,7 +35,7 @@ fn key(seed: u8) -> SigningKey {
 }
 
 impl Agent {
-    /// Serves; key 1 is authorized.
+    /// Starts the agent; key 1 is authorized.
     fn start() -> Self {
         let keys = tempfile::tempdir().unwrap();
         std::fs::write(keys.path().join("audience"), format!("{AUDIENCE}\n")).unwrap();
@@ -66,7 +67,7 @@ impl Agent {
     }
 
     fn hello(&self, seed: u8) -> (TcpStream, StreamHello, Challenge) {
-        // Earlier connections of ours may still be holding the places.
+        // Earlier connections may still occupy the slots.
         let end = Instant::now() + Duration::from_secs(20);
         loop {
             let mut stream = self.connect();
@@ -145,7 +146,7 @@ impl Client {
         self.sessions.insert(id, Session::default());
     }
 
-    /// Reads until `done`; heartbeats keep every session's supervisor content.
+    /// Reads until `done`; sends heartbeats for every session.
     fn until(&mut self, mut done: impl FnMut(&HashMap<u32, Session>) -> bool) {
         let end = Instant::now() + Duration::from_secs(30);
         self.stream.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
@@ -209,7 +210,7 @@ fn a_session_that_is_not_read_stops_itself_and_no_other() {
     let agent = Agent::start();
     let mut client = agent.open();
     client.begin(1, &["sh", "-c", "yes"]);
-    // Nothing is granted: it comes to a halt within its credit.
+    // No credit is granted: it stops within its initial credit.
     client.until(|all| all[&1].stdout.len() > SESSION_CREDIT / 2);
     client.begin(2, &["echo", "through"]);
     client.until(|all| all[&2].outcome.is_some());
@@ -242,7 +243,7 @@ fn another_key_another_audience_and_a_replayed_proof_are_refused() {
     let agent = Agent::start();
     assert_eq!(agent.prove(2, AUDIENCE).1, Some(Verdict::Refused));
     assert_eq!(agent.prove(1, "postern-ops/postern-ops/other").1, Some(Verdict::Refused));
-    // A proof that was good for one connection, said again on the next.
+    // A valid proof of one connection, replayed on the next.
     let (mut first, hello, challenge) = agent.hello(1);
     let proof = key(1).sign(&signed(AUDIENCE, &hello, &challenge)).to_bytes();
     first.write_all(&proof).unwrap();
@@ -264,7 +265,7 @@ fn a_rotated_key_counts_at_once() {
 }
 
 #[test]
-fn what_is_not_a_hello_is_closed_without_a_word() {
+fn invalid_hellos_are_closed_silently() {
     let agent = Agent::start();
     for garbage in [b"GET / HTTP/1.1\r\nHost: x\r\n\r\n".repeat(4), vec![0; 4096], vec![0xff; 72]] {
         let mut stream = agent.connect();
@@ -273,7 +274,7 @@ fn what_is_not_a_hello_is_closed_without_a_word() {
         let _ = stream.read_to_end(&mut answer);
         assert!(answer.is_empty(), "{answer:?}");
     }
-    // Before the verdict nothing is a frame: a request that comes too early is taken for a bad proof.
+    // Before the verdict nothing is a frame: a request that comes too early is treated as an invalid proof.
     let (mut stream, ..) = agent.hello(1);
     let mut early = Vec::new();
     Mux::Open(1).encode(&mut early);
@@ -283,7 +284,7 @@ fn what_is_not_a_hello_is_closed_without_a_word() {
 }
 
 #[test]
-fn the_pods_own_processes_cannot_hold_more_than_their_places() {
+fn the_pods_own_processes_have_a_separate_limit() {
     let mut agent = Agent::start();
     let held: Vec<TcpStream> = (0..200).map(|_| agent.connect()).collect();
     // All but a few are closed at once, and those few when their time is up.

@@ -1,4 +1,4 @@
-//! The supervisor as its client sees it: a process at the other end of two pipes.
+//! The supervisor, as seen by its client: a process connected to two pipes.
 #![allow(
     clippy::unwrap_used,
     clippy::wrong_self_convention,
@@ -31,13 +31,13 @@ struct Seen {
     failure: Option<Failure>,
 }
 
-/// The agent under test: ours, or one built for another architecture.
+/// The agent under test: ours, or a build for another architecture.
 fn program() -> OsString {
     std::env::var_os("POSTERN_TEST_AGENT").unwrap_or_else(|| env!("CARGO_BIN_EXE_postern-agent").into())
 }
 
 impl Agent {
-    /// The one place that starts an agent; nothing is sent yet.
+    /// Starts an agent; sends nothing yet.
     fn spawn() -> Self {
         let mut process =
             Command::new(program()).arg("run").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
@@ -57,7 +57,7 @@ impl Agent {
         self.stdin.as_mut().unwrap().write_all(&bytes).unwrap();
     }
 
-    /// Reads until `done` says so, or the agent's output ends.
+    /// Reads until `done` returns true, or the agent's output ends.
     fn read(&mut self, seen: &mut Seen, mut done: impl FnMut(&Seen) -> bool) {
         let mut buffer = vec![0; 32 * 1024];
         while !done(seen) {
@@ -99,7 +99,7 @@ fn run(argv: &[&str]) -> Seen {
     Agent::start(&request(argv)).to_the_end()
 }
 
-/// Processes whose argv holds `marker`.
+/// Processes with `marker` in their argv.
 fn running(marker: &str) -> Vec<u32> {
     let own = std::process::id();
     std::fs::read_dir("/proc")
@@ -124,7 +124,7 @@ fn gone_within(marker: &str, limit: Duration) -> bool {
     true
 }
 
-/// A `sleep` that no other test has.
+/// A `sleep` argument that no other test uses.
 fn marker(number: u32) -> String {
     format!("{}.{number}", 90_000 + std::process::id() % 9_000)
 }
@@ -141,7 +141,7 @@ fn both_streams_the_code_the_counts_and_the_hashes_come() {
 }
 
 #[test]
-fn a_signal_is_told_from_a_code() {
+fn signals_and_exit_codes_are_distinguished() {
     let seen = run(&["sh", "-c", "kill -KILL $$"]);
     assert_eq!(seen.trailer.unwrap().outcome, Outcome::Signaled(9));
 }
@@ -179,7 +179,7 @@ fn stdin_flows_both_ways_at_once_within_its_window() {
 }
 
 #[test]
-fn a_command_that_takes_no_stdin_does_not_hold_it_up() {
+fn a_command_that_ignores_stdin_is_not_delayed() {
     let mut agent = Agent::start(&Request { stdin: true, ..request(&["true"]) });
     agent.send(&ToAgent::Stdin(&[0; 1024]));
     agent.send(&ToAgent::StdinEnd);
@@ -192,7 +192,7 @@ fn without_stdin_the_command_reads_an_empty_one() {
 }
 
 #[test]
-fn what_cannot_be_started_is_said_by_kind() {
+fn start_failures_have_a_kind() {
     let kind = |request: &Request| Agent::start(request).to_the_end().failure.unwrap().kind;
     assert_eq!(kind(&request(&["postern-no-such-program"])), FailureKind::NotFound);
     assert_eq!(kind(&request(&["/etc/passwd"])), FailureKind::PermissionDenied);
@@ -204,10 +204,10 @@ fn what_cannot_be_started_is_said_by_kind() {
 }
 
 #[test]
-fn bytes_that_are_no_request_are_answered_not_obeyed() {
+fn invalid_requests_are_answered_and_not_executed() {
     let sleep = marker(6);
     let mut agent = Agent::start(&request(&["sleep", &sleep]));
-    // A second request breaks the protocol: the client is taken for lost.
+    // A second request violates the protocol: the client is treated as lost.
     agent.send(&ToAgent::Request(Box::new(request(&["true"]))));
     assert!(!agent.process.wait().unwrap().success());
     assert!(running(&sleep).is_empty());
@@ -243,9 +243,9 @@ fn a_prompt_that_begins_like_a_secret_is_not_held_back() {
 }
 
 #[test]
-fn everything_ends_with_a_client_that_goes_away() {
+fn a_lost_client_ends_everything() {
     let (one, two) = (marker(1), marker(2));
-    // One that ignores SIGTERM, and one that left the session and its parent.
+    // One process ignores SIGTERM, and one left the session and its parent.
     let script = format!("(setsid sleep {one} &) ; trap '' TERM; echo up; sleep {two}; sleep {two}");
     let mut agent = Agent::start(&Request { stdin: true, ..request(&["sh", "-c", &script]) });
     let mut seen = Seen::default();
@@ -257,7 +257,7 @@ fn everything_ends_with_a_client_that_goes_away() {
 }
 
 #[test]
-fn everything_ends_with_a_client_that_falls_silent() {
+fn a_silent_client_ends_everything() {
     let sleep = marker(3);
     let mut agent = Agent::start(&Request { stdin: true, ..request(&["sleep", &sleep]) });
     let mut seen = Seen::default();
@@ -285,7 +285,7 @@ fn heartbeats_keep_it_alive() {
 }
 
 #[test]
-fn what_a_command_leaves_behind_ends_with_it() {
+fn left_behind_processes_are_ended() {
     let sleep = marker(4);
     let seen = run(&["sh", "-c", &format!("sleep {sleep} & echo started")]);
     assert_eq!(seen.stdout, b"started\n");
@@ -304,7 +304,7 @@ fn a_time_out_ends_it() {
 
 #[test]
 fn signals_are_passed_on_and_a_kill_ends_all() {
-    // Without a child: dash loses a signal that comes while it starts one by vfork.
+    // Without a child: dash loses a signal that arrives while it starts one by vfork.
     let script = "trap 'echo caught; exit 5' INT; echo up; while :; do :; done";
     let mut agent = Agent::start(&Request { stdin: true, ..request(&["sh", "-c", script]) });
     let mut seen = Seen::default();
@@ -325,7 +325,7 @@ fn signals_are_passed_on_and_a_kill_ends_all() {
 }
 
 #[test]
-fn a_terminal_is_one_and_is_resized() {
+fn a_terminal_is_allocated_and_resized() {
     let terminal = Some(TerminalSize { rows: 30, columns: 100 });
     let script = "tty; stty size; read x; stty size";
     let mut agent = Agent::start(&Request { terminal, stdin: true, ..request(&["sh", "-c", script]) });
@@ -374,7 +374,7 @@ fn a_client_that_reads_slowly_still_gets_everything() {
     let mut agent = Agent::start(&Request { stdin: true, ..request(&["seq", "1", "200000"]) });
     let mut seen = Seen::default();
     agent.read(&mut seen, |seen| seen.stdout.len() > 100_000);
-    // Reading stops for longer than the command runs; heartbeats go on.
+    // The test stops reading for longer than the command runs, and keeps sending heartbeats.
     for _ in 0..3 {
         agent.send(&ToAgent::Heartbeat);
         std::thread::park_timeout(Duration::from_millis(700));

@@ -84,7 +84,7 @@ impl Context {
 /// Parses the command line and runs it.
 pub(crate) fn main() -> ExitCode {
     std::panic::set_hook(Box::new(defect));
-    postern_agent::closed::restore();
+    postern_agent::closed_stdio::restore();
     // Credentials pass through this process.
     postern_agent::harden();
     let Cli { global, command } = parse();

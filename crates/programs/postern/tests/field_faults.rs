@@ -206,7 +206,7 @@ fn a_link_that_leads_nowhere_names_the_directory_that_is_missing() {
     fs::write(here.join("f"), "x").unwrap();
     fs::create_dir(here.join("b")).unwrap();
     symlink("../missing/x", here.join("b/link")).unwrap();
-    postern(here, &["cp", "f", "b/link"]).is(1, &["b/link is a symlink that leads into b/../missing"]);
+    postern(here, &["cp", "f", "b/link"]).is(1, &["b/link is a symlink that points into b/../missing"]);
 }
 
 #[test]

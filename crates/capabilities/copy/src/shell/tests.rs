@@ -1,9 +1,9 @@
-//! Both directions against the shells of this machine.
+//! Both directions, with the shells of this machine.
 
 mod support;
 
-use postern_shell::Way;
-use postern_wire::copy::{Ask, Compare, Delete, Fate, ReceiveSpec, SendSpec};
+use postern_shell::TransferMode;
+use postern_wire::copy::{Compare, CopyRequest, Delete, Fate, ReceiveSpec, SendSpec};
 use std::ffi::OsString;
 use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
@@ -15,7 +15,7 @@ use std::time::Duration;
 use support::{Far, SHELL, Side, TAR, alike, copy, random, receive, send, shells, torture, tree};
 
 #[test]
-fn a_tree_of_every_kind_goes_round_by_every_shell() {
+fn a_tree_round_trips_through_every_shell() {
     for shell in shells() {
         for way in [SHELL, TAR] {
             let folder = tempfile::tempdir().unwrap();
@@ -32,7 +32,7 @@ fn a_tree_of_every_kind_goes_round_by_every_shell() {
             let nanos = shell.len() == 1;
             alike(&tree(&at("tree"), nanos), &tree(&at("back"), nanos));
             assert!(fs::metadata(at("up/sparse")).unwrap().blocks() * 512 < 4_000_000);
-            // Again: nothing is written, and little is sent.
+            // The second time, nothing is written and little is sent.
             for (from, to) in [("tree", "up"), ("up", "back")] {
                 let there = Far::new(&shell, way);
                 let (source, destination) = match from {
@@ -50,7 +50,7 @@ fn a_tree_of_every_kind_goes_round_by_every_shell() {
 }
 
 #[test]
-fn from_shell_to_shell_and_without_a_tool_that_hashes() {
+fn shell_to_shell_works_without_a_hash_tool() {
     for way in [SHELL, TAR] {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
@@ -64,12 +64,12 @@ fn from_shell_to_shell_and_without_a_tool_that_hashes() {
 }
 
 #[test]
-fn what_was_not_verified_is_never_called_so() {
+fn unverified_files_are_reported_as_unverified() {
     for tar in [false, true] {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
         torture(&at("tree"));
-        let far = Side::There(Far::by(Way { tar, verify: false }));
+        let far = Side::There(Far::by(TransferMode { tar, verify: false }));
         let (tally, seen) = copy(&Side::Here, &far, &send(&[&at("tree")]), &receive(&at("there"))).unwrap();
         assert_eq!((tally.written, tally.unverified, tally.is_whole()), (0, 50, true));
         let small = &seen.done[&b"tree/a/random"[..]];
@@ -78,7 +78,7 @@ fn what_was_not_verified_is_never_called_so() {
 }
 
 #[test]
-fn what_cannot_be_written_is_sent_no_further() {
+fn unwritable_files_are_not_sent_to_the_end() {
     let full = "put() { dd bs=$1 count=1 iflag=fullblock 2>/dev/null | cat >/dev/null; x='No space left on device'; }\n";
     for shell in shells() {
         let folder = tempfile::tempdir().unwrap();
@@ -100,14 +100,14 @@ fn what_cannot_be_written_is_sent_no_further() {
 }
 
 #[test]
-fn of_two_copies_to_one_name_each_is_whole() {
+fn concurrent_copies_to_one_name_are_each_complete() {
     for (way, size) in [(SHELL, 3_000_000), (SHELL, 12_000_000), (TAR, 300_000)] {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
         let (one, two) = (random(size), [random(size), vec![7]].concat());
         fs::write(at("one"), &one).unwrap();
         fs::write(at("two"), &two).unwrap();
-        // The first has compared its hash, and waits before it takes its place until the second is there.
+        // The first copy has verified its hash, and waits with its rename for the second.
         let wait = format!(
             "place() {{ : >{0}/ready; until [ -e {0}/go ]; do sleep 0.05; done; e=$(mv $M \"$p\" \"$q\" 2>&1) || x=$e; }}\n",
             folder.path().display()
@@ -137,9 +137,9 @@ fn of_two_copies_to_one_name_each_is_whole() {
     }
 }
 
-/// The shell of a connection that was lost may still be at it.
+/// The shell of a lost connection may still be running.
 #[test]
-fn what_another_connection_has_of_small_files_is_in_nobodys_way() {
+fn small_files_of_another_connection_do_not_interfere() {
     for shell in shells() {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
@@ -154,15 +154,15 @@ fn what_another_connection_has_of_small_files_is_in_nobodys_way() {
     }
 }
 
-/// Names of ours that are left in a directory.
+/// Files of ours that are left in a directory.
 fn left(folder: &Path) -> Vec<OsString> {
     let all = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name());
     all.filter(|name| name.as_bytes().ends_with(b".postern-partial")).collect()
 }
 
 #[test]
-fn what_breaks_on_its_way_gets_no_name() {
-    // Content is lost; the hash is another; the archive is not unpacked; it cannot be renamed.
+fn corrupted_files_are_not_renamed() {
+    // Content is lost, the hash differs, the archive is not unpacked, renaming fails.
     for (way, first, says) in [
         (SHELL, "put() { dd bs=$1 count=1 iflag=fullblock >/dev/null 2>&1; }\n", "hash differs"),
         (SHELL, "sum() { h=0; }\n", "hash differs"),
@@ -188,7 +188,7 @@ fn what_breaks_on_its_way_gets_no_name() {
         assert!(!at("there/a").exists() && left(&at("there")).is_empty());
         assert_eq!(fs::read(at("there/b")).unwrap(), b"old");
     }
-    // The other way round.
+    // The other direction.
     for way in [SHELL, TAR] {
         let first = "S=lie; lie() { echo 0; }\n";
         let folder = tempfile::tempdir().unwrap();
@@ -202,29 +202,29 @@ fn what_breaks_on_its_way_gets_no_name() {
 }
 
 #[test]
-fn what_an_earlier_copy_left_is_taken_up_and_not_sent_again() {
+fn partial_files_are_resumed_and_not_sent_again() {
     const MIB: usize = 1024 * 1024;
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
     let content = random(20 * MIB + 5);
     fs::write(at("big"), &content).unwrap();
-    // Two blocks are good, and some of the third.
+    // Two blocks and a part of the third are valid.
     fs::write(at(".there.postern-partial"), &content[..18 * MIB]).unwrap();
     let far = Far::by(SHELL);
     let (tally, _) =
         copy(&Side::Here, &Side::There(far.clone()), &send(&[&at("big")]), &receive(&at("there"))).unwrap();
     let sent = usize::try_from(far.sent.load(Ordering::Relaxed)).unwrap();
     assert!(tally.written == 1 && sent < 5 * MIB, "{sent}");
-    // What was only compared is not said to have been sent.
+    // Compared content is not counted as sent.
     assert!(tally.sent.abs_diff(sent as u64) < 10_000, "{} of {sent}", tally.sent);
     assert!(fs::read(at("there")).unwrap() == content && left(folder.path()).is_empty());
-    // One that differs from its second block on is not mixed with what comes.
+    // A partial file that differs from its second block on is not mixed with new content.
     let mut other = content[..18 * MIB].to_vec();
     other[9 * MIB] ^= 1;
     fs::write(at(".again.postern-partial"), &other).unwrap();
     copy(&Side::Here, &Side::There(far), &send(&[&at("big")]), &receive(&at("again"))).unwrap();
     assert!(fs::read(at("again")).unwrap() == content);
-    // Of the same size and time, with other content: what is alike is taken from there.
+    // The same size and time with other content: equal blocks are reused.
     let mut changed = content.clone();
     changed[17 * MIB] ^= 1;
     fs::write(at("again"), &changed).unwrap();
@@ -235,13 +235,13 @@ fn what_an_earlier_copy_left_is_taken_up_and_not_sent_again() {
         copy(&Side::Here, &Side::There(far.clone()), &send(&[&at("big")]), &receive(&at("again"))).unwrap();
     let sent = usize::try_from(far.sent.load(Ordering::Relaxed)).unwrap();
     assert!(tally.written == 1 && sent < 5 * MIB, "{sent}");
-    // What was only compared is not said to have been sent.
+    // Compared content is not counted as sent.
     assert!(tally.sent.abs_diff(sent as u64) < 10_000, "{} of {sent}", tally.sent);
     assert!(fs::read(at("again")).unwrap() == content);
 }
 
 #[test]
-fn what_was_read_before_a_cut_is_not_read_again() {
+fn resumed_reads_skip_what_was_read() {
     const MIB: u64 = 1024 * 1024;
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
@@ -257,7 +257,7 @@ fn what_was_read_before_a_cut_is_not_read_again() {
     let came = again.came.load(Ordering::Relaxed);
     assert!(tally.written == 1 && came < 30_000_000 - 18 * MIB, "{came}");
     assert!(fs::read(at("here")).unwrap() == content);
-    // Another client knows nothing of it, and reads all of it.
+    // Another client has no marks, and reads everything.
     fs::remove_file(at("here")).unwrap();
     copy(&Side::There(cut), &Side::Here, &asked, &into).err().unwrap();
     let fresh = Far::by(SHELL);
@@ -285,7 +285,7 @@ fn nothing_is_written_through_a_symlink_in_the_destination() {
         let (tally, seen) =
             copy(&Side::Here, &far, &send(&[&at("tree").join(".")]), &receive(&at("there"))).unwrap();
         assert_eq!((tally.failed, tally.refused, tally.written), (2, 1, 1), "{:?}", seen.done);
-        assert_eq!(seen.fate("d"), (Fate::Failed, "what has its place is no directory"));
+        assert_eq!(seen.fate("d"), (Fate::Failed, "the existing entry is not a directory"));
         assert_eq!(fs::read_dir(at("outside")).unwrap().count(), 1);
         assert_eq!(fs::read(at("outside/victim")).unwrap(), b"mine");
         assert_eq!(fs::read(at("there/plain")).unwrap(), b"x");
@@ -293,7 +293,7 @@ fn nothing_is_written_through_a_symlink_in_the_destination() {
 }
 
 #[test]
-fn a_container_that_lies_about_names_writes_nothing_outside() {
+fn hostile_names_from_a_container_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
     fs::create_dir(at("tree")).unwrap();
@@ -308,18 +308,18 @@ fn a_container_that_lies_about_names_writes_nothing_outside() {
     for way in [SHELL, TAR] {
         let far = Side::There(Far { first: lie, ..Far::by(way) });
         let (tally, seen) = copy(&far, &Side::Here, &send(&[&at("tree")]), &receive(&at("into"))).unwrap();
-        // None of the four is a file that is there, either.
+        // None of the four counts as an existing file either.
         assert_eq!((tally.failed, tally.written), (4, 0), "{:?}", seen.done);
         assert_eq!(fs::read_dir(at("into/tree")).unwrap().count(), 0);
     }
-    // One that talks on is cut off from us, not taken for a file.
+    // An unexpected answer ends the connection and is not treated as a file.
     let far = Side::There(Far { first: "look() { echo odd; }\n", ..Far::by(SHELL) });
     let why = copy(&far, &Side::Here, &send(&[&at("tree")]), &receive(&at("into"))).err().unwrap();
-    assert!(why.contains("answers oddly: odd"), "{why}");
+    assert!(why.contains("unexpected answer of the shell: odd"), "{why}");
 }
 
 #[test]
-fn sync_updates_deletes_and_leaves_alone_as_asked() {
+fn sync_updates_deletes_and_keeps_as_requested() {
     for shell in shells() {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
@@ -345,7 +345,7 @@ fn sync_updates_deletes_and_leaves_alone_as_asked() {
         let checked = ReceiveSpec { compare: Compare::Hash, ..plain.clone() };
         let (tally, _) = copy(&Side::Here, &far(), &asked, &checked).unwrap();
         assert_eq!((tally.same, tally.written), (2, 0));
-        // What stays is given the mode that was asked for, with `--preserve`.
+        // With `--preserve`, a kept file gets the requested mode.
         for (bits, compare, fate) in [(0o751, Compare::Times, "unchanged"), (0o715, Compare::Hash, "same")] {
             fs::set_permissions(at("site/one"), fs::Permissions::from_mode(bits)).unwrap();
             copy(&Side::Here, &far(), &asked, &ReceiveSpec { compare, ..plain.clone() }).unwrap();
@@ -355,7 +355,7 @@ fn sync_updates_deletes_and_leaves_alone_as_asked() {
             assert_eq!((tally.unchanged + tally.same, tally.written), (2, 0), "{fate}: {:?}", seen.done);
             assert_eq!(fs::metadata(at("new/there/one")).unwrap().mode() & 0o7777, bits, "{fate}");
         }
-        // The other way: newer here is left, and wildcards are found there.
+        // The other direction: newer files here are kept, and wildcards are expanded there.
         let newer = ReceiveSpec { update: true, ..receive(&at("here")) };
         fs::create_dir(at("here")).unwrap();
         fs::write(at("here/one"), "mine, and newer").unwrap();
@@ -370,20 +370,21 @@ fn sync_updates_deletes_and_leaves_alone_as_asked() {
 }
 
 #[test]
-fn a_cut_connection_leaves_nothing_but_what_can_be_taken_up() {
+fn a_lost_connection_leaves_only_resumable_files() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     for (size, tar, stays) in [(1_000_000, false, false), (20_000_000, false, true), (1_000, true, false)] {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
         let content = random(size);
         runtime.block_on(async {
-            let far = Far { first: "place() { sleep 100; }\n", ..Far::by(Way { tar, verify: true }) };
-            let ask = Ask::Receive(receive(&at("there")));
-            let mut destination = far.open(&ask).await;
+            let far =
+                Far { first: "place() { sleep 100; }\n", ..Far::by(TransferMode { tar, verify: true }) };
+            let request = CopyRequest::Receive(receive(&at("there")));
+            let mut destination = far.open(&request).await;
             let frames = frames(&content, size as u64);
             destination.to.send(&frames).await.unwrap();
             if !tar {
-                // An archive is not sent before all of it is here.
+                // An archive is not sent before it is complete.
                 let large =
                     |name: &OsString| fs::metadata(folder.path().join(name)).is_ok_and(|m| m.len() > 200_000);
                 let arrived = || left(folder.path()).iter().any(large);

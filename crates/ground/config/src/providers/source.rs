@@ -1,42 +1,42 @@
-//! Where tokens, secrets and signatures come from.
+//! Sources of tokens, secrets and signatures.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
-/// Where a projected token is mounted unless the configuration says otherwise.
+/// The default mount path of a projected token.
 pub const DEFAULT_TOKEN_PATH: &str = "/var/run/secrets/tokens/oauth2/token";
 
-/// A token that somebody else issued. It is read at every exchange and never kept.
+/// A token from another issuer. It is read for every exchange and never stored.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TokenSource {
-    /// What kind of source.
+    /// The type of the source.
     pub r#type: SourceKind,
     /// `kubernetes_sa`, file: the file.
     pub path: Option<PathBuf>,
     /// env: the variable.
     pub name: Option<String>,
-    /// The audience the token must have; `github_actions` and `token_request` ask for it.
+    /// The audience of the token; `github_actions` and `token_request` request it.
     pub audience: Option<String>,
-    /// `token_request`: the `ServiceAccount`'s namespace, by default the context's.
+    /// `token_request`: the namespace of the `ServiceAccount`; by default the context's.
     pub namespace: Option<String>,
     /// `token_request`: the `ServiceAccount`.
     pub service_account: Option<String>,
-    /// `token_request`: how long the token lives, at least 10m.
+    /// `token_request`: the lifetime of the token, at least 10m.
     pub lifetime: Option<String>,
 }
 
-/// What kind of source.
+/// The type of a token source.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum SourceKind {
-    /// A projected `ServiceAccount` token, kept fresh by the kubelet.
+    /// A projected `ServiceAccount` token, refreshed by the kubelet.
     #[default]
     KubernetesSa,
     /// Any file.
     File,
-    /// A variable of the environment.
+    /// An environment variable.
     Env,
     /// GitHub's token service, within a workflow with `id-token: write`.
     GithubActions,
@@ -45,7 +45,7 @@ pub enum SourceKind {
 }
 
 impl SourceKind {
-    /// As the configuration has it.
+    /// The name in the configuration.
     pub fn name(self) -> &'static str {
         match self {
             Self::KubernetesSa => "kubernetes_sa",
@@ -57,43 +57,43 @@ impl SourceKind {
     }
 }
 
-/// Where a secret is. One of the two.
+/// The source of a secret: one of the two.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SecretSource {
-    /// The file that holds it; a final newline is not part of it.
+    /// The file with the secret; a trailing newline is removed.
     pub file: Option<PathBuf>,
-    /// The variable that holds it.
+    /// The variable with the secret.
     pub env: Option<String>,
 }
 
-/// A client's statement about itself: somebody else's token, or one that it signs.
+/// A client assertion: a token from another issuer, or one that is signed here.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ClientAssertion {
-    /// What kind.
+    /// The type of the assertion.
     pub r#type: AssertionKind,
     /// `kubernetes_sa`, file: the file.
     pub path: Option<PathBuf>,
     /// env: the variable.
     pub name: Option<String>,
-    /// The audience it must have, or is given by `private_key_jwt` (by default the token endpoint).
+    /// The audience that the token must have, or that `private_key_jwt` sets (by default the token endpoint).
     pub audience: Option<String>,
-    /// `token_request`: the `ServiceAccount`'s namespace, by default the context's.
+    /// `token_request`: the namespace of the `ServiceAccount`; by default the context's.
     pub namespace: Option<String>,
     /// `token_request`: the `ServiceAccount`.
     pub service_account: Option<String>,
-    /// `token_request`: how long the token lives, at least 10m.
+    /// `token_request`: the lifetime of the token, at least 10m.
     pub lifetime: Option<String>,
     /// `private_key_jwt`: the PEM file of the private key.
     pub key_file: Option<PathBuf>,
-    /// `private_key_jwt`: how the server knows the key (`kid`).
+    /// `private_key_jwt`: the id of the key (`kid`).
     pub key_id: Option<String>,
-    /// `private_key_jwt`: how it signs; by default as the key suggests.
+    /// `private_key_jwt`: the signing algorithm; by default derived from the key.
     pub algorithm: Option<SigningAlgorithm>,
 }
 
-/// What kind of client assertion.
+/// The type of a client assertion.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum AssertionKind {
@@ -101,17 +101,17 @@ pub enum AssertionKind {
     KubernetesSa,
     /// Any file.
     File,
-    /// A variable of the environment.
+    /// An environment variable.
     Env,
     /// GitHub's token service.
     GithubActions,
     /// The API server's `TokenRequest`.
     TokenRequest,
-    /// Signed here, with a key of the client's (`OpenID` Connect Core 1.0 section 9).
+    /// Signed here, with the client's key (`OpenID` Connect Core 1.0 section 9).
     PrivateKeyJwt,
 }
 
-/// How an assertion is signed (RFC 7518 section 3.1).
+/// The signing algorithm of an assertion (RFC 7518 section 3.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum SigningAlgorithm {
     /// RSA PKCS #1 with SHA-256.
@@ -127,7 +127,7 @@ pub enum SigningAlgorithm {
 }
 
 impl ClientAssertion {
-    /// The token source, where it is somebody else's token.
+    /// The token source, if the token is from another issuer.
     pub fn source(&self) -> Option<TokenSource> {
         let Self {
             r#type,

@@ -6,7 +6,7 @@ fn patterns(secrets: &[&str]) -> Patterns {
     Patterns::new(&secrets)
 }
 
-/// The stream cut into these pieces, redacted.
+/// Redacts the stream split into these pieces.
 fn redact<'a>(patterns: &Patterns, pieces: impl IntoIterator<Item = &'a [u8]>) -> String {
     let (mut redactor, mut out) = (Redactor::default(), Vec::new());
     for piece in pieces {
@@ -60,7 +60,7 @@ fn lines_are_masked_as_a_terminal_shows_them() {
     assert_eq!(redact(&self::patterns(&[&long]), [lines.as_bytes()]), "[REDACTED]\r\n");
 }
 
-/// However long it is, and however often it repeats itself.
+/// Independent of its length and of repetitions.
 #[test]
 fn a_long_secret_costs_no_more_than_its_length() {
     let key: String = (0..100_000_u32)
@@ -88,7 +88,7 @@ fn only_a_tail_that_begins_a_secret_is_withheld() {
 }
 
 #[test]
-fn what_follows_a_released_beginning_is_still_masked() {
+fn the_rest_of_a_released_prefix_is_masked() {
     let patterns = patterns(&["correct-horse-battery"]);
     let (mut redactor, mut out) = (Redactor::default(), Vec::new());
     redactor.push(&patterns, b"a corr", &mut out);
@@ -105,7 +105,7 @@ fn what_follows_a_released_beginning_is_still_masked() {
 }
 
 #[test]
-fn a_whole_secret_that_may_go_on_is_masked_when_released() {
+fn a_secret_that_may_continue_is_masked_on_release() {
     let patterns = patterns(&["abcdefgh", "abcdefghijklmnop"]);
     let (mut redactor, mut out) = (Redactor::default(), Vec::new());
     redactor.push(&patterns, b"abcdefghij", &mut out);
@@ -125,7 +125,7 @@ fn without_secrets_the_stream_passes_unchanged() {
 
 #[test]
 fn splits_and_releases_never_change_ordinary_text() {
-    // A small xorshift stands in for a property-testing crate.
+    // A small xorshift instead of a property-testing crate.
     let patterns = patterns(&["aabaabaa", "abababab", "bbbbbbbbb"]);
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut random = move |below: u64| {
@@ -143,7 +143,7 @@ fn splits_and_releases_never_change_ordinary_text() {
 }
 
 #[test]
-fn a_secret_of_which_only_some_is_escaped_is_masked() {
+fn a_partly_escaped_secret_is_masked() {
     let patterns = patterns(&["p\u{e4}ss/w\"rd-0123456789"]);
     for shown in [
         "p\u{e4}ss%2Fw\"rd-0123456789",
@@ -161,7 +161,7 @@ fn a_secret_of_which_only_some_is_escaped_is_masked() {
             assert_eq!(seen, "a [REDACTED], b", "{shown} in pieces of {size}");
         }
     }
-    // At the end of a stream what looks like the beginning of an escape is none.
+    // At the end of a stream, a truncated escape is literal.
     for last in ["&ab", "%4", "%", "\\", r"\u00"] {
         let patterns = self::patterns(&[&format!("p/ssw0rd-0123456789{last}")]);
         let shown = format!("a p%2Fssw0rd-0123456789{last}");
@@ -192,7 +192,7 @@ fn base64_of_a_longer_text_is_masked_across_its_lines() {
             let shown = lines.join(end);
             for size in [1, 7, 19, 1_000] {
                 let seen = redact(&patterns, shown.as_bytes().chunks(size));
-                // The secret's own characters are gone, but for those that it shares with others.
+                // The secret's own characters are gone, except those shared with neighbours.
                 let joined = seen.replace(end, "");
                 assert!(joined.contains("[REDACTED]"), "{before} {width} {size}: {seen}");
                 let left = joined.len() - "[REDACTED]".len();

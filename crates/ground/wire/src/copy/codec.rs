@@ -1,6 +1,6 @@
-//! The frames of [`super::frames`] as bytes.
+//! Encoding and decoding of [`super::frames`].
 
-use super::frames::{Entry, Fate, FromDestination, FromSource, Kind, Known, Settled, Stamp, Want};
+use super::frames::{Entry, EntryResult, Fate, FromDestination, FromSource, Kind, Known, Stamp, Want};
 use crate::WireError;
 use crate::decode::put_frame;
 use crate::fields::{Fields, put_bytes, put_count};
@@ -13,7 +13,7 @@ mod kind {
     pub(super) const END: u8 = 148;
     pub(super) const FROM: u8 = 149;
     pub(super) const DATA: u8 = 150;
-    pub(super) const PACKED: u8 = 151;
+    pub(super) const COMPRESSED: u8 = 151;
     pub(super) const HOLE: u8 = 152;
     pub(super) const REUSE: u8 = 153;
     pub(super) const FILE_END: u8 = 154;
@@ -23,10 +23,10 @@ mod kind {
     pub(super) const CUT: u8 = 158;
     pub(super) const PING: u8 = 159;
 
-    pub(super) const PLACED: u8 = 176;
+    pub(super) const TARGET: u8 = 176;
     pub(super) const WANT: u8 = 177;
     pub(super) const CHUNKS: u8 = 178;
-    pub(super) const SETTLED: u8 = 179;
+    pub(super) const ENTRY_RESULT: u8 = 179;
     pub(super) const DELETED: u8 = 180;
     pub(super) const FINISHED: u8 = 181;
     pub(super) const DESTINATION_FATAL: u8 = 182;
@@ -55,7 +55,7 @@ impl FromSource<'_> {
                 out.extend(offset.to_be_bytes());
             }),
             Self::Data(bytes) => put_frame(out, kind::DATA, |out| out.extend_from_slice(bytes)),
-            Self::Packed { length, bytes } => put_frame(out, kind::PACKED, |out| {
+            Self::Compressed { length, bytes } => put_frame(out, kind::COMPRESSED, |out| {
                 out.extend(length.to_be_bytes());
                 out.extend_from_slice(bytes);
             }),
@@ -83,12 +83,12 @@ impl FromSource<'_> {
 }
 
 impl<'a> FromSource<'a> {
-    /// The frame of this kind and payload.
+    /// Decodes a frame from its kind and payload.
     pub fn decode(kind: u8, payload: &'a [u8]) -> Result<Self, WireError> {
         let mut fields = Fields::new("source", payload);
         let frame = match kind {
             kind::DATA => return Ok(Self::Data(payload)),
-            kind::PACKED => return Ok(Self::Packed { length: fields.u32()?, bytes: fields.rest() }),
+            kind::COMPRESSED => return Ok(Self::Compressed { length: fields.u32()?, bytes: fields.rest() }),
             kind::BEGIN => Self::Begin(fields.u32()?),
             kind::ENTRY => Self::Entry(Box::new(get_entry(&mut fields)?)),
             kind::FAULT => Self::Fault { path: fields.slice()?, message: fields.text("message")? },
@@ -113,7 +113,7 @@ impl FromDestination<'_> {
     /// Appends the frame to `out`.
     pub fn encode(&self, out: &mut Vec<u8>) {
         match self {
-            Self::Placed { directory, name } => put_frame(out, kind::PLACED, |out| {
+            Self::Target { directory, name } => put_frame(out, kind::TARGET, |out| {
                 put_bytes(out, directory);
                 out.push(u8::from(name.is_some()));
                 put_bytes(out, name.unwrap_or_default());
@@ -127,12 +127,14 @@ impl FromDestination<'_> {
             Self::Hashing(id) => put_frame(out, kind::HASHING, |out| out.extend(id.to_be_bytes())),
             Self::Blocks(hashes) => put_frame(out, kind::BLOCKS, |out| out.extend_from_slice(hashes)),
             Self::Chunks(records) => put_frame(out, kind::CHUNKS, |out| out.extend_from_slice(records)),
-            Self::Settled(Settled { id, fate, hash, note }) => put_frame(out, kind::SETTLED, |out| {
-                out.extend(id.to_be_bytes());
-                out.push(*fate as u8);
-                out.extend(hash);
-                put_bytes(out, note.as_bytes());
-            }),
+            Self::EntryResult(EntryResult { id, fate, hash, note }) => {
+                put_frame(out, kind::ENTRY_RESULT, |out| {
+                    out.extend(id.to_be_bytes());
+                    out.push(*fate as u8);
+                    out.extend(hash);
+                    put_bytes(out, note.as_bytes());
+                });
+            }
             Self::Deleted(path) => put_frame(out, kind::DELETED, |out| put_bytes(out, path)),
             Self::NotDeleted { path, message } => put_frame(out, kind::NOT_DELETED, |out| {
                 put_bytes(out, path);
@@ -150,15 +152,15 @@ impl FromDestination<'_> {
 }
 
 impl<'a> FromDestination<'a> {
-    /// The frame of this kind and payload.
+    /// Decodes a frame from its kind and payload.
     pub fn decode(kind: u8, payload: &'a [u8]) -> Result<Self, WireError> {
         let mut fields = Fields::new("destination", payload);
         let frame = match kind {
             kind::CHUNKS => return Ok(Self::Chunks(payload)),
             kind::BLOCKS => return Ok(Self::Blocks(payload)),
-            kind::PLACED => {
+            kind::TARGET => {
                 let (directory, named, name) = (fields.slice()?, fields.flag("name")?, fields.slice()?);
-                Self::Placed { directory, name: named.then_some(name) }
+                Self::Target { directory, name: named.then_some(name) }
             }
             kind::HASHING => Self::Hashing(fields.u32()?),
             kind::WANT => Self::Want(Want {
@@ -168,7 +170,7 @@ impl<'a> FromDestination<'a> {
                 partial: fields.flag("partial")?,
                 known: known(fields.u8()?).ok_or_else(|| fields.invalid("known"))?,
             }),
-            kind::SETTLED => Self::Settled(Settled {
+            kind::ENTRY_RESULT => Self::EntryResult(EntryResult {
                 id: fields.u32()?,
                 fate: fate(fields.u8()?).ok_or_else(|| fields.invalid("fate"))?,
                 hash: fields.hash()?,
@@ -188,7 +190,7 @@ impl<'a> FromDestination<'a> {
 }
 
 fn known(code: u8) -> Option<Known> {
-    [Known::Nothing, Known::Blocks, Known::Chunks, Known::Beginning].get(usize::from(code)).copied()
+    [Known::Nothing, Known::Blocks, Known::Chunks, Known::Prefix].get(usize::from(code)).copied()
 }
 
 fn fate(code: u8) -> Option<Fate> {

@@ -1,6 +1,6 @@
-//! What source and destination say to each other.
+//! The frames of the source and of the destination.
 
-/// What an entry is.
+/// The type of an entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Kind {
     /// A regular file of this many bytes.
@@ -9,13 +9,13 @@ pub enum Kind {
     Directory,
     /// A symbolic link with this target.
     Symlink(Vec<u8>),
-    /// Another name of the file that came by this path.
+    /// Another name of the file that was sent with this path.
     HardLink(Vec<u8>),
     /// A fifo.
     Fifo,
-    /// A device by its number, as `st_rdev` has it.
+    /// A device with its number, as in `st_rdev`.
     Device {
-        /// A block device rather than one of characters.
+        /// Whether it is a block device; otherwise a character device.
         block: bool,
         /// Major number.
         major: u32,
@@ -24,7 +24,7 @@ pub enum Kind {
     },
 }
 
-/// What a file system says about an entry.
+/// Attributes of an entry in the file system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Stamp {
     /// Permission bits, with setuid, setgid and sticky.
@@ -33,75 +33,75 @@ pub struct Stamp {
     pub user: u32,
     /// Numeric group.
     pub group: u32,
-    /// Seconds of the last change since 1970.
+    /// Modification time, in seconds since 1970.
     pub seconds: i64,
-    /// Nanoseconds beside them, below 10^9.
+    /// Nanoseconds of the modification time, below 10^9.
     pub nanos: u32,
 }
 
-/// One thing to copy.
+/// One file, directory, link or special file to copy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     /// Counts up from 0.
     pub id: u32,
-    /// Components joined by slashes, the first the name of what was asked for; empty for a directory whose content
-    /// was asked for.
+    /// Components joined by slashes. The first component is the name of the source; the path is empty for a
+    /// directory whose contents were requested.
     pub path: Vec<u8>,
-    /// What it is.
+    /// Its type.
     pub kind: Kind,
-    /// Mode, owner, time.
+    /// Mode, owner, modification time.
     pub stamp: Stamp,
     /// Extended attributes.
     pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
-    /// The client saw it verified before the connection was lost: same size and time are enough.
+    /// The client saw it verified before the connection was lost: comparing size and time is enough.
     pub settled: bool,
 }
 
-/// What the source says.
+/// Frames from the source.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FromSource<'a> {
-    /// How many things were asked for, once wildcards are expanded.
+    /// The number of sources, after expanding wildcards.
     Begin(u32),
-    /// The next thing to copy.
+    /// The next entry to copy.
     Entry(Box<Entry>),
-    /// Something that cannot be copied, and why. It has no id and no answer.
+    /// An entry that cannot be copied. It has no id and gets no answer.
     Fault {
-        /// Its path, as an entry has it.
+        /// Its path, in the form of an entry.
         path: &'a [u8],
         /// Why.
         message: String,
     },
     /// Every entry directly in this directory was sent.
     DirectoryEnd(&'a [u8]),
-    /// No entry follows; content still may.
+    /// No entry follows; content may still follow.
     End,
-    /// The content of this entry follows, beginning at this offset.
+    /// The content of this entry follows, starting at this offset.
     From {
         /// The entry.
         id: u32,
-        /// Bytes that the destination has already.
+        /// Bytes that the destination already has.
         offset: u64,
     },
     /// The next bytes of the content.
     Data(&'a [u8]),
-    /// The same, compressed by zstd in a frame of its own.
-    Packed {
-        /// Bytes once unpacked; at most [`super::BLOCK`].
+    /// The next bytes of the content, compressed as a zstd frame of their own.
+    Compressed {
+        /// Length after decompression; at most [`super::BLOCK`].
         length: u32,
         /// The zstd frame.
         bytes: &'a [u8],
     },
-    /// Zeroes that no disk block holds.
+    /// Zeroes that use no disk block.
     Hole(u64),
-    /// Bytes of the file that the destination has under the name.
+    /// Bytes to copy from the destination's current file.
     Reuse {
-        /// Where they begin there.
+        /// Their offset in that file.
         offset: u64,
         /// How many.
         length: u64,
     },
-    /// In the place of the content of this entry, which is to be asked for again: little of it is where it was, and the
-    /// destination is to tell the chunks of what it has.
+    /// Sent in place of the content of this entry. Most of the content has moved, so the destination should
+    /// send the chunks of its file and request the content again.
     Cut(u32),
     /// The content is complete.
     FileEnd {
@@ -110,44 +110,44 @@ pub enum FromSource<'a> {
         /// BLAKE3 of all of it.
         hash: [u8; 32],
     },
-    /// The content cannot be read, or changed while it was.
+    /// The content cannot be read, or it changed while it was read.
     FileFault {
         /// The entry.
         id: u32,
         /// Why.
         message: String,
     },
-    /// Nothing can be copied at all.
+    /// Nothing can be copied.
     Fatal(String),
-    /// The source is there.
+    /// The source is alive.
     Heartbeat,
-    /// Asks for a [`FromDestination::Pong`].
+    /// Requests a [`FromDestination::Pong`].
     Ping,
 }
 
-/// Asks for the content of an entry.
+/// Requests the content of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Want {
     /// The entry.
     pub id: u32,
-    /// Bytes from its beginning that are here already; 0 for none.
+    /// Bytes from the beginning that the destination already has; 0 for none.
     pub have: u64,
-    /// BLAKE3 of those, but for a [`Known::Beginning`].
+    /// BLAKE3 of those bytes; unused with [`Known::Prefix`].
     pub hash: [u8; 32],
-    /// They are what an earlier copy of it left: when they differ, the source has changed since.
+    /// The bytes are left over from an earlier copy. If they differ, the source has changed since.
     pub partial: bool,
-    /// What came before this of an older content, to be reused.
+    /// What the destination sent about its older content, so that it can be reused.
     pub known: Known,
 }
 
 impl Want {
-    /// All of an entry's content, whatever is there.
+    /// Requests all of an entry's content, whatever the destination has.
     pub fn all(id: u32) -> Self {
         Self { id, have: 0, hash: [0; 32], partial: false, known: Known::Nothing }
     }
 }
 
-/// What a source was told of the content that a destination has.
+/// What a destination sent about the content that it has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Known {
     /// Nothing.
@@ -157,83 +157,85 @@ pub enum Known {
     Blocks,
     /// Its chunks.
     Chunks,
-    /// How long the beginning is that it has: it hashes that while the rest comes, and compares the whole at the end.
-    Beginning,
+    /// The length of the prefix that it has. It hashes the prefix while the rest arrives and compares the
+    /// hash of the whole file at the end.
+    Prefix,
 }
 
-/// What became of an entry.
+/// What happened to an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fate {
-    /// Content was written, and its hash is the source's.
+    /// Content was written, and its hash matches the source's.
     Written,
-    /// The content was there already: its hash is the source's.
+    /// The content was already there, and its hash matches the source's.
     Same,
-    /// Size and time are the source's; content was not compared.
+    /// Size and time match the source's; content was not compared.
     Unchanged,
-    /// A directory, link or special file is there.
+    /// A directory, link or special file was created, or exists.
     Made,
-    /// Left alone as asked.
+    /// Left unchanged, as requested.
     Skipped,
-    /// It could do harm, and was not asked for.
+    /// Refused: it is dangerous and was not explicitly allowed.
     Refused,
     /// It could not be written.
     Failed,
-    /// It would be written.
+    /// It would be written (dry run).
     Planned,
 }
 
 /// The answer to an entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Settled {
+pub struct EntryResult {
     /// The entry.
     pub id: u32,
     /// What became of it.
     pub fate: Fate,
-    /// BLAKE3 of the content, where it was seen; zeroes otherwise.
+    /// BLAKE3 of the content if it is known; otherwise zeroes.
     pub hash: [u8; 32],
-    /// Why, or what else there is to say; empty for nothing.
+    /// The reason, or other details; may be empty.
     pub note: String,
 }
 
-/// What the destination says.
+/// Frames from the destination.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FromDestination<'a> {
-    /// Where things go.
-    Placed {
+    /// Where entries are written.
+    Target {
         /// The directory, with symlinks resolved.
         directory: &'a [u8],
-        /// The name that what is asked for gets in it, when it does not keep its own.
+        /// The new name of the source in that directory, unless it keeps its own.
         name: Option<&'a [u8]>,
     },
-    /// Content is asked for.
+    /// Requests content.
     Want(Want),
-    /// What is there for this entry is being hashed in blocks: the source does well to do the same meanwhile.
+    /// The destination is hashing its file for this entry in blocks. The source should do the same in the
+    /// meantime.
     Hashing(u32),
-    /// The blocks of the content that is there, in order: the hash of each, as a subtree of BLAKE3's. How long they are
-    /// goes by the size of the entry.
+    /// The hashes of the blocks of the destination's file, in order, each a subtree of BLAKE3. The block
+    /// length depends on the size of the entry.
     Blocks(&'a [u8]),
-    /// Chunks of the content that is there, in order: for each a length (`u32`) and 16 bytes of its BLAKE3.
+    /// The chunks of the destination's file, in order: each a length (`u32`) and 16 bytes of its BLAKE3.
     Chunks(&'a [u8]),
     /// What became of an entry.
-    Settled(Settled),
-    /// Something that the source has not was removed.
+    EntryResult(EntryResult),
+    /// An entry that the source does not have was removed.
     Deleted(&'a [u8]),
-    /// Something that the source has not could not be removed.
+    /// An entry that the source does not have could not be removed.
     NotDeleted {
         /// Its path.
         path: &'a [u8],
         /// Why.
         message: String,
     },
-    /// Everything is answered and in place.
+    /// All entries are answered and in place.
     Finished,
-    /// Nothing can be copied at all.
+    /// Nothing can be copied.
     Fatal(String),
-    /// The destination is there.
+    /// The destination is alive.
     Heartbeat,
-    /// Everything before the [`FromSource::Ping`] that this answers has arrived.
+    /// Everything before the corresponding [`FromSource::Ping`] has arrived.
     Pong,
-    /// What still comes of the content of this entry is of no use: the source may end it at once, by a
+    /// The destination has no use for more content of this entry. The source may end it at once with a
     /// [`FromSource::FileFault`].
     Stop(u32),
 }

@@ -1,4 +1,4 @@
-//! What the client asks of an end of a copy.
+//! The client's request to an end of a copy.
 
 use crate::decode::put_frame;
 use crate::fields::{Fields, put_bytes, put_count};
@@ -13,31 +13,31 @@ mod kind {
 /// One `--exclude` or `--include`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rule {
-    /// Whether what matches is in.
+    /// Whether it includes what matches; otherwise it excludes it.
     pub include: bool,
     /// A pattern in gitignore's syntax.
     pub pattern: Vec<u8>,
 }
 
-/// Whether content is compressed on its way.
+/// Whether content is compressed in transit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Compression {
-    /// Where it shrinks, at a level that the link and the content call for.
+    /// Where it saves space, at a level that suits the link and the content.
     Auto,
     /// Never.
     Off,
-    /// Always, at this level of zstd.
+    /// Always, at this zstd level.
     Level(u8),
 }
 
-/// What no copy may go beyond: a hostile end could otherwise fill the other one's memory or disk.
+/// Limits of a copy. Without them, a hostile end could fill the memory or disk of the other end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Entries in all.
+    /// Maximum number of entries.
     pub entries: u64,
-    /// Bytes of content in all, holes included.
+    /// Maximum bytes of content, including holes.
     pub bytes: u64,
-    /// Components of a path.
+    /// Maximum number of components in a path.
     pub depth: u16,
 }
 
@@ -47,57 +47,60 @@ impl Default for Limits {
     }
 }
 
-/// What the end with the files is asked for.
+/// The request to the source.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SendSpec {
-    /// The directory that paths begin in, when it is not the root of the process that serves.
+    /// The root directory of the paths; `None` for the root of the serving process.
     pub root: Option<Vec<u8>>,
     /// Paths as typed, with wildcards where `glob` says so.
     pub sources: Vec<Vec<u8>>,
-    /// Whether `*`, `?`, `[]` and `**` in the paths stand for others.
+    /// Whether `*`, `?`, `[]` and `**` in the paths are wildcards.
     pub glob: bool,
-    /// Sends what a directory holds rather than the directory by its name.
+    /// Sends the contents of a directory rather than the directory itself.
     pub contents: bool,
-    /// What is left out, by path below what is copied.
+    /// Excluded paths, relative to the source.
     pub rules: Vec<Rule>,
-    /// Sends what a symlink leads to.
+    /// Sends the target of a symlink instead of the link.
     pub dereference: bool,
-    /// How content travels.
+    /// How content is compressed.
     pub compression: Compression,
-    /// Where it stops.
+    /// Limits of the copy.
     pub limits: Limits,
 }
 
-/// When content that is already there is taken for the same.
+/// When existing content counts as up to date.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Compare {
-    /// Same size and time, and then the same hash on both ends: nothing is sent, and it is verified.
+    /// Size and time match, and then the hashes of both ends match: nothing is sent, and the content is
+    /// verified.
     Verify,
-    /// Same size and time.
+    /// Size and time match.
     Times,
-    /// Same hash, whatever the times.
+    /// Hashes match, whatever the times.
     Hash,
 }
 
-/// What a copy may remove from its destination.
+/// What a copy may delete at its destination.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Delete {
     /// Nothing.
     #[default]
     Nothing,
-    /// What the source does not have, unless the source has nothing at all: an unmounted volume looks like that.
+    /// Whatever the source does not have, unless the source is empty: an unmounted volume looks like that.
     Extra,
-    /// What the source does not have, even if that is everything.
+    /// Whatever the source does not have, even if that is everything.
     All,
-    /// The same, or nothing if that is more than this many files, directories and links.
+    /// Whatever the source does not have, but nothing if that is more than this many files, directories and
+    /// links.
     AtMost(u64),
-    /// The same, or nothing if that is more than this percentage of what the destination has.
+    /// Whatever the source does not have, but nothing if that is more than this percentage of the
+    /// destination's entries.
     Percent(u8),
 }
 
 impl Delete {
     /// Whether anything may be removed.
-    pub fn is_asked(self) -> bool {
+    pub fn is_requested(self) -> bool {
         self != Self::Nothing
     }
 
@@ -107,7 +110,7 @@ impl Delete {
     }
 }
 
-/// Who owns what is written.
+/// The owner of what is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Owner {
     /// Numeric user.
@@ -116,57 +119,58 @@ pub struct Owner {
     pub group: Option<u32>,
 }
 
-/// What the end that gets the files is asked for.
+/// The request to the destination.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReceiveSpec {
     /// As [`SendSpec::root`].
     pub root: Option<Vec<u8>>,
     /// The destination as typed.
     pub target: Vec<u8>,
-    /// The destination is a directory, or becomes one; otherwise that is found out as `cp -r` does.
+    /// The destination is a directory or becomes one. Otherwise this is decided as by `cp -r`.
     pub directory: bool,
-    /// The target is the thing itself, even where it is a directory by now: an earlier connection of the same copy made it.
+    /// The target is the final path even if it is a directory: an earlier connection of the same copy created
+    /// it.
     pub named: bool,
-    /// Directories missing on the way to the destination are made.
+    /// Creates missing parent directories of the destination.
     pub parents: bool,
-    /// When nothing has to be sent.
+    /// When existing content counts as up to date.
     pub compare: Compare,
     /// Builds a changed file from blocks of the old one.
     pub delta: bool,
-    /// Leaves files alone that are newer here.
+    /// Skips files that are newer at the destination.
     pub update: bool,
-    /// What may be removed because the source does not have it.
+    /// What may be deleted because the source does not have it.
     pub delete: Delete,
-    /// Says what would be done and does none of it.
+    /// Reports what would be done, without doing it.
     pub dry_run: bool,
-    /// Writes into the file itself where it cannot be replaced.
+    /// Writes into an existing file if it cannot be replaced.
     pub inplace: bool,
-    /// A file that replaces another gets the source's mode and owner, not the old one's.
+    /// A replaced file gets the source's mode and owner instead of keeping its own.
     pub preserve: bool,
     /// Owner of everything written.
     pub owner: Owner,
-    /// Makes symlinks that lead out of the destination.
+    /// Creates symlinks that point outside the destination.
     pub unsafe_links: bool,
-    /// Makes devices and fifos, and keeps setuid and setgid bits.
+    /// Creates devices and FIFOs, and keeps setuid and setgid bits.
     pub specials: bool,
-    /// Copies nothing: removes what interrupted copies left at the destination and below.
+    /// Copies nothing. Removes partial files that interrupted copies left at or below the destination.
     pub clean: bool,
-    /// What `delete` leaves alone.
+    /// Paths that `delete` keeps.
     pub rules: Vec<Rule>,
-    /// Where it stops.
+    /// Limits of the copy.
     pub limits: Limits,
 }
 
 /// The client's first frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Ask {
-    /// Be the source.
+pub enum CopyRequest {
+    /// Act as the source.
     Send(SendSpec),
-    /// Be the destination.
+    /// Act as the destination.
     Receive(ReceiveSpec),
 }
 
-impl Ask {
+impl CopyRequest {
     /// Appends the frame to `out`.
     pub fn encode(&self, out: &mut Vec<u8>) {
         match self {
@@ -175,7 +179,7 @@ impl Ask {
         }
     }
 
-    /// The frame of this kind and payload.
+    /// Decodes a frame from its kind and payload.
     pub fn decode(kind: u8, payload: &[u8]) -> Result<Self, WireError> {
         match kind {
             kind::SEND => get_send(Fields::new("send", payload)).map(Self::Send),
@@ -281,7 +285,7 @@ fn version(fields: &mut Fields<'_>) -> Result<(), WireError> {
     }
 }
 
-/// A path as someone typed it: it may be anything but empty, and holds no NUL.
+/// A path as typed by the user: any bytes, but not empty and without NUL.
 fn path(fields: &mut Fields<'_>) -> Result<Vec<u8>, WireError> {
     let path = fields.bytes()?;
     if path.is_empty() || path.contains(&0) { Err(fields.invalid("path")) } else { Ok(path) }
@@ -374,22 +378,22 @@ mod tests {
     use super::*;
     use crate::Decoder;
 
-    fn round_trip(ask: &Ask) {
+    fn round_trip(ask: &CopyRequest) {
         let mut bytes = Vec::new();
         ask.encode(&mut bytes);
         let mut decoder = Decoder::default();
         decoder.push(&bytes);
         let (kind, payload) = decoder.next_frame().unwrap().unwrap();
-        assert_eq!(&Ask::decode(kind, payload).unwrap(), ask);
+        assert_eq!(&CopyRequest::decode(kind, payload).unwrap(), ask);
         for end in 0..payload.len() {
-            assert!(Ask::decode(kind, &payload[..end]).is_err(), "cut at {end}");
+            assert!(CopyRequest::decode(kind, &payload[..end]).is_err(), "cut at {end}");
         }
     }
 
     #[test]
-    fn what_is_asked_arrives_as_it_was_asked() {
+    fn requests_round_trip() {
         let rules = vec![Rule { include: false, pattern: b"*.o".to_vec() }];
-        round_trip(&Ask::Send(SendSpec {
+        round_trip(&CopyRequest::Send(SendSpec {
             root: Some(b"/proc/7/root".to_vec()),
             sources: vec![b"/a b".to_vec(), vec![0xff, b'*']],
             glob: true,
@@ -399,7 +403,7 @@ mod tests {
             compression: Compression::Level(19),
             limits: Limits::default(),
         }));
-        round_trip(&Ask::Receive(ReceiveSpec {
+        round_trip(&CopyRequest::Receive(ReceiveSpec {
             root: None,
             target: b"/data".to_vec(),
             directory: true,

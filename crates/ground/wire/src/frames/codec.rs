@@ -45,7 +45,7 @@ impl ToAgent<'_> {
 }
 
 impl<'a> ToAgent<'a> {
-    /// The frame of this kind and payload.
+    /// Decodes a frame from its kind and payload.
     pub fn decode(kind: u8, payload: &'a [u8]) -> Result<Self, WireError> {
         Ok(match kind {
             kind::REQUEST => Self::Request(Box::new(get_request(payload)?)),
@@ -89,7 +89,7 @@ impl FromAgent<'_> {
 }
 
 impl<'a> FromAgent<'a> {
-    /// The frame of this kind and payload.
+    /// Decodes a frame from its kind and payload.
     pub fn decode(kind: u8, payload: &'a [u8]) -> Result<Self, WireError> {
         Ok(match kind {
             kind::HELLO => Self::Hello(whole("hello", payload, get_hello)?),

@@ -1,6 +1,6 @@
-//! Removing what interrupted copies left.
+//! Removes the partial files of interrupted copies.
 
-use super::trouble::explain;
+use super::error::explain;
 use crate::beneath::{Base, Root};
 use crate::link::{LinkError, Outbox};
 use crate::{name, resolve, stat};
@@ -8,7 +8,7 @@ use postern_wire::copy::{FromDestination, ReceiveSpec};
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
-/// Removes unfinished files at the destination and below it, and says each.
+/// Removes partial files at and below the destination, and reports each.
 pub(super) fn clean(spec: &ReceiveSpec, out: &Outbox) -> Result<(), LinkError> {
     let said = match places(spec) {
         Ok((mut root, only)) => below(spec, &mut root, only.as_deref(), out)?,
@@ -24,7 +24,7 @@ pub(super) fn clean(spec: &ReceiveSpec, out: &Outbox) -> Result<(), LinkError> {
     out.flush()
 }
 
-/// The directory that is the destination, or the one that holds it and what the destination's unfinished file is called.
+/// The destination directory; or its parent and the name of the destination's partial file.
 fn places(spec: &ReceiveSpec) -> Result<(Root, Option<Vec<u8>>), Errno> {
     let base = Base::new(spec.root.as_deref())?;
     let found = base.look(&spec.target, true).and_then(rustix::fs::fstat);
@@ -71,7 +71,7 @@ fn below(spec: &ReceiveSpec, root: &mut Root, only: Option<&[u8]>, out: &Outbox)
     Ok(None)
 }
 
-/// Whether a copy is writing it at this moment.
+/// Whether a copy is currently writing it.
 fn busy(root: &mut Root, path: &[u8]) -> bool {
     let opened = root.open(path, OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty());
     opened.is_ok_and(|file| {

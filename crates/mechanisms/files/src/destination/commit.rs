@@ -1,12 +1,12 @@
-//! Finished files get their names, many at a time once all of them are on the disk.
+//! Gives finished files their final names, in batches after all of them are on disk.
 
-use super::trouble::explain;
-use super::{Destination, foreign, nameless};
+use super::error::explain;
+use super::{FileReceiver, mount_namespace, unnamed};
 use crate::beneath::Root;
 use crate::link::{LinkError, Outbox};
-use crate::share::Share;
+use crate::open_files::OpenFileShare;
 use crate::{name, stat};
-use postern_wire::copy::{Entry, Fate, FromDestination, Owner, ReceiveSpec, Settled, UNOWNED};
+use postern_wire::copy::{Entry, EntryResult, Fate, FromDestination, Owner, ReceiveSpec, UNOWNED};
 use rustix::fs::{AtFlags, Mode, OFlags, Stat};
 use rustix::io::Errno;
 use std::fs::File;
@@ -15,22 +15,22 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// Most files that wait for their names, where that many may be open.
+/// Maximum number of files in a batch, if that many may be open.
 const FILES: usize = 2_048;
 
-/// Most of their bytes.
+/// Maximum bytes in a batch.
 const BYTES: u64 = 64 * 1024 * 1024;
 
-/// A file that has all but its name.
+/// A finished file that lacks only its final name.
 #[derive(Debug)]
 pub(super) struct Ready {
     pub(super) path: Vec<u8>,
-    pub(super) settled: Settled,
-    /// It is on the disk already.
+    pub(super) settled: EntryResult,
+    /// Whether it is already on disk.
     pub(super) synced: bool,
-    /// Open, and so locked: nobody else may begin to write it before it has its name.
+    /// The open file with its lock: no other copy may start writing it before it has its name.
     pub(super) lock: File,
-    /// As it was found under the name of an unfinished file; none where it has no name yet.
+    /// Its attributes under the name of a partial file; `None` if it has no name yet.
     pub(super) stat: Option<Stat>,
 }
 
@@ -38,12 +38,12 @@ pub(super) struct Ready {
 pub(super) struct Batch {
     ready: Vec<Ready>,
     bytes: u64,
-    share: Share,
+    share: OpenFileShare,
 }
 
 impl Batch {
-    /// For an end that may have so many files open; two batches are at a time.
-    pub(super) fn new(share: Share) -> Self {
+    /// A batch for an end with this share of open files; there are two batches at a time.
+    pub(super) fn new(share: OpenFileShare) -> Self {
         Self { ready: Vec::new(), bytes: 0, share }
     }
 
@@ -66,40 +66,42 @@ impl Batch {
     }
 }
 
-/// Where finished files go.
-struct Place {
+/// Commits files.
+struct CommitTarget {
     root: Root,
     inplace: bool,
     out: Outbox,
 }
 
-/// What became of a file that had waited for its name.
+/// The result of committing a file.
 struct Done {
     path: Vec<u8>,
     written: bool,
 }
 
-impl Place {
+impl CommitTarget {
     fn commit(&mut self, ready: Vec<Ready>, mut done: impl FnMut(Done)) -> Result<(), LinkError> {
-        // One flush of the file system costs less than one for each file.
+        // One flush of the file system is cheaper than one for each file.
         let synced = ready.iter().all(|one| one.synced) || flush(self.root.as_fd());
         for Ready { path, mut settled, synced: own, lock, stat } in ready {
             if !synced && !own {
                 settled.fate = Fate::Failed;
-                "the disk does not take it".clone_into(&mut settled.note);
-            } else if let Err(error) = name_it(&mut self.root, &path, &lock, stat.as_ref(), self.inplace) {
+                "flushing it to disk failed".clone_into(&mut settled.note);
+            } else if let Err(error) =
+                move_into_place(&mut self.root, &path, &lock, stat.as_ref(), self.inplace)
+            {
                 settled.fate = Fate::Failed;
-                settled.note = explain("putting it in its place", error);
+                settled.note = explain("renaming it", error);
             }
             drop(lock);
             done(Done { path, written: settled.fate == Fate::Written });
-            self.out.put(|buffer| FromDestination::Settled(settled).encode(buffer))?;
+            self.out.put(|buffer| FromDestination::EntryResult(settled).encode(buffer))?;
         }
         Ok(())
     }
 }
 
-/// Gives files their names on a thread of its own, as the disk takes its time and the next ones come meanwhile.
+/// Commits files on a thread of its own: flushing takes time, and more files arrive meanwhile.
 pub(super) struct Committer {
     sender: SyncSender<Vec<Ready>>,
     done: Arc<Mutex<Vec<Done>>>,
@@ -107,15 +109,15 @@ pub(super) struct Committer {
 }
 
 impl Committer {
-    fn start(mut place: Place) -> Option<Self> {
-        // Without room, so that no more than one batch is under way while the next is collected.
+    fn start(mut target: CommitTarget) -> Option<Self> {
+        // A rendezvous channel: at most one batch is being committed while the next is collected.
         let (sender, batches) = sync_channel::<Vec<Ready>>(0);
         let done = Arc::new(Mutex::new(Vec::new()));
         let told = Arc::clone(&done);
         let thread = std::thread::Builder::new().spawn(move || {
             while let Ok(batch) = batches.recv() {
-                place.commit(batch, |done| list(&told).push(done))?;
-                place.out.flush()?;
+                target.commit(batch, |done| list(&told).push(done))?;
+                target.out.flush()?;
             }
             Ok(())
         });
@@ -127,13 +129,13 @@ fn list(done: &Mutex<Vec<Done>>) -> MutexGuard<'_, Vec<Done>> {
     done.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Destination<'_> {
-    fn place(&self) -> Option<Place> {
-        let root = Root::new(self.placed.as_ref()?.root.as_fd().try_clone_to_owned().ok()?);
-        Some(Place { root, inplace: self.spec.inplace, out: self.out.clone() })
+impl FileReceiver<'_> {
+    fn commit_target(&self) -> Option<CommitTarget> {
+        let root = Root::new(self.target.as_ref()?.root.as_fd().try_clone_to_owned().ok()?);
+        Some(CommitTarget { root, inplace: self.spec.inplace, out: self.out.clone() })
     }
 
-    /// Gives every finished file its name, and answers for it.
+    /// Commits every finished file and sends its result.
     pub(super) fn commit(&mut self) -> Result<(), LinkError> {
         let ready = self.batch.take();
         self.commit_here(ready)
@@ -143,27 +145,27 @@ impl Destination<'_> {
         if ready.is_empty() {
             return Ok(());
         }
-        let mut place =
-            self.place().ok_or_else(|| LinkError::Lost("no more files can be opened".to_owned()))?;
-        place.commit(ready, |done| self.committed(done))
+        let mut target =
+            self.commit_target().ok_or_else(|| LinkError::Lost("no more files can be opened".to_owned()))?;
+        target.commit(ready, |done| self.committed(done))
     }
 
-    /// The same for a full batch, beside what comes next.
-    pub(super) fn commit_beside(&mut self) -> Result<(), LinkError> {
+    /// Commits a full batch in the background.
+    pub(super) fn commit_in_background(&mut self) -> Result<(), LinkError> {
         if self.committer.is_none() {
-            self.committer = self.place().and_then(Committer::start);
+            self.committer = self.commit_target().and_then(Committer::start);
         }
         let ready = self.batch.take();
         match &self.committer {
             Some(committer) => match committer.sender.send(ready) {
                 Ok(()) => Ok(()),
-                Err(SendError(_)) => self.commit_all(), // it says why
+                Err(SendError(_)) => self.commit_all(), // reports the error
             },
             None => self.commit_here(ready),
         }
     }
 
-    /// The same for everything, with what is still under way.
+    /// Commits everything, including the batch in progress.
     pub(super) fn commit_all(&mut self) -> Result<(), LinkError> {
         let own = self.commit();
         let Some(Committer { sender, done, thread }) = self.committer.take() else { return own };
@@ -173,8 +175,8 @@ impl Destination<'_> {
         own.and(other)
     }
 
-    /// Takes note of what was put into place meanwhile.
-    pub(super) fn reap(&mut self) {
+    /// Records the results of the background thread.
+    pub(super) fn record_committed(&mut self) {
         let done = self.committer.as_ref().map(|committer| std::mem::take(&mut *list(&committer.done)));
         done.into_iter().flatten().for_each(|done| self.committed(done));
     }
@@ -187,7 +189,7 @@ impl Destination<'_> {
     }
 }
 
-/// Everything on the directory's file system reaches the disk.
+/// Flushes the directory's file system to disk.
 fn flush(directory: rustix::fd::BorrowedFd<'_>) -> bool {
     #[cfg(target_os = "linux")]
     {
@@ -201,14 +203,14 @@ fn flush(directory: rustix::fd::BorrowedFd<'_>) -> bool {
     true
 }
 
-/// Whether the unfinished file of this path is the one that we hold.
+/// Whether the partial file at this path is the open one.
 fn is_ours(root: &mut Root, path: &[u8], own: &Stat) -> Result<(), Errno> {
     let (directory, last) = root.parent(path)?;
     let there = rustix::fs::statat(directory, name::partial(last).as_slice(), AtFlags::SYMLINK_NOFOLLOW)?;
     if (own.st_dev, own.st_ino) == (there.st_dev, there.st_ino) { Ok(()) } else { Err(Errno::STALE) }
 }
 
-fn name_it(
+fn move_into_place(
     root: &mut Root,
     path: &[u8],
     file: &File,
@@ -223,37 +225,37 @@ fn name_it(
     if own.is_none() {
         let mut tries = 0;
         loop {
-            match nameless::link(file, directory, last) {
-                Err(Errno::EXIST) => {} // what came meanwhile is replaced
+            match unnamed::link(file, directory, last) {
+                Err(Errno::EXIST) => {} // replace a file created meanwhile
                 other => return other,
             }
-            match nameless::link_unfinished(file, directory, &unfinished) {
-                // Of another copy, that is about to give it its name.
+            match unnamed::link_unfinished(file, directory, &unfinished) {
+                // It belongs to another copy that is about to rename it.
                 Err(Errno::EXIST) if tries < 100 => {
                     tries += 1;
-                    std::thread::sleep(Duration::from_millis(20)); // nothing tells of a name that goes
+                    std::thread::sleep(Duration::from_millis(20)); // no notification exists for this
                 }
                 other => break other?,
             }
         }
     }
-    let named = foreign::spare(directory, last)
+    let named = mount_namespace::refuse_mount_point(directory, last)
         .and_then(|()| rustix::fs::renameat(directory, unfinished.as_slice(), directory, last));
     match named {
         Err(Errno::BUSY | Errno::XDEV) if inplace => {
-            into_itself(root, path, file)?;
+            write_in_place(root, path, file)?;
             remove_partial(root, path, file)
         }
         Err(error) => {
-            remove_partial(root, path, file)?; // whole, and of no use
+            remove_partial(root, path, file)?; // complete but useless
             Err(error)
         }
         Ok(()) => Ok(()),
     }
 }
 
-/// Writes what is complete into the file that cannot be replaced.
-fn into_itself(root: &mut Root, path: &[u8], from: &File) -> Result<(), Errno> {
+/// Writes the complete content into a file that cannot be replaced.
+fn write_in_place(root: &mut Root, path: &[u8], from: &File) -> Result<(), Errno> {
     use std::io::{Seek as _, SeekFrom};
     let into = root.open(path, OFlags::WRONLY | OFlags::TRUNC | OFlags::NONBLOCK, Mode::empty())?;
     let (mut from, mut into) = (from, File::from(into));
@@ -266,31 +268,32 @@ fn into_itself(root: &mut Root, path: &[u8], from: &File) -> Result<(), Errno> {
     copied.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
 }
 
-/// Removes the unfinished file that we hold, and no other.
+/// Removes the partial file if it is the open one.
 pub(super) fn remove_partial(root: &mut Root, path: &[u8], file: &File) -> Result<(), Errno> {
     is_ours(root, path, &rustix::fs::fstat(file)?)?;
     let (directory, last) = root.parent(path)?;
     rustix::fs::unlinkat(directory, name::partial(last).as_slice(), AtFlags::empty())
 }
 
-/// The bits that an entry may bring.
+/// The mode bits that an entry may set.
 pub(super) fn mode(spec: &ReceiveSpec, mode: u32) -> u32 {
     if spec.specials { mode & 0o7777 } else { mode & 0o1777 }
 }
 
-/// The permission bits of a new file: those of what it replaces, or what the entry may bring.
+/// The permission bits of a new file: those of the replaced file, or those that the entry may set.
 pub(super) fn bits(spec: &ReceiveSpec, entry: &Entry, old: Option<&Stat>) -> u32 {
     let old = old.filter(|_| !spec.preserve);
     mode(spec, old.map_or(entry.stamp.mode, |old| stat::stamp(old).mode))
 }
 
-/// The mode that a new file is made with: nobody may read what is not there yet who may not read it then.
-pub(super) fn first_mode(spec: &ReceiveSpec, entry: &Entry, old: Option<&Stat>) -> Mode {
+/// The initial mode of a new file: it may not be readable to anyone who may not read it in the end.
+pub(super) fn initial_mode(spec: &ReceiveSpec, entry: &Entry, old: Option<&Stat>) -> Mode {
     stat::permissions(bits(spec, entry, old) & 0o777)
 }
 
-/// Gives a file, which is `now` like this, its owner, mode and attributes; says what it could not give.
-pub(super) fn dress(
+/// Sets the owner, mode and attributes of a file with the current attributes `now`; returns what could not be
+/// set.
+pub(super) fn apply_metadata(
     spec: &ReceiveSpec,
     entry: &Entry,
     old: Option<&Stat>,
@@ -299,10 +302,10 @@ pub(super) fn dress(
 ) -> String {
     let old = old.filter(|_| !spec.preserve);
     let mut notes = Vec::new();
-    notes.extend(give(owner(spec, entry, old), file, now));
+    notes.extend(set_owner(owner(spec, entry, old), file, now));
     let bits = bits(spec, entry, old);
     if stat::stamp(now).mode != bits
-        && let Err(error) = stat::permit(file, bits)
+        && let Err(error) = stat::set_permissions(file, bits)
     {
         notes.push(format!("its mode could not be set: {error}"));
     }
@@ -312,16 +315,16 @@ pub(super) fn dress(
     notes.join("; ")
 }
 
-/// Gives an owner to a file, which is `now` like this; why it could not.
-pub(super) fn give(owner: Owner, file: &File, now: &Stat) -> Option<String> {
+/// Sets the owner of a file with the current attributes `now`; returns the error.
+pub(super) fn set_owner(owner: Owner, file: &File, now: &Stat) -> Option<String> {
     let Owner { user, group } = owner;
     if user.is_none_or(|user| user == now.st_uid) && group.is_none_or(|group| group == now.st_gid) {
         return None;
     }
-    stat::own_open(file, owner).err().map(|error| format!("{UNOWNED}: {error}"))
+    stat::set_owner_of(file, owner).err().map(|error| format!("{UNOWNED}: {error}"))
 }
 
-/// Who is to own an entry: whom the user names, else the owner of what it replaces, else nobody in particular.
+/// The owner of an entry: the one that the user requested, else that of the replaced file, else unspecified.
 pub(super) fn owner(spec: &ReceiveSpec, entry: &Entry, old: Option<&Stat>) -> Owner {
     let Owner { user, group } = spec.owner;
     let (other_user, other_group) = match old {
@@ -335,24 +338,24 @@ pub(super) fn owner(spec: &ReceiveSpec, entry: &Entry, old: Option<&Stat>) -> Ow
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
     use super::*;
-    use crate::destination::nameless::Nameless;
+    use crate::destination::unnamed::UnnamedFiles;
 
     #[test]
-    fn what_took_the_place_meanwhile_is_replaced() {
+    fn a_file_created_meanwhile_is_replaced() {
         let folder = tempfile::tempdir().unwrap();
         let opened =
             rustix::fs::open(folder.path(), OFlags::DIRECTORY | OFlags::RDONLY, Mode::empty()).unwrap();
         let mut root = Root::new(opened);
-        let Some(file) = Nameless::default().make(&mut root, b"f", false, Mode::RUSR) else {
-            return; // this file system has no files without a name
+        let Some(file) = UnnamedFiles::default().make(&mut root, b"f", false, Mode::RUSR) else {
+            return; // this file system does not support unnamed files
         };
         std::fs::write(folder.path().join("f"), "another").unwrap();
-        name_it(&mut root, b"f", &file, None, false).unwrap();
+        move_into_place(&mut root, b"f", &file, None, false).unwrap();
         assert_eq!(std::fs::read(folder.path().join("f")).unwrap(), b"");
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
         std::fs::create_dir(folder.path().join("g")).unwrap();
-        let file = Nameless::default().make(&mut root, b"g", false, Mode::RUSR).unwrap();
-        assert_eq!(name_it(&mut root, b"g", &file, None, false), Err(Errno::ISDIR));
+        let file = UnnamedFiles::default().make(&mut root, b"g", false, Mode::RUSR).unwrap();
+        assert_eq!(move_into_place(&mut root, b"g", &file, None, false), Err(Errno::ISDIR));
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2, "what could not be named is gone");
     }
 }

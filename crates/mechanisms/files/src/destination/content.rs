@@ -1,155 +1,168 @@
-//! What was asked for, as it comes: where it goes, and what becomes of it.
+//! Handles requested content as it arrives.
 
+use super::basis::Prefill;
 use super::commit::{self, Ready};
-use super::decide::unfinished_trouble;
+use super::decide::unfinished_error;
+use super::error::{ReceiveError, explain};
 use super::partial::{self, EVERY};
-use super::tell::Ahead;
-use super::trouble::{Trouble, explain};
-use super::writing::{Into, Open, Writing};
-use super::{Destination, Wanted};
+use super::writing::{OpenFile, Sink, Writing};
+use super::{FileReceiver, Wanted};
 use crate::link::LinkError;
+use crate::policy::STOPPED;
 use crate::stat;
-use crate::verdict::STOPPED;
-use postern_wire::copy::{Entry, Fate, Owner, Settled};
+use postern_wire::copy::{Entry, EntryResult, Fate, Owner};
 use rustix::fs::{AtFlags, Mode, OFlags, Stat};
 use rustix::io::Errno;
 use std::fs::File;
 
-impl Destination<'_> {
-    /// Takes what was asked for first, if it is as it has to be; else it stays, to be cleared away.
+impl FileReceiver<'_> {
+    /// Takes the first requested entry if `fits` accepts it; otherwise it stays in the queue for cleanup.
     pub(super) fn next_wanted(&mut self, fits: impl Fn(&Wanted) -> bool) -> Option<Wanted> {
         if self.wanted.front().is_some_and(fits) { self.wanted.pop_front() } else { None }
     }
 
-    /// Content of what was asked for first begins to come.
-    pub(super) fn begin(&mut self, id: u32, offset: u64) -> Result<(), Trouble> {
+    /// Starts the content of the first requested entry.
+    pub(super) fn begin(&mut self, id: u32, offset: u64) -> Result<(), ReceiveError> {
         if self.writing.is_some() {
-            return Err(LinkError::Protocol("a file in the middle of another").into());
+            return Err(LinkError::Protocol("a file started within another").into());
         }
-        self.replaced = None; // its room may be needed
+        self.replaced = None; // its disk space may be needed
         let Some(wanted) = self.next_wanted(|wanted| wanted.entry.id == id) else {
-            return Err(LinkError::Protocol("content that was not asked for next").into());
+            return Err(LinkError::Protocol("content that was not requested next").into());
         };
-        let Wanted { entry, path, size, have, whole, partial, ahead, told, uncut: _, replaces } = wanted;
-        self.told = self.told.saturating_sub(told);
+        let Wanted {
+            entry,
+            path,
+            size,
+            have,
+            whole,
+            partial,
+            prefill,
+            basis_bytes,
+            may_send_chunks: _,
+            replaces,
+        } = wanted;
+        self.basis_bytes = self.basis_bytes.saturating_sub(basis_bytes);
         if offset != 0 && offset != have {
-            return Err(LinkError::Protocol("content from the wrong place").into());
+            return Err(LinkError::Protocol("content at the wrong offset").into());
         }
         let mut beginning = None;
-        let into = match partial {
-            _ if offset > 0 && whole => Into::Same,
-            _ if self.spec.dry_run => Into::Planned,
-            Some(partial) if offset > 0 => match partial.go_on(size) {
+        let sink = match partial {
+            _ if offset > 0 && whole => Sink::Same,
+            _ if self.spec.dry_run => Sink::Planned,
+            Some(partial) if offset > 0 => match partial.resume(size) {
                 Ok((file, begun)) => {
                     beginning = Some(begun);
-                    Into::Beside(Open::new(file, None))
+                    Sink::Partial(OpenFile::new(file, None))
                 }
-                Err(error) => Into::Failed { why: explain("taking it up", error), remove: None },
+                Err(error) => Sink::Failed { why: explain("resuming it", error), remove: None },
             },
             left => {
-                drop(left); // its lock would keep us out
-                match ahead {
-                    Some(ahead) => self.go_ahead(ahead, &path, size),
+                drop(left); // releases its lock, which would block us
+                match prefill {
+                    Some(prefill) => self.start_prefilled(prefill, &path, size),
                     None => self.open(&path, size, &entry, replaces.as_deref()),
                 }
             }
         };
-        self.writing = Some(Writing::new(entry, path, size, into, replaces, (offset, beginning)));
+        self.writing = Some(Writing::new(entry, path, size, sink, replaces, (offset, beginning)));
         Ok(())
     }
 
-    /// Goes on with what begins as a copy of the older content.
-    fn go_ahead(&mut self, ahead: Ahead, path: &[u8], size: u64) -> Into {
-        match partial::make_room(&ahead.file, size) {
-            Ok(()) => Into::Beside(Open::ahead(ahead, self.read(path))),
+    /// Starts from a copy of the older content.
+    fn start_prefilled(&mut self, prefill: Prefill, path: &[u8], size: u64) -> Sink {
+        match partial::allocate(&prefill.file, size) {
+            Ok(()) => Sink::Partial(OpenFile::prefilled(prefill, self.read(path))),
             Err(error) => {
-                Into::Failed { why: explain("making room for it", error), remove: Some(ahead.file) }
+                Sink::Failed { why: explain("allocating space for it", error), remove: Some(prefill.file) }
             }
         }
     }
 
-    fn open(&mut self, path: &[u8], size: u64, entry: &Entry, replaces: Option<&Stat>) -> Into {
-        let failed = |why| Into::Failed { why, remove: None };
-        let mode = commit::first_mode(self.spec, entry, replaces);
+    fn open(&mut self, path: &[u8], size: u64, entry: &Entry, replaces: Option<&Stat>) -> Sink {
+        let failed = |why| Sink::Failed { why, remove: None };
+        let mode = commit::initial_mode(self.spec, entry, replaces);
         let old = if self.spec.delta { self.read(path) } else { None };
-        let Some(placed) = &mut self.placed else { return failed("it has no place".to_owned()) };
-        // One of another owner may be forbidden to be linked (proc_sys_fs(5), protected_hardlinks).
+        let Some(target) = &mut self.target else {
+            return failed("internal error: no target directory".to_owned());
+        };
+        // Linking a file of another owner may be forbidden (proc_sys_fs(5), protected_hardlinks).
         let own = commit::owner(self.spec, entry, replaces) == Owner::default();
         if replaces.is_none()
             && own
             && size <= EVERY
-            && let Some(file) = self.nameless.make(&mut placed.root, path, self.later.is_new(path), mode)
+            && let Some(file) = self.unnamed.make(&mut target.root, path, self.deferred.is_new(path), mode)
         {
-            return Into::Beside(Open::nameless(file));
+            return Sink::Partial(OpenFile::unnamed(file));
         }
-        let begun = partial::begin(&mut placed.root, path, mode).and_then(|file| {
-            partial::make_room(&file, size)?;
+        let begun = partial::begin(&mut target.root, path, mode).and_then(|file| {
+            partial::allocate(&file, size)?;
             Ok(file)
         });
         match begun {
-            Ok(file) => Into::Beside(Open::new(file, old)),
+            Ok(file) => Sink::Partial(OpenFile::new(file, old)),
             Err(Errno::ACCESS | Errno::PERM | Errno::ROFS | Errno::BUSY) if self.spec.inplace => {
                 let flags = OFlags::WRONLY | OFlags::NONBLOCK;
-                match placed.root.open(path, flags, Mode::empty()) {
-                    Ok(file) if locked(&file) => {
-                        failed("another copy is writing it at this moment".to_owned())
-                    }
+                match target.root.open(path, flags, Mode::empty()) {
+                    Ok(file) if locked(&file) => failed("another copy is writing it".to_owned()),
                     Ok(file) => match rustix::fs::ftruncate(&file, 0) {
-                        Ok(()) => Into::Itself(Open::new(File::from(file), None)),
+                        Ok(()) => Sink::InPlace(OpenFile::new(File::from(file), None)),
                         Err(error) => failed(explain("emptying it", error)),
                     },
                     Err(error) => failed(explain("opening it", error)),
                 }
             }
-            Err(error @ (Errno::TXTBSY | Errno::EXIST)) => failed(unfinished_trouble(error)),
-            Err(error) => failed(explain("creating a file beside it", error)),
+            Err(error @ (Errno::TXTBSY | Errno::EXIST)) => failed(unfinished_error(error)),
+            Err(error) => failed(explain("creating a file next to it", error)),
         }
     }
 
-    /// The source has sent all of a file.
-    pub(super) fn end(&mut self, id: u32, hash: [u8; 32]) -> Result<(), Trouble> {
+    /// Ends the content of a file.
+    pub(super) fn end(&mut self, id: u32, hash: [u8; 32]) -> Result<(), ReceiveError> {
         let writing = self.writing.take().filter(|writing| writing.entry.id == id);
-        let Some(mut writing) = writing else { return Err(LinkError::Protocol("the end of no file").into()) };
-        let (size, is_whole) = (writing.length(), writing.is_whole());
-        let verified = match &writing.into {
-            Into::Beside(_) | Into::Itself(_) => writing.verify(hash),
-            Into::Same | Into::Planned | Into::Failed { .. } => Ok(()), // nothing of it came to be hashed
+        let Some(mut writing) = writing else {
+            return Err(LinkError::Protocol("the end of an unknown file").into());
         };
-        let Writing { entry, path, into, replaces, .. } = writing;
-        let (note, fate) = match (into, verified) {
-            (Into::Failed { why, remove }, _) => {
-                self.forget(&path, remove);
+        let (size, is_whole) = (writing.length(), writing.is_whole());
+        let verified = match &writing.sink {
+            Sink::Partial(_) | Sink::InPlace(_) => writing.verify(hash),
+            Sink::Same | Sink::Planned | Sink::Failed { .. } => Ok(()), // there is no content to hash
+        };
+        let Writing { entry, path, sink, replaces, .. } = writing;
+        let (note, fate) = match (sink, verified) {
+            (Sink::Failed { why, remove }, _) => {
+                self.remove_useless(&path, remove);
                 (why, Fate::Failed)
             }
             // The source compared the hashes.
-            (Into::Same, _) if is_whole => {
+            (Sink::Same, _) if is_whole => {
                 let mut note = String::new();
                 if !self.spec.dry_run {
-                    note = self.redress(&path, &entry);
+                    note = self.reapply_metadata(&path, &entry);
                     if note.is_empty() {
-                        note = self.touch(&path, &entry);
+                        note = self.set_time(&path, &entry);
                     }
                 }
                 self.busy.remove(&path);
                 self.bad.remove(&path);
-                return self.answer(Settled { id, fate: Fate::Same, hash, note });
+                return self.answer(EntryResult { id, fate: Fate::Same, hash, note });
             }
-            (Into::Beside(open), Err(why)) => {
-                self.forget(&path, Some(open.close()));
+            (Sink::Partial(open), Err(why)) => {
+                self.remove_useless(&path, Some(open.close()));
                 (why, Fate::Failed)
             }
-            (Into::Planned, _) => (String::new(), Fate::Planned),
-            (Into::Itself(_), Err(why)) => (why, Fate::Failed),
-            (Into::Same, _) => ("it is shorter here than it was".to_owned(), Fate::Failed),
-            (Into::Beside(open), Ok(())) => {
+            (Sink::Planned, _) => (String::new(), Fate::Planned),
+            (Sink::InPlace(_), Err(why)) => (why, Fate::Failed),
+            (Sink::Same, _) => ("the existing file became shorter meanwhile".to_owned(), Fate::Failed),
+            (Sink::Partial(open), Ok(())) => {
                 return self.ready(&entry, path, open, replaces.as_deref(), (size, hash));
             }
-            (Into::Itself(open), Ok(())) => match finish_itself(&open.file, size, &entry) {
+            (Sink::InPlace(open), Ok(())) => match finish_in_place(&open.file, size, &entry) {
                 Ok(()) => {
                     self.busy.remove(&path);
                     self.bad.remove(&path);
-                    let note = self.redress(&path, &entry);
-                    return self.answer(Settled { id, fate: Fate::Written, hash, note });
+                    let note = self.reapply_metadata(&path, &entry);
+                    return self.answer(EntryResult { id, fate: Fate::Written, hash, note });
                 }
                 Err(error) => (format!("writing it: {error}"), Fate::Failed),
             },
@@ -158,48 +171,48 @@ impl Destination<'_> {
         self.settle(id, fate, note)
     }
 
-    /// Gives a file that stays what was asked for besides its content: owner, and with `--preserve` mode and attributes.
-    pub(super) fn redress(&mut self, path: &[u8], entry: &Entry) -> String {
+    /// Sets the requested metadata of a file that is kept: owner, and with `--preserve` mode and attributes.
+    pub(super) fn reapply_metadata(&mut self, path: &[u8], entry: &Entry) -> String {
         if !self.spec.preserve && self.spec.owner == Owner::default() {
             return String::new();
         }
-        // By what it is opened as, and not by a name that may have become another's.
+        // Uses the open file, because its name may refer to another file by now.
         let dressed = self.read(path).and_then(|file| {
             let now = rustix::fs::fstat(&file).ok()?;
             if self.spec.preserve {
-                return Some(commit::dress(self.spec, entry, None, &file, &now));
+                return Some(commit::apply_metadata(self.spec, entry, None, &file, &now));
             }
             let owner = commit::owner(self.spec, entry, Some(&now));
-            Some(commit::give(owner, &file, &now).unwrap_or_default())
+            Some(commit::set_owner(owner, &file, &now).unwrap_or_default())
         });
-        dressed.unwrap_or_else(|| "its mode and owner could not be looked at".to_owned())
+        dressed.unwrap_or_else(|| "its mode and owner could not be read".to_owned())
     }
 
-    /// Sets the time of a file whose content was there already.
-    fn touch(&mut self, path: &[u8], entry: &Entry) -> String {
+    /// Sets the time of a file whose content was already there.
+    fn set_time(&mut self, path: &[u8], entry: &Entry) -> String {
         let times = stat::times(entry.stamp);
-        let Some(placed) = &mut self.placed else { return String::new() };
-        let set = placed.root.parent(path).and_then(|(directory, last)| {
+        let Some(target) = &mut self.target else { return String::new() };
+        let set = target.root.parent(path).and_then(|(directory, last)| {
             rustix::fs::utimensat(directory, last, &times, AtFlags::SYMLINK_NOFOLLOW)
         });
         set.err().map(|error| format!("its time could not be set: {error}")).unwrap_or_default()
     }
 
-    /// Content is complete and verified: everything but its name is given to it.
+    /// The content is complete and verified: sets everything but the final name.
     fn ready(
         &mut self,
         entry: &Entry,
         path: Vec<u8>,
-        open: Open,
+        open: OpenFile,
         replaces: Option<&Stat>,
         (size, hash): (u64, [u8; 32]),
-    ) -> Result<(), Trouble> {
+    ) -> Result<(), ReceiveError> {
         let named = open.named;
         let (file, old) = open.close_both();
         self.replaced = old.or(self.replaced.take());
-        // Small files are many: one look serves all that need not be done.
+        // Small files are common: one stat shows what need not be set.
         let finished = rustix::fs::fstat(&file).and_then(|now| {
-            let note = commit::dress(self.spec, entry, replaces, &file, &now);
+            let note = commit::apply_metadata(self.spec, entry, replaces, &file, &now);
             if stat::size(&now) != size {
                 rustix::fs::ftruncate(&file, size)?;
             }
@@ -216,62 +229,63 @@ impl Destination<'_> {
                 return self.settle(entry.id, Fate::Failed, explain("finishing it", error));
             }
         };
-        let settled = Settled { id: entry.id, fate: Fate::Written, hash, note };
+        let settled = EntryResult { id: entry.id, fate: Fate::Written, hash, note };
         self.batch.push(
             Ready { path, settled, synced: size > EVERY, lock: file, stat: named.then_some(now) },
             size,
         );
-        if self.batch.is_full() { Ok(self.commit_beside()?) } else { Ok(()) }
+        if self.batch.is_full() { Ok(self.commit_in_background()?) } else { Ok(()) }
     }
 
     /// The source cannot send a file, or no more of it.
-    pub(super) fn fault(&mut self, id: u32, mut message: String) -> Result<(), Trouble> {
+    pub(super) fn fault(&mut self, id: u32, mut message: String) -> Result<(), ReceiveError> {
         let mut fate = Fate::Failed;
         let path = match self.writing.take() {
             Some(writing) if writing.entry.id == id => {
-                let Writing { path, into, .. } = writing;
-                match &into {
-                    Into::Failed { why, remove: _ } => message.clone_from(why), // what happened first, and here
-                    Into::Planned if message == STOPPED => (fate, message) = (Fate::Planned, String::new()),
+                let Writing { path, sink, .. } = writing;
+                match &sink {
+                    // The first error, at this end.
+                    Sink::Failed { why, remove: _ } => message.clone_from(why),
+                    Sink::Planned if message == STOPPED => (fate, message) = (Fate::Planned, String::new()),
                     _ => {}
                 }
-                self.forget(&path, into.close());
+                self.remove_useless(&path, sink.close());
                 path
             }
-            Some(_) => return Err(LinkError::Protocol("a fault of another file").into()),
+            Some(_) => return Err(LinkError::Protocol("an error for another file").into()),
             None => match self.next_wanted(|wanted| wanted.entry.id == id) {
-                Some(wanted) => self.let_go(wanted),
-                None => return Err(LinkError::Protocol("a fault of no file").into()),
+                Some(wanted) => self.discard(wanted),
+                None => return Err(LinkError::Protocol("an error for an unknown file").into()),
             },
         };
         self.busy.remove(&path);
         self.settle(id, fate, message)
     }
 
-    /// Forgets what was begun of a file whose content will not come; its path.
-    pub(super) fn let_go(&mut self, wanted: Wanted) -> Vec<u8> {
-        let Wanted { path, ahead, told, .. } = wanted;
-        self.told = self.told.saturating_sub(told);
-        self.forget(&path, ahead.map(|ahead| ahead.file));
+    /// Discards what was begun for a file whose content will not arrive; returns its path.
+    pub(super) fn discard(&mut self, wanted: Wanted) -> Vec<u8> {
+        let Wanted { path, prefill, basis_bytes, .. } = wanted;
+        self.basis_bytes = self.basis_bytes.saturating_sub(basis_bytes);
+        self.remove_useless(&path, prefill.map(|prefill| prefill.file));
         path
     }
 
-    /// Removes an unfinished file of ours that is of no use, while it is locked.
-    pub(super) fn forget(&mut self, path: &[u8], file: Option<File>) {
-        if let (Some(placed), Some(file)) = (&mut self.placed, file) {
-            let _ = commit::remove_partial(&mut placed.root, path, &file); // it may be gone
+    /// Removes a useless partial file of ours while it is locked.
+    pub(super) fn remove_useless(&mut self, path: &[u8], file: Option<File>) {
+        if let (Some(target), Some(file)) = (&mut self.target, file) {
+            let _ = commit::remove_partial(&mut target.root, path, &file); // it may already be gone
         }
     }
 }
 
-/// Whether someone else holds the lock that a copy takes.
+/// Whether another process holds the lock of a copy.
 fn locked(file: &rustix::fd::OwnedFd) -> bool {
     let lock = rustix::fs::flock(file, rustix::fs::FlockOperation::NonBlockingLockExclusive);
     lock == Err(Errno::WOULDBLOCK)
 }
 
-/// Ends what was written into the file itself: a hole at its end, its time, and the disk.
-fn finish_itself(file: &File, size: u64, entry: &Entry) -> Result<(), Errno> {
+/// Finishes a file that was written in place: a trailing hole, its time, and flushing it to disk.
+fn finish_in_place(file: &File, size: u64, entry: &Entry) -> Result<(), Errno> {
     rustix::fs::ftruncate(file, size)?;
     rustix::fs::fsync(file)?;
     rustix::fs::futimens(file, &stat::times(entry.stamp))

@@ -1,6 +1,6 @@
-//! Removing what the source does not have.
+//! Removes entries that the source does not have.
 
-use super::foreign;
+use super::mount_namespace;
 use crate::beneath::Root;
 use crate::name;
 use rustix::fd::OwnedFd;
@@ -9,37 +9,39 @@ use rustix::io::Errno;
 use std::collections::HashSet;
 use std::hash::BuildHasher as _;
 
-/// The names that came in the directory that entries come from now, as hashes: a directory may hold millions, and two
-/// with the same hash only leave one in place.
+/// The names received in the current directory, as hashes: a directory may have millions of entries. A hash
+/// collision only keeps an entry.
 #[derive(Debug, Default)]
-pub(super) struct Seen {
+pub(super) struct ReceivedNames {
     names: HashSet<u64>,
     hasher: std::hash::RandomState,
 }
 
-/// What the source does not have. It is removed at the end, when it is known how much that is.
+/// Entries that the source does not have. They are removed at the end, when their number is known.
 #[derive(Debug, Default)]
 pub(super) struct Extras {
-    /// Paths below the root, and those that rules are asked about; what goes with its directory is not named.
+    /// Paths below the root, and the paths that rules match. Entries below a removed directory are not
+    /// listed.
     pub(super) paths: Vec<(Vec<u8>, Vec<u8>)>,
-    /// Entries that would go.
+    /// Entries that would be removed.
     pub(super) going: u64,
-    /// Those that are gone already: something of another kind was to have their place.
+    /// Entries that are already gone because an entry of another type replaced them.
     pub(super) gone: u64,
-    /// Entries that were there before this copy, those included. Counted where the limit is a part of them.
+    /// Entries before this copy, including those. Counted only if the limit is a percentage.
     pub(super) there: u64,
 }
 
-/// Deeper than this nothing is removed: each level holds a directory open.
+/// Maximum depth of removal: each level keeps a directory open.
 const DEEP: usize = 256;
 
-impl Seen {
+impl ReceivedNames {
     pub(super) fn add(&mut self, path: &[u8]) {
         self.names.insert(self.hasher.hash_one(path));
     }
 
-    /// Finds in the directory at `below` what did not come and is not kept. `kept` is asked about paths below `inner`, and
-    /// about what directories to be removed hold: those then stay, with that.
+    /// Finds the entries of the directory `below` that were not received and are not kept. `kept` is called
+    /// with paths below `inner`, also for the contents of directories to be removed: such directories then
+    /// stay, with the kept entry.
     pub(super) fn extra(
         &mut self,
         path: &[u8],
@@ -50,10 +52,10 @@ impl Seen {
     ) {
         let seen = std::mem::take(&mut self.names);
         let opened = root.open(below, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty());
-        let Ok(directory) = opened else { return }; // planned only, or said when it was made
+        let Ok(directory) = opened else { return }; // only planned, or already reported
         let mut search = Search { kept, extras };
         let came = |last: &[u8]| seen.contains(&self.hasher.hash_one(name::join(path, last)));
-        let _ = search.find(&directory, (below, inner), &came, 0); // a directory that cannot be read stays
+        let _ = search.find(&directory, (below, inner), &came, 0); // keep a directory that cannot be read
     }
 }
 
@@ -79,7 +81,7 @@ impl Search<'_> {
             if last == b"." || last == b".." || depth == 0 && name::is_partial(last) {
                 continue;
             }
-            // One that came was counted then, if it was there.
+            // An entry that was received was counted then, if it existed.
             if came(last) {
                 continue;
             }
@@ -110,7 +112,7 @@ impl Search<'_> {
     }
 }
 
-/// How many entries a directory holds, all below it included; nothing if one of them is kept.
+/// The number of entries in a directory, including everything below it; `None` if one of them is kept.
 fn count(kept: &dyn Fn(&[u8], bool) -> bool, directory: &OwnedFd, inner: &[u8], depth: usize) -> Option<u64> {
     let Ok(entries) = Dir::read_from(directory) else { return Some(0) };
     let mut all = 0;
@@ -134,9 +136,10 @@ fn count(kept: &dyn Fn(&[u8], bool) -> bool, directory: &OwnedFd, inner: &[u8], 
     Some(all)
 }
 
-/// Removes something, or what has the place of something of another kind, unless something that it holds is kept or it has
-/// more than `most` entries: how many went, if any. `path` is below the root, `inner` what `kept` is asked about.
-pub(super) fn make_way(
+/// Removes an entry, or one that blocks an entry of another type, unless it contains something kept or has
+/// more than `most` entries. Returns how many were removed, if any. `path` is below the root, `inner` is the
+/// path for `kept`.
+pub(super) fn clear_path(
     root: &mut Root,
     (path, inner): (&[u8], &[u8]),
     kept: &dyn Fn(&[u8], bool) -> bool,
@@ -154,7 +157,7 @@ pub(super) fn make_way(
     Ok(Some(going))
 }
 
-/// Removes something with all that it holds, never through a symlink.
+/// Removes an entry with everything in it, never through a symlink.
 fn remove(
     parent: &OwnedFd,
     last: &[u8],
@@ -174,7 +177,7 @@ fn remove(
             }
         }
     }
-    foreign::spare(parent, last)?;
+    mount_namespace::refuse_mount_point(parent, last)?;
     let flags = if directory { AtFlags::REMOVEDIR } else { AtFlags::empty() };
     rustix::fs::unlinkat(parent, last, flags)
 }

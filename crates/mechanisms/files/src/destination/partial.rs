@@ -1,11 +1,12 @@
-//! Unfinished files: under a name of their own beside their place, with a note at their end of how far they are.
+//! Partial files. They have a name of their own next to the final path, and a trailer that records the
+//! progress.
 //!
-//! The note lies behind the last byte of the content to come, so that it costs no second file, and goes when the file is
-//! cut to its length. It is written after the content before it has reached the disk.
+//! The trailer is behind the last byte of the expected content. It needs no second file, and truncating the
+//! file to its length removes it. It is written after the content before it has reached the disk.
 
-use crate::beginning::Beginning;
 use crate::beneath::Root;
-use crate::{name, stat, tree};
+use crate::prefix_hash::PrefixHash;
+use crate::{hash_tree, name, stat};
 use postern_wire::copy::{BLOCK, Stamp, UNSIZED};
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
@@ -13,42 +14,43 @@ use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::time::{Duration, Instant};
 
-/// Content between two notes, and the least that gets one before its copy is interrupted.
+/// Bytes between two updates of the trailer; also the minimum content that gets one before its copy is
+/// interrupted.
 pub(super) const EVERY: u64 = 8 * 1024 * 1024;
 
 /// Files above this size are kept when a copy is interrupted.
 pub(super) const KEPT: u64 = 256 * 1024;
 
-/// How long a copy that writes the same file is waited for: longer than an agent waits for a silent client.
+/// How long to wait for a copy that writes the same file: longer than an agent waits for a silent client.
 const PATIENCE: Duration = Duration::from_secs(8);
 
 const MAGIC: [u8; 8] = *b"PSTNPT01";
 
-/// Bytes of a note.
+/// Size of the trailer in bytes.
 pub(super) const NOTE: usize = 8 + 8 + 8 + 4 + 8 + 12;
 
-/// An unfinished file that can be taken up.
+/// A partial file that can be resumed.
 #[derive(Debug)]
 pub(super) struct Partial {
     pub(super) file: File,
-    /// Bytes from its beginning that are good: whole parts.
+    /// Valid bytes at the beginning, in whole parts.
     pub(super) good: u64,
 }
 
 impl Partial {
-    /// Ready for what comes, while what is there is hashed.
-    pub(super) fn go_on(self, size: u64) -> Result<(File, Beginning), Errno> {
+    /// Prepares for the rest of the content, while the existing part is hashed.
+    pub(super) fn resume(self, size: u64) -> Result<(File, PrefixHash), Errno> {
         let Self { file, good } = self;
-        let beginning = Beginning::start(&file, tree::part_length(size), good);
+        let beginning = PrefixHash::start(&file, hash_tree::part_length(size), good);
         let beginning = beginning.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
-        // Only now: the note says what is good until then.
+        // Truncated only now: until then the trailer records what is valid.
         rustix::fs::ftruncate(&file, good)?;
-        make_room(&file, size)?;
+        allocate(&file, size)?;
         Ok((file, beginning))
     }
 }
 
-/// What an unfinished file was begun from.
+/// The source of a partial file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Note {
     pub(super) size: u64,
@@ -91,26 +93,26 @@ impl Note {
     }
 }
 
-/// What is found under the name of an unfinished file.
+/// The result of looking for a partial file.
 pub(super) enum Found {
-    /// Nothing that helps.
+    /// None that is usable.
     Nothing,
     /// It was begun from the same source.
     Partial(Box<Partial>),
-    /// It was begun from a source that was another then.
+    /// It was begun from an older version of the source.
     Stale,
 }
 
-/// Opens for writing what may only be a file of ours: no link of another name, and nobody else's.
+/// Opens for writing only a file of ours: not a hard link, and not another owner's.
 fn open(root: &mut Root, path: &[u8], create: Option<Mode>) -> Result<(File, bool), Errno> {
     let (directory, last) = name::split(path);
     let path = name::join(directory, &name::partial(last));
     let patient_until = Instant::now() + PATIENCE;
     loop {
         match try_open(root, &path, create) {
-            // The one that holds it may be of a client that is gone, and does not know yet.
+            // The lock may be held for a client that is gone, which is not known yet.
             Err(Errno::TXTBSY | Errno::STALE) if Instant::now() < patient_until => {
-                std::thread::sleep(Duration::from_millis(20)); // flock(2) has no time-out to wait with
+                std::thread::sleep(Duration::from_millis(20)); // flock(2) has no timeout
             }
             Err(Errno::STALE) => return Err(Errno::TXTBSY),
             other => return other,
@@ -120,7 +122,7 @@ fn open(root: &mut Root, path: &[u8], create: Option<Mode>) -> Result<(File, boo
 
 fn try_open(root: &mut Root, path: &[u8], create: Option<Mode>) -> Result<(File, bool), Errno> {
     let flags = OFlags::RDWR | OFlags::NONBLOCK;
-    // What we create is ours, whoever the file system says owns it.
+    // A file that we create is ours, whatever owner the file system reports.
     let created = match create {
         Some(mode) => match root.open(path, flags | OFlags::CREATE | OFlags::EXCL, mode) {
             Err(Errno::EXIST) => None,
@@ -140,7 +142,7 @@ fn try_open(root: &mut Root, path: &[u8], create: Option<Mode>) -> Result<(File,
         Err(Errno::WOULDBLOCK) => return Err(Errno::TXTBSY),
         Err(error) => return Err(error),
     }
-    // Whoever held the lock may have given the file its name meanwhile.
+    // The holder of the lock may have renamed the file meanwhile.
     let (directory, last) = root.parent(path)?;
     match rustix::fs::statat(directory, last, AtFlags::SYMLINK_NOFOLLOW) {
         Ok(now) if (now.st_dev, now.st_ino) == (found.st_dev, found.st_ino) => Ok((File::from(file), ours)),
@@ -149,7 +151,7 @@ fn try_open(root: &mut Root, path: &[u8], create: Option<Mode>) -> Result<(File,
     }
 }
 
-/// Makes an empty unfinished file with this mode, or empties the one that is there.
+/// Creates an empty partial file with this mode, or truncates the existing one.
 pub(super) fn begin(root: &mut Root, path: &[u8], mode: Mode) -> Result<File, Errno> {
     let (file, new) = open(root, path, Some(mode))?;
     if !new {
@@ -159,13 +161,13 @@ pub(super) fn begin(root: &mut Root, path: &[u8], mode: Mode) -> Result<File, Er
     Ok(file)
 }
 
-/// Room for the content of one that is large enough to be taken up, and for the note behind it.
-pub(super) fn make_room(file: &File, size: u64) -> Result<(), Errno> {
+/// Allocates space for the content of a resumable file and the trailer behind it.
+pub(super) fn allocate(file: &File, size: u64) -> Result<(), Errno> {
     let noted = size > EVERY && size != UNSIZED;
     if noted { rustix::fs::ftruncate(file, size + NOTE as u64) } else { Ok(()) }
 }
 
-/// Looks for an unfinished file of this size and time.
+/// Looks for a partial file of this size and time.
 pub(super) fn find(root: &mut Root, path: &[u8], size: u64, stamp: Stamp) -> Result<Found, Errno> {
     let file = match open(root, path, None) {
         Ok((file, _)) => file,
@@ -182,8 +184,8 @@ pub(super) fn find(root: &mut Root, path: &[u8], size: u64, stamp: Stamp) -> Res
     if note != Note::new(size, stamp, note.good) {
         return Ok(Found::Stale);
     }
-    // Whole parts, and whole blocks, as that is where a source without an agent can go on.
-    match note.good - note.good % tree::part_length(size).max(BLOCK as u64) {
+    // Whole parts and whole blocks, because a source without an agent can resume only there.
+    match note.good - note.good % hash_tree::part_length(size).max(BLOCK as u64) {
         0 => Ok(Found::Nothing),
         good => Ok(Found::Partial(Box::new(Partial { file, good }))),
     }
@@ -194,7 +196,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_note_is_whole_or_none() {
+    fn a_trailer_is_valid_or_ignored() {
         let note = Note { size: 10, seconds: -1, nanos: 5, good: 7 };
         let bytes = note.encode();
         assert_eq!(Note::decode(&bytes), Some(note));

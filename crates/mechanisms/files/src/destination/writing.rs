@@ -1,12 +1,12 @@
-//! Content on its way into a file.
+//! Writes arriving content to a file.
 
+use super::basis::Prefill;
+use super::error::explain;
 use super::partial::{EVERY, KEPT, NOTE, Note};
-use super::tell::Ahead;
-use super::trouble::explain;
-use crate::beginning::Beginning;
+use crate::hash_tree::{self, ChainingValue, Parts};
+use crate::policy;
+use crate::prefix_hash::PrefixHash;
 use crate::source::zeroes;
-use crate::tree::{self, ChainingValue, Parts};
-use crate::verdict;
 use postern_wire::copy::{BLOCK, Entry, UNSIZED};
 use rustix::fs::Stat;
 use rustix::io::Errno;
@@ -18,23 +18,23 @@ use std::thread::JoinHandle;
 /// A file that is being written.
 pub(super) struct Writing {
     pub(super) entry: Box<Entry>,
-    /// Below the root.
+    /// The path below the root.
     pub(super) path: Vec<u8>,
-    pub(super) into: Into,
-    /// The file that it replaces.
+    pub(super) sink: Sink,
+    /// The file being replaced.
     pub(super) replaces: Option<Box<Stat>>,
     size: u64,
     offset: u64,
     hasher: Hasher,
-    /// The source was told that no more of it is taken.
+    /// Whether the source was told to stop.
     stopped: bool,
 }
 
-/// The hash of what came so far.
+/// Hash of the content so far.
 enum Hasher {
     Whole(blake3::Hasher),
-    /// Where some parts of it are hashed apart: before it came, or at its beginning.
-    Parts(Parts, Option<Beginning>),
+    /// Some parts are hashed separately: in advance, or in the prefix.
+    Parts(Parts, Option<PrefixHash>),
 }
 
 impl Hasher {
@@ -47,114 +47,115 @@ impl Hasher {
         }
     }
 
-    /// The hash of it all, asked for once, or why there is none.
+    /// The hash of the whole content, or why there is none. Call once.
     fn hash(&mut self) -> Result<[u8; 32], String> {
         match self {
             Self::Whole(hasher) => Ok(hasher.finalize().into()),
             Self::Parts(parts, before) => {
-                let before = before.take().map_or_else(|| Ok(Vec::new()), Beginning::hashes);
-                let before = before.map_err(|error| format!("reading what was there of it: {error}"))?;
+                let before = before.take().map_or_else(|| Ok(Vec::new()), PrefixHash::hashes);
+                let before = before.map_err(|error| format!("reading its existing part: {error}"))?;
                 let parts = std::mem::replace(parts, Parts::new(0)).hashes();
-                tree::root(&[before, parts].concat()).ok_or_else(|| verdict::DIFFERS.to_owned())
+                hash_tree::root(&[before, parts].concat()).ok_or_else(|| policy::DIFFERS.to_owned())
             }
         }
     }
 }
 
-/// Where content goes.
-pub(super) enum Into {
-    /// Nowhere: what is there has all of it.
+/// Where content is written.
+pub(super) enum Sink {
+    /// Nowhere: the existing file has all of it.
     Same,
-    /// An unfinished file beside its place.
-    Beside(Open),
-    /// The file itself.
-    Itself(Open),
-    /// Nowhere: in a dry run it is only known by now that it would be written.
+    /// A partial file next to the final path.
+    Partial(OpenFile),
+    /// The existing file itself.
+    InPlace(OpenFile),
+    /// Nowhere: a dry run found only now that it would be written.
     Planned,
-    /// Nowhere any more.
+    /// Nowhere: writing failed.
     Failed {
-        /// Why, for people.
+        /// Why, for users.
         why: String,
-        /// What there is of it, to be removed; without it, it stays to be taken up.
+        /// The partial file to remove. `None` keeps it so that the copy can be resumed.
         remove: Option<File>,
     },
 }
 
-impl Into {
-    /// What was begun and is of no use, to be removed.
+impl Sink {
+    /// Returns the file to remove, if it was begun and is useless.
     pub(super) fn close(self) -> Option<File> {
         match self {
-            Self::Beside(open) => Some(open.close()),
+            Self::Partial(open) => Some(open.close()),
             Self::Failed { why: _, remove } => remove,
-            Self::Same | Self::Planned | Self::Itself(_) => None,
+            Self::Same | Self::Planned | Self::InPlace(_) => None,
         }
     }
 }
 
 /// A file that is open for writing.
-pub(super) struct Open {
+pub(super) struct OpenFile {
     pub(super) file: File,
-    /// What has the name now, where blocks of it are used again.
+    /// The existing file, if its blocks are reused.
     pub(super) old: Option<File>,
-    /// It has the name of an unfinished file, rather than none.
+    /// Whether it has the name of a partial file; otherwise it has no name.
     pub(super) named: bool,
-    /// Hashes of the parts of it that were copied ahead, and how many bytes that were.
-    ahead: Option<(Vec<ChainingValue>, u64)>,
+    /// Hashes of the parts copied in advance, and the number of bytes copied.
+    prefill: Option<(Vec<ChainingValue>, u64)>,
     notes: Option<Flusher>,
     noted: u64,
 }
 
-impl Open {
+impl OpenFile {
     pub(super) fn new(file: File, old: Option<File>) -> Self {
-        Self { file, old, named: true, ahead: None, notes: None, noted: 0 }
+        Self { file, old, named: true, prefill: None, notes: None, noted: 0 }
     }
 
-    /// One that has no name.
-    pub(super) fn nameless(file: File) -> Self {
-        Self { file, old: None, named: false, ahead: None, notes: None, noted: 0 }
+    /// A file without a name.
+    pub(super) fn unnamed(file: File) -> Self {
+        Self { file, old: None, named: false, prefill: None, notes: None, noted: 0 }
     }
 
-    /// One that begins as a copy of what has the name now.
-    pub(super) fn ahead(ahead: Ahead, old: Option<File>) -> Self {
-        let Ahead { file, parts, length } = ahead;
-        Self { file, old, named: true, ahead: Some((parts, length)), notes: None, noted: 0 }
+    /// A file that starts as a copy of the existing one.
+    pub(super) fn prefilled(prefill: Prefill, old: Option<File>) -> Self {
+        let Prefill { file, parts, length } = prefill;
+        Self { file, old, named: true, prefill: Some((parts, length)), notes: None, noted: 0 }
     }
 
-    /// The file alone, once nothing is being noted about it any more.
+    /// The file itself, after the trailer is written.
     pub(super) fn close(self) -> File {
         self.close_both().0
     }
 
-    /// The same, with what has the name now.
+    /// The file and the existing file, after the trailer is written.
     pub(super) fn close_both(self) -> (File, Option<File>) {
-        let Self { file, old, named: _, ahead: _, notes, noted: _ } = self;
+        let Self { file, old, named: _, prefill: _, notes, noted: _ } = self;
         drop(notes);
         (file, old)
     }
 }
 
 impl Writing {
-    /// From the beginning, or from where an unfinished file ends.
+    /// Starts at the beginning, or at the end of a partial file.
     pub(super) fn new(
         entry: Box<Entry>,
         path: Vec<u8>,
         size: u64,
-        into: Into,
+        sink: Sink,
         replaces: Option<Box<Stat>>,
-        (offset, beginning): (u64, Option<Beginning>),
+        (offset, beginning): (u64, Option<PrefixHash>),
     ) -> Self {
-        let parts = |beginning| Hasher::Parts(Parts::after(tree::part_length(size), offset), beginning);
-        let hasher = match (&into, beginning) {
+        let parts = |beginning| Hasher::Parts(Parts::after(hash_tree::part_length(size), offset), beginning);
+        let hasher = match (&sink, beginning) {
             (_, Some(beginning)) => parts(Some(beginning)),
-            (Into::Beside(open), None) if open.ahead.is_some() => parts(None),
+            (Sink::Partial(open), None) if open.prefill.is_some() => parts(None),
             _ => Hasher::Whole(blake3::Hasher::new()),
         };
-        Self { entry, path, into, replaces, size, offset, hasher, stopped: false }
+        Self { entry, path, sink, replaces, size, offset, hasher, stopped: false }
     }
 
-    /// Once, the entry of which no more is to be sent; nothing where as good as all of it is on its way.
+    /// Returns the entry once if its content should be stopped. `None` if almost all of it has already been
+    /// sent.
     pub(super) fn stops(&mut self) -> Option<u32> {
-        let unwanted = matches!(self.into, Into::Failed { .. } | Into::Planned);
+        let unwanted = matches!(self.sink, Sink::Failed { .. } | Sink::Planned);
         if !unwanted || self.stopped || self.size - self.offset <= BLOCK as u64 {
             return None;
         }
@@ -162,25 +163,25 @@ impl Writing {
         Some(self.entry.id)
     }
 
-    /// Whether all of the content came, and has this hash; else why it is of no use.
+    /// Checks that the content is complete and has this hash; otherwise returns the error.
     pub(super) fn verify(&mut self, hash: [u8; 32]) -> Result<(), String> {
         if self.offset != self.size && self.size != UNSIZED {
-            return Err(verdict::DIFFERS.to_owned());
+            return Err(policy::DIFFERS.to_owned());
         }
         let gone_on = matches!(&self.hasher, Hasher::Parts(_, Some(_)));
         match self.hasher.hash()? == hash {
             true => Ok(()),
-            false if gone_on => Err(verdict::ANOTHER.to_owned()),
-            false => Err(verdict::DIFFERS.to_owned()),
+            false if gone_on => Err(policy::RESUMED_DIFFERS.to_owned()),
+            false => Err(policy::DIFFERS.to_owned()),
         }
     }
 
-    /// Whether nobody can go on with it: it failed, or nobody knows how long it was to be.
+    /// Whether it cannot be resumed: it failed, or its final length is unknown.
     pub(super) fn is_useless(&self) -> bool {
-        matches!(self.into, Into::Failed { .. } | Into::Planned) || self.size == UNSIZED
+        matches!(self.sink, Sink::Failed { .. } | Sink::Planned) || self.size == UNSIZED
     }
 
-    /// Whether all of the content is there, as far as its length says.
+    /// Whether its length is complete.
     pub(super) fn is_whole(&self) -> bool {
         self.offset == self.size
     }
@@ -191,14 +192,14 @@ impl Writing {
     }
 
     fn fail(&mut self, why: String) {
-        let remove = std::mem::replace(&mut self.into, Into::Same).close();
-        self.into = Into::Failed { why, remove };
+        let remove = std::mem::replace(&mut self.sink, Sink::Same).close();
+        self.sink = Sink::Failed { why, remove };
     }
 
-    fn room(&mut self, length: u64) -> bool {
+    fn check_room(&mut self, length: u64) -> bool {
         let fits = self.offset.checked_add(length).is_some_and(|end| end <= self.size);
-        if !fits && !matches!(self.into, Into::Failed { .. }) {
-            self.fail("more content came than was announced".to_owned());
+        if !fits && !matches!(self.sink, Sink::Failed { .. }) {
+            self.fail("received more content than announced".to_owned());
         }
         fits
     }
@@ -206,7 +207,7 @@ impl Writing {
     fn advance(&mut self, length: u64) {
         self.offset += length;
         let Some(note) = self.note().filter(|_| self.size > EVERY) else { return };
-        let Into::Beside(open) = &mut self.into else { return };
+        let Sink::Partial(open) = &mut self.sink else { return };
         if self.offset - open.noted >= EVERY {
             open.noted = self.offset;
             if open.notes.is_none() {
@@ -223,19 +224,20 @@ impl Writing {
             .then(|| Note::new(self.size, self.entry.stamp, self.offset))
     }
 
-    /// Takes bytes of the content.
+    /// Writes bytes of the content.
     pub(super) fn data(&mut self, bytes: &[u8]) {
-        if !self.room(bytes.len() as u64) {
+        if !self.check_room(bytes.len() as u64) {
             return;
         }
-        if let Into::Beside(open) | Into::Itself(open) = &self.into {
+        if let Sink::Partial(open) | Sink::InPlace(open) = &self.sink {
             if let Err(error) = open.file.write_all_at(bytes, self.offset) {
                 let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
                 let why = explain("writing it", errno);
                 return match errno {
-                    // A disk that stays full is worse, for who works there and for the next files, than to begin again.
+                    // A disk that stays full is worse than starting over, for other users and for the next
+                    // files.
                     Errno::NOSPC | Errno::DQUOT => self.fail(why),
-                    _ => self.fail_and_keep(why),
+                    _ => self.fail_but_keep(why),
                 };
             }
             self.hasher.update(bytes);
@@ -243,33 +245,34 @@ impl Writing {
         }
     }
 
-    /// Takes zeroes that need no room.
+    /// Writes zeroes as a hole.
     pub(super) fn hole(&mut self, length: u64) {
-        if !self.room(length) {
+        if !self.check_room(length) {
             return;
         }
-        if let Into::Beside(open) | Into::Itself(open) = &self.into {
-            if open.ahead.as_ref().is_some_and(|(_, end)| self.offset < *end)
+        if let Sink::Partial(open) | Sink::InPlace(open) = &self.sink {
+            if open.prefill.as_ref().is_some_and(|(_, end)| self.offset < *end)
                 && let Err(error) = empty(&open.file, self.offset, length)
             {
-                return self.fail_and_keep(explain("writing it", error));
+                return self.fail_but_keep(explain("writing it", error));
             }
             zeroes(length, |piece| self.hasher.update(piece));
             self.advance(length);
         }
     }
 
-    /// Takes parts that lie there already, as they were hashed when they were copied; how many bytes those are.
+    /// Accepts parts that are already in place, with the hashes computed when they were copied; returns their
+    /// number of bytes.
     fn in_place(&mut self, length: u64) -> u64 {
-        let Into::Beside(Open { ahead: Some((parts, end)), .. }) = &self.into else { return 0 };
+        let Sink::Partial(OpenFile { prefill: Some((parts, end)), .. }) = &self.sink else { return 0 };
         let Hasher::Parts(hasher, None) = &mut self.hasher else { return 0 };
-        let (usual, mut taken) = (tree::part_length(self.size), 0);
+        let (usual, mut taken) = (hash_tree::part_length(self.size), 0);
         while let Some(edge) = hasher.edge()
             && let Some(hash) = parts.get(edge)
         {
             let begin = edge as u64 * usual;
             let own = usual.min(end.saturating_sub(begin));
-            // A short one is the last.
+            // A short part is the last.
             if taken + own > length || own < usual && begin + own != self.size {
                 break;
             }
@@ -279,9 +282,9 @@ impl Writing {
         taken
     }
 
-    /// Takes bytes of the file that has the name now.
+    /// Copies bytes from the existing file.
     pub(super) fn reuse(&mut self, from: u64, length: u64) {
-        if !self.room(length) {
+        if !self.check_room(length) {
             return;
         }
         let taken = if from == self.offset { self.in_place(length) } else { 0 };
@@ -289,8 +292,8 @@ impl Writing {
             self.advance(taken);
         }
         let (from, length) = (from + taken, length - taken);
-        let sparse = match &self.into {
-            Into::Beside(Open { old: Some(old), .. }) => {
+        let sparse = match &self.sink {
+            Sink::Partial(OpenFile { old: Some(old), .. }) => {
                 rustix::fs::fstat(old).is_ok_and(|old| crate::stat::is_sparse(&old))
             }
             _ => false,
@@ -299,15 +302,17 @@ impl Writing {
         let (mut at, end) = (from, from.saturating_add(length));
         while at < end {
             let wanted = usize::try_from(end - at).unwrap_or(buffer.len()).min(buffer.len());
-            let read = match &self.into {
-                Into::Beside(Open { old: Some(old), .. }) => old.read_exact_at(&mut buffer[..wanted], at),
-                Into::Failed { .. } | Into::Planned => return,
-                Into::Same | Into::Itself(_) | Into::Beside(_) => Err(std::io::ErrorKind::NotFound.into()),
+            let read = match &self.sink {
+                Sink::Partial(OpenFile { old: Some(old), .. }) => {
+                    old.read_exact_at(&mut buffer[..wanted], at)
+                }
+                Sink::Failed { .. } | Sink::Planned => return,
+                Sink::Same | Sink::InPlace(_) | Sink::Partial(_) => Err(std::io::ErrorKind::NotFound.into()),
             };
             if read.is_err() {
-                return self.fail("the file that it replaces changed meanwhile".to_owned());
+                return self.fail("the existing file changed meanwhile".to_owned());
             }
-            // A hole stays one.
+            // Keep holes.
             if sparse && buffer[..wanted].iter().all(|byte| *byte == 0) {
                 self.hole(wanted as u64);
             } else {
@@ -317,41 +322,41 @@ impl Writing {
         }
     }
 
-    fn fail_and_keep(&mut self, mut why: String) {
+    fn fail_but_keep(&mut self, mut why: String) {
         if self.size <= EVERY || self.note().is_none() {
-            return self.fail(why); // the next files may fit
+            return self.fail(why); // frees space for the next files
         }
-        if matches!(&self.into, Into::Beside(open) if open.named) {
-            why.push_str(&verdict::kept(&self.path));
+        if matches!(&self.sink, Sink::Partial(open) if open.named) {
+            why.push_str(&policy::kept(&self.path));
         }
-        let into = std::mem::replace(&mut self.into, Into::Failed { why, remove: None });
-        self.note_down(into);
+        let sink = std::mem::replace(&mut self.sink, Sink::Failed { why, remove: None });
+        self.write_trailer(sink);
     }
 
-    /// Leaves an unfinished file so that it can be taken up. One that has no name is given back, with its path, to get that
-    /// of an unfinished file.
+    /// Keeps a partial file so that the copy can be resumed. Returns a file without a name, with its path, so
+    /// that it can get the name of a partial file.
     pub(super) fn keep(mut self) -> Option<(Vec<u8>, File)> {
-        let into = std::mem::replace(&mut self.into, Into::Same);
-        let nameless = self.note_down(into)?;
-        Some((self.path, nameless))
+        let sink = std::mem::replace(&mut self.sink, Sink::Same);
+        let unnamed = self.write_trailer(sink)?;
+        Some((self.path, unnamed))
     }
 
-    fn note_down(&self, into: Into) -> Option<File> {
-        let (Into::Beside(open), Some(note)) = (into, self.note()) else { return None };
-        let Open { file, old: _, named, ahead: _, notes, noted: _ } = open;
-        drop(notes); // waits for what is being noted
+    fn write_trailer(&self, sink: Sink) -> Option<File> {
+        let (Sink::Partial(open), Some(note)) = (sink, self.note()) else { return None };
+        let OpenFile { file, old: _, named, prefill: _, notes, noted: _ } = open;
+        drop(notes); // waits for pending writes of the trailer
         let written = rustix::fs::ftruncate(&file, self.size + NOTE as u64).is_ok()
             && file.sync_data().is_ok()
             && file.write_all_at(&note.encode(), self.size).is_ok();
-        // Where the disk is full, the last note holds.
+        // If the disk is full, the previous trailer stays valid.
         (written && !named).then_some(file)
     }
 }
 
-/// What is brought to the disk; with a note, and where that goes.
+/// A flush of the file, optionally followed by writing a trailer at an offset.
 type Flush = Option<(Note, u64)>;
 
-/// Brings a file to the disk beside its writer, and notes then how much of it is there.
+/// Flushes a file to disk in the background, then updates its trailer.
 pub(super) struct Flusher {
     sender: Sender<Flush>,
     thread: Option<JoinHandle<()>>,
@@ -368,23 +373,23 @@ impl Flusher {
                 if file.sync_data().is_ok()
                     && let Some((note, at)) = flush
                 {
-                    let _ = file.write_all_at(&note.encode(), at); // the one before holds
+                    let _ = file.write_all_at(&note.encode(), at); // the previous trailer stays valid
                 }
             }
         });
         Some(Self { sender, thread: Some(thread), flushed: 0 })
     }
 
-    /// So much was written.
+    /// Records progress.
     pub(super) fn wrote(&mut self, end: u64) {
         if end - self.flushed >= EVERY {
             self.flushed = end;
-            let _ = self.sender.send(None); // it is flushed at the end in any case
+            let _ = self.sender.send(None); // it is flushed at the end anyway
         }
     }
 
     fn note(&self, note: Note, at: u64) {
-        let _ = self.sender.send(Some((note, at))); // without notes it is only begun anew
+        let _ = self.sender.send(Some((note, at))); // without trailers it only starts over
     }
 }
 
@@ -397,7 +402,7 @@ impl Drop for Flusher {
     }
 }
 
-/// Makes bytes that were written read as zeroes, without room on the disk where the system can do that.
+/// Replaces written bytes with zeroes, as a hole if the system supports that.
 fn empty(file: &File, mut at: u64, length: u64) -> Result<(), Errno> {
     #[cfg(target_os = "linux")]
     {

@@ -65,11 +65,11 @@ fn the_last_that_matches_decides() {
 }
 
 #[test]
-fn what_could_never_match_is_refused_with_the_way_out() {
+fn impossible_patterns_are_refused_with_a_hint() {
     let refused: [(&str, &[&str]); 5] = [
-        ("names nothing", &["", "  ", "!", "/"]),
-        ("no ']' closes", &["[a", "[]", r"[a\]"]),
-        ("'[:letter:]', which is no class", &["[[:letter:]]"]),
+        ("has no name", &["", "  ", "!", "/"]),
+        ("without a closing ']'", &["[a", "[]", r"[a\]"]),
+        ("'[:letter:]', which is not a character class", &["[[:letter:]]"]),
         ("ends in a backslash", &[r"a\", r"a\/"]),
         ("an empty component, '.' or '..'", &["a//b", "./a", "a/.."]),
     ];

@@ -1,33 +1,34 @@
-//! What of a file the destination has already, told by chunks.
+//! Finds content that the destination already has, by chunks.
 
-use super::content::{Trouble, read};
+use super::content::{ContentError, read};
 use crate::chunks::{Cutter, MOST_RECORDS, NAME, RECORD, name};
+use crate::hash_tree::ChainingValue;
 use crate::link::{LinkError, Outbox};
-use crate::tree::ChainingValue;
 use postern_wire::copy::FromSource;
 use std::collections::HashMap;
 use std::fs::File;
 
-/// One part in so many that differ is sent without a look at whether it only moved.
+/// If at most one part in this many differs, the differing parts are sent without checking whether they
+/// moved.
 const FEW: usize = 16;
 
-/// Whether more of a file's parts differ from those that the destination has than can have changed where they are.
-pub(super) fn moved(parts: &[ChainingValue], told: &[u8]) -> bool {
-    let theirs: &[ChainingValue] = told.as_chunks().0;
+/// Whether more parts differ than in-place changes explain.
+pub(super) fn moved(parts: &[ChainingValue], basis: &[u8]) -> bool {
+    let theirs: &[ChainingValue] = basis.as_chunks().0;
     let unlike = parts.iter().zip(theirs).filter(|(own, their)| own != their).count();
     unlike > 1 + parts.len().min(theirs.len()) / FEW
 }
 
-/// A file's chunks in their order, each by name and length, and the hash of all of it.
-pub(super) struct Sketch {
+/// The chunks of a file in order, with names and lengths, and the hash of the whole file.
+pub(super) struct ChunkList {
     pub(super) chunks: Vec<([u8; NAME], u32)>,
     pub(super) hasher: blake3::Hasher,
 }
 
-impl Sketch {
-    /// Of a file of this size; none where it has more chunks than are ever told of.
-    pub(super) fn of(file: &File, size: u64) -> Result<Option<Self>, Trouble> {
-        let mut sketch = Self { chunks: Vec::new(), hasher: blake3::Hasher::new() };
+impl ChunkList {
+    /// Of a file of this size; `None` if it has more chunks than are ever sent.
+    pub(super) fn of(file: &File, size: u64) -> Result<Option<Self>, ContentError> {
+        let mut chunk_list = Self { chunks: Vec::new(), hasher: blake3::Hasher::new() };
         let mut at = 0;
         let cut = Cutter::new(size).each(
             |buffer| {
@@ -37,20 +38,20 @@ impl Sketch {
                 Ok(got)
             },
             |chunk| {
-                sketch.hasher.update(chunk);
-                sketch.chunks.push((name(chunk), u32::try_from(chunk.len()).unwrap_or(u32::MAX)));
-                if sketch.chunks.len() > MOST_RECORDS { Err(None) } else { Ok(()) }
+                chunk_list.hasher.update(chunk);
+                chunk_list.chunks.push((name(chunk), u32::try_from(chunk.len()).unwrap_or(u32::MAX)));
+                if chunk_list.chunks.len() > MOST_RECORDS { Err(None) } else { Ok(()) }
             },
         );
         match cut {
-            Ok(()) => Ok(Some(sketch)),
+            Ok(()) => Ok(Some(chunk_list)),
             Err(None) => Ok(None),
             Err(Some(trouble)) => Err(trouble),
         }
     }
 }
 
-/// A run of bytes that the destination has, so far.
+/// A run of bytes that the destination has.
 #[derive(Default)]
 pub(super) struct Reuse {
     offset: u64,
@@ -77,7 +78,7 @@ impl Reuse {
     }
 }
 
-/// Where each chunk that the destination has begins there.
+/// The offset of each chunk in the destination's file.
 pub(super) fn known(mut records: &[u8]) -> HashMap<[u8; NAME], u64> {
     let mut known = HashMap::with_capacity(records.len() / RECORD);
     let mut offset = 0_u64;

@@ -1,6 +1,6 @@
-//! One thing that was asked for, opened so that all of it can be read again.
+//! One opened source, from which everything can be read again.
 
-use super::tops::Top;
+use super::roots::SourceRoot;
 use crate::beneath::{Base, Root};
 use crate::{name, resolve, stat};
 use rustix::fd::{BorrowedFd, OwnedFd};
@@ -13,18 +13,18 @@ pub(super) struct Tree {
     root: Mutex<Root>,
     base: Arc<Base>,
     typed: Vec<u8>,
-    /// Symlinks are followed, to wherever they lead.
+    /// Whether symlinks are followed, wherever they lead.
     follow: bool,
-    /// What it holds was asked for, rather than it by its name.
+    /// Whether the contents were requested, rather than the directory itself.
     pub(super) contents: bool,
 }
 
 impl Tree {
-    /// Opens what was asked for; its path below the root is empty where it is the root itself. A symlink that was typed
-    /// is followed (as by `cp -rH`): it is what it leads to that is meant.
+    /// Opens a source; its path below the root is empty if it is the root itself. A symlink that the user
+    /// typed is followed (as by `cp -rH`).
     pub(super) fn open(
         base: &Arc<Base>,
-        top: &Top,
+        top: &SourceRoot,
         follow: bool,
         contents: bool,
     ) -> Result<(Self, Vec<u8>, Stat), Errno> {
@@ -32,7 +32,7 @@ impl Tree {
         let stat = rustix::fs::fstat(&seen)?;
         let (directory, below) = match stat::file_type(&stat) {
             FileType::Directory => (base.open(&top.typed, OFlags::RDONLY | OFlags::DIRECTORY)?, Vec::new()),
-            // By way of the directory that really holds it, so that it can be opened again.
+            // By the directory that really contains it, so that it can be opened again.
             _ => resolve::holder(base, &top.typed)?,
         };
         let contents = top.name.is_empty() || contents && below.is_empty();
@@ -54,7 +54,7 @@ impl Tree {
         }
     }
 
-    /// Looks at what a directory of it holds.
+    /// The attributes of an entry in an open directory.
     pub(super) fn stat(
         &self,
         directory: BorrowedFd<'_>,
@@ -67,7 +67,7 @@ impl Tree {
         }
     }
 
-    /// Where a symlink leads.
+    /// The target of a symlink.
     pub(super) fn link(&self, below: &[u8]) -> Result<Vec<u8>, Errno> {
         let mut root = self.lock();
         let (directory, component) = root.parent(below)?;

@@ -1,12 +1,12 @@
-//! What was asked for, entry by entry, in memory that the depth of the tree and not its size decides.
+//! Walks the sources entry by entry. Memory depends on the depth of the tree, not on its size.
 
 use super::content::Item;
-use super::tops::{self, Top};
+use super::roots::{self, SourceRoot};
 use super::tree::Tree;
 use crate::beneath::Base;
+use crate::open_files::OpenFileShare;
 use crate::pattern::Rules;
-use crate::share::Share;
-use crate::{name, stat, verdict};
+use crate::{name, policy, stat};
 use postern_wire::copy::{Entry, Kind, Limits, SendSpec, UNSIZED};
 use rustix::fd::{AsFd as _, OwnedFd};
 use rustix::fs::{Dir, FileType, OFlags, Stat};
@@ -14,49 +14,49 @@ use rustix::io::Errno;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// Files with several names that are remembered; what comes after is sent as files of their own.
+/// Maximum number of remembered files with several names; later ones are sent as separate files.
 const MOST_LINKED: usize = 200_000;
 
-/// Files that stay open for their content, so that they need not be looked up twice.
+/// Maximum number of files kept open for their content, so that they need not be looked up twice.
 const HELD: usize = 2_048;
 
-/// What a step came to.
+/// The result of a step.
 pub(super) enum Step {
-    /// Something to copy; files come with what it takes to read them.
+    /// An entry to copy, with the item to read if it is a file.
     Entry(Box<Entry>, Option<Item>),
-    /// Something that cannot be copied, and why.
+    /// An entry that cannot be copied, and why.
     Fault(Vec<u8>, String),
-    /// All that is directly in this directory was told.
+    /// All entries directly in this directory were returned.
     DirectoryEnd(Vec<u8>),
-    /// That was all.
+    /// The end of the walk.
     End,
-    /// It cannot go on.
+    /// The walk cannot continue.
     Fatal(String),
 }
 
-/// A directory that is to be listed, or is being.
+/// A directory that is or will be listed.
 struct Place {
     tree: Arc<Tree>,
-    /// Below the tree's root.
+    /// The path below the tree's root.
     below: Vec<u8>,
-    /// As the destination has it.
+    /// The path at the destination.
     path: Vec<u8>,
-    /// The directories on the way here, by device and inode, where symlinks are followed and may lead back.
+    /// Device and inode of the parent directories, if symlinks are followed and may form a loop.
     above: Vec<(u64, u64)>,
 }
 
 struct Listing {
     place: Place,
     entries: Dir,
-    /// Where what it holds is looked up.
+    /// The directory for lookups of its entries.
     directory: OwnedFd,
-    /// Something in it could not be told, so that nobody may take it for complete.
+    /// An entry in it could not be returned, so it must not be treated as complete.
     faulty: bool,
 }
 
 pub(super) struct Walk {
     base: Arc<Base>,
-    tops: std::vec::IntoIter<Top>,
+    roots: std::vec::IntoIter<SourceRoot>,
     count: usize,
     rules: Rules,
     dereference: bool,
@@ -66,8 +66,8 @@ pub(super) struct Walk {
     linked: HashMap<(u64, u64), Vec<u8>>,
     waiting: Vec<Place>,
     listing: Option<Listing>,
-    /// One for each file that stays open until its content is asked for, and our own.
-    share: Arc<Share>,
+    /// Counts the files that stay open until their content is requested, and ourselves.
+    share: Arc<OpenFileShare>,
 }
 
 impl Walk {
@@ -76,11 +76,11 @@ impl Walk {
         let base = Base::new(root)
             .map_err(|error| format!("opening {}: {error}", name::show(root.unwrap_or_default())))?;
         let rules = crate::rules(&spec.rules)?;
-        let tops = tops::expand(&base, spec, &rules)?;
+        let roots = roots::expand(&base, spec, &rules)?;
         Ok(Self {
             base: Arc::new(base),
-            count: tops.len(),
-            tops: tops.into_iter(),
+            count: roots.len(),
+            roots: roots.into_iter(),
             rules,
             dereference: spec.dereference,
             contents: spec.contents,
@@ -89,12 +89,12 @@ impl Walk {
             linked: HashMap::new(),
             waiting: Vec::new(),
             listing: None,
-            share: Arc::new(Share::new()),
+            share: Arc::new(OpenFileShare::new()),
         })
     }
 
-    /// How many things were asked for.
-    pub(super) fn tops(&self) -> usize {
+    /// The number of sources.
+    pub(super) fn roots(&self) -> usize {
         self.count
     }
 
@@ -111,25 +111,27 @@ impl Walk {
                 }
                 continue;
             }
-            let Some(top) = self.tops.next() else { return Step::End };
+            let Some(top) = self.roots.next() else { return Step::End };
             return match Tree::open(&self.base, &top, self.dereference, self.contents) {
                 Ok((tree, _, stat))
                     if top.name.is_empty() && stat::file_type(&stat) != FileType::Directory =>
                 {
                     drop(tree);
-                    Step::Fatal(format!("{} is no directory", name::show(&top.typed)))
+                    Step::Fatal(format!("{} is not a directory", name::show(&top.typed)))
                 }
                 Ok((tree, below, stat)) => {
                     let path = if tree.contents { Vec::new() } else { top.name };
-                    self.tell(Found { tree: Arc::new(tree), below, path, stat, above: Vec::new() })
+                    self.entry(Found { tree: Arc::new(tree), below, path, stat, above: Vec::new() })
                 }
-                Err(error) if top.among && !top.name.is_empty() => Step::Fault(top.name, error.to_string()),
+                Err(error) if top.optional && !top.name.is_empty() => {
+                    Step::Fault(top.name, error.to_string())
+                }
                 Err(error) => Step::Fatal(format!("{}: {error}", name::show(&top.typed))),
             };
         }
     }
 
-    /// The next entry of the directory that is being listed; nothing when none is.
+    /// The next entry of the directory that is being listed, if any.
     fn listed(&mut self) -> Option<Step> {
         let mut listing = self.listing.take()?;
         loop {
@@ -150,7 +152,7 @@ impl Walk {
             let tree = &listing.place.tree;
             let stat = match tree.stat(listing.directory.as_fd(), component, &below) {
                 Ok(stat) => stat,
-                Err(Errno::NOENT) if !self.dereference => continue, // gone since
+                Err(Errno::NOENT) if !self.dereference => continue, // removed meanwhile
                 Err(error) => {
                     listing.faulty = true;
                     self.listing = Some(listing);
@@ -162,22 +164,22 @@ impl Walk {
                 continue;
             }
             let (tree, above) = (Arc::clone(tree), listing.place.above.clone());
-            let step = self.tell(Found { tree, below, path, stat, above });
-            // What is there and cannot be told must not be taken for gone.
+            let step = self.entry(Found { tree, below, path, stat, above });
+            // An existing entry that cannot be returned must not be treated as removed.
             listing.faulty |= matches!(step, Step::Fault(..));
             self.listing = Some(listing);
             return Some(step);
         }
     }
 
-    /// What was found, as an entry; a directory is listed later.
-    fn tell(&mut self, found: Found) -> Step {
+    /// Converts a found file to an entry; a directory is listed later.
+    fn entry(&mut self, found: Found) -> Step {
         let Found { tree, below, path, stat, mut above } = found;
         if let Err(error) = name::check(&path, self.limits.depth) {
             return Step::Fault(path, error.to_string());
         }
         if u64::from(self.next_id) >= self.limits.entries {
-            return Step::Fatal(verdict::many_found(self.limits.entries));
+            return Step::Fatal(policy::many_found(self.limits.entries));
         }
         let id = self.next_id;
         let (mut item, mut xattrs) = (None, Vec::new());
@@ -189,21 +191,25 @@ impl Walk {
                         Err(error @ (Errno::MFILE | Errno::NFILE)) => {
                             return Step::Fault(path, format!("opening it: {error}"));
                         }
-                        other => other.ok(), // why not is told when its content is
+                        other => other.ok(), // the error is reported with its content
                     };
                     xattrs = opened.as_ref().map(stat::xattrs).unwrap_or_default();
-                    let sizeless = opened.as_ref().is_some_and(|file| stat::says_no_size(file, &stat));
-                    let held = opened
+                    let generated = opened.as_ref().is_some_and(|file| stat::is_generated(file, &stat));
+                    let opened = opened
                         .filter(|_| Arc::strong_count(&self.share) <= HELD.min(self.share.quarter()))
                         .map(|file| (file, Arc::clone(&self.share)));
-                    item = Some(Item { tree: Arc::clone(&tree), below: below.clone(), stat, sizeless, held });
-                    Kind::File(if sizeless { UNSIZED } else { stat::size(&stat) })
+                    item =
+                        Some(Item { tree: Arc::clone(&tree), below: below.clone(), stat, generated, opened });
+                    Kind::File(if generated { UNSIZED } else { stat::size(&stat) })
                 }
             },
             FileType::Directory => {
                 let own = (stat.st_dev, stat.st_ino);
                 if above.contains(&own) {
-                    return Step::Fault(path, "a symlink leads back to a directory that holds it".to_owned());
+                    return Step::Fault(
+                        path,
+                        "a symlink loop: it points to one of its parent directories".to_owned(),
+                    );
                 }
                 if self.dereference {
                     above.push(own);
@@ -233,7 +239,7 @@ impl Walk {
         )
     }
 
-    /// The path that the same file came by before.
+    /// The path with which the same file was sent before.
     fn other_name(&mut self, stat: &Stat, path: &[u8]) -> Option<Vec<u8>> {
         if stat.st_nlink < 2 || self.dereference {
             return None;

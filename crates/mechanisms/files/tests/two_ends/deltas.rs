@@ -1,4 +1,4 @@
-//! What changed of a file that is there.
+//! Changed files.
 
 use super::support::{copy, copy_cut, entry, hostile, random, receiving, sending};
 use postern_wire::copy::{Compare, Compression, Fate, FromSource, Kind, ReceiveSpec, SendSpec};
@@ -6,7 +6,7 @@ use std::fs;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::Path;
 
-/// Copies over an older content, and over nothing; what of it was sent, in parts of the whole, is at most `limit`.
+/// Copies over older content and over nothing; at most `1/limit` of the content may be sent.
 #[track_caller]
 fn over(older: &[u8], newer: &[u8], limit: usize) {
     let folder = tempfile::tempdir().unwrap();
@@ -22,7 +22,7 @@ fn over(older: &[u8], newer: &[u8], limit: usize) {
 }
 
 #[test]
-fn what_changed_is_all_that_is_sent_again() {
+fn only_changes_are_sent() {
     const FEW: usize = 300_000;
     let old = random(8_000_000, 3);
     let changed = |change: &dyn Fn(&mut Vec<u8>)| {
@@ -30,7 +30,7 @@ fn what_changed_is_all_that_is_sent_again() {
         change(&mut new);
         new
     };
-    // Where it was: parts at the beginning, across an edge of two, at the end.
+    // In place: parts at the beginning, across a part boundary, at the end.
     over(&old, &changed(&|new| new[0] ^= 1), FEW);
     over(&old, &changed(&|new| new[1_000_000..1_100_000].fill(7)), FEW);
     over(&old, &changed(&|new| new[7_999_999] ^= 1), FEW);
@@ -38,15 +38,15 @@ fn what_changed_is_all_that_is_sent_again() {
     over(&old, &changed(&|new| new.truncate(7_000_001)), FEW);
     over(&old, &changed(&|new| new.truncate(64 * 1024 * 100)), FEW);
     over(&old, &changed(&|new| new.extend_from_slice(&random(4_000_000, 4))), 4_000_000 + FEW);
-    // Elsewhere: an insertion moves all that follows.
+    // Moved: an insertion moves everything after it.
     over(&old, &changed(&|new| drop(new.splice(4_000_000..4_000_000, *b"inserted"))), FEW);
     over(&old, &changed(&|new| drop(new.drain(..1_000_003))), FEW);
-    // Nowhere.
+    // Unrelated content.
     over(&old, &random(8_000_000, 5), 8_000_000 + FEW);
     over(&[], &old, 8_000_000 + FEW);
     over(&old[..100], &old, 8_000_000 + FEW);
     over(&random(300_000, 6), &random(300_000, 7), 300_000 + FEW);
-    // Large enough to be noted down on its way.
+    // Large enough to get trailers while it is written.
     let large = random(20_000_000, 8);
     let mut other = large.clone();
     other[10_000_000] ^= 1;
@@ -54,7 +54,7 @@ fn what_changed_is_all_that_is_sent_again() {
 }
 
 #[test]
-fn a_comparison_by_content_finds_what_is_the_same_and_what_is_not() {
+fn comparing_hashes_finds_equal_and_changed_files() {
     let folder = tempfile::tempdir().unwrap();
     let (from, to) = (folder.path().join("from"), folder.path().join("to"));
     let mut content = random(3_000_000, 1);
@@ -75,7 +75,7 @@ fn a_comparison_by_content_finds_what_is_the_same_and_what_is_not() {
 }
 
 #[test]
-fn chunks_are_told_once() {
+fn chunks_are_sent_once() {
     let folder = tempfile::tempdir().unwrap();
     let to = folder.path().join("to");
     fs::create_dir(&to).unwrap();
@@ -98,7 +98,7 @@ fn chunks_are_told_once() {
 }
 
 #[test]
-fn holes_stay_holes_where_content_is_used_again() {
+fn holes_are_kept_in_reused_content() {
     const SIZE: u64 = 32 << 20;
     let folder = tempfile::tempdir().unwrap();
     let (from, to) = (folder.path().join("from"), folder.path().join("to"));
@@ -109,7 +109,7 @@ fn holes_stay_holes_where_content_is_used_again() {
         file.sync_all().unwrap();
     };
     let (one, other) = (random(1 << 20, 1), random(1 << 20, 2));
-    // What is data there is a hole here, and the other way round.
+    // Data at the source where the destination has a hole, and the other way round.
     for same_time in [false, true] {
         make(&to, &[(4 << 20, &one), (20 << 20, &other)]);
         make(&from, &[(4 << 20, &one), (12 << 20, &other)]);
@@ -129,7 +129,7 @@ fn holes_stay_holes_where_content_is_used_again() {
 }
 
 #[test]
-fn many_files_that_changed_are_told_of_a_few_at_a_time() {
+fn many_changed_files_are_processed_in_batches() {
     let folder = tempfile::tempdir().unwrap();
     let (from, to) = (folder.path().join("from"), folder.path().join("to"));
     fs::create_dir(&from).unwrap();
@@ -137,7 +137,7 @@ fn many_files_that_changed_are_told_of_a_few_at_a_time() {
     for number in 0..40 {
         let old = random(400_000, number);
         fs::write(to.join(format!("{number}")), &old).unwrap();
-        // One after the other: in its place, moved, wholly new.
+        // In turn: changed in place, moved, entirely new.
         let new = match number % 3 {
             0 => [&old[..399_999], b"x"].concat(),
             1 => [b"moved", &old[..]].concat(),
@@ -156,7 +156,7 @@ fn many_files_that_changed_are_told_of_a_few_at_a_time() {
 }
 
 #[test]
-fn a_copy_that_began_with_the_older_content_and_was_cut_off_leaves_it() {
+fn an_interrupted_delta_keeps_the_old_file() {
     let folder = tempfile::tempdir().unwrap();
     let (from, to) = (folder.path().join("from"), folder.path().join("to"));
     let (old, mut new) = (random(20_000_000, 1), random(20_000_000, 1));

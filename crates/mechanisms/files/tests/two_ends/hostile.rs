@@ -1,14 +1,14 @@
-//! Ends that mean harm, and what they may not do.
+//! Hostile ends, and what they cannot do.
 
 use super::support::{content, copy, entry, hostile, receiving, sending};
-use postern_files::verdict::STOPPED;
+use postern_files::policy::STOPPED;
 use postern_wire::copy::{Fate, FromSource, Kind, SendSpec};
 use rustix::fs::{CWD, Mode, OFlags};
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, symlink};
 
 #[test]
-fn a_hostile_source_writes_nothing_outside_and_no_more_than_it_says() {
+fn a_hostile_source_cannot_write_outside_or_exceed_sizes() {
     let folder = tempfile::tempdir().unwrap();
     let (to, outside) = (folder.path().join("to"), folder.path().join("outside"));
     fs::create_dir(&to).unwrap();
@@ -52,7 +52,7 @@ fn a_hostile_source_writes_nothing_outside_and_no_more_than_it_says() {
     assert_eq!(fs::read_to_string(outside.join("file")).unwrap(), "mine");
     assert_eq!(fs::metadata(outside.join("file")).unwrap().nlink(), 1);
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
-    // The link is replaced by the file, not followed; so what was to be another name of it is one of the file.
+    // The link is replaced by the file, not followed, so the hard link to it becomes one of the file.
     assert_eq!(report.fate("hard3"), Fate::Made);
     assert_eq!(fs::read_to_string(to.join("planted-file")).unwrap(), "new");
     assert!(!to.join("planted-file").is_symlink());
@@ -61,7 +61,7 @@ fn a_hostile_source_writes_nothing_outside_and_no_more_than_it_says() {
 }
 
 #[test]
-fn what_a_source_must_not_say_ends_the_copy_and_leaves_nothing() {
+fn protocol_violations_end_the_copy_and_leave_nothing() {
     let good = |id| entry(id, b"f", Kind::File(4));
     let from = |id, offset| FromSource::From { id, offset };
     let cases: Vec<(&str, Vec<FromSource<'_>>)> = vec![
@@ -71,7 +71,7 @@ fn what_a_source_must_not_say_ends_the_copy_and_leaves_nothing() {
         ("a file in a file", vec![good(0), entry(1, b"g", Kind::File(1)), from(0, 0), from(1, 0)]),
         ("the end of another", vec![good(0), from(0, 0), FromSource::FileEnd { id: 9, hash: [0; 32] }]),
         ("a directory outside", vec![good(0), FromSource::DirectoryEnd(b"../..")]),
-        ("a bomb", vec![good(0), from(0, 0), FromSource::Packed { length: u32::MAX, bytes: b"xx" }]),
+        ("a bomb", vec![good(0), from(0, 0), FromSource::Compressed { length: u32::MAX, bytes: b"xx" }]),
     ];
     for (what, frames) in cases {
         let folder = tempfile::tempdir().unwrap();
@@ -80,7 +80,7 @@ fn what_a_source_must_not_say_ends_the_copy_and_leaves_nothing() {
         assert!(!report.finished, "{what}: {:?}", report.fatal);
         assert!(!folder.path().join("f").exists(), "{what}");
     }
-    // Content that is not what was announced fails its file, and no other.
+    // Content that differs from the announcement fails its file and no other.
     for (what, middle, hash) in [
         ("too much", vec![FromSource::Data(b"hello, you")], blake3::hash(b"hello, you").into()),
         ("too little", vec![FromSource::Data(b"he")], blake3::hash(b"he").into()),
@@ -104,7 +104,7 @@ fn what_a_source_must_not_say_ends_the_copy_and_leaves_nothing() {
 }
 
 #[test]
-fn links_stay_inside_of_a_destination_with_a_name_of_its_own() {
+fn links_stay_inside_a_renamed_destination() {
     let folder = tempfile::tempdir().unwrap();
     let from = folder.path().join("from");
     fs::create_dir_all(from.join("deep")).unwrap();
@@ -116,7 +116,7 @@ fn links_stay_inside_of_a_destination_with_a_name_of_its_own() {
 }
 
 #[test]
-fn another_name_of_a_file_that_failed_is_not_made() {
+fn hard_links_to_failed_files_are_not_created() {
     let folder = tempfile::tempdir().unwrap();
     let to = folder.path().join("to");
     fs::create_dir(&to).unwrap();
@@ -130,7 +130,7 @@ fn another_name_of_a_file_that_failed_is_not_made() {
 }
 
 #[test]
-fn directories_that_turn_into_symlinks_meanwhile_lead_nowhere() {
+fn directories_replaced_by_symlinks_are_not_followed() {
     let folder = tempfile::tempdir().unwrap();
     let (from, to, outside) =
         (folder.path().join("from"), folder.path().join("to"), folder.path().join("outside"));
@@ -155,7 +155,7 @@ fn directories_that_turn_into_symlinks_meanwhile_lead_nowhere() {
                 let name = format!("d{}", round % 20);
                 let aside = format!("aside-{round}");
                 if rustix::fs::renameat(&out, name.as_str(), &out, aside.as_str()).is_ok() {
-                    let _ = symlink(&outside, to.join(&name)); // the copy may have been quicker
+                    let _ = symlink(&outside, to.join(&name)); // the copy may have been faster
                 }
             }
         });
@@ -167,10 +167,10 @@ fn directories_that_turn_into_symlinks_meanwhile_lead_nowhere() {
     assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
 }
 
-/// A disk that is full at a large file's beginning is not for its end to tell; a small one's is on its way anyway.
+/// A full disk is not reported for a file whose end was already sent, as with a small one.
 #[test]
-fn a_source_is_told_to_stop_once_and_the_file_fails_for_the_destinations_reason() {
-    let bad = FromSource::Reuse { offset: 0, length: 4 }; // of a file that is not there
+fn a_source_is_stopped_once_and_the_destinations_error_is_reported() {
+    let bad = FromSource::Reuse { offset: 0, length: 4 }; // refers to a file that does not exist
     for (size, stops) in [(1 << 30, vec![0]), (1 << 10, Vec::new())] {
         let folder = tempfile::tempdir().unwrap();
         let frames = [
@@ -184,6 +184,6 @@ fn a_source_is_told_to_stop_once_and_the_file_fails_for_the_destinations_reason(
         assert_eq!((report.fate("f"), report.fate("g")), (Fate::Failed, Fate::Written));
         assert_eq!(report.stopped, stops, "{size}");
         let why = &report.fates[&b"f"[..]].1;
-        assert_eq!(why, "the file that it replaces changed meanwhile");
+        assert_eq!(why, "the existing file changed meanwhile");
     }
 }

@@ -1,9 +1,9 @@
-//! Copies that were cut off.
+//! Interrupted copies.
 
 use super::support::{copy, copy_cut, entry, hostile, random, receiving, sending};
 use postern_files::link::{Arrived, Descriptor, Incoming as _, Outbox};
+use postern_files::policy::STOPPED;
 use postern_files::source;
-use postern_files::verdict::STOPPED;
 use postern_wire::Decoder;
 use postern_wire::copy::{Fate, FromDestination, FromSource, Kind, Known, SendSpec, Want};
 use std::fs;
@@ -11,7 +11,7 @@ use std::io::Write as _;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 
 #[test]
-fn a_copy_that_is_cut_off_is_taken_up_and_sends_little_twice() {
+fn an_interrupted_copy_resumes_and_resends_little() {
     let folder = tempfile::tempdir().unwrap();
     let (from, to) = (folder.path().join("big"), folder.path().join("to"));
     let size = 60_000_000;
@@ -28,7 +28,7 @@ fn a_copy_that_is_cut_off_is_taken_up_and_sends_little_twice() {
     assert_eq!((last.fate("big"), last.finished), (Fate::Written, true));
     assert_eq!(fs::read(&to).unwrap(), fs::read(&from).unwrap());
     assert!(sent < size * 11 / 10, "{sent}");
-    // Begun from one content and gone on with another: never.
+    // A partial file of one content is never continued with another.
     let other = folder.path().join("other");
     copy_cut(&spec, &receiving(&other), 20_000_000);
     fs::File::options().write(true).open(&from).unwrap().write_all_at(b"x", 0).unwrap();
@@ -37,9 +37,10 @@ fn a_copy_that_is_cut_off_is_taken_up_and_sends_little_twice() {
     assert!(stale.fates[&b"big"[..]].1.contains("has changed since") && !other.exists());
 }
 
-/// Most files are below what is noted as it comes: of one that was under way, what came is kept, whether it had a name or not.
+/// Most files are smaller than the interval of trailers: the received part of an interrupted file is kept,
+/// whether it had a name or not.
 #[test]
-fn of_smaller_files_the_one_that_was_cut_off_is_taken_up() {
+fn an_interrupted_smaller_file_is_resumed() {
     let folder = tempfile::tempdir().unwrap();
     let (from, to) = (folder.path().join("from"), folder.path().join("to"));
     let (size, cut) = (3_000_000, 2_500_000);
@@ -60,16 +61,17 @@ fn of_smaller_files_the_one_that_was_cut_off_is_taken_up() {
         assert!(lost.sent + rest.sent < size + 400_000, "{} and {}", lost.sent, rest.sent);
         assert!(fs::read(&place).unwrap() == fs::read(from.join(name)).unwrap());
     }
-    // Of what is less than that, nothing is left.
+    // Nothing remains of smaller files.
     fs::write(from.join("small"), random(200_000, 13)).unwrap();
     let small = copy_cut(&sending(&[from.join("small")]), &receiving(&to.join("small")), 150_000);
     assert!(!small.finished);
     assert_eq!(fs::read_dir(&to).unwrap().count(), 2);
 }
 
-/// Neither size nor time says that it is another content: the hash of the whole does, as the beginning is hashed anew.
+/// Neither size nor time shows that the content differs. The hash of the whole file does, because the prefix
+/// is hashed again.
 #[test]
-fn a_beginning_of_another_content_is_found_out_by_its_hash() {
+fn a_prefix_of_other_content_is_detected_by_its_hash() {
     let folder = tempfile::tempdir().unwrap();
     let (from, to) = (folder.path().join("big"), folder.path().join("to"));
     fs::write(&from, random(20_000_000, 5)).unwrap();
@@ -82,31 +84,31 @@ fn a_beginning_of_another_content_is_found_out_by_its_hash() {
     let failed = copy(&spec, &receiving(&to));
     assert_eq!(failed.fate("big"), Fate::Failed, "{failed:?}");
     assert!(failed.sent < 15_000_000, "it was gone on from");
-    assert!(failed.fates[&b"big"[..]].1.contains("is of another content"), "{failed:?}");
+    assert!(failed.fates[&b"big"[..]].1.contains("had other content"), "{failed:?}");
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing of it is left");
     assert_eq!(copy(&spec, &receiving(&to)).fate("big"), Fate::Written);
     assert_eq!(fs::read(&to).unwrap(), fs::read(&from).unwrap());
 }
 
-/// A destination may say that it has any beginning: it gets what follows whole parts, and nothing after what is none.
+/// A destination may claim to have any prefix. The source continues after whole parts only.
 #[test]
-fn a_beginning_that_cannot_be_is_gone_on_from_by_nobody() {
+fn an_impossible_prefix_is_not_resumed() {
     let folder = tempfile::tempdir().unwrap();
     let from = folder.path().join("big");
     fs::write(&from, random(1_000_000, 6)).unwrap();
     let spec = sending(std::slice::from_ref(&from));
     for (have, fine) in [(64 * 1024, true), (64 * 1024 + 1, false), (2_000_000, false)] {
         let mut want = Want::all(0);
-        (want.have, want.partial, want.known) = (have, true, Known::Beginning);
+        (want.have, want.partial, want.known) = (have, true, Known::Prefix);
         let (ended, _) = asked(&spec, &[FromDestination::Want(want), FromDestination::Finished]);
         let hash = *blake3::hash(&fs::read(&from).unwrap()).as_bytes();
         assert_eq!(ended.as_ref().ok(), fine.then_some(&hash), "{have}: {ended:?}");
     }
 }
 
-/// What the destination has given up on is not sent to its end.
+/// Content that the destination stopped is not sent to its end.
 #[test]
-fn content_that_is_of_no_use_any_more_is_not_sent() {
+fn stopped_content_is_not_sent() {
     let folder = tempfile::tempdir().unwrap();
     let from = folder.path().join("big");
     fs::write(&from, random(4_000_000, 6)).unwrap();
@@ -118,7 +120,7 @@ fn content_that_is_of_no_use_any_more_is_not_sent() {
     assert!(ended.is_ok() && bytes == 4_000_000, "it was another that was stopped: {ended:?}");
 }
 
-/// What a source says of the end of its first file where a destination says this; and how many bytes of it came.
+/// How a source ends its first file when a destination sends these frames, and the number of content bytes.
 fn asked(spec: &SendSpec, frames: &[FromDestination<'_>]) -> (Result<[u8; 32], String>, usize) {
     let mut said = Vec::new();
     frames.iter().for_each(|frame| frame.encode(&mut said));
@@ -130,7 +132,7 @@ fn asked(spec: &SendSpec, frames: &[FromDestination<'_>]) -> (Result<[u8; 32], S
             source::send(spec, Descriptor::new(reader), Decoder::default(), &Outbox::new(out), None, || ())
         });
         while decoder.pending().is_empty() {
-            input.read(&mut decoder, None).unwrap(); // it has told of its file
+            input.read(&mut decoder, None).unwrap(); // it has announced its file
         }
         to_source.write_all(&said).unwrap();
         while input.read(&mut decoder, None).unwrap() != Arrived::Ended {}
@@ -147,9 +149,9 @@ fn asked(spec: &SendSpec, frames: &[FromDestination<'_>]) -> (Result<[u8; 32], S
     (ended.unwrap(), bytes)
 }
 
-/// A source that cannot go on in the middle, as one without an agent, begins anew.
+/// A source that cannot resume, such as one without an agent, starts over.
 #[test]
-fn a_source_may_begin_anew_what_is_there_in_part() {
+fn a_source_may_restart_a_partial_file() {
     let folder = tempfile::tempdir().unwrap();
     let spec = receiving(folder.path());
     let bytes: &'static [u8] = Box::leak(random(20_000_000, 9).into_boxed_slice());
@@ -167,7 +169,7 @@ fn a_source_may_begin_anew_what_is_there_in_part() {
 }
 
 #[test]
-fn holes_stay_holes_in_what_is_taken_up() {
+fn holes_are_kept_in_resumed_files() {
     let folder = tempfile::tempdir().unwrap();
     let (from, to) = (folder.path().join("big"), folder.path().join("to"));
     let file = fs::File::create(&from).unwrap();
@@ -185,9 +187,10 @@ fn holes_stay_holes_in_what_is_taken_up() {
     assert!(fs::metadata(&to).unwrap().blocks() * 512 < 12_000_000);
 }
 
-/// What was left of a large file does not outlive the small one that took its place, nor stand in the way of the next.
+/// The partial file of a large file neither outlives the small file that replaced it nor blocks the next
+/// copy.
 #[test]
-fn what_is_left_of_an_earlier_copy_goes_with_a_small_one_of_its_name() {
+fn a_small_copy_removes_an_old_partial_file() {
     let folder = tempfile::tempdir().unwrap();
     let (from, to) = (folder.path().join("from"), folder.path().join("to"));
     fs::create_dir_all(&from).unwrap();

@@ -1,4 +1,4 @@
-//! Two ends joined by pipes, one end and what a test says to it, and what there is to copy.
+//! Two ends joined by pipes, one end driven by a test, and files to copy.
 
 use postern_files::link::{Arrived, Descriptor, Incoming as _, LinkError, Outbox};
 use postern_files::{destination, source};
@@ -54,7 +54,7 @@ pub(super) fn receiving(target: &Path) -> ReceiveSpec {
     }
 }
 
-/// Keeps what passes on its way to a pipe.
+/// Records the bytes that pass to a pipe.
 struct Tee(std::io::PipeWriter, std::sync::Arc<std::sync::Mutex<Vec<u8>>>, usize);
 
 impl Write for Tee {
@@ -79,11 +79,11 @@ pub(super) struct Report {
     pub(super) fates: BTreeMap<Vec<u8>, (Fate, String)>,
     pub(super) faults: Vec<(Vec<u8>, String)>,
     pub(super) deleted: Vec<Vec<u8>>,
-    /// Entries of which the destination wanted no more.
+    /// Entries that the destination stopped.
     pub(super) stopped: Vec<u32>,
     pub(super) fatal: Option<String>,
     pub(super) finished: bool,
-    /// Bytes that the source sent.
+    /// Bytes sent by the source.
     pub(super) sent: usize,
 }
 
@@ -97,7 +97,7 @@ impl Report {
     }
 }
 
-/// Copies, with the source cut off after so many bytes.
+/// Copies, with the source cut off after this many bytes.
 pub(super) fn copy_cut(from: &SendSpec, to: &ReceiveSpec, cut: usize) -> Report {
     let said = [std::sync::Arc::default(), std::sync::Arc::default()];
     let (to_destination, from_source) = {
@@ -145,7 +145,7 @@ fn report(from_source: &[u8], from_destination: &[u8]) -> Report {
     decoder.push(from_destination);
     while let Some((kind, payload)) = decoder.next_frame().unwrap() {
         match FromDestination::decode(kind, payload).unwrap() {
-            FromDestination::Settled(settled) => {
+            FromDestination::EntryResult(settled) => {
                 report.fates.insert(paths[&settled.id].clone(), (settled.fate, settled.note));
             }
             FromDestination::Deleted(path) => report.deleted.push(path.to_vec()),
@@ -158,7 +158,7 @@ fn report(from_source: &[u8], from_destination: &[u8]) -> Report {
     report
 }
 
-/// Everything that a copy keeps of a tree, by path.
+/// Everything that a copy preserves of a tree, by path.
 pub(super) fn seen(root: &Path) -> BTreeMap<Vec<u8>, String> {
     fn walk(root: &Path, path: &Path, seen: &mut BTreeMap<Vec<u8>, String>) {
         let meta = path.symlink_metadata().unwrap();
@@ -189,7 +189,7 @@ pub(super) fn random(count: usize, seed: u8) -> Vec<u8> {
     bytes
 }
 
-/// A source that says what a test makes it say, and hears whatever is answered.
+/// A source that sends the frames of a test and ignores the answers.
 pub(super) fn hostile(to: &ReceiveSpec, frames: &[FromSource<'_>]) -> Report {
     let (reader, mut writer) = std::io::pipe().unwrap();
     let (answers, answering) = std::io::pipe().unwrap();
@@ -198,7 +198,7 @@ pub(super) fn hostile(to: &ReceiveSpec, frames: &[FromSource<'_>]) -> Report {
     let spoken = said.clone();
     std::thread::scope(|scope| {
         scope.spawn(move || {
-            let _ = writer.write_all(&spoken); // it may have heard enough
+            let _ = writer.write_all(&spoken); // the destination may have ended
         });
         scope.spawn(move || {
             let out = Outbox::new(answering);

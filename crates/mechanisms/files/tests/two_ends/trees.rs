@@ -1,4 +1,4 @@
-//! Whole trees, and the places that they get.
+//! Whole trees, and their targets.
 
 use super::support::{copy, copy_cut, random, receiving, seen, sending};
 use postern_wire::copy::{Compare, Delete, Fate, Owner, ReceiveSpec, SendSpec};
@@ -8,7 +8,7 @@ use std::os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _, sym
 use std::path::Path;
 use std::time::Duration;
 
-/// One of each kind that a copy keeps.
+/// One of each type that a copy preserves.
 fn torture(root: &Path) {
     let name = |bytes: &[u8]| root.join(std::ffi::OsString::from_vec(bytes.to_vec()));
     fs::create_dir_all(root.join("a/b/c")).unwrap();
@@ -50,7 +50,7 @@ fn content_path(path: &[u8]) -> &[u8] {
 }
 
 #[test]
-fn a_tree_of_every_kind_arrives_as_it_was_and_costs_nothing_the_second_time() {
+fn a_tree_round_trips_and_a_second_copy_sends_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let (from, to) = (folder.path().join("from"), folder.path().join("to"));
     torture(&from);
@@ -67,7 +67,7 @@ fn a_tree_of_every_kind_arrives_as_it_was_and_costs_nothing_the_second_time() {
     assert_eq!(want.len(), got.len());
     let holes = |path: &Path| path.join("sparse").metadata().unwrap().blocks();
     assert!(holes(&to) <= holes(&from) + 64, "{} {}", holes(&to), holes(&from));
-    // Again, to the same place: contents, as the directory is there now.
+    // Again, to the same target: the contents, because the directory exists now.
     let again = SendSpec { contents: true, ..spec.clone() };
     let second = copy(&again, &receiving(&to));
     assert_eq!((second.count(Fate::Written), second.finished), (0, true));
@@ -84,7 +84,7 @@ fn a_tree_of_every_kind_arrives_as_it_was_and_costs_nothing_the_second_time() {
 }
 
 #[test]
-fn places_are_found_as_cp_finds_them() {
+fn targets_are_resolved_as_by_cp() {
     let folder = tempfile::tempdir().unwrap();
     let at = |path: &str| folder.path().join(path);
     fs::create_dir_all(at("d/sub")).unwrap();
@@ -109,17 +109,17 @@ fn places_are_found_as_cp_finds_them() {
     assert!(at("contents/sub/x").exists());
     run(&["d/s*", "[fg]"], "into");
     assert!(at("into/sub/x").exists() && at("into/g").exists());
-    // A file that is a symlink is written to where it leads.
+    // A symlink to a file is followed for writing.
     symlink("into/f", at("to-f")).unwrap();
     run(&["g"], "to-f");
     assert_eq!(fs::read_to_string(at("into/f")).unwrap(), "g");
     assert!(at("to-f").is_symlink());
     for (sources, target, why) in [
         (&["f", "g"][..], "nowhere", "there is no directory"),
-        (&["f", "g"], "new-name", "is no directory"),
+        (&["f", "g"], "new-name", "is not a directory"),
         (&["f"], "nowhere/f", "there is no directory"),
         (&["f"], "nowhere/", "there is no directory"),
-        (&["d"], "f", "a directory cannot take its place"),
+        (&["d"], "f", "a directory cannot replace it"),
         (&["missing"], "into", "No such file or directory"),
         (&["none*"], "into", "nothing matches"),
         (&["f", "into/f"], "contents", "two of the sources are called f"),
@@ -132,7 +132,7 @@ fn places_are_found_as_cp_finds_them() {
 }
 
 #[test]
-fn sync_deletes_what_the_source_has_not_and_nothing_that_is_left_out() {
+fn sync_deletes_extra_entries_and_keeps_excluded_ones() {
     let folder = tempfile::tempdir().unwrap();
     let (from, to) = (folder.path().join("from"), folder.path().join("to"));
     fs::create_dir_all(from.join("keep")).unwrap();
@@ -168,14 +168,14 @@ fn sync_deletes_what_the_source_has_not_and_nothing_that_is_left_out() {
         assert_eq!(deleted, [b"gone".to_vec(), b"half/x".to_vec(), b"keep/old".to_vec()]);
     }
     assert_eq!((planned.fate("keep/a"), done.fate("keep/a")), (Fate::Planned, Fate::Written));
-    // What is left out stays wherever it is, and so does what holds it.
+    // Excluded entries stay everywhere, and so do their directories.
     assert!(to.join("half/deep/own.log").exists() && !to.join("half/x").exists());
     assert!(to.join("own.log").exists() && !to.join("skip.log").exists() && !to.join("gone").exists());
     assert!(to.join(".keep.postern-partial").exists() && precious.join("x").exists());
 }
 
 #[test]
-fn a_dry_run_names_what_differs_and_lets_go_of_its_content() {
+fn a_dry_run_reports_differences_and_discards_content() {
     let folder = tempfile::tempdir().unwrap();
     let (from, to) = (folder.path().join("from"), folder.path().join("to"));
     for side in [&from, &to] {
@@ -204,7 +204,7 @@ fn a_dry_run_names_what_differs_and_lets_go_of_its_content() {
 }
 
 #[test]
-fn a_directory_that_is_cut_off_keeps_its_new_name() {
+fn an_interrupted_directory_keeps_its_new_name() {
     let folder = tempfile::tempdir().unwrap();
     let (from, to) = (folder.path().join("from"), folder.path().join("to"));
     fs::create_dir(&from).unwrap();
@@ -213,7 +213,7 @@ fn a_directory_that_is_cut_off_keeps_its_new_name() {
     }
     let spec = sending(std::slice::from_ref(&from));
     assert!(!copy_cut(&spec, &receiving(&to), 2_000_000).finished && to.is_dir());
-    // As the client asks once it knows that the first connection made it.
+    // The request of a client that knows that the first connection created it.
     let second = copy(&spec, &ReceiveSpec { named: true, ..receiving(&to) });
     assert!(second.finished && second.count(Fate::Same) > 20, "{}", second.count(Fate::Same));
     assert!(!to.join("from").exists());
@@ -221,7 +221,7 @@ fn a_directory_that_is_cut_off_keeps_its_new_name() {
 }
 
 #[test]
-fn a_directory_that_was_there_keeps_its_mode() {
+fn an_existing_directory_keeps_its_mode() {
     let folder = tempfile::tempdir().unwrap();
     let (from, to) = (folder.path().join("from"), folder.path().join("to"));
     fs::create_dir_all(from.join("sub")).unwrap();
@@ -232,7 +232,7 @@ fn a_directory_that_was_there_keeps_its_mode() {
     assert!(copy(&spec, &ReceiveSpec { parents: true, ..receiving(&to) }).finished);
     let mode = |path: &Path| path.metadata().unwrap().mode() & 0o7777;
     assert_eq!((mode(&to), mode(&to.join("sub"))), (0o1777, 0o1755));
-    // One that the copy makes has the source's.
+    // A directory that the copy creates has the source's mode.
     fs::set_permissions(&from, fs::Permissions::from_mode(0o750)).unwrap();
     let new = folder.path().join("new");
     assert!(copy(&spec, &ReceiveSpec { parents: true, ..receiving(&new) }).finished);
@@ -260,7 +260,7 @@ fn a_replaced_file_keeps_its_mode_and_a_reader_sees_old_or_new() {
         assert_eq!(report.fate("from"), Fate::Written);
     });
     assert_eq!(fs::metadata(&to).unwrap().mode() & 0o7777, 0o640);
-    // What is the same is not written, and its mode is the source's all the same where that was asked for.
+    // An identical file is not written, but gets the source's mode if requested.
     let mode = |path: &Path| fs::metadata(path).unwrap().mode() & 0o7777;
     for (bits, compare, fate) in
         [(0o750, Compare::Hash, Fate::Same), (0o704, Compare::Times, Fate::Unchanged)]
@@ -286,15 +286,15 @@ fn a_replaced_file_keeps_its_mode_and_a_reader_sees_old_or_new() {
     }
 }
 
-/// Their size is 0, or a page, whatever can be read of them.
+/// Their size is 0 or a page, whatever they contain.
 #[cfg(target_os = "linux")]
 #[test]
-fn what_the_kernel_makes_when_it_is_read_comes_whole() {
+fn generated_files_are_copied_completely() {
     let folder = tempfile::tempdir().unwrap();
     for name in ["/proc/version", "/sys/kernel/mm/transparent_hugepage/enabled", "/proc/cpuinfo"] {
         let (from, to) = (std::path::PathBuf::from(name), folder.path().join("to"));
         if !from.exists() {
-            continue; // a kernel without it
+            continue; // not in this kernel
         }
         let report = copy(&sending(std::slice::from_ref(&from)), &receiving(&to));
         let last = name.rsplit('/').next().unwrap();
@@ -306,7 +306,7 @@ fn what_the_kernel_makes_when_it_is_read_comes_whole() {
 }
 
 #[test]
-fn what_became_of_another_kind_is_replaced_where_things_are_deleted() {
+fn entries_of_another_type_are_replaced_with_delete() {
     let folder = tempfile::tempdir().unwrap();
     let (from, to) = (folder.path().join("from"), folder.path().join("to"));
     fs::create_dir_all(from.join("was-file/sub")).unwrap();
@@ -347,7 +347,7 @@ fn what_became_of_another_kind_is_replaced_where_things_are_deleted() {
     assert_eq!(fs::read(to.join("was-file/sub/new")).unwrap(), b"new");
     assert!(to.join("was-link").symlink_metadata().unwrap().is_dir());
     assert_eq!(fs::read(folder.path().join("elsewhere")).unwrap(), b"old");
-    // What is kept is in the way.
+    // A kept entry is in the way.
     assert_eq!(report.fate("holds"), Fate::Failed);
     assert_eq!(fs::read(to.join("holds/a.keep")).unwrap(), b"kept");
 }

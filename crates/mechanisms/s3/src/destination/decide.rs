@@ -1,16 +1,16 @@
-//! What is there of a file, and what is wanted of it.
+//! Decides whether a file is kept, compared or requested.
 
-use super::{Destination, Event, Looked, Wanted, settle};
-use crate::error::{Kind as Because, Trouble};
-use crate::link::{Ended, Outbox};
+use super::{Event, Looked, ObjectReceiver, Wanted, settle};
+use crate::error::{Kind as Because, RequestError};
+use crate::link::{EndError, Outbox};
 use crate::posix::{Posix, Type};
 use crate::upload::prefix;
-use postern_files::verdict;
+use postern_files::policy;
 use postern_wire::copy::{Compare, Entry, Fate, FromDestination, Kind, Stamp, Want};
 use std::sync::Arc;
 
-impl Destination<'_> {
-    /// Looks at what is there, before it is decided what is wanted.
+impl ObjectReceiver<'_> {
+    /// Inspects the existing object before deciding.
     pub(super) fn look(&mut self, entry: Box<Entry>, key: String, resumes: bool) {
         let (store, requests) = (self.store.clone(), Arc::clone(&self.requests));
         let Kind::File(size) = entry.kind else { return };
@@ -18,8 +18,8 @@ impl Destination<'_> {
         self.tasks.spawn(async move {
             let _turn = requests.acquire().await;
             let found = match store.head(&key).await {
-                // Who may only write is told this of what is not there.
-                Err(Trouble { kind: Because::Denied, .. }) => Ok(None),
+                // Without permission to read, S3 returns this for objects that do not exist.
+                Err(RequestError { kind: Because::Denied, .. }) => Ok(None),
                 other => other,
             };
             let record = if resumes { store.unfinished(&key, size, stamp).await } else { Ok(None) };
@@ -27,14 +27,14 @@ impl Destination<'_> {
         });
     }
 
-    /// A file: what is there, and what is wanted of it.
-    pub(super) async fn decide(&mut self, looked: Looked, out: &mut Outbox) -> Result<(), Ended> {
+    /// Compares a file with the existing object and requests what is missing.
+    pub(super) async fn decide(&mut self, looked: Looked, out: &mut Outbox) -> Result<(), EndError> {
         let Looked { entry, key, found, record } = looked;
         let Kind::File(size) = entry.kind else { return Ok(()) };
         let mut want = Want::all(entry.id);
         let (found, record) = match (found, record) {
             (Ok(found), Ok(record)) => (found, record),
-            (Err(Trouble { message, .. }), _) | (_, Err(message)) => {
+            (Err(RequestError { message, .. }), _) | (_, Err(message)) => {
                 return self.failed(&key, entry.id, message, out).await;
             }
         };
@@ -47,9 +47,9 @@ impl Destination<'_> {
             let own = there.posix.stamp;
             let equal =
                 there.size == size && (own.seconds, own.nanos) == (entry.stamp.seconds, entry.stamp.nanos);
-            // A large object has no hash of ours: it was not known when its upload began.
+            // A large object has no hash of ours: it was unknown when its upload began.
             let unknown = there.posix.hash.is_none() && self.spec.compare == Compare::Verify;
-            let newer = verdict::is_newer(own, entry.stamp);
+            let newer = policy::is_newer(own, entry.stamp);
             let left = match () {
                 () if equal && (entry.settled || size == 0) => Some(Fate::Same),
                 () if equal && (self.spec.compare == Compare::Times || unknown) => Some(Fate::Unchanged),
@@ -58,7 +58,7 @@ impl Destination<'_> {
             };
             if let Some(fate) = left {
                 self.busy.remove(&key);
-                let note = if fate == Fate::Skipped { verdict::NEWER } else { "" };
+                let note = if fate == Fate::Skipped { policy::NEWER } else { "" };
                 return settle(out, entry.id, fate, note.to_owned()).await;
             }
             if there.size == size

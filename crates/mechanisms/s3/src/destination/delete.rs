@@ -1,49 +1,50 @@
-//! `--delete`: what the bucket has and the source does not have.
+//! `--delete`: removes objects that the source does not have.
 
-use super::Destination;
-use crate::error::Trouble;
-use crate::link::{Ended, Outbox};
+use super::ObjectReceiver;
+use crate::error::RequestError;
+use crate::link::{EndError, Outbox};
 use postern_files::name;
-use postern_files::verdict::{self, Surplus};
+use postern_files::policy::{self, Surplus};
 use postern_wire::copy::FromDestination;
 use std::collections::{HashMap, HashSet};
 
-/// What came in a directory: by name, whether as a directory. A bucket can hold an object and a prefix of one name.
-pub(super) type Seen = HashMap<Vec<u8>, bool>;
+/// Received names of a directory, and whether each is a directory. A bucket can have an object and a prefix
+/// with the same name.
+pub(super) type ReceivedNames = HashMap<Vec<u8>, bool>;
 
-/// What the source does not have. It is removed at the end, when it is known how much that is.
+/// Entries that the source does not have. They are removed at the end, when their number is known.
 #[derive(Default)]
 pub(super) struct Extras {
-    /// Keys, and their paths below the destination.
+    /// Keys, and their paths below the target.
     keys: Vec<(String, Vec<u8>)>,
-    /// Keys that came and were not there before, where what was there is counted.
+    /// Received keys that did not exist before. Counted only if a limit needs it.
     pub(super) fresh: HashSet<String>,
     surplus: Surplus,
 }
 
 impl Extras {
-    /// The source has one more.
-    pub(super) fn came(&mut self) {
+    /// Counts an entry of the source.
+    pub(super) fn count_source_entry(&mut self) {
         self.surplus.source += 1;
     }
 }
 
-impl Destination<'_> {
-    /// All entries of a directory have come: what the bucket has besides is found, if it was asked for.
-    pub(super) async fn directory_end(&mut self, path: &[u8]) -> Result<(), Ended> {
-        name::check(path, self.spec.limits.depth).map_err(|_| Ended::Gone)?;
-        let asked = self.spec.delete.is_asked();
-        let Some(placed) = self.placed.as_ref().filter(|placed| asked && placed.occupied) else {
+impl ObjectReceiver<'_> {
+    /// Ends a directory: finds the surplus objects of the bucket, if requested.
+    pub(super) async fn directory_end(&mut self, path: &[u8]) -> Result<(), EndError> {
+        name::check(path, self.spec.limits.depth).map_err(|_| EndError::Gone)?;
+        let asked = self.spec.delete.is_requested();
+        let Some(target) = self.target.as_ref().filter(|target| asked && target.occupied) else {
             return Ok(());
         };
         let below = match path {
-            b"" => placed.prefix.clone(),
-            path => match placed.key(path) {
+            b"" => target.prefix.clone(),
+            path => match target.key(path) {
                 Ok(key) => format!("{key}/"),
                 Err(_) => return Ok(()),
             },
         };
-        let inner = name::inner(path, placed.contents).to_vec();
+        let inner = name::inner(path, target.contents).to_vec();
         let seen = self.seen.remove(path).unwrap_or_default();
         let mut next = None;
         loop {
@@ -80,11 +81,11 @@ impl Destination<'_> {
         }
     }
 
-    /// Finds what is to be removed below a prefix that the source does not have. Rules are asked about each object and each
-    /// directory that it lies in: a common prefix says nothing of what is below it.
-    async fn prefix(&mut self, prefix: &str, path: &[u8], inner: &[u8]) -> Result<(), Ended> {
+    /// Finds what to remove below a prefix that the source does not have. Rules are matched for each object
+    /// and each of its directories: a common prefix does not show what is below it.
+    async fn prefix(&mut self, prefix: &str, path: &[u8], inner: &[u8]) -> Result<(), EndError> {
         let mut next = None;
-        // Of directories, those that hold something that stays: they stay as well.
+        // Directories with an entry that is kept: they are kept as well.
         let (mut markers, mut kept) = (Vec::new(), Vec::<String>::new());
         loop {
             let page = self.store.page(prefix, false, next, None).await?;
@@ -122,10 +123,11 @@ impl Destination<'_> {
         Ok(())
     }
 
-    /// Removes what the source does not have; why none of it, if it is too much. A dry run says what would go in any case.
-    pub(super) async fn remove_extras(&mut self, out: &mut Outbox) -> Result<Option<String>, Ended> {
+    /// Removes what the source does not have; returns the reason if it removes nothing because it would be
+    /// too much. A dry run reports what would be removed in any case.
+    pub(super) async fn remove_extras(&mut self, out: &mut Outbox) -> Result<Option<String>, EndError> {
         let Extras { keys, fresh: _, surplus } = std::mem::take(&mut self.extras);
-        let kept_for = verdict::keeps_surplus(self.spec.delete, surplus);
+        let kept_for = policy::refuses_deletion(self.spec.delete, surplus);
         let dry_run = self.spec.dry_run;
         if kept_for.is_some() && !dry_run {
             return Ok(kept_for);
@@ -134,7 +136,7 @@ impl Destination<'_> {
             let removed = if dry_run { Ok(()) } else { self.store.delete(&key).await };
             match removed {
                 Ok(()) => out.put(|buffer| FromDestination::Deleted(&path).encode(buffer)).await?,
-                Err(Trouble { message, .. }) => {
+                Err(RequestError { message, .. }) => {
                     let path = path.as_slice();
                     out.put(|buffer| FromDestination::NotDeleted { path, message }.encode(buffer)).await?;
                 }

@@ -1,23 +1,25 @@
-//! Content as it comes.
+//! Writes arriving content.
 
-use super::{Destination, Event, HELD, Into, Open, Wanted, Writing, settled, units};
-use crate::error::Trouble;
-use crate::link::{Ended, Outbox};
+use super::{Event, HELD, Into, ObjectReceiver, Open, Wanted, Writing, settled, units};
+use crate::error::RequestError;
+use crate::link::{EndError, Outbox};
 use crate::upload::{Multipart, PART};
 use bytes::Bytes;
-use postern_files::verdict;
-use postern_wire::copy::{Fate, FromDestination, Kind, Settled, UNSIZED};
+use postern_files::policy;
+use postern_wire::copy::{EntryResult, Fate, FromDestination, Kind, UNSIZED};
 use std::sync::Arc;
 use tokio::sync::OwnedSemaphorePermit;
 
-impl Destination<'_> {
-    /// Content of what was asked for first begins to come.
-    pub(super) async fn begin(&mut self, id: u32, offset: u64) -> Result<(), Ended> {
+impl ObjectReceiver<'_> {
+    /// Starts the content of the first requested entry.
+    pub(super) async fn begin(&mut self, id: u32, offset: u64) -> Result<(), EndError> {
         let wanted = self.wanted.pop_front().filter(|wanted| wanted.entry.id == id && self.writing.is_none());
-        let Some(Wanted { entry, key, posix, have, whole, record }) = wanted else { return Err(Ended::Gone) };
-        let Kind::File(size) = entry.kind else { return Err(Ended::Gone) };
+        let Some(Wanted { entry, key, posix, have, whole, record }) = wanted else {
+            return Err(EndError::Gone);
+        };
+        let Kind::File(size) = entry.kind else { return Err(EndError::Gone) };
         if offset != 0 && offset != have {
-            return Err(Ended::Gone);
+            return Err(EndError::Gone);
         }
         if offset > 0 && whole {
             self.writing = Some(Writing { id, key, into: Into::Same, stopped: false });
@@ -36,7 +38,7 @@ impl Destination<'_> {
             }
         };
         let into = match parts {
-            Err(trouble) => Into::Failed(trouble.message),
+            Err(error) => Into::Failed(error.message),
             Ok(parts) => {
                 let most = parts.as_ref().map_or(size.min(PART), Multipart::next_part);
                 let permit = self.permit(most).await?;
@@ -48,30 +50,30 @@ impl Destination<'_> {
         Ok(())
     }
 
-    async fn permit(&self, bytes: u64) -> Result<OwnedSemaphorePermit, Ended> {
+    async fn permit(&self, bytes: u64) -> Result<OwnedSemaphorePermit, EndError> {
         let wanted = units(bytes.min(HELD)).max(1);
-        Arc::clone(&self.held).acquire_many_owned(wanted).await.map_err(|_| Ended::Gone)
+        Arc::clone(&self.held).acquire_many_owned(wanted).await.map_err(|_| EndError::Gone)
     }
 
-    pub(super) async fn write(&mut self, mut bytes: &[u8]) -> Result<(), Ended> {
+    pub(super) async fn write(&mut self, mut bytes: &[u8]) -> Result<(), EndError> {
         self.bytes = self.bytes.saturating_add(bytes.len() as u64);
         if self.bytes > self.spec.limits.bytes {
-            return Err(Ended::Fatal(verdict::many_bytes(self.spec.limits.bytes)));
+            return Err(EndError::Fatal(policy::many_bytes(self.spec.limits.bytes)));
         }
-        let Some(mut writing) = self.writing.take() else { return Err(Ended::Gone) };
+        let Some(mut writing) = self.writing.take() else { return Err(EndError::Gone) };
         if let Into::Open(open) = &mut writing.into {
             open.came += bytes.len() as u64;
             if open.size != UNSIZED && open.came > open.size {
-                return Err(Ended::Gone);
+                return Err(EndError::Gone);
             }
             let mut why = None;
             while !bytes.is_empty() {
                 let room = usize::try_from(open.most).unwrap_or(usize::MAX) - open.buffer.len();
                 if room == 0 {
-                    match self.hand_on(open, &writing.key).await? {
+                    match self.upload_part(open, &writing.key).await? {
                         Ok(()) => continue,
-                        Err(trouble) => {
-                            why = Some(trouble.message);
+                        Err(error) => {
+                            why = Some(error.message);
                             break;
                         }
                     }
@@ -93,19 +95,19 @@ impl Destination<'_> {
         Ok(())
     }
 
-    /// Sends the part that is full, and makes room for the next.
-    async fn hand_on(&self, open: &mut Open, key: &str) -> Result<Result<(), Trouble>, Ended> {
+    /// Uploads the full part, and allocates space for the next.
+    async fn upload_part(&self, open: &mut Open, key: &str) -> Result<Result<(), RequestError>, EndError> {
         let mut parts = match open.parts.take() {
             Some(parts) => parts,
-            // A stream that turned out long.
+            // A stream that turned out to be long.
             None => match Multipart::begin(self.store, key, open.size, &open.posix).await {
                 Ok(parts) => parts,
-                Err(trouble) => return Ok(Err(trouble)),
+                Err(error) => return Ok(Err(error)),
             },
         };
         let content = Bytes::from(std::mem::take(&mut open.buffer));
-        // The old permit goes with the part: the next is waited for while that is on its way.
-        let none = Arc::clone(&self.held).acquire_many_owned(0).await.map_err(|_| Ended::Gone)?;
+        // The old permit stays with the part; the next one is acquired while that part is uploaded.
+        let none = Arc::clone(&self.held).acquire_many_owned(0).await.map_err(|_| EndError::Gone)?;
         let sent = parts.push(content, std::mem::replace(&mut open.permit, none));
         open.most = parts.next_part();
         open.parts = Some(parts);
@@ -117,17 +119,17 @@ impl Destination<'_> {
         Ok(sent)
     }
 
-    /// The source has sent all of a file.
-    pub(super) async fn end(&mut self, id: u32, hash: [u8; 32], out: &mut Outbox) -> Result<(), Ended> {
-        let writing = self.writing.take().filter(|writing| writing.id == id).ok_or(Ended::Gone)?;
+    /// Ends the content of a file.
+    pub(super) async fn end(&mut self, id: u32, hash: [u8; 32], out: &mut Outbox) -> Result<(), EndError> {
+        let writing = self.writing.take().filter(|writing| writing.id == id).ok_or(EndError::Gone)?;
         let Writing { id, key, into, stopped: _ } = writing;
         match into {
             Into::Failed(why) => self.failed(&key, id, why, out).await,
             // The source compared the hashes.
             Into::Same => {
                 self.busy.remove(&key);
-                let done = Settled { id, fate: Fate::Same, hash, note: String::new() };
-                out.put(|buffer| FromDestination::Settled(done).encode(buffer)).await
+                let done = EntryResult { id, fate: Fate::Same, hash, note: String::new() };
+                out.put(|buffer| FromDestination::EntryResult(done).encode(buffer)).await
             }
             Into::Open(open) => {
                 let Open { mut posix, size, came, buffer, most: _, permit, parts } = *open;
@@ -135,7 +137,7 @@ impl Destination<'_> {
                 let short = size != UNSIZED && came != size;
                 match parts {
                     None if short || *blake3::hash(&buffer).as_bytes() != hash => {
-                        self.failed(&key, id, verdict::DIFFERS.to_owned(), out).await
+                        self.failed(&key, id, policy::DIFFERS.to_owned(), out).await
                     }
                     None => {
                         posix.hash = Some(hash);
@@ -144,7 +146,7 @@ impl Destination<'_> {
                             let _turn = requests.acquire().await;
                             let done = store.put(&key, &posix, Bytes::from(buffer)).await;
                             drop(permit);
-                            Event::Settled(key, settled(id, done.map(|()| (Fate::Written, hash))))
+                            Event::EntryResult(key, settled(id, done.map(|()| (Fate::Written, hash))))
                         });
                         Ok(())
                     }
@@ -155,17 +157,17 @@ impl Destination<'_> {
                         };
                         if short || parts.hash() != Some(hash) {
                             parts.abort().await;
-                            return self.failed(&key, id, verdict::DIFFERS.to_owned(), out).await;
+                            return self.failed(&key, id, policy::DIFFERS.to_owned(), out).await;
                         }
                         self.tasks.spawn(async move {
                             let done = match last {
                                 Ok(()) => parts.finish().await,
-                                Err(trouble) => {
+                                Err(error) => {
                                     parts.keep().await;
-                                    Err(trouble)
+                                    Err(error)
                                 }
                             };
-                            Event::Settled(key, settled(id, done.map(|()| (Fate::Written, hash))))
+                            Event::EntryResult(key, settled(id, done.map(|()| (Fate::Written, hash))))
                         });
                         Ok(())
                     }
@@ -180,7 +182,7 @@ impl Destination<'_> {
         id: u32,
         mut message: String,
         out: &mut Outbox,
-    ) -> Result<(), Ended> {
+    ) -> Result<(), EndError> {
         let key = match self.writing.take() {
             Some(Writing { id: of, key, into, stopped: _ }) if of == id => {
                 match into {
@@ -189,15 +191,15 @@ impl Destination<'_> {
                             parts.abort().await;
                         }
                     }
-                    Into::Failed(why) => message = why, // what happened first, and here
+                    Into::Failed(why) => message = why, // the first error, at this end
                     Into::Same => {}
                 }
                 key
             }
-            Some(_) => return Err(Ended::Gone),
+            Some(_) => return Err(EndError::Gone),
             None => match self.wanted.pop_front() {
                 Some(wanted) if wanted.entry.id == id => wanted.key,
-                _ => return Err(Ended::Gone),
+                _ => return Err(EndError::Gone),
             },
         };
         self.failed(&key, id, message, out).await

@@ -1,7 +1,7 @@
 use super::*;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 
-fn all(bytes: &[u8], piece: usize) -> Result<Vec<Part>, Flaw> {
+fn all(bytes: &[u8], piece: usize) -> Result<Vec<Part>, ArchiveError> {
     let (mut reader, mut parts) = (Reader::default(), Vec::<Part>::new());
     for piece in bytes.chunks(piece) {
         reader.push(piece);
@@ -29,7 +29,7 @@ fn archive() -> Vec<u8> {
 }
 
 #[test]
-fn what_is_written_is_read_however_it_is_cut() {
+fn archives_round_trip_however_they_are_split() {
     let long = [&b"./"[..], &[b'n'; 255]].concat();
     let file = |name: &[u8], size| Part::File { name: name.to_vec(), size };
     let want = vec![
@@ -46,7 +46,7 @@ fn what_is_written_is_read_however_it_is_cut() {
 }
 
 #[test]
-fn tar_reads_and_writes_what_we_do() {
+fn archives_are_compatible_with_tar() {
     let folder = tempfile::tempdir().unwrap();
     let mut child = std::process::Command::new("tar")
         .args(["-xpof", "-"])
@@ -77,15 +77,15 @@ fn tar_reads_and_writes_what_we_do() {
 }
 
 #[test]
-fn a_hostile_archive_is_an_error_or_short_and_never_held() {
+fn a_hostile_archive_fails_or_is_truncated_and_not_buffered() {
     let good = archive();
-    // Cut anywhere it has no end.
+    // Truncated anywhere, it has no end.
     for cut in (0..good.len() - 20 * BLOCK).step_by(97) {
         let parts = all(&good[..cut], 4_096).unwrap();
         assert_ne!(parts.last(), Some(&Part::End), "{cut}");
     }
     let with = |change: &dyn Fn(&mut Vec<u8>)| {
-        let mut bad = good[1_024..].to_vec(); // the first header is the file's own
+        let mut bad = good[1_024..].to_vec(); // the file's own header
         change(&mut bad);
         bad[148..156].copy_from_slice(b"        ");
         let sum: u32 = bad[..512].iter().map(|byte| u32::from(*byte)).sum();
@@ -94,23 +94,23 @@ fn a_hostile_archive_is_an_error_or_short_and_never_held() {
     };
     let mut flipped = good.clone();
     flipped[3] ^= 1;
-    assert_eq!(all(&flipped, 512), Err(Flaw::Checksum));
-    assert_eq!(with(&|bad| bad[124] = b'9'), Err(Flaw::Number));
-    assert_eq!(with(&|bad| bad[124..136].fill(0xff)), Err(Flaw::Number));
-    assert_eq!(with(&|bad| bad[156] = b'S'), Err(Flaw::Sparse));
+    assert_eq!(all(&flipped, 512), Err(ArchiveError::Checksum));
+    assert_eq!(with(&|bad| bad[124] = b'9'), Err(ArchiveError::Number));
+    assert_eq!(with(&|bad| bad[124..136].fill(0xff)), Err(ArchiveError::Number));
+    assert_eq!(with(&|bad| bad[156] = b'S'), Err(ArchiveError::Sparse));
     let huge = |bad: &mut Vec<u8>| {
         bad[156] = b'L';
         bad[124..136].copy_from_slice(b"77777777777\0");
     };
-    assert_eq!(with(&huge), Err(Flaw::Long));
-    // An endless file is told of by its size, and handed on as it comes.
+    assert_eq!(with(&huge), Err(ArchiveError::Long));
+    // An endless file is announced by its size and returned as it arrives.
     let endless =
         |bad: &mut Vec<u8>| bad[124..136].copy_from_slice(&[0x80, 0, 0, 0, 0x7f, 0, 0, 0, 0, 0, 0, 0]);
     let parts = with(&endless).unwrap();
     assert_eq!(parts[0], Part::File { name: b"./a".to_vec(), size: 0x7f00_0000_0000_0000 });
     let mut behind = good.clone();
     behind.extend_from_slice(&good);
-    assert_eq!(all(&behind, good.len()), Err(Flaw::Behind));
+    assert_eq!(all(&behind, good.len()), Err(ArchiveError::Behind));
     let pax = |text: &[u8]| {
         let mut bad = Vec::new();
         header(&mut bad, b"x", 0, 0, text.len(), b'x');
@@ -120,8 +120,8 @@ fn a_hostile_archive_is_an_error_or_short_and_never_held() {
     for odd in
         [&b"5 a"[..], b"999 a=b\n", b"0 a=b\n", b"x", b"6 a=bc", b"18446744073709551616 a=b\n", b"6 ab\n\n"]
     {
-        assert_eq!(pax(odd), Err(Flaw::Extended), "{odd:?}");
+        assert_eq!(pax(odd), Err(ArchiveError::Extended), "{odd:?}");
     }
-    assert_eq!(pax(b"22 GNU.sparse.major=1\n"), Err(Flaw::Sparse));
-    assert_eq!(pax(b"11 size=-1\n"), Err(Flaw::Number));
+    assert_eq!(pax(b"22 GNU.sparse.major=1\n"), Err(ArchiveError::Sparse));
+    assert_eq!(pax(b"11 size=-1\n"), Err(ArchiveError::Number));
 }

@@ -1,15 +1,15 @@
-//! Directories, what is done once all files are in place, and what is removed.
+//! Directories, entries that are deferred until all files are in place, and removal.
 
 use super::metadata::time;
-use super::{Destination, Pending};
-use crate::Trouble;
+use super::{Pending, ShellReceiver};
+use crate::TranslatorError;
+use crate::inspect::{list, stat_path};
 use crate::listing::Type;
 use crate::quoting::{assign, assign_path, cause};
-use crate::source::walk::{list, look};
-use postern_files::{name, verdict};
+use postern_files::{name, policy};
 use postern_wire::copy::{Entry, Fate, FromDestination, Kind};
 
-/// A directory to be given its time, and its mode where it is new.
+/// A directory whose time has to be set, and its mode if it is new.
 pub(super) struct Directory {
     path: Vec<u8>,
     mode: String,
@@ -17,23 +17,23 @@ pub(super) struct Directory {
     owner: String,
 }
 
-/// Something in a directory that is to be removed.
+/// An entry in a directory that is to be removed.
 struct Found {
-    /// Its path below the root, and the one that rules are asked about.
+    /// The path below the root, and the path that rules match.
     below: Vec<u8>,
     inner: Vec<u8>,
-    /// Where the directory that holds it stands in the list of these.
+    /// The index of its parent directory in this list.
     holder: usize,
-    /// It is left out, or holds what is.
+    /// Whether it is excluded, or contains an excluded entry.
     stays: bool,
 }
 
-impl Destination<'_> {
-    /// A directory: made at once, as files go into it.
-    pub(super) async fn directory(&mut self, entry: &Entry, path: Vec<u8>) -> Result<(), Trouble> {
+impl ShellReceiver<'_> {
+    /// Creates a directory immediately, because files go into it.
+    pub(super) async fn directory(&mut self, entry: &Entry, path: Vec<u8>) -> Result<(), TranslatorError> {
         let id = entry.id;
-        let new_root = self.placed.as_ref().is_some_and(|placed| placed.made);
-        let missing = self.placed.as_ref().is_some_and(|placed| placed.missing);
+        let new_root = self.target.as_ref().is_some_and(|target| target.created);
+        let missing = self.target.as_ref().is_some_and(|target| target.missing);
         let there = if path.is_empty() {
             !new_root && !missing
         } else {
@@ -41,7 +41,7 @@ impl Destination<'_> {
                 Ok(None) => false,
                 Ok(Some(found)) if found.kind() == Type::Directory => true,
                 Ok(Some(_)) => {
-                    self.settle(id, Fate::Failed, "what has its place is no directory".to_owned());
+                    self.settle(id, Fate::Failed, "the existing entry is not a directory".to_owned());
                     return Ok(());
                 }
                 Err(why) => {
@@ -66,20 +66,20 @@ impl Destination<'_> {
             return Ok(());
         }
         let mut line = Vec::new();
-        assign_path(&mut line, 'a', &self.real(&path));
+        assign_path(&mut line, 'a', &self.container_path(&path));
         line.extend_from_slice(b"make\n");
-        self.session.say(&line);
+        self.session.queue(&line);
         self.pending.push_back(Pending::Directory { id, path, grouped: entry.stamp.mode & 0o2000 != 0 });
         Ok(())
     }
 
-    /// A link or special file: checked now, made at the end.
-    pub(super) async fn postpone(&mut self, entry: Box<Entry>, path: Vec<u8>) -> Result<(), Trouble> {
-        let renamed = self.placed.as_ref().is_some_and(|placed| placed.rename.is_some());
+    /// Checks a link or special file now; it is created at the end.
+    pub(super) async fn defer(&mut self, entry: Box<Entry>, path: Vec<u8>) -> Result<(), TranslatorError> {
+        let renamed = self.target.as_ref().is_some_and(|target| target.rename.is_some());
         let own = if renamed { name::inner(&path, false) } else { &path };
         let refused = match &entry.kind {
-            Kind::Symlink(target) if target.is_empty() => Some("a symlink to no path".to_owned()),
-            kind => verdict::refused(self.spec, kind, own),
+            Kind::Symlink(target) if target.is_empty() => Some("a symlink with an invalid target".to_owned()),
+            kind => policy::refused(self.spec, kind, own),
         };
         match refused {
             Some(why) => self.settle(entry.id, Fate::Refused, why),
@@ -87,7 +87,7 @@ impl Destination<'_> {
                 let there = self.look(&path).await?;
                 match there {
                     Ok(Some(found)) if found.kind() == Type::Directory => {
-                        self.settle(entry.id, Fate::Failed, "a directory has its place".to_owned());
+                        self.settle(entry.id, Fate::Failed, policy::DIRECTORY.to_owned());
                     }
                     _ => self.settle(entry.id, Fate::Planned, String::new()),
                 }
@@ -97,17 +97,17 @@ impl Destination<'_> {
         Ok(())
     }
 
-    /// Makes what was left for the end.
-    pub(super) async fn links(&mut self) -> Result<(), Trouble> {
+    /// Creates the deferred entries.
+    pub(super) async fn links(&mut self) -> Result<(), TranslatorError> {
         for (entry, path) in std::mem::take(&mut self.links) {
             let parent = name::split(&path).0;
             if !parent.is_empty() && !self.entered.contains_key(parent) {
-                self.settle(entry.id, Fate::Failed, "its directory is not there".to_owned());
+                self.settle(entry.id, Fate::Failed, "its directory does not exist".to_owned());
                 continue;
             }
             let mut line = Vec::new();
-            assign_path(&mut line, 'a', &self.real(&self.passing(&path)));
-            assign_path(&mut line, 'b', &self.real(&path));
+            assign_path(&mut line, 'a', &self.container_path(&self.temporary_path(&path)));
+            assign_path(&mut line, 'b', &self.container_path(&path));
             let (time, owner) = (time(&entry), self.owner(&entry, None));
             let words = match &entry.kind {
                 Kind::Symlink(target) => {
@@ -115,14 +115,14 @@ impl Destination<'_> {
                     format!("symlink {time} {owner}\n")
                 }
                 Kind::HardLink(to) => {
-                    let to = self.placed.as_ref().map_or_else(|| to.clone(), |placed| placed.path(to));
-                    // What has that name is not what the source has.
+                    let to = self.target.as_ref().map_or_else(|| to.clone(), |target| target.path(to));
+                    // The existing file is not the source's.
                     if self.bad.contains(&to) || !self.below_ours(&to) {
-                        let why = "the file whose other name it is was not written".to_owned();
+                        let why = "the file that it links to was not written".to_owned();
                         self.settle(entry.id, Fate::Failed, why);
                         continue;
                     }
-                    assign_path(&mut line, 'c', &self.real(&to));
+                    assign_path(&mut line, 'c', &self.container_path(&to));
                     "other\n".to_owned()
                 }
                 Kind::Fifo => format!("special {:o} {time} {owner} p\n", self.bits(entry.stamp.mode)),
@@ -133,17 +133,17 @@ impl Destination<'_> {
                 Kind::File(_) | Kind::Directory => continue,
             };
             line.extend_from_slice(words.as_bytes());
-            self.session.say(&line);
+            self.session.queue(&line);
             self.pending.push_back(Pending::Other { id: entry.id });
-            self.session.say_much().await?;
+            self.session.flush_if_large().await?;
         }
         for Directory { path, mode, time, owner } in std::mem::take(&mut self.directories).into_iter().rev() {
             let mut line = Vec::new();
-            assign_path(&mut line, 'a', &self.real(&path));
+            assign_path(&mut line, 'a', &self.container_path(&path));
             line.extend_from_slice(format!("attr {mode} {time} {owner}\n").as_bytes());
-            self.session.say(&line);
+            self.session.queue(&line);
             self.pending.push_back(Pending::Attributes { path });
-            self.session.say_much().await?;
+            self.session.flush_if_large().await?;
         }
         Ok(())
     }
@@ -153,27 +153,27 @@ impl Destination<'_> {
         parent.is_empty() || self.entered.contains_key(parent)
     }
 
-    /// All that is directly in a directory has come: with `delete`, what else is there goes.
-    pub(super) async fn directory_end(&mut self, path: &[u8]) -> Result<(), Trouble> {
+    /// Ends a directory: with `delete`, finds the entries that were not received.
+    pub(super) async fn directory_end(&mut self, path: &[u8]) -> Result<(), TranslatorError> {
         if name::check(path, self.spec.limits.depth).is_err() {
-            return Err(Trouble::Lost("the end of a directory that is none below".to_owned()));
+            return Err(TranslatorError::Lost("the end of a directory outside the root".to_owned()));
         }
         let seen = std::mem::take(&mut self.seen);
-        let (Some(placed), true) = (&self.placed, self.spec.delete.is_asked()) else { return Ok(()) };
-        let (below, contents) = (placed.path(path), placed.contents);
+        let (Some(target), true) = (&self.target, self.spec.delete.is_requested()) else { return Ok(()) };
+        let (below, contents) = (target.path(path), target.contents);
         let entered = self.entered.get(&below).copied();
-        if placed.missing || entered != Some(false) {
-            return Ok(()); // it is not there, or nothing else can be in it
+        if target.missing || entered != Some(false) {
+            return Ok(()); // it does not exist, or has nothing else in it
         }
         self.answers(0).await?;
-        let real = self.real(&below);
+        let real = self.container_path(&below);
         let Ok(found) = list(&mut self.session, &real).await? else { return Ok(()) };
         let inner = name::inner(path, contents).to_vec();
         for (last, stat) in found {
             if name::is_partial(&last) {
                 continue;
             }
-            // One that came was counted then, if it was there.
+            // An entry that was received was counted then, if it existed.
             if seen.contains(&name::join(path, &last)) {
                 continue;
             }
@@ -184,7 +184,7 @@ impl Destination<'_> {
                 continue;
             }
             if directory && (!self.spec.rules.is_empty() || self.spec.delete.counts()) {
-                self.doomed(below, inner).await?;
+                self.mark_removable(below, inner).await?;
             } else {
                 self.surplus.extra += 1;
                 self.extras.push(below);
@@ -193,15 +193,15 @@ impl Destination<'_> {
         Ok(())
     }
 
-    /// Finds what is to be removed of a directory, so that what is left out stays: all of it, or what of it holds nothing
-    /// such.
-    async fn doomed(&mut self, below: Vec<u8>, inner: Vec<u8>) -> Result<(), Trouble> {
+    /// Finds what to remove from a directory so that excluded entries stay: all of it, or the parts without
+    /// excluded entries.
+    async fn mark_removable(&mut self, below: Vec<u8>, inner: Vec<u8>) -> Result<(), TranslatorError> {
         let mut found = vec![Found { below, inner, holder: 0, stays: false }];
         let mut waiting = vec![0];
         while let Some(holder) = waiting.pop() {
             let Found { below, inner, holder: _, stays: _ } = &found[holder];
             let (below, inner) = (below.clone(), inner.clone());
-            let real = self.real(&below);
+            let real = self.container_path(&below);
             for (last, stat) in list(&mut self.session, &real).await?.unwrap_or_default() {
                 let (below, inner) = (name::join(&below, &last), name::join(&inner, &last));
                 let directory = stat.kind() == Type::Directory;
@@ -212,7 +212,7 @@ impl Destination<'_> {
                 found.push(Found { below, inner, holder, stays });
             }
         }
-        // What a directory holds stands behind it.
+        // The contents of a directory follow it.
         for at in (1..found.len()).rev() {
             if found[at].stays {
                 let holder = found[at].holder;
@@ -222,15 +222,16 @@ impl Destination<'_> {
         let count = |entries: usize| u64::try_from(entries).unwrap_or(u64::MAX);
         self.surplus.there += count(found.len() - 1);
         self.surplus.extra += count(found.iter().filter(|one| !one.stays).count());
-        // What goes with its directory needs no word of its own.
+        // Entries below a removed directory are not reported.
         let goes = |at: usize| !found[at].stays && (at == 0 || found[found[at].holder].stays);
         self.extras.extend((0..found.len()).filter(|at| goes(*at)).map(|at| found[at].below.clone()));
         Ok(())
     }
 
-    /// Removes what the source does not have; why none of it, if it is too much. A dry run says what would go in any case.
-    pub(super) async fn remove_extras(&mut self) -> Result<Option<String>, Trouble> {
-        let kept_for = verdict::keeps_surplus(self.spec.delete, self.surplus);
+    /// Removes what the source does not have; returns the reason if it removes nothing because it would be
+    /// too much. A dry run reports what would be removed in any case.
+    pub(super) async fn remove_extras(&mut self) -> Result<Option<String>, TranslatorError> {
+        let kept_for = policy::refuses_deletion(self.spec.delete, self.surplus);
         if kept_for.is_some() && !self.spec.dry_run {
             return Ok(kept_for);
         }
@@ -245,24 +246,24 @@ impl Destination<'_> {
         Ok(kept_for)
     }
 
-    async fn remove(&mut self, path: &[u8]) -> Result<Result<(), String>, Trouble> {
+    async fn remove(&mut self, path: &[u8]) -> Result<Result<(), String>, TranslatorError> {
         if self.spec.dry_run {
             return Ok(Ok(()));
         }
         let mut line = Vec::new();
-        assign_path(&mut line, 'a', &self.real(path));
+        assign_path(&mut line, 'a', &self.container_path(path));
         line.extend_from_slice(b"remove\n");
         let answer = self.session.ask(&line).await?;
         Ok(answer.map(|_| ()).map_err(|why| self.session.tools.explain("removing it", &why)))
     }
 
-    /// Removes unfinished files at the destination and below it, and says each.
-    pub(super) async fn clean(mut self) -> Result<(), Trouble> {
+    /// Removes partial files at and below the destination, and reports each.
+    pub(super) async fn clean(mut self) -> Result<(), TranslatorError> {
         let target = self.spec.target.clone();
         let shown = name::show(&target).into_owned();
-        let failed = |why: String| Trouble::Fatal(format!("looking below {shown}: {why}"));
+        let failed = |why: String| TranslatorError::Fatal(format!("searching {shown}: {why}"));
         let mut waiting = Vec::new();
-        match look(&mut self.session, &target, true).await? {
+        match stat_path(&mut self.session, &target, true).await? {
             Ok(found) if found.kind() == Type::Directory => waiting.push(Vec::new()),
             _ => {
                 let (parent, last) = name::split(&target);
@@ -271,7 +272,7 @@ impl Destination<'_> {
                     b"" if target.starts_with(b"/") => name::join(b"/", &unfinished),
                     parent => name::join(parent, &unfinished),
                 };
-                if look(&mut self.session, &beside, false).await?.is_ok() {
+                if stat_path(&mut self.session, &beside, false).await?.is_ok() {
                     self.remove(&beside).await?.map_err(&failed)?;
                     self.out.put(|buffer| FromDestination::Deleted(&unfinished).encode(buffer));
                 }
@@ -290,7 +291,7 @@ impl Destination<'_> {
                     self.out.put(|buffer| FromDestination::Deleted(&at).encode(buffer));
                 }
             }
-            self.out.much().await?;
+            self.out.flush_if_large().await?;
         }
         self.out.put(|buffer| FromDestination::Finished.encode(buffer));
         Ok(self.out.flush().await?)

@@ -1,24 +1,24 @@
 //! Mode, owner and time of what is written.
 
-use super::{Destination, Pending};
+use super::{Pending, ShellReceiver};
 use crate::listing::Stat;
 use crate::quoting::assign_path;
-use postern_wire::copy::{Entry, Fate, Owner, Settled};
+use postern_wire::copy::{Entry, EntryResult, Fate, Owner};
 
-impl Destination<'_> {
-    /// Mode, time and owner, as `dress` takes them.
+impl ShellReceiver<'_> {
+    /// Mode, time and owner, as arguments of `dress`.
     pub(super) fn dress(&self, entry: &Entry, old: Option<&Stat>) -> (String, String, String) {
         let old = old.filter(|_| !self.spec.preserve);
         let bits = self.bits(old.map_or(entry.stamp.mode, |old| old.stamp.mode));
         (format!("{bits:o}"), time(entry), self.owner(entry, old))
     }
 
-    /// The bits that an entry may bring.
+    /// The mode bits that an entry may set.
     pub(super) fn bits(&self, mode: u32) -> u32 {
         if self.spec.specials { mode & 0o7777 } else { mode & 0o1777 }
     }
 
-    /// Who is to own an entry; nobody in particular where it is us.
+    /// The owner of an entry; unspecified if it is ourselves.
     pub(super) fn owner(&self, entry: &Entry, old: Option<&Stat>) -> String {
         let owner = self.ids(entry, old);
         let tools = &self.session.tools;
@@ -36,8 +36,9 @@ impl Destination<'_> {
         (user.or(other_user), group.or(other_group))
     }
 
-    /// Answers for a file that stays, once it has what was asked for besides its content: owner, and with `--preserve` mode.
-    pub(super) fn redress(&mut self, entry: &Entry, path: &[u8], old: &Stat, settled: Settled) {
+    /// Answers for a file that is kept, after setting its requested metadata: owner, and with `--preserve`
+    /// mode.
+    pub(super) fn reapply_metadata(&mut self, entry: &Entry, path: &[u8], old: &Stat, settled: EntryResult) {
         let (mode, time, _) = self.dress(entry, Some(old));
         let mut owner = self.ids(entry, Some(old).filter(|_| !self.spec.preserve));
         if owner == (Some(old.stamp.user), Some(old.stamp.group)) {
@@ -51,14 +52,14 @@ impl Destination<'_> {
             return self.answer(settled);
         }
         let mut line = Vec::new();
-        assign_path(&mut line, 'a', &self.real(path));
+        assign_path(&mut line, 'a', &self.container_path(path));
         line.extend_from_slice(format!("attr {mode} {time} {}\n", words(owner)).as_bytes());
-        self.session.say(&line);
+        self.session.queue(&line);
         self.pending.push_back(Pending::File { id: settled.id, path: path.to_vec(), settled });
     }
 }
 
-/// An owner for chown(1).
+/// An owner as an argument of chown(1).
 fn words(owner: (Option<u32>, Option<u32>)) -> String {
     match owner {
         (None, None) => "-".to_owned(),
@@ -71,7 +72,7 @@ fn words(owner: (Option<u32>, Option<u32>)) -> String {
 pub(super) fn time(entry: &Entry) -> String {
     let stamp = entry.stamp;
     match stamp.nanos {
-        // Before 1970 the part counts the other way, and not every tool agrees.
+        // Before 1970 the fraction has the opposite sign, and tools disagree.
         nanos if nanos > 0 && stamp.seconds >= 0 => format!("{}.{nanos:09}", stamp.seconds),
         _ => stamp.seconds.to_string(),
     }

@@ -1,26 +1,26 @@
-//! Content on its way into the container.
+//! Writes arriving content in the container.
 
 use super::decide::{LARGE, There, Wanted};
-use super::{Destination, Pending};
-use crate::Trouble;
+use super::{Pending, ShellReceiver};
+use crate::TranslatorError;
+use crate::checksum::{Sum, Tool};
 use crate::listing::Stat;
 use crate::quoting::assign_path;
 use crate::session::{Lost, Piece, Tools};
-use crate::sum::{Sum, Tool};
 use postern_files::name;
-use postern_files::verdict::DIFFERS;
-use postern_wire::copy::{Entry, Fate, FromDestination, Kind, Settled, UNSIZED};
+use postern_files::policy::DIFFERS;
+use postern_wire::copy::{Entry, EntryResult, Fate, FromDestination, Kind, UNSIZED};
 
-/// Bytes that one `put` takes.
+/// Bytes of one `put` request.
 const PIECE: usize = 256 * 1024;
 
-/// Bytes in one of the blocks that `sums` hashes.
+/// Block size of `sums`.
 const BLOCK: usize = 8 * 1024 * 1024;
 
-/// Bytes between two questions whether what was put is there.
+/// Bytes between two checks that the written content is intact.
 const ASK: u64 = 4 * 1024 * 1024;
 
-/// A file whose content comes.
+/// A file whose content is arriving.
 pub(super) struct Writing {
     pub(super) entry: Box<Entry>,
     pub(super) path: Vec<u8>,
@@ -30,37 +30,37 @@ pub(super) struct Writing {
     hasher: blake3::Hasher,
     sum: Option<Sum>,
     state: State,
-    /// Up to where the shell was asked how it goes.
+    /// The offset at which the shell was last asked for its status.
     asked: u64,
     /// Why no more of it is wanted.
     stopped: Option<String>,
 }
 
 enum State {
-    /// What comes is compared with what is there, block by block.
+    /// Content is compared with the existing file, block by block.
     Compare { theirs: Vec<String>, whole: bool, same: usize, block: Vec<u8> },
-    /// It is held until all of it is here.
+    /// Content is buffered until it is complete.
     Gather(Vec<u8>),
-    /// It is written.
+    /// Content is written.
     Put(Vec<u8>),
 }
 
-/// What a file could not be written for.
+/// Why a file could not be written.
 pub(super) fn trouble(tools: &Tools, why: &[u8]) -> String {
     tools.explain("writing it", why)
 }
 
-impl Destination<'_> {
+impl ShellReceiver<'_> {
     /// Whether the shell is in the middle of a file.
     pub(super) fn is_writing(&self) -> bool {
         self.writing.as_ref().is_some_and(|writing| matches!(writing.state, State::Put(_)))
     }
 
-    /// Content of what was asked for first begins to come.
-    pub(super) fn begin(&mut self, id: u32, offset: u64) -> Result<(), Trouble> {
+    /// Starts the content of the first requested entry.
+    pub(super) fn begin(&mut self, id: u32, offset: u64) -> Result<(), TranslatorError> {
         let wanted = self.wanted.pop_front().filter(|wanted| wanted.entry.id == id);
         let (Some(wanted), None, 0) = (wanted, &self.writing, offset) else {
-            return Err(Lost("content that was not asked for next".to_owned()).into());
+            return Err(Lost("content that was not requested next".to_owned()).into());
         };
         let Wanted { entry, path, old, there } = wanted;
         let Kind::File(size) = entry.kind else { return Ok(()) };
@@ -93,41 +93,41 @@ impl Destination<'_> {
         Ok(())
     }
 
-    /// Names the file that the shell writes now, and says the first about it.
+    /// Declares the file that the shell writes next, and how it starts.
     fn open(&mut self, writing: &Writing, how: &str) {
         self.unpack();
         let mut line = self.names(&writing.path);
-        // What it is called when it is left to be taken up.
+        // Its name if it is kept so that a later copy can resume it.
         let (parent, last) = name::split(&writing.path);
-        assign_path(&mut line, 'r', &self.real(&name::join(parent, &name::partial(last))));
+        assign_path(&mut line, 'r', &self.container_path(&name::join(parent, &name::partial(last))));
         line.extend_from_slice(how.as_bytes());
         line.extend_from_slice(if self.spec.inplace { b" inplace\n" } else { b"\n" });
-        self.session.say(&line);
+        self.session.queue(&line);
     }
 
-    /// `p` and `q` for a file: what is written, and what it becomes.
+    /// Assigns `p` and `q` for a file: its temporary and its final path.
     pub(super) fn names(&self, path: &[u8]) -> Vec<u8> {
         let mut line = Vec::new();
-        assign_path(&mut line, 'p', &self.real(&self.passing(path)));
-        assign_path(&mut line, 'q', &self.real(path));
+        assign_path(&mut line, 'p', &self.container_path(&self.temporary_path(path)));
+        assign_path(&mut line, 'q', &self.container_path(path));
         line
     }
 
-    /// The name of something until it is complete and checked: this connection's alone. Another copy may be writing to the same
-    /// place, or the shell of a connection that was lost, and shells have no locks.
-    pub(super) fn passing(&self, path: &[u8]) -> Vec<u8> {
+    /// The name of a file until it is complete and verified; only this connection uses it. Another copy may
+    /// be writing to the same target, or the shell of a lost connection, and shells have no locks.
+    pub(super) fn temporary_path(&self, path: &[u8]) -> Vec<u8> {
         let (parent, last) = name::split(path);
         let own = blake3::hash(self.session.mark.as_bytes()).to_hex();
         let own = [last, b".", &own.as_bytes()[..8]].concat();
         name::join(parent, &name::partial(&own))
     }
 
-    pub(super) async fn data(&mut self, bytes: &[u8]) -> Result<(), Trouble> {
+    pub(super) async fn data(&mut self, bytes: &[u8]) -> Result<(), TranslatorError> {
         let Some(mut writing) = self.writing.take() else {
-            return Err(Lost("content that nobody asked for".to_owned()).into());
+            return Err(Lost("content that was not requested".to_owned()).into());
         };
         if writing.size != UNSIZED && writing.length.saturating_add(bytes.len() as u64) > writing.size {
-            return Err(Lost("more content than was announced".to_owned()).into());
+            return Err(Lost("more content than announced".to_owned()).into());
         }
         writing.length += bytes.len() as u64;
         writing.hasher.update(bytes);
@@ -139,7 +139,7 @@ impl Destination<'_> {
         Ok(())
     }
 
-    async fn push(&mut self, writing: &mut Writing, mut bytes: &[u8]) -> Result<(), Trouble> {
+    async fn push(&mut self, writing: &mut Writing, mut bytes: &[u8]) -> Result<(), TranslatorError> {
         while !bytes.is_empty() {
             match &mut writing.state {
                 State::Gather(held) => {
@@ -167,24 +167,24 @@ impl Destination<'_> {
         Ok(())
     }
 
-    /// Sends what is held of a file that is written.
-    async fn put(&mut self, writing: &mut Writing) -> Result<(), Trouble> {
+    /// Sends the buffered part of a file.
+    async fn put(&mut self, writing: &mut Writing) -> Result<(), TranslatorError> {
         let State::Put(held) = &mut writing.state else { return Ok(()) };
         if !held.is_empty() {
-            self.session.say(format!("put {}\n", held.len()).as_bytes());
+            self.session.queue(format!("put {}\n", held.len()).as_bytes());
             self.session.content(held);
             held.clear();
         }
         if writing.length - writing.asked >= ASK {
             writing.asked = writing.length;
-            self.session.say(b"how\n");
+            self.session.queue(b"how\n");
             self.pending.push_back(Pending::How { id: writing.entry.id });
         }
-        Ok(self.session.say_much().await?)
+        Ok(self.session.flush_if_large().await?)
     }
 
-    /// Compares a block; the first that differs, and all behind it, is written.
-    async fn compare(&mut self, writing: &mut Writing) -> Result<(), Trouble> {
+    /// Compares a block. The first block that differs, and everything after it, is written.
+    async fn compare(&mut self, writing: &mut Writing) -> Result<(), TranslatorError> {
         let State::Compare { theirs, whole, same, block } = &mut writing.state else { return Ok(()) };
         let ours = self.session.tools.sum.map(|tool| tool.of(block));
         if ours.is_some() && ours.as_ref() == theirs.get(*same) {
@@ -204,15 +204,15 @@ impl Destination<'_> {
         Box::pin(self.push(writing, &block)).await
     }
 
-    /// Zeroes that need no room.
-    pub(super) async fn hole(&mut self, length: u64) -> Result<(), Trouble> {
+    /// Writes zeroes as a hole.
+    pub(super) async fn hole(&mut self, length: u64) -> Result<(), TranslatorError> {
         const ZEROES: &[u8] = &[0; 64 * 1024];
         let Some(mut writing) = self.writing.take() else {
-            return Err(Lost("content that nobody asked for".to_owned()).into());
+            return Err(Lost("content that was not requested".to_owned()).into());
         };
-        // Of a stream, nobody knows holes.
+        // Streams have no holes.
         if writing.size == UNSIZED || writing.length.saturating_add(length) > writing.size {
-            return Err(Lost("more content than was announced".to_owned()).into());
+            return Err(Lost("more content than announced".to_owned()).into());
         }
         if matches!(writing.state, State::Put(_)) {
             self.put(&mut writing).await?;
@@ -226,7 +226,7 @@ impl Destination<'_> {
             if let Some(sum) = &mut writing.sum {
                 sum.add(zeroes);
             }
-            // What is compared, or held, is no different from other content.
+            // When comparing or buffering, holes are ordinary content.
             if !matches!(writing.state, State::Put(_)) {
                 self.push(&mut writing, zeroes).await?;
                 if let State::Put(_) = &writing.state {
@@ -235,16 +235,18 @@ impl Destination<'_> {
             }
         }
         if let State::Put(_) = &writing.state {
-            self.session.say(format!("hole {}\n", writing.length).as_bytes());
+            self.session.queue(format!("hole {}\n", writing.length).as_bytes());
         }
         self.writing = Some(writing);
         Ok(())
     }
 
-    /// The source has sent all of a file.
-    pub(super) async fn end(&mut self, id: u32, hash: [u8; 32]) -> Result<(), Trouble> {
+    /// Ends the content of a file.
+    pub(super) async fn end(&mut self, id: u32, hash: [u8; 32]) -> Result<(), TranslatorError> {
         let writing = self.writing.take().filter(|writing| writing.entry.id == id);
-        let Some(mut writing) = writing else { return Err(Lost("the end of no file".to_owned()).into()) };
+        let Some(mut writing) = writing else {
+            return Err(Lost("the end of an unknown file".to_owned()).into());
+        };
         let whole = writing.size == UNSIZED || writing.length == writing.size;
         if *writing.hasher.finalize().as_bytes() != hash || !whole {
             self.forget(&writing);
@@ -258,10 +260,10 @@ impl Destination<'_> {
         }
         if let State::Compare { whole, .. } = &writing.state {
             if *whole {
-                self.was_there(&writing, hash);
+                self.finish_unchanged(&writing, hash);
                 return Ok(());
             }
-            // What an earlier copy left is all of it.
+            // The partial file is complete.
             self.open(&writing, &format!("resume {}", writing.length));
             writing.state = State::Put(Vec::new());
         }
@@ -269,11 +271,11 @@ impl Destination<'_> {
         let verified = self.way.verify;
         let note = match (verified, writing.entry.xattrs.is_empty()) {
             (true, true) => "",
-            (true, false) => "its extended attributes are not kept this way",
+            (true, false) => "extended attributes are not kept with --via tar or shell",
             (false, _) => "not verified",
         };
         let hash = if verified { hash } else { [0; 32] };
-        let settled = Settled { id, fate: Fate::Written, hash, note: note.to_owned() };
+        let settled = EntryResult { id, fate: Fate::Written, hash, note: note.to_owned() };
         let sum = writing.sum.take().map_or("-".to_owned(), Sum::end);
         if let State::Gather(content) = &writing.state {
             self.add(&writing, content, sum, settled);
@@ -285,41 +287,41 @@ impl Destination<'_> {
         }
         let (mode, time, owner) = self.dress(&writing.entry, writing.old.as_ref());
         let inplace = if self.spec.inplace && !unread { "inplace" } else { "-" };
-        self.session.say(format!("fin {sum} {mode} {time} {owner} - {inplace}\n").as_bytes());
+        self.session.queue(format!("fin {sum} {mode} {time} {owner} - {inplace}\n").as_bytes());
         self.pending.push_back(Pending::File { id, path: writing.path, settled });
         Ok(())
     }
 
-    /// All of the content is in its place already.
-    fn was_there(&mut self, writing: &Writing, hash: [u8; 32]) {
+    /// All of the content is already in place.
+    fn finish_unchanged(&mut self, writing: &Writing, hash: [u8; 32]) {
         let Writing { entry, path, old, .. } = writing;
         self.busy.remove(path);
         self.bad.remove(path);
-        let settled = Settled { id: entry.id, fate: Fate::Same, hash, note: String::new() };
+        let settled = EntryResult { id: entry.id, fate: Fate::Same, hash, note: String::new() };
         match old {
-            Some(old) => self.redress(entry, path, old, settled),
+            Some(old) => self.reapply_metadata(entry, path, old, settled),
             None => self.answer(settled),
         }
     }
 
-    /// Where nothing hashes, what was written is read again.
-    async fn read_back(&mut self, writing: &Writing) -> Result<(), Trouble> {
+    /// If no tool computes hashes, the written file is read back.
+    async fn read_back(&mut self, writing: &Writing) -> Result<(), TranslatorError> {
         self.answers(0).await?;
         let blocks = writing.length.div_ceil(64 * 1024);
-        self.session.say(format!("a=$p;get 0 {blocks}\n").as_bytes());
+        self.session.queue(format!("a=$p;get 0 {blocks}\n").as_bytes());
         let mut hasher = blake3::Hasher::new();
         while let Piece::Bytes(bytes) = self.session.piece().await? {
             hasher.update(&bytes);
         }
-        self.session.heard();
+        self.session.confirm_stream();
         if hasher.finalize() != writing.hasher.finalize() {
             let line = format!("x=${{x:-'{DIFFERS}'}}\n");
-            self.session.say(line.as_bytes());
+            self.session.queue(line.as_bytes());
         }
         Ok(())
     }
 
-    /// The file cannot be written: its source need send no more of it.
+    /// The file cannot be written: the source should stop sending it.
     pub(super) fn stop(&mut self, id: u32, why: &[u8]) {
         let why = trouble(&self.session.tools, why);
         let writing = self.writing.as_mut().filter(|writing| writing.entry.id == id);
@@ -329,17 +331,17 @@ impl Destination<'_> {
     }
 
     /// The source cannot send a file, or no more of it.
-    pub(super) fn fault(&mut self, id: u32, mut message: String) -> Result<(), Trouble> {
+    pub(super) fn fault(&mut self, id: u32, mut message: String) -> Result<(), TranslatorError> {
         let path = match self.writing.take() {
             Some(mut writing) if writing.entry.id == id => {
                 self.forget(&writing);
                 message = writing.stopped.take().unwrap_or(message);
                 writing.path
             }
-            Some(_) => return Err(Lost("a fault of another file".to_owned()).into()),
+            Some(_) => return Err(Lost("an error for another file".to_owned()).into()),
             None => match self.wanted.pop_front() {
                 Some(wanted) if wanted.entry.id == id => wanted.path,
-                _ => return Err(Lost("a fault of no file".to_owned()).into()),
+                _ => return Err(Lost("an error for an unknown file".to_owned()).into()),
             },
         };
         self.busy.remove(&path);
@@ -347,10 +349,10 @@ impl Destination<'_> {
         Ok(())
     }
 
-    /// Removes an unfinished file that is of no use.
+    /// Removes a useless partial file.
     fn forget(&mut self, writing: &Writing) {
         if matches!(writing.state, State::Put(_)) {
-            self.session.say(b"drop\n");
+            self.session.queue(b"drop\n");
         }
         self.busy.remove(&writing.path);
     }

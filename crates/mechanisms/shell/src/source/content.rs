@@ -1,39 +1,39 @@
-//! The content of files as the container's tools read it.
+//! The content of files, as read by the container's tools.
 
 use super::walk::Item;
+use crate::checksum::{Sum, Tool};
 use crate::listing::Stat;
-use crate::memory::Mark;
 use crate::quoting::{assign_path, cause};
-use crate::session::{Lost, Piece, Session, yes};
-use crate::sum::{Sum, Tool};
-use crate::{Memory, Out, Trouble, Way};
+use crate::resume::Mark;
+use crate::session::{Lost, Piece, Session, parse_answer};
+use crate::{Outbox, ResumeMarks, TransferMode, TranslatorError};
 use postern_wire::copy::{BLOCK, FromSource, Known, Want};
 use std::collections::VecDeque;
 
-/// Bytes in one of the blocks that `get` counts.
+/// Block size of `get`.
 const UNIT: u64 = 64 * 1024;
 
-/// Content up to this size is held while it is found out whether the destination has it.
+/// Content up to this size is buffered until it is known whether the destination already has it.
 const HELD: u64 = 8 * 1024 * 1024;
 
-/// A file that the destination asks for.
+/// A file that the destination requested.
 pub(super) struct Wanted {
     pub(super) want: Want,
     pub(super) item: Item,
 }
 
 pub(super) struct Content {
-    pub(super) way: Way,
-    memory: Memory,
+    pub(super) way: TransferMode,
+    marks: ResumeMarks,
 }
 
-/// What is done with content as it comes.
+/// What to do with arriving content.
 enum Sink<'a> {
-    /// It goes on to the destination.
-    Send(&'a mut Out, Block),
-    /// It is kept.
+    /// Sends it to the destination.
+    Send(&'a mut Outbox, Block),
+    /// Buffers it.
     Hold(Vec<u8>),
-    /// It is only hashed.
+    /// Only hashes it.
     Hash,
 }
 
@@ -50,10 +50,10 @@ impl Sink<'_> {
     }
 }
 
-/// Content that becomes frames.
+/// Splits content into frames.
 pub(super) struct Block {
     bytes: Vec<u8>,
-    /// Blocks of nothing but zeroes are holes.
+    /// Whether blocks of zeroes are sent as holes.
     sparse: bool,
 }
 
@@ -62,7 +62,7 @@ impl Block {
         Self { bytes: Vec::with_capacity(BLOCK), sparse: item.stat.is_sparse() }
     }
 
-    pub(super) async fn add(&mut self, mut bytes: &[u8], out: &mut Out) -> Result<(), Lost> {
+    pub(super) async fn add(&mut self, mut bytes: &[u8], out: &mut Outbox) -> Result<(), Lost> {
         while !bytes.is_empty() {
             let (now, later) = bytes.split_at(bytes.len().min(BLOCK - self.bytes.len()));
             self.bytes.extend_from_slice(now);
@@ -74,7 +74,7 @@ impl Block {
         Ok(())
     }
 
-    pub(super) async fn end(&mut self, out: &mut Out) -> Result<(), Lost> {
+    pub(super) async fn end(&mut self, out: &mut Outbox) -> Result<(), Lost> {
         let bytes = std::mem::take(&mut self.bytes);
         if self.sparse && bytes.iter().all(|byte| *byte == 0) {
             out.put(|buffer| FromSource::Hole(bytes.len() as u64).encode(buffer));
@@ -83,14 +83,14 @@ impl Block {
         }
         self.bytes = bytes;
         self.bytes.clear();
-        out.much().await
+        out.flush_if_large().await
     }
 }
 
 pub(super) const CHANGED: &str = "it changed while it was read";
-pub(super) const DIFFERS: &str = "what came is not what the container has: its hash differs";
+pub(super) const DIFFERS: &str = "what was read is not what the container has: its hash differs";
 
-/// The hash that the container has of a file, when it is still the one that was announced.
+/// The container's hash of a file, if the file is unchanged since its announcement.
 pub(super) fn about(item: &Item, said: &[u8]) -> Result<String, String> {
     let said = String::from_utf8_lossy(said);
     let (theirs, now) = said.split_once(' ').unwrap_or((&said, ""));
@@ -101,23 +101,23 @@ pub(super) fn about(item: &Item, said: &[u8]) -> Result<String, String> {
     }
 }
 
-/// What reading a file came to: its hash, or why not.
+/// The result of reading a file: its hash, or the error.
 type Read = Result<blake3::Hash, String>;
 
 impl Content {
-    pub(super) fn new(way: Way, memory: Memory) -> Self {
-        Self { way, memory }
+    pub(super) fn new(way: TransferMode, marks: ResumeMarks) -> Self {
+        Self { way, marks }
     }
 
-    /// Sends what is wanted next.
+    /// Sends the content that is requested next.
     pub(super) async fn serve(
         &mut self,
         session: &mut Session,
         wanted: &mut VecDeque<Wanted>,
-        out: &mut Out,
-    ) -> Result<(), Trouble> {
+        out: &mut Outbox,
+    ) -> Result<(), TranslatorError> {
         if self.way.tar && wanted.front().is_some_and(Wanted::is_small) {
-            return self.together(session, wanted, out).await;
+            return self.send_batch(session, wanted, out).await;
         }
         let Some(Wanted { want, item }) = wanted.pop_front() else { return Ok(()) };
         self.one(session, &want, &item, out).await
@@ -128,8 +128,8 @@ impl Content {
         session: &mut Session,
         want: &Want,
         item: &Item,
-        out: &mut Out,
-    ) -> Result<(), Trouble> {
+        out: &mut Outbox,
+    ) -> Result<(), TranslatorError> {
         let read = self.file(session, want, item, out).await?;
         let id = want.id;
         match read {
@@ -147,14 +147,15 @@ impl Content {
         session: &mut Session,
         want: &Want,
         item: &Item,
-        out: &mut Out,
-    ) -> Result<Read, Trouble> {
+        out: &mut Outbox,
+    ) -> Result<Read, TranslatorError> {
         let Want { id, have, hash, .. } = *want;
         let size = item.stat.size;
-        let same = have == size && have > 0 && want.known != Known::Beginning;
-        let begin = |out: &mut Out, offset| out.put(|buffer| FromSource::From { id, offset }.encode(buffer));
+        let same = have == size && have > 0 && want.known != Known::Prefix;
+        let begin =
+            |out: &mut Outbox, offset| out.put(|buffer| FromSource::From { id, offset }.encode(buffer));
         if same && session.tools.sum == Some(Tool::Blake3) && self.way.verify {
-            // Its hash is known there without a byte of it coming here.
+            // The container's hash is known without reading the content here.
             let theirs = self.read(session, item, 0, &mut Sink::Hash).await?;
             if theirs.as_ref().is_ok_and(|theirs| *theirs == hash) {
                 begin(out, have);
@@ -180,8 +181,8 @@ impl Content {
         }
         let mark = match want.partial {
             true => {
-                let hash = (want.known != Known::Beginning).then_some(hash);
-                self.memory.find(&item.real, &item.stat, have, hash)
+                let hash = (want.known != Known::Prefix).then_some(hash);
+                self.marks.find(&item.real, &item.stat, have, hash)
             }
             false => None,
         };
@@ -193,16 +194,16 @@ impl Content {
             block.end(out).await?;
         }
         if read.is_ok() && self.way.verify && session.tools.sum.is_none() {
-            // Nothing hashes there: what comes twice is what is there.
+            // No tool computes hashes: reading the same content twice verifies it.
             let again = self.read(session, item, u64::MAX, &mut Sink::Hash).await?;
             if again != read {
-                return Ok(Err("it comes differently when it is read again".to_owned()));
+                return Ok(Err("reading it again returned different content".to_owned()));
             }
         }
         Ok(read)
     }
 
-    /// Reads at most so many bytes; a tool that hashes as we do needs none.
+    /// Reads at most this many bytes; none if a tool computes our own hash.
     async fn read(
         &self,
         session: &mut Session,
@@ -213,7 +214,7 @@ impl Content {
         self.read_from(session, item, None, most, sink).await
     }
 
-    /// The same from a place on that was reached before.
+    /// The same from an offset that was reached before.
     async fn read_from(
         &self,
         session: &mut Session,
@@ -229,20 +230,20 @@ impl Content {
         let sum = session.tools.sum.filter(|_| self.way.verify && wanted == size).map(Tool::start);
         let remembers = matches!(sink, Sink::Send(..)) && size > HELD;
         if remembers && mark.is_none() {
-            self.memory.begin(&item.real, &item.stat);
+            self.marks.begin(&item.real, &item.stat);
         }
         let Mark { offset: mut count, mut hasher, mut sum } =
             mark.unwrap_or_else(|| Mark { offset: 0, hasher: blake3::Hasher::new(), sum });
         let skipped = count / UNIT;
         line.extend_from_slice(format!("get {skipped} {}\n", wanted.div_ceil(UNIT) - skipped).as_bytes());
-        session.say(&line);
+        session.queue(&line);
         let end = loop {
             match session.piece().await? {
-                // More than there was to be is told of below, and nobody has to hold it.
+                // Excess bytes are reported below and need not be buffered.
                 Piece::Bytes(bytes) if count + bytes.len() as u64 > wanted => count = u64::MAX / 2,
                 Piece::Bytes(mut bytes) => {
                     while !bytes.is_empty() {
-                        // As the frames are cut, and so what the destination may have.
+                        // At the boundaries of frames, where the destination may have stopped.
                         let room = BLOCK - usize::try_from(count % BLOCK as u64).unwrap_or(0);
                         let part = bytes.split_to(bytes.len().min(room));
                         hasher.update(&part);
@@ -252,18 +253,18 @@ impl Content {
                         sink.take(&part).await?;
                         count += part.len() as u64;
                         if remembers && count % BLOCK as u64 == 0 {
-                            self.memory.add(Mark { offset: count, hasher: hasher.clone(), sum: sum.clone() });
+                            self.marks.add(Mark { offset: count, hasher: hasher.clone(), sum: sum.clone() });
                         }
                     }
                 }
                 Piece::End(end) => break end,
             }
         };
-        session.heard();
-        let said = match yes(&end) {
+        session.confirm_stream();
+        let said = match parse_answer(&end) {
             Some(Ok(said)) => said,
             Some(Err(why)) => return Ok(Err(format!("reading it: {}", cause(&why)))),
-            None => return Err(Lost(format!("the shell answers oddly: {}", cause(&end)))),
+            None => return Err(Lost(format!("unexpected answer of the shell: {}", cause(&end)))),
         };
         let theirs = match count == wanted {
             true => about(item, &said),
@@ -275,7 +276,7 @@ impl Content {
         };
         if wanted < size {
             let theirs = blake3::Hash::from_hex(&theirs);
-            return Ok(theirs.map_err(|_| "its hash there cannot be read".to_owned()));
+            return Ok(theirs.map_err(|_| "its hash in the container is malformed".to_owned()));
         }
         match sum.map(Sum::end) {
             Some(ours) if ours != theirs => Ok(Err(DIFFERS.to_owned())),

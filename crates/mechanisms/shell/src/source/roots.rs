@@ -1,95 +1,99 @@
-//! From paths as typed to what they mean in the container: wildcards, symlinks and names.
+//! Resolves typed source paths in the container: wildcards, symlinks and names.
 
-use super::walk::{list, look};
-use crate::Trouble;
+use crate::TranslatorError;
+use crate::inspect::{list, stat_path};
 use crate::listing::{Stat, Type};
 use crate::quoting::cause;
 use crate::session::Session;
 use postern_files::pattern::{Glob, Rules, Step, is_special, matches, unquoted};
-use postern_files::{name, verdict};
+use postern_files::{name, policy};
 use postern_wire::copy::SendSpec;
 
-/// One thing that was asked for.
+/// One source.
 #[derive(Debug)]
-pub(super) struct Top {
+pub(super) struct SourceRoot {
     pub(super) real: Vec<u8>,
-    /// What it is called in the destination; empty where its content was asked for.
+    /// Its name at the destination; empty if its contents were requested.
     pub(super) name: Vec<u8>,
     pub(super) stat: Stat,
 }
 
-/// Everything that the paths mean, and what a wildcard found and cannot be looked at.
-pub(super) type Expanded = (Vec<Top>, Vec<(Vec<u8>, String)>);
+/// All sources, and matches of wildcards that cannot be inspected.
+pub(super) type Expanded = (Vec<SourceRoot>, Vec<(Vec<u8>, String)>);
 
-/// Expands the paths in their order.
+/// Expands the paths in order.
 pub(super) async fn expand(
     session: &mut Session,
     spec: &SendSpec,
     rules: &Rules,
-) -> Result<Expanded, Trouble> {
-    let (mut tops, mut faults) = (Vec::new(), Vec::new());
+) -> Result<Expanded, TranslatorError> {
+    let (mut roots, mut faults) = (Vec::new(), Vec::new());
     for source in &spec.sources {
         let shown = name::show(source);
-        // What is called just so is meant, whatever characters its name has: a shell may have expanded it before.
+        // An existing path is taken literally, whatever characters it has: a shell may have expanded it
+        // already.
         let special = spec.glob && is_special(source);
-        let plain = match special && look(session, source, false).await?.is_err() {
+        let plain = match special && stat_path(session, source, false).await?.is_err() {
             true => unquoted(source),
             false => Some(source.clone()),
         };
         if let Some(source) = plain {
-            match look(session, &source, true).await? {
-                Ok(stat) => tops.push(top(source, stat)),
-                // One of several: the others are copied, as by `cp`.
-                Err(why) if spec.sources.len() > 1 && !called(&source).is_empty() => {
-                    faults.push((called(&source), cause(&why)));
+            match stat_path(session, &source, true).await? {
+                Ok(stat) => roots.push(top(source, stat)),
+                // With several sources, the others are still copied, as by `cp`.
+                Err(why) if spec.sources.len() > 1 && !source_name(&source).is_empty() => {
+                    faults.push((source_name(&source), cause(&why)));
                 }
-                Err(why) => return Err(Trouble::Fatal(format!("{}: {}", name::show(&source), cause(&why)))),
+                Err(why) => {
+                    return Err(TranslatorError::Fatal(format!("{}: {}", name::show(&source), cause(&why))));
+                }
             }
             continue;
         }
-        let glob = Glob::parse(source).map_err(|error| Trouble::Fatal(error.to_string()))?;
+        let glob = Glob::parse(source).map_err(|error| TranslatorError::Fatal(error.to_string()))?;
         let mut found = follow(session, &glob).await?;
         found.sort();
         found.dedup();
         if found.is_empty() {
-            return Err(Trouble::Fatal(format!("nothing matches {shown}")));
+            return Err(TranslatorError::Fatal(format!("nothing matches {shown}")));
         }
         let mut left_out = 0;
         let matched = found.len();
         for path in found {
-            match look(session, &path, true).await? {
+            match stat_path(session, &path, true).await? {
                 Ok(stat) if rules.leave_out(glob.below(&path), stat.kind() == Type::Directory) => {
                     left_out += 1;
                 }
-                Ok(stat) => tops.push(top(path, stat)),
-                Err(why) => faults.push((called(&path), cause(&why))),
+                Ok(stat) => roots.push(top(path, stat)),
+                Err(why) => faults.push((source_name(&path), cause(&why))),
             }
         }
         if left_out == matched {
-            return Err(Trouble::Fatal(format!("everything that matches {shown} is left out")));
+            return Err(TranslatorError::Fatal(format!("everything that matches {shown} is left out")));
         }
     }
-    // What has no name of its own says where things go, and comes first.
-    tops.sort_by_key(|top| !top.name.is_empty());
-    let mut names: Vec<&[u8]> = tops.iter().map(|top| top.name.as_slice()).collect();
+    // A source without a name of its own determines the target, and comes first.
+    roots.sort_by_key(|top| !top.name.is_empty());
+    let mut names: Vec<&[u8]> = roots.iter().map(|top| top.name.as_slice()).collect();
     names.sort_unstable();
     if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
-        return Err(Trouble::Fatal(verdict::twice_told(twice[0])));
+        return Err(TranslatorError::Fatal(policy::duplicate_source(twice[0])));
     }
-    Ok((tops, faults))
+    Ok((roots, faults))
 }
 
-fn top(real: Vec<u8>, stat: Stat) -> Top {
-    let name = called(&real);
+fn top(real: Vec<u8>, stat: Stat) -> SourceRoot {
+    let name = source_name(&real);
     let mut real = real;
     while real.len() > 1 && real.ends_with(b"/") {
         real.pop();
     }
-    Top { real, name, stat }
+    SourceRoot { real, name, stat }
 }
 
-/// The name that something typed like this has: `a/b/` is `b`; `a/.`, `..` and `/` have none but their content.
-fn called(typed: &[u8]) -> Vec<u8> {
+/// The name of a typed path: `a/b/` has the name `b`; `a/.`, `..` and `/` have none, and stand for their
+/// contents.
+fn source_name(typed: &[u8]) -> Vec<u8> {
     let mut trimmed = typed;
     while let Some(less) = trimmed.strip_suffix(b"/") {
         trimmed = less;
@@ -100,11 +104,11 @@ fn called(typed: &[u8]) -> Vec<u8> {
     }
 }
 
-/// Most directories that wildcards are looked for in, one below the other.
+/// Maximum depth of directories searched for wildcards.
 const DEEP: usize = 64;
 
-/// Walks the steps of a wildcard; what is to be looked at is a path, how many steps it has taken, and its depth.
-async fn follow(session: &mut Session, glob: &Glob) -> Result<Vec<Vec<u8>>, Trouble> {
+/// Walks the steps of a wildcard. A queue item is a path, the number of its steps, and its depth.
+async fn follow(session: &mut Session, glob: &Glob) -> Result<Vec<Vec<u8>>, TranslatorError> {
     let start: &[u8] = if glob.absolute() { b"/" } else { b"" };
     let (mut waiting, mut found) = (vec![(start.to_vec(), 0, 0)], Vec::new());
     while let Some((at, taken, depth)) = waiting.pop() {
@@ -118,7 +122,7 @@ async fn follow(session: &mut Session, glob: &Glob) -> Result<Vec<Vec<u8>>, Trou
         match step {
             Step::Literal(component) => {
                 let path = name::join(&at, component);
-                if look(session, &path, !last).await?.is_ok() {
+                if stat_path(session, &path, !last).await?.is_ok() {
                     waiting.push((path, taken + 1, depth));
                 }
             }
@@ -143,7 +147,9 @@ async fn follow(session: &mut Session, glob: &Glob) -> Result<Vec<Vec<u8>>, Trou
                 }
                 if depth >= DEEP {
                     let shown = name::show(&at);
-                    return Err(Trouble::Fatal(format!("** goes deeper than {DEEP} directories at {shown}")));
+                    return Err(TranslatorError::Fatal(format!(
+                        "** goes deeper than {DEEP} directories at {shown}"
+                    )));
                 }
                 for (component, stat) in listed(session, &at).await? {
                     if component.starts_with(b".") {
@@ -162,16 +168,16 @@ async fn follow(session: &mut Session, glob: &Glob) -> Result<Vec<Vec<u8>>, Trou
     Ok(found)
 }
 
-async fn is_directory(session: &mut Session, path: &[u8]) -> Result<bool, Trouble> {
-    Ok(look(session, path, true).await?.is_ok_and(|stat| stat.kind() == Type::Directory))
+async fn is_directory(session: &mut Session, path: &[u8]) -> Result<bool, TranslatorError> {
+    Ok(stat_path(session, path, true).await?.is_ok_and(|stat| stat.kind() == Type::Directory))
 }
 
-/// What a directory holds; nothing where it cannot be listed, as a shell has it, but for a lack of rights.
-async fn listed(session: &mut Session, path: &[u8]) -> Result<Vec<(Vec<u8>, Stat)>, Trouble> {
+/// The entries of a directory. Empty if it cannot be listed, as in a shell, except for a lack of permission.
+async fn listed(session: &mut Session, path: &[u8]) -> Result<Vec<(Vec<u8>, Stat)>, TranslatorError> {
     match list(session, path).await? {
         Ok(found) => Ok(found),
         Err(why) if why == "Permission denied" => {
-            Err(Trouble::Fatal(format!("listing {} for the wildcard: {why}", name::show(path))))
+            Err(TranslatorError::Fatal(format!("listing {} for the wildcard: {why}", name::show(path))))
         }
         Err(_) => Ok(Vec::new()),
     }
@@ -179,14 +185,14 @@ async fn listed(session: &mut Session, path: &[u8]) -> Result<Vec<(Vec<u8>, Stat
 
 #[cfg(test)]
 mod tests {
-    use super::called;
+    use super::source_name;
 
     #[test]
-    fn a_source_is_called_by_its_last_name() {
+    fn source_names_are_the_last_component() {
         for (typed, name) in
             [(&b"/a/b"[..], &b"b"[..]), (b"a/b//", b"b"), (b"a/.", b""), (b"..", b""), (b"/", b"")]
         {
-            assert_eq!(called(typed), name);
+            assert_eq!(source_name(typed), name);
         }
     }
 }

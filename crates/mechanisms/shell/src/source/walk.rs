@@ -1,22 +1,23 @@
-//! What was asked for, entry by entry, as lists of directories come.
+//! Walks the sources entry by entry, as directory listings arrive.
 
-use super::roots::Top;
-use crate::Trouble;
-use crate::listing::{Stat, Type, entries};
-use crate::quoting::{assign_path, cause};
-use crate::session::{Lost, Session};
+use super::roots::SourceRoot;
+use crate::TranslatorError;
+use crate::inspect::{list, read_link, stat_path};
+use crate::listing::{Stat, Type};
+use crate::quoting::cause;
+use crate::session::Session;
 use postern_files::pattern::Rules;
-use postern_files::{name, verdict};
+use postern_files::{name, policy};
 use postern_wire::copy::{Entry, Kind, SendSpec};
 use std::collections::{HashMap, VecDeque};
 
-/// Files with several names that are remembered; what comes after is sent as files of their own.
+/// Maximum number of remembered files with several names; later ones are sent as separate files.
 const MOST_LINKED: usize = 200_000;
 
-/// A file that was announced.
+/// An announced file.
 #[derive(Debug, Clone)]
 pub(super) struct Item {
-    /// Its path in the container.
+    /// The path in the container.
     pub(super) real: Vec<u8>,
     pub(super) stat: Stat,
 }
@@ -28,34 +29,34 @@ pub(super) enum Step {
     End,
 }
 
-/// A directory that is to be listed.
+/// A directory to list.
 struct Place {
     real: Vec<u8>,
     path: Vec<u8>,
     contents: bool,
-    /// The directories on the way here, where symlinks are followed and may lead back.
+    /// The parent directories, if symlinks are followed and may form a loop.
     above: Vec<(u64, u64)>,
 }
 
-/// What of a directory is to be told yet.
+/// The remaining entries of a directory.
 type Rest = std::vec::IntoIter<(Vec<u8>, Stat)>;
 
 pub(super) struct Walk {
-    tops: VecDeque<Top>,
+    roots: VecDeque<SourceRoot>,
     rules: Rules,
     spec: SendSpec,
     next_id: u32,
     linked: HashMap<(u64, u64), Vec<u8>>,
     waiting: Vec<Place>,
-    /// What is left of the directory that was listed last, and whether something in it could not be told.
+    /// The rest of the directory listed last, and whether an entry in it failed.
     listed: Option<(Place, Rest, bool)>,
 }
 
 impl Walk {
-    pub(super) fn new(spec: &SendSpec, tops: Vec<Top>) -> Result<Self, Trouble> {
+    pub(super) fn new(spec: &SendSpec, roots: Vec<SourceRoot>) -> Result<Self, TranslatorError> {
         Ok(Self {
-            tops: tops.into(),
-            rules: postern_files::rules(&spec.rules).map_err(Trouble::Fatal)?,
+            roots: roots.into(),
+            rules: postern_files::rules(&spec.rules).map_err(TranslatorError::Fatal)?,
             spec: spec.clone(),
             next_id: 0,
             linked: HashMap::new(),
@@ -64,7 +65,7 @@ impl Walk {
         })
     }
 
-    pub(super) async fn next(&mut self, session: &mut Session) -> Result<Step, Trouble> {
+    pub(super) async fn next(&mut self, session: &mut Session) -> Result<Step, TranslatorError> {
         loop {
             if let Some((place, mut rest, mut faulty)) = self.listed.take() {
                 let Some((component, stat)) = rest.next() else {
@@ -74,7 +75,7 @@ impl Walk {
                     return Ok(Step::DirectoryEnd(place.path));
                 };
                 let step = self.one(session, &place, &component, stat).await?;
-                // What is there and cannot be told must not be taken for gone.
+                // An existing entry that cannot be returned must not be treated as removed.
                 faulty |= matches!(step, Some(Step::Fault(..)));
                 self.listed = Some((place, rest, faulty));
                 let Some(step) = step else { continue };
@@ -87,32 +88,34 @@ impl Walk {
                 }
                 continue;
             }
-            let Some(Top { real, name, stat, .. }) = self.tops.pop_front() else { return Ok(Step::End) };
+            let Some(SourceRoot { real, name, stat, .. }) = self.roots.pop_front() else {
+                return Ok(Step::End);
+            };
             let directory = stat.kind() == Type::Directory;
             if name.is_empty() && !directory {
-                return Err(Trouble::Fatal(format!("{} is no directory", name::show(&real))));
+                return Err(TranslatorError::Fatal(format!("{} is not a directory", name::show(&real))));
             }
             let contents = directory && (self.spec.contents || name.is_empty());
             let path = if contents { Vec::new() } else { name };
-            return self.tell(session, Place { real, path, contents, above: Vec::new() }, stat).await;
+            return self.entry(session, Place { real, path, contents, above: Vec::new() }, stat).await;
         }
     }
 
-    /// An entry of a directory; nothing where it is left out.
+    /// An entry of a directory; `None` if it is excluded.
     async fn one(
         &mut self,
         session: &mut Session,
         place: &Place,
         component: &[u8],
         mut stat: Stat,
-    ) -> Result<Option<Step>, Trouble> {
+    ) -> Result<Option<Step>, TranslatorError> {
         if name::is_partial(component) {
             return Ok(None);
         }
         let path = name::join(&place.path, component);
         let real = name::join(&place.real, component);
         if self.spec.dereference && stat.kind() == Type::Symlink {
-            match look(session, &real, true).await? {
+            match stat_path(session, &real, true).await? {
                 Ok(found) => stat = found,
                 Err(why) => return Ok(Some(Step::Fault(path, cause(&why)))),
             }
@@ -122,16 +125,21 @@ impl Walk {
             return Ok(None);
         }
         let place = Place { real, path, contents: place.contents, above: place.above.clone() };
-        self.tell(session, place, stat).await.map(Some)
+        self.entry(session, place, stat).await.map(Some)
     }
 
-    async fn tell(&mut self, session: &mut Session, place: Place, stat: Stat) -> Result<Step, Trouble> {
+    async fn entry(
+        &mut self,
+        session: &mut Session,
+        place: Place,
+        stat: Stat,
+    ) -> Result<Step, TranslatorError> {
         let Place { real, path, contents, mut above } = place;
         if let Err(error) = name::check(&path, self.spec.limits.depth) {
             return Ok(Step::Fault(path, error.to_string()));
         }
         if u64::from(self.next_id) >= self.spec.limits.entries {
-            return Err(Trouble::Fatal(verdict::many_found(self.spec.limits.entries)));
+            return Err(TranslatorError::Fatal(policy::many_found(self.spec.limits.entries)));
         }
         let mut item = None;
         let kind = match stat.kind() {
@@ -145,7 +153,7 @@ impl Walk {
             Type::Directory => {
                 let own = (stat.device, stat.inode);
                 if above.contains(&own) {
-                    let why = "a symlink leads back to a directory that holds it".to_owned();
+                    let why = "a symlink loop: it points to one of its parent directories".to_owned();
                     return Ok(Step::Fault(path, why));
                 }
                 if self.spec.dereference {
@@ -154,7 +162,7 @@ impl Walk {
                 self.waiting.push(Place { real, path: path.clone(), contents, above });
                 Kind::Directory
             }
-            Type::Symlink => match link(session, &real, "-n").await? {
+            Type::Symlink => match read_link(session, &real, "-n").await? {
                 Ok(target) => Kind::Symlink(target),
                 Err(why) => return Ok(Step::Fault(path, why)),
             },
@@ -169,7 +177,7 @@ impl Walk {
         Ok(Step::Entry(Box::new(entry), item))
     }
 
-    /// The path that the same file came by before.
+    /// The path with which the same file was sent before.
     fn other_name(&mut self, stat: &Stat, path: &[u8]) -> Option<Vec<u8>> {
         if stat.links < 2 || self.spec.dereference {
             return None;
@@ -183,51 +191,4 @@ impl Walk {
         }
         None
     }
-}
-
-/// What a directory in the container holds, or why it cannot be listed.
-pub(crate) async fn list(
-    session: &mut Session,
-    directory: &[u8],
-) -> Result<Result<Vec<(Vec<u8>, Stat)>, String>, Lost> {
-    let mut line = Vec::new();
-    // With a slash at its end it is entered where it is a symlink, as one that was typed may be.
-    let slash: &[u8] = if directory.is_empty() || directory.ends_with(b"/") { b"" } else { b"/" };
-    assign_path(&mut line, 'a', &[directory, slash].concat());
-    line.extend_from_slice(b"list\n");
-    session.say(&line);
-    Ok(match session.whole().await? {
-        Ok(text) => {
-            entries(&text, &session.mark).ok_or_else(|| "what stat says of it cannot be read".to_owned())
-        }
-        Err(why) => Err(cause(&why)),
-    })
-}
-
-/// What is at a path, or what it leads to.
-pub(crate) async fn look(
-    session: &mut Session,
-    path: &[u8],
-    follow: bool,
-) -> Result<Result<Stat, Vec<u8>>, Lost> {
-    let mut line = Vec::new();
-    assign_path(&mut line, 'a', path);
-    line.extend_from_slice(if follow { b"look -L\n" } else { b"look\n" });
-    Ok(match session.ask(&line).await? {
-        Ok(text) => Stat::parse(&text).ok_or_else(|| b"what stat says of it cannot be read".to_vec()),
-        Err(why) => Err(why.to_vec()),
-    })
-}
-
-/// Where a symlink points (`-n`), or leads in the end (`-nf`).
-pub(crate) async fn link(
-    session: &mut Session,
-    path: &[u8],
-    how: &str,
-) -> Result<Result<Vec<u8>, String>, Lost> {
-    let mut line = Vec::new();
-    assign_path(&mut line, 'a', path);
-    line.extend_from_slice(format!("link {how}\n").as_bytes());
-    session.say(&line);
-    Ok(session.whole().await?.map_err(|why| cause(&why)))
 }

@@ -1,9 +1,9 @@
-//! A connection with one client: sessions, and the bytes between them and the client. It is a socket whose client has proved
-//! a key, or the streams of an exec.
+//! A connection with one client: sessions, and the bytes between them and the client. It is an authenticated
+//! socket, or the streams of an exec.
 
 use super::Ready;
 use super::session::Session;
-use crate::outgoing::Outgoing;
+use crate::write_buffer::WriteBuffer;
 use postern_wire::{Decoder, FromAgent, Mux};
 use rustix::event::PollFlags;
 use rustix::fd::{AsFd as _, BorrowedFd, OwnedFd};
@@ -11,23 +11,23 @@ use rustix::process::Pid;
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-/// Sessions on one connection, at a time.
+/// Maximum number of sessions on one connection.
 const MAX_SESSIONS: usize = 64;
 
-/// Output waiting for the client beyond this many bytes stops the reading of the sessions.
+/// Sessions are not read while more than this many bytes of output are pending.
 const FULL: usize = 512 * 1024;
 
-/// A connection without a session is closed after this.
+/// A connection without sessions is closed after this time.
 const IDLE: Duration = Duration::from_secs(30);
 
-/// Where a connection's bytes come from and go to.
-enum Ends {
+/// The streams of a connection.
+enum Streams {
     Socket(TcpStream),
     /// Input and output of an exec.
     Streams(OwnedFd, OwnedFd),
 }
 
-impl Ends {
+impl Streams {
     fn input(&self) -> BorrowedFd<'_> {
         match self {
             Self::Socket(socket) => socket.as_fd(),
@@ -44,11 +44,11 @@ impl Ends {
 }
 
 pub(crate) struct Connection {
-    ends: Ends,
-    /// The key that the client proved; none where it came by exec.
+    ends: Streams,
+    /// The key that the client proved; `None` for an exec.
     key: Option<String>,
     decoder: Decoder,
-    out: Outgoing,
+    out: WriteBuffer,
     sessions: Vec<Session>,
     last_id: u32,
     idle_since: Option<Instant>,
@@ -56,19 +56,19 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// With a client that has proved this key.
+    /// A connection with a client that has proved this key.
     pub(super) fn new(stream: TcpStream, key: String) -> Self {
-        Self::with(Ends::Socket(stream), Some(key), Outgoing::default())
+        Self::with(Streams::Socket(stream), Some(key), WriteBuffer::default())
     }
 
-    /// With a client at the other end of an exec. Sends the hello first.
+    /// A connection with a client through an exec. Sends the hello first.
     pub(crate) fn on_streams(input: OwnedFd, output: OwnedFd, hello: &FromAgent<'_>) -> Self {
-        let mut out = Outgoing::default();
+        let mut out = WriteBuffer::default();
         hello.encode(out.end());
-        Self::with(Ends::Streams(input, output), None, out)
+        Self::with(Streams::Streams(input, output), None, out)
     }
 
-    fn with(ends: Ends, key: Option<String>, out: Outgoing) -> Self {
+    fn with(ends: Streams, key: Option<String>, out: WriteBuffer) -> Self {
         Self {
             ends,
             key,
@@ -86,10 +86,10 @@ impl Connection {
         input.set(PollFlags::IN, !self.sessions.iter().any(Session::is_behind));
         let mut output = PollFlags::empty();
         output.set(PollFlags::OUT, !self.out.is_empty());
-        // Even with nothing wanted: an end of the connection is always told.
+        // Even without requested events, so that the end of the connection is reported.
         match &self.ends {
-            Ends::Socket(socket) => add(Ready::Client(at), socket.as_fd(), input | output),
-            Ends::Streams(from, to) => {
+            Streams::Socket(socket) => add(Ready::Client(at), socket.as_fd(), input | output),
+            Streams::Streams(from, to) => {
                 add(Ready::Client(at), from.as_fd(), input);
                 if !output.is_empty() {
                     add(Ready::Client(at), to.as_fd(), output);
@@ -106,7 +106,7 @@ impl Connection {
         }
     }
 
-    /// The client's socket is ready. Supervisors that it lets us start are added to `started`.
+    /// Handles the client's ready socket. Adds started supervisors to `started`.
     pub(crate) fn client(&mut self, scratch: &mut [u8], stopping: bool, started: &mut Vec<Pid>) {
         self.flush();
         match rustix::io::read(self.ends.input(), &mut *scratch) {
@@ -120,9 +120,9 @@ impl Connection {
         }
     }
 
-    /// A session's socket is ready.
+    /// Handles a session's ready socket.
     pub(crate) fn session(&mut self, number: usize, scratch: &mut [u8]) {
-        // The client's own messages come first in a turn, and may have closed it.
+        // Client messages are handled first in a turn, and may have closed it.
         let Some(session) = self.sessions.get_mut(number) else { return };
         session.flush();
         session.receive(scratch, self.out.end());
@@ -148,7 +148,7 @@ impl Connection {
                         _ => Mux::Close(id).encode(self.out.end()),
                     }
                 }
-                // What still comes for a session that has ended is of no use to anyone.
+                // Data for a session that has ended is dropped.
                 Ok(Mux::Data(id, bytes)) => {
                     if let Some(session) = self.sessions.iter_mut().find(|session| session.id == id) {
                         session.send(bytes);
@@ -159,7 +159,7 @@ impl Connection {
                         session.grant(bytes);
                     }
                 }
-                // The supervisor sees its client gone and ends what it runs.
+                // The supervisor sees its client gone and ends its run.
                 Ok(Mux::Close(id)) => self.sessions.retain(|session| session.id != id),
                 Ok(Mux::Open(_)) | Err(_) => {
                     self.lost = true;
@@ -173,7 +173,8 @@ impl Connection {
         self.lost |= self.out.flush(self.ends.output()).is_err();
     }
 
-    /// Whether it goes on; when not, dropping it closes every session's socket, which ends their commands.
+    /// Whether the connection continues. If not, dropping it closes every session's socket, which ends their
+    /// commands.
     pub(crate) fn is_alive(&mut self, now: Instant) -> bool {
         self.flush();
         self.sessions.retain(|session| session.socket.is_some());

@@ -1,4 +1,4 @@
-//! From an accepted connection to a proved key.
+//! The handshake of an accepted connection, until a key is proved.
 
 use super::keys::Keys;
 use super::peer::Origin;
@@ -7,40 +7,40 @@ use postern_wire::stream::{Challenge, Nonce, Proof, StreamHello, Verdict, signed
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-/// A client says hello and proves its key within this time.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// Maximum time for the whole handshake.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 
 const PROOF: usize = size_of::<Proof>();
 
-/// A connection that has proved nothing yet.
+/// A connection without a proved key.
 pub(super) struct Waiting {
     pub(super) stream: TcpStream,
     pub(super) origin: Origin,
     pub(super) until: Instant,
-    /// Bytes have come, or the stream has ended.
+    /// Input is available, or the stream has ended.
     pub(super) ready: bool,
     received: [u8; StreamHello::SIZE],
     count: usize,
     challenged: Option<(StreamHello, Challenge)>,
 }
 
-/// What becomes of a waiting connection.
+/// The next state of a waiting connection.
 pub(super) enum Next {
     Wait,
     Gone,
-    /// The key it proved, as `authorized_keys` writes it.
+    /// The proved key, as in `authorized_keys`.
     Proved(String),
 }
 
 impl Waiting {
-    /// `None` when the connection does not even take its settings.
+    /// `None` if the socket options cannot be set.
     pub(super) fn begin(stream: TcpStream, origin: Origin) -> Option<Self> {
         stream.set_nonblocking(true).and_then(|()| stream.set_nodelay(true)).ok()?;
         Some(Self {
             stream,
             origin,
-            until: Instant::now() + PATIENCE,
-            // Most often the hello is there with the connection.
+            until: Instant::now() + HANDSHAKE_TIMEOUT,
+            // The hello usually arrives with the connection.
             ready: true,
             received: [0; StreamHello::SIZE],
             count: 0,
@@ -48,7 +48,7 @@ impl Waiting {
         })
     }
 
-    /// Goes as far as the bytes that are there allow. Never takes a byte beyond the proof: the next one is a frame's.
+    /// Processes the available bytes. Never reads beyond the proof: the next byte belongs to a frame.
     pub(super) fn advance(&mut self, keys: &Keys, now: Instant) -> Next {
         if now >= self.until {
             return Next::Gone;
@@ -88,13 +88,13 @@ impl Waiting {
         let Some(nonce) = random() else { return false };
         let challenge = Challenge { nonce };
         self.challenged = Some((hello, challenge));
-        // Into an empty socket buffer: whole or not at all.
+        // The socket buffer is empty: the write is complete or fails.
         rustix::io::write(&self.stream, &challenge.encode()) == Ok(Challenge::SIZE)
     }
 
-    /// The key's name, when it is authorized and signed this very connection.
+    /// The key's name, if it is authorized and has signed this connection.
     fn proves(&self, keys: &Keys, hello: &StreamHello, challenge: &Challenge) -> Option<String> {
-        // Looked up first: who holds no key of ours costs no arithmetic.
+        // Looked up first: unknown keys cost no signature check.
         let (name, audience) = keys.authorized(&hello.key)?;
         let proof = Signature::from_bytes(self.received.first_chunk::<PROOF>()?);
         let key = VerifyingKey::from_bytes(&hello.key).ok()?;

@@ -1,9 +1,10 @@
-//! The keys that the pod mounts, read anew for each proof: a rotated or revoked key counts as soon as it is mounted.
+//! The mounted keys. They are read for each proof, so a rotated or revoked key takes effect as soon as it is
+//! mounted.
 
 use postern_wire::stream::{PublicKey, openssh};
 use std::path::{Path, PathBuf};
 
-/// Bytes that a file of ours may have; more is not read.
+/// Maximum size of a key file; more is not read.
 const LIMIT: u64 = 64 * 1024;
 
 pub(super) struct Keys(PathBuf);
@@ -13,7 +14,7 @@ impl Keys {
         Self(directory.to_owned())
     }
 
-    /// The key as its line writes it, and whom a proof must be meant for; `None` when it is not authorized.
+    /// The key's line and the required audience; `None` if the key is not authorized.
     pub(super) fn authorized(&self, key: &PublicKey) -> Option<(String, String)> {
         let written = openssh(key);
         let lines = self.read("authorized_keys")?;

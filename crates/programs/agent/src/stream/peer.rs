@@ -1,25 +1,25 @@
-//! Who is at the other end of a loopback connection: the kernel knows the user of every socket of the pod
+//! Identifies the peer of a loopback connection: the kernel knows the user of every socket of the pod
 //! (`sock_diag(7)`).
 
 use std::net::{IpAddr, SocketAddr};
 
-/// Where a connection comes from.
+/// The origin of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Origin {
     /// A process of the pod's own user.
     Inside,
-    /// Anyone else: the runtime on behalf of a port-forward.
+    /// Any other: the runtime, for a port-forward.
     Outside,
 }
 
-/// Where the connection from `peer` to us at `local` comes from.
+/// The origin of the connection from `peer` to us at `local`.
 #[cfg(target_os = "linux")]
 pub(super) fn origin(peer: &SocketAddr, local: &SocketAddr) -> Origin {
     match user(peer, local) {
         Ok(Some(user)) if user != rustix::process::geteuid().as_raw() => Origin::Outside,
-        // Gone already, or ours.
+        // Already closed, or ours.
         Ok(_) => Origin::Inside,
-        // A sandbox without this question: everyone is treated alike.
+        // A sandbox without sock_diag: all connections are treated alike.
         Err(_) => Origin::Outside,
     }
 }
@@ -29,7 +29,7 @@ pub(super) fn origin(_: &SocketAddr, _: &SocketAddr) -> Origin {
     Origin::Inside
 }
 
-/// The user of the socket that is bound to `own` and connected to `other`; `None` when there is none.
+/// The user of the socket bound to `own` and connected to `other`; `None` if there is none.
 #[cfg(target_os = "linux")]
 fn user(own: &SocketAddr, other: &SocketAddr) -> std::io::Result<Option<u32>> {
     use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink};
@@ -48,7 +48,7 @@ fn user(own: &SocketAddr, other: &SocketAddr) -> std::io::Result<Option<u32>> {
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
 const HEADER: usize = 16;
 
-/// `nlmsghdr` and `inet_diag_req_v2`, for one exact socket.
+/// `nlmsghdr` and `inet_diag_req_v2` for one exact socket.
 fn question(own: &SocketAddr, other: &SocketAddr) -> [u8; HEADER + 56] {
     let mut bytes = [0; HEADER + 56];
     let length = u32::try_from(bytes.len()).unwrap_or(0);
@@ -71,7 +71,7 @@ fn question(own: &SocketAddr, other: &SocketAddr) -> [u8; HEADER + 56] {
     bytes
 }
 
-/// The user in an `inet_diag_msg`; an error message holds none.
+/// The user in an `inet_diag_msg`; an error message contains none.
 fn answered(bytes: &[u8]) -> Option<u32> {
     let kind = u16::from_ne_bytes(*bytes.get(4..6)?.first_chunk()?);
     let user = bytes.get(HEADER + 64..)?.first_chunk::<4>()?;

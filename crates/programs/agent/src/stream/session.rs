@@ -1,6 +1,6 @@
-//! One run on a connection: a supervisor of its own, as an exec would have started, at the end of a socket pair.
+//! One run on a connection: a supervisor of its own on a socket pair, as if started by an exec.
 
-use crate::outgoing::Outgoing;
+use crate::write_buffer::WriteBuffer;
 use postern_wire::{Mux, SESSION_CREDIT};
 use rustix::process::Pid;
 use std::io;
@@ -8,19 +8,19 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
 
-/// Bytes for a supervisor that has not taken them; beyond, its client is not read.
+/// Maximum bytes pending for a supervisor; beyond that, its client is not read.
 const BEHIND: usize = 256 * 1024;
 
 pub(super) struct Session {
     pub(super) id: u32,
-    /// Our end; `None` when either side has closed it.
+    /// Our end; `None` after either side has closed it.
     pub(super) socket: Option<UnixStream>,
-    queue: Outgoing,
+    queue: WriteBuffer,
     credit: usize,
 }
 
 impl Session {
-    /// Starts the supervisor. Its audit line will name the key that was proved, if one was.
+    /// Starts the supervisor. Its audit line contains the proved key, if any.
     pub(super) fn start(id: u32, key: Option<&str>) -> io::Result<(Self, Pid)> {
         let (ours, theirs) = UnixStream::pair()?;
         ours.set_nonblocking(true)?;
@@ -35,14 +35,14 @@ impl Session {
         let started = command.spawn()?;
         let pid = i32::try_from(started.id()).ok().and_then(Pid::from_raw);
         let pid = pid.ok_or_else(|| io::Error::other("the process id is out of range"))?;
-        Ok((Self { id, socket: Some(ours), queue: Outgoing::default(), credit: SESSION_CREDIT }, pid))
+        Ok((Self { id, socket: Some(ours), queue: WriteBuffer::default(), credit: SESSION_CREDIT }, pid))
     }
 
     pub(super) fn grant(&mut self, bytes: u32) {
         self.credit = self.credit.saturating_add(bytes as usize).min(2 * SESSION_CREDIT);
     }
 
-    /// Passes bytes on to the supervisor.
+    /// Queues bytes for the supervisor.
     pub(super) fn send(&mut self, bytes: &[u8]) {
         if self.socket.is_some() {
             self.queue.end().extend_from_slice(bytes);
@@ -54,7 +54,7 @@ impl Session {
         if let Some(socket) = &self.socket
             && self.queue.flush(socket).is_err()
         {
-            // It still may have something to say.
+            // It may still send output.
             self.queue.clear();
         }
     }
@@ -71,7 +71,7 @@ impl Session {
         self.credit > 0
     }
 
-    /// Takes what the supervisor says, as far as it is paid for, once.
+    /// Reads the supervisor's output once, within the session's credit.
     pub(super) fn receive(&mut self, scratch: &mut [u8], out: &mut Vec<u8>) {
         let Some(socket) = &self.socket else { return };
         let room = scratch.len().min(self.credit);

@@ -1,4 +1,4 @@
-//! Starting the command.
+//! Starts the command.
 
 use crate::sys;
 use postern_wire::{Failure, FailureKind, Request, TerminalSize};
@@ -13,17 +13,17 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-/// The command, started, with our ends of its streams.
+/// The started command and our ends of its streams.
 pub(super) struct Child {
     pub(super) pid: Pid,
     pub(super) stdin: Option<OwnedFd>,
     pub(super) stdout: Option<OwnedFd>,
     pub(super) stderr: Option<OwnedFd>,
-    /// The controlling side, when the command has a terminal.
+    /// The controlling side of the command's terminal, if it has one.
     pub(super) terminal: Option<OwnedFd>,
 }
 
-/// Our ends and the command's.
+/// Our ends of the streams and the command's.
 struct Streams {
     ours: [Option<OwnedFd>; 3],
     theirs: [Stdio; 3],
@@ -43,7 +43,7 @@ impl Child {
         }
         if let Some(workdir) = &request.workdir {
             let workdir = Path::new(OsStr::from_bytes(workdir));
-            enterable(workdir)?;
+            check_workdir(workdir)?;
             command.current_dir(workdir);
         }
         let streams = match request.terminal {
@@ -61,7 +61,7 @@ impl Child {
         Ok(Self { pid, stdin, stdout, stderr, terminal })
     }
 
-    /// Signals the command's process group.
+    /// Sends a signal to the command's process group.
     pub(super) fn signal(&self, number: u8) {
         if let Some(signal) = Signal::from_named_raw(i32::from(number)) {
             let _ = rustix::process::kill_process_group(self.pid, signal);
@@ -77,7 +77,8 @@ impl Child {
 
 impl Streams {
     fn pipes(with_stdin: bool) -> io::Result<Self> {
-        // The standard library's closes on exec on every system; pipe2(2) itself is not on every system.
+        // The standard library's pipes close on exec on every system; pipe2(2) does not exist on every
+        // system.
         let pipe = || io::pipe().map(|(read, write)| (OwnedFd::from(read), OwnedFd::from(write)));
         let (our_stdin, their_stdin) = if with_stdin {
             let (read, write) = pipe()?;
@@ -113,7 +114,7 @@ impl Streams {
 
 fn open_other_side(ours: &OwnedFd) -> io::Result<File> {
     let name = rustix::pty::ptsname(ours, Vec::new())?;
-    // Rust opens with CLOEXEC; NOCTTY keeps it from becoming ours.
+    // Rust opens with CLOEXEC; NOCTTY keeps it from becoming our controlling terminal.
     let mut options = OpenOptions::new();
     std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, libc::O_NOCTTY);
     options.read(true).write(true).open(OsStr::from_bytes(name.as_bytes()))
@@ -123,8 +124,9 @@ fn winsize(TerminalSize { rows, columns }: TerminalSize) -> Winsize {
     Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 }
 }
 
-/// `chdir` fails in the command's process, where it would look as if the command were missing: so it is tried first.
-fn enterable(workdir: &Path) -> Result<(), Failure> {
+/// `chdir` fails in the child process, where it would look as if the command were missing, so it is checked
+/// first.
+fn check_workdir(workdir: &Path) -> Result<(), Failure> {
     let failure = |why: &dyn std::fmt::Display| Failure {
         kind: FailureKind::Workdir,
         message: format!("changing to the working directory {}: {why}", workdir.display()),

@@ -1,10 +1,10 @@
-//! Everything a command started, found through `/proc`: as a subreaper we are an ancestor of all of it.
+//! Finds all processes of a command through `/proc`: as a subreaper we are an ancestor of all of them.
 
 #[cfg(target_os = "linux")]
 use rustix::process::Pid;
 use rustix::process::Signal;
 
-/// Sends `signal` to every process below us; returns how many there were.
+/// Sends `signal` to every descendant; returns their number.
 #[cfg(target_os = "linux")]
 pub(super) fn signal(signal: Signal) -> u32 {
     let mut sent = 0;
@@ -13,20 +13,20 @@ pub(super) fn signal(signal: Signal) -> u32 {
             sent += 1;
         }
         if signal == Signal::TERM {
-            // A stopped process would keep its SIGTERM for later.
+            // A stopped process would delay its SIGTERM.
             let _ = rustix::process::kill_process(pid, Signal::CONT);
         }
     }
     sent
 }
 
-/// Elsewhere there is no subreaper and no `/proc`: the command's own group has to do.
+/// Other systems have neither subreapers nor `/proc`: only the command's own group is signalled.
 #[cfg(not(target_os = "linux"))]
 pub(super) fn signal(_: Signal) -> u32 {
     0
 }
 
-/// Every process of which we are an ancestor.
+/// All our descendants.
 #[cfg(target_os = "linux")]
 fn all() -> Vec<Pid> {
     let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
@@ -43,7 +43,7 @@ fn all() -> Vec<Pid> {
         .collect()
 }
 
-/// Parent and state of a `/proc/PID/stat` (proc(5)); the name between the parentheses may hold anything.
+/// Parent and state from `/proc/PID/stat` (proc(5)). The name in parentheses may contain anything.
 #[cfg(target_os = "linux")]
 fn parent(stat: &[u8]) -> Option<(i32, u8)> {
     let after = stat.iter().rposition(|&byte| byte == b')')? + 1;

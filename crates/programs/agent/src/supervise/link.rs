@@ -1,7 +1,7 @@
 //! The byte streams to and from the client.
 
-use crate::outgoing::Outgoing;
 use crate::sys;
+use crate::write_buffer::WriteBuffer;
 use postern_wire::{
     CLIENT_SILENCE_MS, Decoder, FIRST_SILENCE_MS, FromAgent, HEARTBEAT_MS, STDIN_WINDOW, ToAgent, WireError,
 };
@@ -10,18 +10,18 @@ use rustix::fd::BorrowedFd;
 use std::io;
 use std::time::{Duration, Instant};
 
-/// The client is gone: its stream ended, broke, or was silent for too long.
+/// The client is lost: its stream ended, failed, or was silent for too long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Lost;
 
-/// Output waiting for the client beyond this many bytes stops the reading of the command's output.
+/// The command's output is not read while more than this many bytes are pending for the client.
 const FULL: usize = 256 * 1024;
 
 pub(super) struct Link {
     decoder: Decoder,
-    /// Whole frames that came before anyone could use them.
-    aside: Decoder,
-    out: Outgoing,
+    /// Complete frames that arrived too early.
+    early: Decoder,
+    out: WriteBuffer,
     heard: Instant,
     /// How long the client may be silent.
     silence: Duration,
@@ -39,8 +39,8 @@ impl Link {
         let now = Instant::now();
         Ok(Self {
             decoder: Decoder::default(),
-            aside: Decoder::default(),
-            out: Outgoing::default(),
+            early: Decoder::default(),
+            out: WriteBuffer::default(),
             heard: now,
             silence: Duration::from_millis(FIRST_SILENCE_MS),
             said: now,
@@ -61,7 +61,7 @@ impl Link {
         self.lost
     }
 
-    /// Whether the client has closed its end, whatever of what it sent before is still unread.
+    /// Whether the client has closed its end, even if earlier input is still unread.
     pub(super) fn is_hung_up() -> bool {
         let input = Self::input();
         let mut asked = [PollFd::new(&input, PollFlags::RDHUP)];
@@ -70,7 +70,7 @@ impl Link {
             && asked[0].revents().intersects(gone)
     }
 
-    /// Queues a frame; [`Link::flush`] writes it when the client takes it.
+    /// Queues a frame; [`Link::flush`] writes it.
     pub(super) fn send(&mut self, frame: &FromAgent<'_>) {
         if !self.lost {
             frame.encode(self.out.end());
@@ -86,7 +86,7 @@ impl Link {
         !self.out.is_empty()
     }
 
-    /// Writes what the client takes now.
+    /// Writes what the client accepts now.
     pub(super) fn flush(&mut self) {
         if !self.lost && self.out.flush(Self::output()).is_err() {
             self.lose();
@@ -98,7 +98,7 @@ impl Link {
         self.out.clear();
     }
 
-    /// Reads what the client sent, once.
+    /// Reads from the client once.
     pub(super) fn fill(&mut self) {
         match rustix::io::read(Self::input(), &mut self.scratch[..]) {
             Ok(0) => self.lose(),
@@ -112,17 +112,17 @@ impl Link {
         }
     }
 
-    /// The next frame that was read whole.
+    /// The next complete frame.
     pub(super) fn frame(&mut self) -> Result<Option<ToAgent<'_>>, WireError> {
-        let source = if self.aside.pending().is_empty() { &mut self.decoder } else { &mut self.aside };
+        let source = if self.early.pending().is_empty() { &mut self.decoder } else { &mut self.early };
         match source.next_frame()? {
             Some((kind, payload)) => ToAgent::decode(kind, payload).map(Some),
             None => Ok(None),
         }
     }
 
-    /// Puts what came aside for who reads frames later. A signal is for now, and is returned.
-    pub(super) fn set_aside(&mut self) -> Option<u8> {
+    /// Stores frames that arrived early. A signal is for now, and is returned.
+    pub(super) fn store_early_frames(&mut self) -> Option<u8> {
         let mut frames = Vec::new();
         let signal = loop {
             let frame = match self.decoder.next_frame() {
@@ -140,19 +140,19 @@ impl Link {
                 }
             }
         };
-        self.aside.push(&frames);
-        // The client may send its window of stdin before it hears of a start, and hardly anything else.
-        if self.aside.pending().len() > STDIN_WINDOW + FULL {
+        self.early.push(&frames);
+        // The client may send its window of stdin before it learns of the start, and little else.
+        if self.early.pending().len() > STDIN_WINDOW + FULL {
             self.lose();
         }
         signal
     }
 
-    /// Loses a client that was silent for too long and says that we are here. To be called at every turn.
+    /// Detects a silent client, and sends heartbeats. Must be called in every turn.
     pub(super) fn tick(&mut self) {
         let now = Instant::now();
         if now >= self.heard + self.silence {
-            self.fill(); // it may be us who stood still, and its heartbeats wait
+            self.fill(); // we may have been suspended while its heartbeats queued up
             if now >= self.heard + self.silence {
                 self.lose();
             }
@@ -162,13 +162,14 @@ impl Link {
         }
     }
 
-    /// When [`Link::tick`] has something to do next.
+    /// The next timer of [`Link::tick`].
     pub(super) fn next_tick(&self) -> Instant {
         let silence = self.heard + self.silence;
         silence.min(self.said + Duration::from_millis(HEARTBEAT_MS))
     }
 
-    /// Waits for the first frame that `wanted` takes; heartbeats pass. An inner error says what was wrong.
+    /// Waits for the first frame accepted by `wanted`; skips heartbeats. The inner error describes an invalid
+    /// frame.
     pub(super) fn next<T>(
         &mut self,
         mut wanted: impl FnMut(ToAgent<'_>) -> Option<T>,
@@ -188,10 +189,10 @@ impl Link {
         }
     }
 
-    /// Flushes, then stays until the client says it has everything, or goes away.
+    /// Flushes, then waits until the client confirms that it has everything, or is lost.
     ///
-    /// However long that takes: what was written may still be on its way to a reader that is in no hurry, and a
-    /// process that exits takes it along. A client that is there says so by its heartbeats; a silent one is lost.
+    /// There is no time limit: written output may still be in flight to a slow reader, and would be lost with
+    /// our exit. A live client sends heartbeats; a silent one is lost.
     pub(super) fn until_done(&mut self) -> Result<(), Lost> {
         loop {
             loop {
@@ -206,12 +207,12 @@ impl Link {
         }
     }
 
-    /// One wait for either direction.
+    /// Waits once for either direction.
     fn turn(&mut self) -> Result<(), Lost> {
         self.turn_with(&[], None)
     }
 
-    /// One wait for either direction, for one of `others` to be readable, or for a time of the caller's.
+    /// Waits once for either direction, for one of `others` to be readable, or until `until`.
     pub(super) fn turn_with(
         &mut self,
         others: &[BorrowedFd<'_>],
@@ -236,9 +237,9 @@ impl Link {
     }
 }
 
-/// Waits until a descriptor is ready or `until` has come.
+/// Waits until a descriptor is ready or `until` is reached.
 pub(super) fn wait(interest: &mut [PollFd<'_>], until: Instant) {
-    // Rounded up: a wait that ends a moment early would spin.
+    // Rounded up: a wait that ends too early would spin.
     let left = until.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
     let limit = Timespec::try_from(left).ok();
     if rustix::event::poll(interest, limit.as_ref()).is_err() {

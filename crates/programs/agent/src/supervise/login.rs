@@ -1,8 +1,8 @@
-//! The login to a cloud that comes before a tool which needs it.
+//! The login to a cloud before a tool that needs it.
 //!
-//! The cloud's own tool logs in (the agent speaks no TLS): with the token that the kubelet keeps fresh for the pod, or
-//! with a key that is mounted. What it remembers is used by later runs until it is about to expire. One run logs in at
-//! a time. A tool whose login failed is not run.
+//! The cloud's own tool logs in (the agent has no TLS), with the token that the kubelet refreshes for the pod
+//! or with a mounted key. Later runs reuse its session until it is about to expire. One run logs in at a
+//! time. If the login fails, the tool is not run.
 
 mod session;
 
@@ -26,20 +26,20 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// How long one attempt may take.
+/// Time limit of one attempt.
 const ATTEMPT: Duration = Duration::from_secs(60);
 
-/// How often a login of another run is looked at.
+/// Interval of checks for the login of another run.
 const LOCKED: Duration = Duration::from_millis(100);
 
-/// The last bytes of what a failed login said that are told.
+/// Maximum bytes of a failed login's output that are reported.
 const SAID: usize = 2_000;
 
-/// Why nothing more is done for the client.
-pub(super) enum Stop {
-    /// It is gone.
+/// Why the login does not succeed.
+pub(super) enum LoginError {
+    /// The client is lost.
     Lost,
-    /// It is told this.
+    /// The error to report.
     Failed(Failure),
 }
 
@@ -47,9 +47,9 @@ pub(super) enum Stop {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Plan {
     argv: Vec<OsString>,
-    /// The directory under which the tool remembers its session.
+    /// The directory in which the tool stores its session.
     home: PathBuf,
-    /// Whom the session must be of.
+    /// The required profile of the session.
     profile: Option<String>,
     attempts: u8,
     interval: Duration,
@@ -60,8 +60,8 @@ fn failed(message: String) -> Failure {
 }
 
 impl Plan {
-    /// What a request asks for, or what the pod is set up for when it leaves that open. `pod` are the agent's own
-    /// variables, `command` those of the command.
+    /// The login in the request or, if it does not name one, the login that the pod is set up for. `pod`
+    /// reads the agent's own variables, `command` those of the command.
     fn of(
         request: &Request,
         pod: impl Fn(&str) -> Option<OsString>,
@@ -76,7 +76,7 @@ impl Plan {
         match provider.as_deref() {
             None if trusted.is_none() || !is_ibmcloud(request) => return Ok(None),
             None | Some(variables::IBM) => {}
-            Some(other) => return Err(failed(format!("there is no login {other:?}; there is ibm"))),
+            Some(other) => return Err(failed(format!("unknown login {other:?}; use ibm"))),
         }
         let mut argv = vec!["ibmcloud".to_owned(), "login".to_owned(), "-a".to_owned()];
         argv.push(
@@ -89,7 +89,7 @@ impl Plan {
         argv.push("--quiet".to_owned());
         if let Some(profile) = &trusted {
             let token = text(variables::TOKEN).unwrap_or_default();
-            // The tool reads the file itself: the token is in nobody's argv.
+            // The tool reads the file itself, so the token is in no argv.
             argv.extend([
                 "--cr-token".to_owned(),
                 format!("@{token}"),
@@ -117,50 +117,50 @@ fn is_ibmcloud(request: &Request) -> bool {
     program.and_then(Path::file_name) == Some(OsStr::new("ibmcloud"))
 }
 
-/// The part of a token that makes it one, to be redacted: without its signature nobody takes it.
+/// The secret part of a token, to redact: without its signature it is useless.
 fn signature(name: &str, token: &str) -> Option<Secret> {
     Secret::new(name, token.trim().rsplit('.').next()?).ok()
 }
 
-/// The token by which the pod proves who it is, where it has one.
+/// The token that identifies the pod, if there is one.
 pub(super) fn pod_token() -> Option<Secret> {
     let path = std::env::var_os(variables::TOKEN)?;
     signature("the pod's token", &std::fs::read_to_string(path).ok()?)
 }
 
-/// Logs in where the request needs it; returns the access token, to be redacted.
+/// Logs in if the request needs it; returns the access token, to redact.
 pub(super) fn login(
     link: &mut Link,
     signals: &Signals,
     request: &Request,
     environment: &[(Vec<u8>, Vec<u8>)],
     patterns: &Patterns,
-) -> Result<Option<Secret>, Stop> {
+) -> Result<Option<Secret>, LoginError> {
     let of_command = |name: &str| {
         let own = environment.iter().rev().find(|(known, _)| known == name.as_bytes());
         own.map(|(_, value)| OsString::from_vec(value.clone())).or_else(|| std::env::var_os(name))
     };
-    let plan = Plan::of(request, |name| std::env::var_os(name), of_command).map_err(Stop::Failed)?;
+    let plan = Plan::of(request, |name| std::env::var_os(name), of_command).map_err(LoginError::Failed)?;
     let Some(plan) = plan else { return Ok(None) };
     let session = || Session::of(&plan.home, plan.profile.as_deref());
     let known = |session: Session| signature("the access token", &session.token);
     if let Some(session) = session() {
         return Ok(known(session));
     }
-    let mut lock = lock_file(&plan.home).map_err(Stop::Failed)?;
+    let mut lock = lock_file(&plan.home).map_err(LoginError::Failed)?;
     let mut waited = false;
     while rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
         waited = true;
         turn(link, signals, None, Instant::now() + LOCKED)?;
     }
-    // Whoever held it may have logged in, or failed to: many who wait do not each try as often.
+    // The previous holder may have logged in or failed: waiting runs do not retry as often.
     if let Some(session) = session() {
         return Ok(known(session));
     }
     let mut theirs = String::new();
     let _ = lock.read_to_string(&mut theirs);
     if waited && !theirs.is_empty() {
-        return Err(Stop::Failed(failed(theirs)));
+        return Err(LoginError::Failed(failed(theirs)));
     }
     let _ = lock.set_len(0);
     let mut said = String::new();
@@ -185,10 +185,10 @@ pub(super) fn login(
     let times = if plan.attempts == 1 { "attempt" } else { "attempts" };
     let message = format!("{how} login failed after {} {times}: {said}", plan.attempts);
     let _ = lock.write_at(message.as_bytes(), 0);
-    Err(Stop::Failed(failed(message)))
+    Err(LoginError::Failed(failed(message)))
 }
 
-/// Held while a login is under way; holds what the last one that failed said.
+/// Locked during a login; contains the output of the last failed one.
 fn lock_file(home: &Path) -> Result<File, Failure> {
     let directory = home.join(".bluemix");
     let made = DirBuilder::new().recursive(true).mode(0o700).create(&directory);
@@ -200,14 +200,14 @@ fn lock_file(home: &Path) -> Result<File, Failure> {
 }
 
 impl Plan {
-    /// One attempt; the inner error is what the tool said.
+    /// One attempt; the inner error is the tool's output.
     fn attempt(
         &self,
         link: &mut Link,
         signals: &Signals,
         environment: &[(Vec<u8>, Vec<u8>)],
-    ) -> Result<Result<(), String>, Stop> {
-        let (mut process, output) = self.start(environment).map_err(Stop::Failed)?;
+    ) -> Result<Result<(), String>, LoginError> {
+        let (mut process, output) = self.start(environment).map_err(LoginError::Failed)?;
         let (mut output, mut said) = (Some(output), Vec::new());
         let end = Instant::now() + ATTEMPT;
         let status = loop {
@@ -227,7 +227,7 @@ impl Plan {
         let text = String::from_utf8_lossy(&said);
         let text = text.trim();
         let begin = text.char_indices().map(|(at, _)| at).find(|at| text.len() - at <= SAID).unwrap_or(0);
-        Ok(Err(if text.is_empty() { "it said nothing".to_owned() } else { text[begin..].to_owned() }))
+        Ok(Err(if text.is_empty() { "it printed nothing".to_owned() } else { text[begin..].to_owned() }))
     }
 
     fn start(&self, environment: &[(Vec<u8>, Vec<u8>)]) -> Result<(Process, OwnedFd), Failure> {
@@ -249,7 +249,7 @@ impl Plan {
     }
 }
 
-/// A login under way; ends with all of its group when dropped.
+/// A running login; its process group is killed when dropped.
 struct Process {
     pid: Pid,
     status: Option<WaitStatus>,
@@ -275,7 +275,7 @@ impl Drop for Process {
     }
 }
 
-/// Reads what is there; `false` once nothing more can come.
+/// Reads available output; `false` at its end.
 fn read(output: &OwnedFd, said: &mut Vec<u8>) -> bool {
     let mut buffer = [0; 4_096];
     loop {
@@ -289,16 +289,21 @@ fn read(output: &OwnedFd, said: &mut Vec<u8>) -> bool {
     }
 }
 
-/// One wait: for a child's end, its output, the client, or the time.
-fn turn(link: &mut Link, signals: &Signals, output: Option<&OwnedFd>, until: Instant) -> Result<(), Stop> {
+/// Waits once for a child, its output, the client, or the time.
+fn turn(
+    link: &mut Link,
+    signals: &Signals,
+    output: Option<&OwnedFd>,
+    until: Instant,
+) -> Result<(), LoginError> {
     let others: Vec<_> = output.map(AsFd::as_fd).into_iter().chain([signals.as_fd()]).collect();
-    link.turn_with(&others, Some(until)).map_err(|Lost| Stop::Lost)?;
+    link.turn_with(&others, Some(until)).map_err(|Lost| LoginError::Lost)?;
     if signals.take().iter().any(|&number| number != libc::SIGCHLD) {
         link.lose();
     }
-    match link.set_aside() {
-        _ if link.is_lost() => Err(Stop::Lost),
-        Some(number) => Err(Stop::Failed(failed(format!("the login was ended by signal {number}")))),
+    match link.store_early_frames() {
+        _ if link.is_lost() => Err(LoginError::Lost),
+        Some(number) => Err(LoginError::Failed(failed(format!("the login was ended by signal {number}")))),
         None => Ok(()),
     }
 }
@@ -307,7 +312,7 @@ fn turn(link: &mut Link, signals: &Signals, output: Option<&OwnedFd>, until: Ins
 mod tests {
     use super::*;
 
-    /// A request with a login: `""` is one that leaves the cloud open.
+    /// A request with a login; `""` does not name a cloud.
     fn request(program: &str, login: Option<&str>) -> Request {
         Request {
             argv: vec![program.as_bytes().to_vec()],
@@ -335,7 +340,7 @@ mod tests {
         [("POSTERN_LOGIN", "ibm"), ("IAM_PROFILE_ID", "Profile-1"), ("POSTERN_LOGIN_TOKEN", "/t/token")];
 
     #[test]
-    fn a_login_is_implied_for_the_clouds_own_tool_in_a_pod_that_is_trusted() {
+    fn a_trusted_pod_logs_in_for_the_clouds_own_tool() {
         let implied = |program: &str, pod: &[(&str, &str)]| {
             plan(&request(program, Some("")), pod, &[]).unwrap().is_some()
         };
@@ -360,11 +365,11 @@ mod tests {
     }
 
     #[test]
-    fn what_there_is_no_login_for_is_refused() {
+    fn unknown_logins_are_refused() {
         let said = |login: &str, pod: &[(&str, &str)]| {
             plan(&request("sh", Some(login)), pod, &[]).unwrap_err().message
         };
-        assert_eq!(said("aws", &POD), "there is no login \"aws\"; there is ibm");
+        assert_eq!(said("aws", &POD), "unknown login \"aws\"; use ibm");
         assert_eq!(
             said("ibm", &[]),
             "the pod has neither a trusted profile nor IBMCLOUD_API_KEY to log in with"

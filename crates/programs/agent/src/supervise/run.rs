@@ -1,10 +1,10 @@
-//! A running command: the one loop over its streams, its processes and its client.
+//! A running command: the loop over its streams, its processes and its client.
 
 use super::child::Child;
 use super::descendants;
 use super::link::{Link, wait};
-use super::output::{Output, Which};
-use super::queue::Queue;
+use super::output::{Output, StreamKind};
+use super::stdin_queue::StdinQueue;
 use crate::audit::Ending;
 use crate::sys::{self, Reaped, Signals};
 use postern_secret::redact::Patterns;
@@ -17,10 +17,10 @@ use std::time::{Duration, Instant};
 /// Bytes read from the command at a time.
 const READ: usize = 128 * 1024;
 
-/// While processes are being ended, how often their number is looked at.
+/// Interval of checks while processes are being ended.
 const ENDING_TURN: Duration = Duration::from_millis(50);
 
-/// After everything has ended, how long an output may stay open that someone else holds.
+/// How long to wait for an output that another process keeps open after everything has ended.
 const FOREIGN_HOLDER: Duration = Duration::from_secs(1);
 
 pub(super) struct Run {
@@ -29,7 +29,7 @@ pub(super) struct Run {
     stdout: Output,
     stderr: Output,
     scratch: Vec<u8>,
-    stdin_queue: Queue,
+    stdin_queue: StdinQueue,
     stdin_ended: bool,
     stdin_bytes: u64,
     ungranted: usize,
@@ -48,15 +48,15 @@ impl Run {
         let timeout = (request.timeout_ms > 0)
             .then(|| Instant::now().checked_add(Duration::from_millis(request.timeout_ms)))
             .flatten();
-        let stdout = Output::new(Which::Stdout, child.stdout.take());
-        let stderr = Output::new(Which::Stderr, child.stderr.take());
+        let stdout = Output::new(StreamKind::Stdout, child.stdout.take());
+        let stderr = Output::new(StreamKind::Stderr, child.stderr.take());
         Self {
             child,
             patterns,
             stdout,
             stderr,
             scratch: vec![0; READ],
-            stdin_queue: Queue::default(),
+            stdin_queue: StdinQueue::default(),
             stdin_ended: false,
             stdin_bytes: 0,
             ungranted: 0,
@@ -71,12 +71,12 @@ impl Run {
         }
     }
 
-    /// Until the command, all it started, and its output have ended; then the trailer is queued.
+    /// Runs until the command, its descendants and its output have ended, then queues the trailer.
     pub(super) fn finish(mut self, link: &mut Link, signals: &Signals) -> Ending {
         link.send(&FromAgent::Started(self.child.pid.as_raw_nonzero().get().unsigned_abs()));
-        // The command may have ended before its SIGCHLD could be caught by anyone waiting.
+        // The command may have ended before we waited for SIGCHLD.
         self.reap();
-        // Frames that came together with the request wait in the decoder, where no poll sees them.
+        // Frames that arrived with the request are in the decoder, where poll does not see them.
         self.take_frames(link);
         while !self.is_over(link) {
             let next = self.tick(link);
@@ -126,8 +126,8 @@ impl Run {
         if self.stdout.source.is_none() && self.stderr.source.is_none() {
             return true;
         }
-        // A pipe that a stranger holds open is not worth waiting for; what is in it is read to the last byte first,
-        // however slowly the client takes it.
+        // Do not wait for a pipe that an unrelated process holds open. But read its content to the last byte
+        // first, however slowly the client reads.
         let stranger =
             since.elapsed() > FOREIGN_HOLDER && !self.stdout.is_readable() && !self.stderr.is_readable();
         if self.lost || stranger {
@@ -138,7 +138,7 @@ impl Run {
         false
     }
 
-    /// What time brings; returns when it brings more.
+    /// Handles timers; returns the next one.
     fn tick(&mut self, link: &mut Link) -> Instant {
         link.tick();
         let now = Instant::now();
@@ -173,13 +173,13 @@ impl Run {
         held.into_iter().flatten().chain(self.timeout).fold(next, Instant::min)
     }
 
-    /// SIGTERM to everything the command started; SIGKILL follows.
+    /// Sends SIGTERM to all processes of the command; SIGKILL follows.
     fn end_all(&mut self) -> u32 {
         if self.kill_at.is_none() {
             self.kill_at = Some(Instant::now() + Duration::from_millis(KILL_AFTER_MS));
         }
         let reached = descendants::signal(Signal::TERM);
-        // Where there is no way to find descendants, the group has to do.
+        // Without a way to find descendants, only the group is signalled.
         self.child.signal(15);
         reached
     }
@@ -242,11 +242,11 @@ impl Run {
         }
     }
 
-    /// Writes what the command takes of its stdin now, and grants the client as much again.
+    /// Writes to the command's stdin what it accepts, and grants the client as much again.
     fn feed(&mut self, link: &mut Link) {
         while let (Some(stdin), false) = (&self.child.stdin, self.stdin_queue.is_empty()) {
             match rustix::io::write(stdin, self.stdin_queue.front()) {
-                // Nothing came back of what was put aside: the command must not take what follows for all there is.
+                // Queued input is lost: the command must not take the remaining input for complete.
                 Ok(0) => {
                     link.lose();
                     return;
@@ -258,7 +258,7 @@ impl Run {
                 Err(rustix::io::Errno::INTR) => {}
                 Err(rustix::io::Errno::AGAIN) => return,
                 Err(_) => {
-                    // The command closed its stdin: what comes is taken and dropped, as a shell's pipe would.
+                    // The command closed its stdin: input is discarded, as with a shell's pipe.
                     let dropped = self.stdin_queue.len();
                     self.stdin_queue.clear();
                     self.child.stdin = None;
@@ -294,7 +294,7 @@ impl Run {
                     match &self.child.stdin {
                         None => passed_on += data.len(),
                         Some(stdin) => {
-                            // Most often the command is waiting for it: then it goes there at once.
+                            // The command is usually waiting for it, so it is written at once.
                             let at_once = self.stdin_queue.is_empty();
                             let written =
                                 if at_once { rustix::io::write(stdin, data).unwrap_or(0) } else { 0 };
@@ -305,7 +305,7 @@ impl Run {
                 }
                 Ok(Some(ToAgent::StdinEnd)) => {
                     if self.child.terminal.is_some() && self.child.stdin.is_some() {
-                        // End of file, as a person would type it.
+                        // End of file, as typed by a user.
                         self.stdin_queue.push(&[4]);
                     } else {
                         self.stdin_ended = true;
@@ -318,7 +318,7 @@ impl Run {
                 }
                 Ok(Some(ToAgent::Signal(number))) => self.child.signal(number),
                 Ok(Some(ToAgent::Resize(size))) => self.child.resize(size),
-                // The client broke the protocol: it cannot be trusted to know how this ends.
+                // The client violated the protocol: it is treated as lost.
                 Ok(Some(ToAgent::Request(_) | ToAgent::File(_) | ToAgent::Done)) | Err(_) => {
                     link.lose();
                     return;

@@ -1,4 +1,4 @@
-//! Files staged for a command: made privately, removed when it has ended.
+//! Files staged for a command: created with private permissions, removed when it has ended.
 
 use super::link::{Link, Lost};
 use postern_wire::{Failure, FailureKind, FileSpec, ToAgent};
@@ -14,7 +14,7 @@ use std::path::PathBuf;
 pub(super) struct Staged(Vec<PathBuf>);
 
 impl Staged {
-    /// Takes the announced files from the link. What is there already is never overwritten.
+    /// Receives the announced files. Existing files are never overwritten.
     pub(super) fn receive(link: &mut Link, files: &[FileSpec]) -> Result<Result<Self, Failure>, Lost> {
         let mut staged = Self::default();
         for FileSpec { path, size } in files {

@@ -1,18 +1,18 @@
-//! What files of `/proc/PID` say, as pure functions of their text.
+//! Pure functions that parse files of `/proc/PID`.
 
-/// Whether the text of a `/proc/PID/cgroup` puts the process into the container of this id. Runtimes name a container's
-/// cgroup by its id, alone or between a prefix and `.scope`.
+/// Whether a `/proc/PID/cgroup` belongs to the container with this id. Runtimes name a container's cgroup by
+/// its id, alone or between a prefix and `.scope`.
 pub(super) fn names_container(cgroup: &str, id: &str) -> bool {
     components(cgroup).any(|component| {
         component.split_once(id).is_some_and(|(before, after)| {
             let apart = |byte: Option<u8>| byte.is_none_or(|byte| !byte.is_ascii_alphanumeric());
-            // CRI-O's monitor of a container has its id too, and is a process of the node.
+            // CRI-O's monitor of a container also has its id, but is a process of the node.
             apart(before.bytes().last()) && apart(after.bytes().next()) && !before.ends_with("conmon-")
         })
     })
 }
 
-/// Whether it shows any container's id: 64 hexadecimal digits in every runtime of Kubernetes.
+/// Whether it contains any container id: 64 hexadecimal digits in every runtime of Kubernetes.
 pub(super) fn shows_an_id(cgroup: &str) -> bool {
     components(cgroup).any(|component| {
         let words = component.split(|character: char| !character.is_ascii_alphanumeric());
@@ -20,24 +20,24 @@ pub(super) fn shows_an_id(cgroup: &str) -> bool {
     })
 }
 
-/// The parts of every path: a line is `HIERARCHY:CONTROLLERS:PATH`, and a path may have colons.
+/// The components of every path. A line is `HIERARCHY:CONTROLLERS:PATH`, and a path may contain colons.
 fn components(cgroup: &str) -> impl Iterator<Item = &str> {
     cgroup.lines().filter_map(|line| line.splitn(3, ':').nth(2)).flat_map(|path| path.split('/'))
 }
 
-/// When a process started, of its `/proc/PID/stat`: field 22, in clock ticks since boot. The second field is the
-/// program's name in parentheses, which may hold anything.
+/// The start time of a process from `/proc/PID/stat`: field 22, in clock ticks since boot. The second field
+/// is the program's name in parentheses, which may contain anything.
 pub(super) fn started(stat: &str) -> Option<u64> {
     let (_, rest) = stat.rsplit_once(')')?;
     rest.split_ascii_whitespace().nth(19)?.parse().ok()
 }
 
-/// Who a process is to the kernel's checks, of its `/proc/PID/status`.
+/// The identity of a process for the kernel's checks, from `/proc/PID/status`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Identity {
     /// The real, effective and saved UID.
     pub uids: [u32; 3],
-    /// The same of its GID.
+    /// The same for the GID.
     pub gids: [u32; 3],
     /// The permitted capabilities, one bit each.
     pub capabilities: u64,
@@ -54,8 +54,8 @@ impl Identity {
         Some(Self { uids: three("Uid")?, gids: three("Gid")?, capabilities })
     }
 
-    /// What keeps this one from looking into that one, in the order in which the kernel asks.
-    pub(super) fn what_bars(&self, that: &Self) -> String {
+    /// Why this process may not access that one, in the order of the kernel's checks.
+    pub(super) fn denial_reason(&self, that: &Self) -> String {
         let (uid, gid) = (self.uids[1], self.gids[1]);
         if that.uids != [uid; 3] || that.gids != [gid; 3] {
             let its = format!("{}:{}", that.uids[1], that.gids[1]);
@@ -65,10 +65,9 @@ impl Identity {
         }
         let more = that.capabilities & !self.capabilities;
         if more != 0 {
-            return format!("the container has capabilities that this agent has not (mask {more:#x})");
+            return format!("the container has capabilities that this agent lacks (mask {more:#x})");
         }
-        "its process has made itself not dumpable, or a security module (AppArmor, SELinux) keeps the two apart"
-            .to_owned()
+        "its process is not dumpable, or a security module (AppArmor, SELinux) denies access".to_owned()
     }
 }
 
@@ -86,10 +85,10 @@ mod tests {
             format!(
                 "4:memory:/kubepods/besteffort/pod8c4085fb/{ID}\n0::/kubepods/besteffort/pod8c4085fb/{ID}\n"
             ),
-            // cgroup v2 from a private cgroup namespace beside it.
+            // cgroup v2 from a neighbouring private cgroup namespace.
             format!("0::/../{ID}\n"),
             format!("0::/../../{pod}/cri-containerd-{ID}.scope\n"),
-            // With cgroups of its own below.
+            // With nested cgroups.
             format!("0::/../crio-{ID}.scope/container/init.scope\n"),
             format!("1:name=systemd:/system.slice/containerd.service/{pod}:cri-containerd:{ID}\n"),
             format!("12:pids:/kubepods.slice/{pod}/docker-{ID}.scope\n"),
@@ -100,11 +99,11 @@ mod tests {
     }
 
     #[test]
-    fn what_only_looks_like_it_is_not_taken() {
+    fn similar_cgroups_do_not_match() {
         let longer = format!("0::/../{ID}0\n0::/../a{ID}\n");
         assert!(!names_container(&longer, ID) && !shows_an_id(&longer));
         assert!(!names_container(&format!("0::/../crio-conmon-{ID}.scope\n"), ID));
-        // A controller's name is no path.
+        // A controller's name is not a path.
         assert!(!names_container(&format!("1:{ID}:/\n"), ID));
         for text in ["0::/\n", "", "0::/user.slice/user-0.slice/session-1.scope\n"] {
             assert!(!names_container(text, ID) && !shows_an_id(text), "{text}");
@@ -112,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn the_start_is_found_behind_any_name() {
+    fn the_start_time_is_parsed_after_any_name() {
         let rest = "S 0 14 14 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 7 0 5213377 1266667520 512 1844";
         assert_eq!(started(&format!("14 (app) {rest}\n")), Some(5_213_377));
         assert_eq!(started(&format!("14 (a) b (c) {rest}\n")), Some(5_213_377));
@@ -128,18 +127,18 @@ mod tests {
     }
 
     #[test]
-    fn the_reason_is_what_the_kernel_checks_first() {
+    fn the_reason_follows_the_order_of_the_kernel() {
         let none = "0000000000000000";
         let (app, root) = ("65532\t65532\t65532\t65532", "0\t0\t0\t0");
         let target = status(app, root, none);
         assert_eq!(target, Identity { uids: [65_532; 3], gids: [0; 3], capabilities: 0 });
-        let words = status(app, app, none).what_bars(&target);
+        let words = status(app, app, none).denial_reason(&target);
         assert!(words.contains("65532:0 and this agent as 65532:65532"), "{words}");
-        let words = status(root, root, none).what_bars(&status(root, root, "00000000a80425fb"));
+        let words = status(root, root, none).denial_reason(&status(root, root, "00000000a80425fb"));
         assert!(words.contains("capabilities") && words.contains("0xa80425fb"), "{words}");
-        // One that may still change back is not the same.
-        assert!(target.what_bars(&status("0\t65532\t65532\t65532", root, none)).contains("UID:GID"));
-        assert!(target.what_bars(&target).contains("not dumpable"));
+        // A process that may still change back is not the same.
+        assert!(target.denial_reason(&status("0\t65532\t65532\t65532", root, none)).contains("UID:GID"));
+        assert!(target.denial_reason(&target).contains("not dumpable"));
         assert_eq!(Identity::parse("Uid:\t1\n"), None);
     }
 }

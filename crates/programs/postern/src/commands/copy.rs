@@ -23,7 +23,7 @@ use postern_exec::ephemeral::User;
 use postern_kube::Cluster;
 use postern_ops::names;
 use postern_s3::{Settings, Store};
-use postern_shell::Memory;
+use postern_shell::ResumeMarks;
 use postern_wire::copy::{Compare, Delete, Limits, ReceiveSpec, Rule, SendSpec};
 use show::{Show, Shown};
 use std::cell::RefCell;
@@ -150,7 +150,7 @@ impl<'a> Reach<'a> {
                 agent: names::AGENT,
                 user,
                 verify,
-                memory: Memory::default(),
+                marks: ResumeMarks::default(),
                 found: RefCell::new(None),
             }),
             (Place::Pod(_), None) => return Err(Failure::usage("a pod without a cluster", None)),

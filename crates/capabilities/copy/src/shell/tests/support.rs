@@ -1,12 +1,15 @@
-//! Shells of this machine as far ends, with the same client between as in a cluster.
+//! Shells of this machine as far ends, with the same client as in a cluster.
 
-use crate::ends::{self, End, Opened};
+use crate::channel::OpenEnd;
+use crate::ends::{self, End};
 use crate::ledger::{Done, Ledger, Observer, Tally};
-use crate::pace::Pace;
-use crate::relay::{Broke, relay};
+use crate::rate_limit::RateLimit;
+use crate::relay::{RelayError, relay};
 use bytes::Bytes;
-use postern_shell::{LOOP, Memory, Session, Way};
-use postern_wire::copy::{Ask, Compare, Compression, Delete, Fate, Limits, Owner, ReceiveSpec, SendSpec};
+use postern_shell::{LOOP, ResumeMarks, Session, TransferMode};
+use postern_wire::copy::{
+    Compare, Compression, CopyRequest, Delete, Fate, Limits, Owner, ReceiveSpec, SendSpec,
+};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -21,7 +24,7 @@ use std::time::{Duration, SystemTime};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::mpsc;
 
-/// Shells that a container may have: what `sh` is here, and busybox's where there is one.
+/// Shells that a container may have: `sh`, and busybox if it exists.
 pub(super) fn shells() -> Vec<Vec<String>> {
     let mut shells = vec![vec!["sh".to_owned()]];
     let paths = std::env::var("PATH").unwrap_or_default();
@@ -30,26 +33,26 @@ pub(super) fn shells() -> Vec<Vec<String>> {
     shells
 }
 
-/// A shell, the way by it, and what it is told first.
+/// A shell, its transfer mode, and what it executes first.
 #[derive(Clone)]
 pub(super) struct Far {
     pub(super) shell: Vec<String>,
-    pub(super) way: Way,
-    /// The tool that hashes; "-" for none.
+    pub(super) way: TransferMode,
+    /// The tool for hashes; "-" for none.
     pub(super) sum: Option<&'static str>,
     pub(super) first: &'static str,
-    /// Bytes that went there.
+    /// Bytes sent to the shell.
     pub(super) sent: Arc<AtomicU64>,
-    /// Bytes that came from there.
+    /// Bytes received from the shell.
     pub(super) came: Arc<AtomicU64>,
-    pub(super) memory: Memory,
+    pub(super) marks: ResumeMarks,
 }
 
-pub(super) const SHELL: Way = Way { tar: false, verify: true };
-pub(super) const TAR: Way = Way { tar: true, verify: true };
+pub(super) const SHELL: TransferMode = TransferMode { tar: false, verify: true };
+pub(super) const TAR: TransferMode = TransferMode { tar: true, verify: true };
 
 impl Far {
-    pub(super) fn new(shell: &[String], way: Way) -> Self {
+    pub(super) fn new(shell: &[String], way: TransferMode) -> Self {
         let sum = if way.verify { None } else { Some("-") };
         Self {
             shell: shell.to_vec(),
@@ -58,16 +61,16 @@ impl Far {
             first: "",
             sent: Arc::default(),
             came: Arc::default(),
-            memory: Memory::default(),
+            marks: ResumeMarks::default(),
         }
     }
 
-    /// By what `sh` is here.
-    pub(super) fn by(way: Way) -> Self {
+    /// With the local `sh`.
+    pub(super) fn by(way: TransferMode) -> Self {
         Self::new(&shells()[0], way)
     }
 
-    pub(super) async fn open(&self, ask: &Ask) -> Opened {
+    pub(super) async fn open(&self, request: &CopyRequest) -> OpenEnd {
         let mut command = tokio::process::Command::new(&self.shell[0]);
         command.args(&self.shell[1..]).args(["-c", LOOP]);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
@@ -98,8 +101,8 @@ impl Far {
         });
         let mut session = Session::greet(to, from, self.sum).await.unwrap();
         assert_eq!(session.missing(), &[] as &[String]);
-        session.say(self.first.as_bytes());
-        crate::shell::end(postern_shell::start(session, self.way, self.memory.clone(), ask.clone()))
+        session.queue(self.first.as_bytes());
+        crate::shell::end(postern_shell::start(session, self.way, self.marks.clone(), request.clone()))
     }
 }
 
@@ -109,10 +112,10 @@ pub(super) enum Side {
 }
 
 impl Side {
-    async fn open(&self, ask: &Ask) -> Opened {
+    async fn open(&self, request: &CopyRequest) -> OpenEnd {
         match self {
-            Self::Here => ends::open(&End::Local, ask, &mut |_| ()).await.unwrap(),
-            Self::There(far) => far.open(ask).await,
+            Self::Here => ends::open(&End::Local, request, &mut |_| ()).await.unwrap(),
+            Self::There(far) => far.open(request).await,
         }
     }
 }
@@ -179,7 +182,7 @@ impl Seen {
     }
 }
 
-/// One copy to its end.
+/// Runs one copy until it ends.
 pub(super) fn copy(
     from: &Side,
     to: &Side,
@@ -190,21 +193,21 @@ pub(super) fn copy(
     let mut seen = Seen::default();
     let tally = runtime.block_on(async {
         let mut ledger = Ledger::new(&mut seen, None);
-        let mut source = from.open(&Ask::Send(send.clone())).await;
-        let mut destination = to.open(&Ask::Receive(receive.clone())).await;
-        let mut pace = Pace::new(None);
+        let mut source = from.open(&CopyRequest::Send(send.clone())).await;
+        let mut destination = to.open(&CopyRequest::Receive(receive.clone())).await;
+        let mut limit = RateLimit::new(None);
         let relayed = {
             let books = RefCell::new(&mut ledger);
-            let flow = crate::flow::Flow::default();
-            let relayed = relay(&mut source, &mut destination, &books, &mut pace, &flow);
+            let flow = crate::flow_control::FlowControl::default();
+            let relayed = relay(&mut source, &mut destination, &books, &mut limit, &flow);
             tokio::time::timeout(Duration::from_secs(120), relayed).await.unwrap()
         };
         source.close().await;
         destination.close().await;
         match relayed {
             Ok(()) => Ok(ledger.close().0),
-            Err(Broke::Fatal(_, why)) => Err(why),
-            Err(Broke::Lost(_, why)) => Err(format!("lost: {why}")),
+            Err(RelayError::Fatal(_, why)) => Err(why),
+            Err(RelayError::Lost(_, why)) => Err(format!("lost: {why}")),
         }
     });
     tally.map(|tally| (tally, seen))
@@ -221,7 +224,7 @@ pub(super) fn random(count: usize) -> Vec<u8> {
     (0..count.div_ceil(8)).flat_map(|_| next()).take(count).collect()
 }
 
-/// A tree with one of each kind that these ways keep.
+/// A tree with one of each type that these ways preserve.
 pub(super) fn torture(root: &Path) {
     let name = |bytes: &[u8]| root.join(OsString::from_vec(bytes.to_vec()));
     fs::create_dir_all(root.join("a/b/c")).unwrap();
@@ -257,7 +260,7 @@ pub(super) fn torture(root: &Path) {
     }
 }
 
-/// Everything that a copy keeps of a tree, by path.
+/// Everything that a copy preserves of a tree, by path.
 pub(super) fn tree(root: &Path, nanos: bool) -> BTreeMap<Vec<u8>, String> {
     let (mut all, mut waiting) = (BTreeMap::new(), vec![root.to_owned()]);
     while let Some(path) = waiting.pop() {

@@ -26,7 +26,7 @@ fn from_source() -> Vec<FromSource<'static>> {
         FromSource::End,
         FromSource::From { id: 1, offset: 1 << 40 },
         FromSource::Data(b"bytes"),
-        FromSource::Packed { length: 9, bytes: b"fewer" },
+        FromSource::Compressed { length: 9, bytes: b"fewer" },
         FromSource::Hole(5),
         FromSource::Reuse { offset: 1, length: 2 },
         FromSource::Cut(3),
@@ -40,13 +40,18 @@ fn from_source() -> Vec<FromSource<'static>> {
 
 fn from_destination() -> Vec<FromDestination<'static>> {
     vec![
-        FromDestination::Placed { directory: b"/d", name: Some(b"n") },
-        FromDestination::Placed { directory: b"/d", name: None },
+        FromDestination::Target { directory: b"/d", name: Some(b"n") },
+        FromDestination::Target { directory: b"/d", name: None },
         FromDestination::Want(Want { id: 1, have: 2, hash: [3; 32], partial: true, known: Known::Chunks }),
         FromDestination::Hashing(7),
         FromDestination::Blocks(&[2; 64]),
         FromDestination::Chunks(&[1; 40]),
-        FromDestination::Settled(Settled { id: 1, fate: Fate::Refused, hash: [0; 32], note: "x".to_owned() }),
+        FromDestination::EntryResult(EntryResult {
+            id: 1,
+            fate: Fate::Refused,
+            hash: [0; 32],
+            note: "x".to_owned(),
+        }),
         FromDestination::Deleted(b"gone"),
         FromDestination::NotDeleted { path: b"kept", message: "busy".to_owned() },
         FromDestination::Finished,
@@ -65,20 +70,20 @@ fn frame(bytes: &[u8]) -> (u8, Vec<u8>) {
 }
 
 #[test]
-fn what_a_source_says_arrives_and_nothing_shorter_does() {
+fn source_frames_round_trip_and_truncated_ones_fail() {
     for want in from_source() {
         let mut bytes = Vec::new();
         want.encode(&mut bytes);
         let (kind, payload) = frame(&bytes);
         assert_eq!(FromSource::decode(kind, &payload).unwrap(), want);
-        let free = matches!(want, FromSource::Data(_) | FromSource::Packed { .. });
+        let free = matches!(want, FromSource::Data(_) | FromSource::Compressed { .. });
         assert!(free || (0..payload.len()).all(|end| FromSource::decode(kind, &payload[..end]).is_err()));
         assert!(FromDestination::decode(kind, &payload).is_err(), "the directions have no kind in common");
     }
 }
 
 #[test]
-fn what_a_destination_says_arrives_and_nothing_shorter_does() {
+fn destination_frames_round_trip_and_truncated_ones_fail() {
     for want in from_destination() {
         let mut bytes = Vec::new();
         want.encode(&mut bytes);

@@ -29,7 +29,7 @@ fn trailer(outcome: Outcome) -> Trailer {
 }
 
 #[test]
-fn every_frame_to_the_agent_survives_the_wire() {
+fn frames_to_the_agent_round_trip() {
     let frames = [
         ToAgent::Request(Box::new(request())),
         ToAgent::Request(Box::new(Request { argv: vec![b"x".to_vec()], ..Request::default() })),
@@ -58,7 +58,7 @@ fn every_frame_to_the_agent_survives_the_wire() {
 }
 
 #[test]
-fn every_frame_from_the_agent_survives_the_wire() {
+fn frames_from_the_agent_round_trip() {
     let mut frames = vec![
         FromAgent::Hello(Hello { agent_version: "1.2.3".to_owned() }),
         FromAgent::Started(42),
@@ -108,7 +108,7 @@ fn a_request_without_a_command_or_with_a_nul_is_refused() {
 }
 
 #[test]
-fn another_program_is_told_from_an_agent_of_another_release() {
+fn other_programs_and_other_versions_are_distinguished() {
     let mut hello = b"HTTP\x00\x01".to_vec();
     put_bytes(&mut hello, b"x");
     assert_eq!(FromAgent::decode(64, &hello), Err(WireError::NotAnAgent("HTTP".to_owned())));

@@ -1,14 +1,14 @@
-//! What `ibmcloud` remembers of a login, in its own configuration file.
+//! The session that `ibmcloud` stores in its configuration file.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// A session is renewed when less of its token's life than this part is left.
+/// A session is renewed when less than this fraction of its token's lifetime is left.
 const LEFT: u64 = 5;
 
-/// A login that holds.
+/// A valid session.
 #[derive(Debug)]
 pub(super) struct Session {
     /// Its access token.
@@ -16,7 +16,7 @@ pub(super) struct Session {
 }
 
 impl Session {
-    /// The session that `home` holds, if it is of this profile and will last a while.
+    /// The session in `home`, if it has this profile and does not expire soon.
     pub(super) fn of(home: &Path, profile: Option<&str>) -> Option<Self> {
         let config = std::fs::read_to_string(home.join(".bluemix/config.json")).ok()?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?.as_secs();
@@ -37,14 +37,14 @@ impl Session {
     }
 }
 
-/// The string that follows a key of a JSON text, when it holds no escape.
+/// The string after a key of a JSON text, if it contains no escapes.
 fn string_after<'a>(text: &'a str, key: &str) -> Option<&'a str> {
     let rest = after(text, key)?.strip_prefix('"')?;
     let value = &rest[..rest.find('"')?];
     (!value.contains('\\')).then_some(value)
 }
 
-/// The whole number that follows a key.
+/// The integer after a key.
 fn number_after(text: &str, key: &str) -> Option<u64> {
     let rest = after(text, key)?;
     let end = rest.find(|character: char| !character.is_ascii_digit()).unwrap_or(rest.len());
@@ -67,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_holds_until_a_fifth_of_its_life_is_left_and_for_its_own_profile() {
+    fn a_session_is_valid_for_its_profile_until_a_fifth_is_left() {
         let config = config(r#"{"iam_id":"iam-Profile-1","iat":1000,"exp":4600}"#);
         let holds = |profile, now| Session::read(&config, profile, now).is_some();
         assert!(holds(Some("Profile-1"), 1_000) && holds(None, 3_879));
@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_a_tool_wrote_there_is_read_without_harm() {
+    fn malformed_config_files_are_harmless() {
         let whole = config(r#"{"iam_id":"iam-Profile-1ä","iat":1000,"exp":99999999999999999999}"#);
         for cut in (0..=whole.len()).filter(|&cut| whole.is_char_boundary(cut)) {
             for glue in ["", "\"", ":", "ä", "\"IAMToken\":\""] {
@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_session_is_none() {
+    fn malformed_sessions_are_ignored() {
         for text in [
             "",
             "{}",

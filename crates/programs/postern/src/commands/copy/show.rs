@@ -232,11 +232,6 @@ fn bytes(count: u64) -> String {
     format!("{value:.1} TiB")
 }
 
-#[allow(clippy::cast_precision_loss, reason = "two digits are shown")]
-fn ratio(total: &Tally) -> f64 {
-    total.content as f64 / total.sent.max(1) as f64
-}
-
 #[allow(
     clippy::cast_precision_loss,
     clippy::cast_possible_truncation,
@@ -244,21 +239,8 @@ fn ratio(total: &Tally) -> f64 {
     reason = "an estimate"
 )]
 fn progress(tally: &Tally) -> String {
-    let Tally {
-        files,
-        bytes: all,
-        complete,
-        written,
-        unverified,
-        same,
-        unchanged,
-        content,
-        took,
-        failed,
-        ..
-    } = tally;
-    let done = written + unverified + same + unchanged + failed;
-    let rate = *content as f64 / took.as_secs_f64().max(0.001);
+    let Tally { files, bytes: all, complete, content, .. } = tally;
+    let (done, rate) = (tally.finished_files(), tally.rate());
     let more = if *complete { "" } else { "+" };
     let left = all.saturating_sub(*content);
     let eta = match rate > 1.0 && *complete && left > 0 {
@@ -277,7 +259,7 @@ fn summary(total: &Tally, pods: usize, dry_run: bool) -> String {
         unverified,
         same,
         unchanged,
-        made,
+        made: _,
         directories,
         links,
         skipped,
@@ -294,6 +276,7 @@ fn summary(total: &Tally, pods: usize, dry_run: bool) -> String {
         bytes: _,
         complete: _,
     } = total;
+    let specials = total.specials();
     let mut parts = Vec::new();
     if dry_run {
         parts.push(format!("{planned} would be written"));
@@ -310,10 +293,7 @@ fn summary(total: &Tally, pods: usize, dry_run: bool) -> String {
         (*unchanged, "unchanged"),
         (*directories, if *directories == 1 { "directory" } else { "directories" }),
         (*links, if *links == 1 { "link" } else { "links" }),
-        (
-            made - directories - links,
-            if made - directories - links == 1 { "special file" } else { "special files" },
-        ),
+        (specials, if specials == 1 { "special file" } else { "special files" }),
         (*deleted, if dry_run { "would be removed" } else { "removed" }),
         (*skipped, "skipped"),
         (*refused, "refused"),
@@ -333,7 +313,7 @@ fn summary(total: &Tally, pods: usize, dry_run: bool) -> String {
         text.push_str(&format!("; {}", bytes(*content)));
         // Of little content, what is sent is mostly the questions and answers around it.
         if content > sent {
-            text.push_str(&format!(" by sending {} ({:.1}:1)", bytes(*sent), ratio(total)));
+            text.push_str(&format!(" by sending {} ({:.1}:1)", bytes(*sent), total.ratio()));
         }
     }
     text.push_str(&format!(" in {:.1} s", took.as_secs_f64()));
