@@ -14,6 +14,10 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+/// How long an agent may take to send its hello: the runtime starts one command of a container at a time, and
+/// abandoned commands stay in its queue.
+pub(crate) const HELLO: Duration = Duration::from_millis(postern_wire::FIRST_SILENCE_MS);
+
 /// Input from an end.
 pub(crate) enum EndReader {
     Exec(Box<ExecReader>),

@@ -1,6 +1,6 @@
 //! An end in a pod, and the ways to reach it.
 
-use crate::channel::{EndReader, EndWriter, OpenEnd};
+use crate::channel::{EndReader, EndWriter, HELLO, OpenEnd};
 use crate::shell;
 use postern_exec::ExecError;
 use postern_exec::ephemeral::{self, Reached, Told, User, Wanted};
@@ -13,7 +13,6 @@ use postern_shell::ResumeMarks;
 use postern_wire::copy::CopyRequest;
 use postern_wire::{Decoder, FromAgent, Hello};
 use std::cell::RefCell;
-use std::time::Duration;
 
 /// How files in a pod are reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -178,10 +177,6 @@ impl Pod<'_> {
         wait_for_hello(place.open(cluster, &copy.map(<[u8]>::to_vec), true, false).await?).await
     }
 }
-
-/// How long an agent may take to send its hello: the runtime starts one command of a container at a time, and
-/// abandoned commands stay in its queue.
-pub(crate) const HELLO: Duration = Duration::from_millis(postern_wire::FIRST_SILENCE_MS);
 
 async fn wait_for_hello((mut reader, writer): (ExecReader, ExecWriter)) -> Result<OpenEnd, ExecError> {
     let mut decoder = Decoder::default();

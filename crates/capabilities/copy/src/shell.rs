@@ -4,8 +4,7 @@
 #[cfg(test)]
 mod tests;
 
-use crate::channel::{EndReader, EndWriter, OpenEnd};
-use crate::pod::HELLO;
+use crate::channel::{EndReader, EndWriter, HELLO, OpenEnd};
 use bytes::Bytes;
 use postern_exec::ExecError;
 use postern_exec::target::Place;

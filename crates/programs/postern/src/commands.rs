@@ -18,6 +18,7 @@ mod reference;
 mod reports;
 mod run;
 mod run_each;
+mod session;
 mod streams;
 mod transports;
 mod trusted_profile;

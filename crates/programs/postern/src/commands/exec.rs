@@ -1,7 +1,7 @@
 //! `postern exec`.
 
 use super::exec_many::{self, Many};
-use super::run::{Asked, bytes, supervised};
+use super::session::{RunOptions, bytes, connected, supervised, within};
 use super::{Context, agents, fanout, streams};
 use crate::cli::exec::Exec as Args;
 use crate::failure::Failure;
@@ -62,7 +62,8 @@ pub(super) async fn run(context: &Context, args: Args, printer: &mut Printer) ->
     let cluster = connected(context, timeout).await?;
     let namespace = namespace.unwrap_or_else(|| cluster.namespace.clone());
     if several {
-        let mut request = Asked { env, workdir, stdin, tty, timeout }.request(context, command, printer)?;
+        let mut request =
+            RunOptions { env, workdir, stdin, tty, timeout }.request(context, command, printer)?;
         request.claimed_user.clone_from(&cluster.user);
         let containers = match &container {
             _ if all_containers => Containers::All,
@@ -79,7 +80,7 @@ pub(super) async fn run(context: &Context, args: Args, printer: &mut Printer) ->
     let Place { namespace, pod, container, agent } = &place;
     printer.verbose(&format!("pod {namespace}/{pod}, container {container}"));
     if agent.is_some() || injected {
-        let asked = Asked { env, workdir, stdin, tty, timeout };
+        let asked = RunOptions { env, workdir, stdin, tty, timeout };
         let mut request = asked.request(context, command, printer)?;
         request.claimed_user.clone_from(&cluster.user);
         return Ok(through_agent(&cluster, &place, (request, timeout), stdin, printer).await?);
@@ -98,24 +99,6 @@ pub(super) async fn run(context: &Context, args: Args, printer: &mut Printer) ->
     let code = vanished::judged(&cluster, &place, code, begun.elapsed()).await?;
     printer.run_report(&serde_json::json!({"exitCode": code, "outcome": "exited", "agentVersion": null}));
     Ok(code)
-}
-
-/// Connects in this time. A plug-in of the kubeconfig that is at it still then is ended.
-pub(super) async fn connected(context: &Context, limit: Option<Duration>) -> Result<Cluster, ExecError> {
-    within(limit, async { context.cluster().await.map_err(ExecError::Kube) }).await
-}
-
-/// What has to be done before the command begins takes no longer than it may.
-pub(super) async fn within<T>(
-    limit: Option<Duration>,
-    reaching: impl Future<Output = Result<T, ExecError>>,
-) -> Result<T, ExecError> {
-    match limit {
-        None => reaching.await,
-        Some(limit) => tokio::time::timeout(limit, reaching)
-            .await
-            .unwrap_or_else(|_| Err(ExecError::TimedOut { limit, note: ", before it was begun" })),
-    }
 }
 
 /// Runs by the agent of the image, or by one that is put there and removed again.

@@ -1,7 +1,7 @@
 //! `postern exec` over several targets.
 
-use super::exec::within;
 use super::fanout;
+use super::session::within;
 use crate::cli::fanout::FanOut;
 use crate::failure::Failure;
 use crate::printer::Printer;

@@ -1,8 +1,7 @@
 //! `postern run --each`: a run for each of several values.
 
-use super::exec::within;
 use super::fanout;
-use super::run::{Door, Queue, SUPERVISOR, place};
+use super::session::{QueueNotice, Route, SUPERVISOR, place, within};
 use crate::cli::fanout::FanOut;
 use crate::failure::Failure;
 use crate::printer::Printer;
@@ -99,22 +98,22 @@ fn fill(argument: &[u8], value: &[u8]) -> Vec<u8> {
 
 /// Runs the command once for each value.
 pub(super) async fn run(
-    door: &Door,
+    route: &Route,
     request: &Request,
     timeout: Option<Duration>,
     values: Vec<Vec<u8>>,
     options: &FanOut,
     printer: &mut Printer,
 ) -> Result<u8, Failure> {
-    let way = match door {
-        Door::Stream(stream) => Way::Stream(stream),
-        Door::Exec(cluster, pod) => {
-            let mut queue = Queue::new(printer);
-            let opened = within(timeout, Box::pin(shared(cluster, pod, |waited| queue.waits(waited)))).await;
-            queue.over();
+    let way = match route {
+        Route::Stream(stream) => Way::Stream(stream),
+        Route::Exec(cluster, pod) => {
+            let mut queue = QueueNotice::new(printer);
+            let opened = within(timeout, Box::pin(shared(cluster, pod, |waited| queue.waited(waited)))).await;
+            queue.end();
             Way::Exec(cluster, pod, Mutex::new(opened?))
         }
-        Door::Local(own) => Way::Local(own),
+        Route::Local(own) => Way::Local(own),
     };
     let way = &way;
     let named = |value: Vec<u8>| Job { name: String::from_utf8_lossy(&value).into_owned(), what: value };
