@@ -8,6 +8,7 @@ mod decide;
 mod deferred;
 mod delete;
 mod error;
+mod flusher;
 mod mount_namespace;
 mod partial;
 mod target;

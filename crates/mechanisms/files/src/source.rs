@@ -1,6 +1,7 @@
 //! The end that has the files: walks the requested paths and sends the requested content.
 
 mod content;
+mod content_error;
 mod delta;
 mod roots;
 mod tree;

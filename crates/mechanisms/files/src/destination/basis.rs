@@ -2,7 +2,7 @@
 //! answers: most blocks of a changed file stay where they were.
 
 use super::error::ReceiveError;
-use super::writing::Flusher;
+use super::flusher::Flusher;
 use super::{FileReceiver, Wanted, partial};
 use crate::chunks::{Cutter, MOST_RECORDS, RECORD, name as chunk_name};
 use crate::hash_tree::{self, ChainingValue, Parts};

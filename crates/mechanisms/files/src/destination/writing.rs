@@ -2,6 +2,7 @@
 
 use super::basis::Prefill;
 use super::error::explain;
+use super::flusher::Flusher;
 use super::partial::{EVERY, KEPT, NOTE, Note};
 use crate::hash_tree::{self, ChainingValue, Parts};
 use crate::policy;
@@ -12,8 +13,6 @@ use rustix::fs::Stat;
 use rustix::io::Errno;
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
-use std::sync::mpsc::{Sender, channel};
-use std::thread::JoinHandle;
 
 /// A file that is being written.
 pub(super) struct Writing {
@@ -350,55 +349,6 @@ impl Writing {
             && file.write_all_at(&note.encode(), self.size).is_ok();
         // If the disk is full, the previous trailer stays valid.
         (written && !named).then_some(file)
-    }
-}
-
-/// A flush of the file, optionally followed by writing a trailer at an offset.
-type Flush = Option<(Note, u64)>;
-
-/// Flushes a file to disk in the background, then updates its trailer.
-pub(super) struct Flusher {
-    sender: Sender<Flush>,
-    thread: Option<JoinHandle<()>>,
-    flushed: u64,
-}
-
-impl Flusher {
-    pub(super) fn start(file: &File) -> Option<Self> {
-        let file = file.try_clone().ok()?;
-        let (sender, asked) = channel::<Flush>();
-        let thread = std::thread::spawn(move || {
-            while let Ok(mut flush) = asked.recv() {
-                flush = asked.try_iter().last().unwrap_or(flush);
-                if file.sync_data().is_ok()
-                    && let Some((note, at)) = flush
-                {
-                    let _ = file.write_all_at(&note.encode(), at); // the previous trailer stays valid
-                }
-            }
-        });
-        Some(Self { sender, thread: Some(thread), flushed: 0 })
-    }
-
-    /// Records progress.
-    pub(super) fn wrote(&mut self, end: u64) {
-        if end - self.flushed >= EVERY {
-            self.flushed = end;
-            let _ = self.sender.send(None); // it is flushed at the end anyway
-        }
-    }
-
-    fn note(&self, note: Note, at: u64) {
-        let _ = self.sender.send(Some((note, at))); // without trailers it only starts over
-    }
-}
-
-impl Drop for Flusher {
-    fn drop(&mut self) {
-        self.sender = channel().0; // the thread ends with the last sender
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! Sends the content of files from where the destination lacks it.
 
+use super::content_error::{ContentError, Fault, fault, read};
 use super::delta::{self, ChunkList, Reuse};
 use super::tree::Tree;
 use crate::chunks::{MOST_RECORDS, RECORD};
@@ -16,7 +17,6 @@ use rustix::fd::OwnedFd;
 use rustix::fs::{FileType, OFlags, SeekFrom, Stat};
 use rustix::io::Errno;
 use std::fs::File;
-use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -47,36 +47,6 @@ impl Item {
         }
         Ok((File::from(file), stat))
     }
-}
-
-/// Why the content of a file ends early, for users.
-pub(super) struct Fault(String);
-
-pub(super) enum ContentError {
-    Link(LinkError),
-    File(Fault),
-}
-
-impl From<LinkError> for ContentError {
-    fn from(error: LinkError) -> Self {
-        Self::Link(error)
-    }
-}
-
-impl From<std::io::Error> for ContentError {
-    fn from(error: std::io::Error) -> Self {
-        Self::File(Fault(format!("reading it: {error}")))
-    }
-}
-
-impl From<Errno> for ContentError {
-    fn from(error: Errno) -> Self {
-        std::io::Error::from(error).into()
-    }
-}
-
-fn fault(why: &str) -> ContentError {
-    ContentError::File(Fault(why.to_owned()))
 }
 
 /// The result of a content request.
@@ -401,17 +371,6 @@ pub(crate) fn zeroes(mut count: u64, mut each: impl FnMut(&[u8])) {
         let piece = usize::try_from(count).unwrap_or(ZEROES.len()).min(ZEROES.len());
         each(&ZEROES[..piece]);
         count -= piece as u64;
-    }
-}
-
-pub(super) fn read(file: &File, buffer: &mut [u8], at: u64) -> Result<usize, ContentError> {
-    loop {
-        match file.read_at(buffer, at) {
-            Ok(0) => return Err(fault(CHANGED)), // shorter than it was
-            Ok(got) => return Ok(got),
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error.into()),
-        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Finds content that the destination already has, by chunks.
 
-use super::content::{ContentError, read};
+use super::content_error::{ContentError, read};
 use crate::chunks::{Cutter, MOST_RECORDS, NAME, RECORD, name};
 use crate::hash_tree::ChainingValue;
 use crate::link::{LinkError, Outbox};
