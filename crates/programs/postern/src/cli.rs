@@ -42,7 +42,7 @@ pub(crate) struct Global {
     /// Output format
     #[arg(short, long, global = true, value_parser = outputs(["text", "json", "yaml"]), default_value = "text", value_name = "FORMAT")]
     pub(crate) output: Output,
-    /// Say more on stderr
+    /// Print more details to stderr
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub(crate) verbose: u8,
 }
@@ -127,16 +127,16 @@ pub(crate) fn outputs<const N: usize>(
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Keep a least-privilege pod in the cluster in which tools run
+    /// Manage the ops pod: a least-privilege pod in the cluster that tools run in
     #[command(subcommand)]
     Ops(ops::Ops),
     /// Run a tool in the ops pod (or on this machine) as if it were local
     Run(run::Run),
     /// Run a command in any pod
     Exec(exec::Exec),
-    /// Copy files in and out of pods, and from pod to pod: verified, and taken up where they were cut off
+    /// Copy files into, out of and between pods; copies are verified, and can be resumed
     Cp(copy::Cp),
-    /// Make a directory in a pod or here the same as another, at little cost when repeated
+    /// Make a directory in a pod or on this machine the same as another; sends only what differs
     Sync(copy::Sync),
     /// Exchange a ServiceAccount's token for short-lived credentials of other providers
     #[command(subcommand)]
@@ -153,10 +153,10 @@ pub(crate) enum Command {
     /// Print the reference of all commands as Markdown
     #[command(hide = true)]
     Reference,
-    /// Copy this program to a path: how it gets into a pod's volume from an image without a shell
+    /// Copy this program to a path, such as a pod's volume, from an image without a shell
     #[command(hide = true, name = "__install")]
     InstallSelf {
-        /// Where to
+        /// The path
         to: PathBuf,
     },
     /// The supervisor of local runs

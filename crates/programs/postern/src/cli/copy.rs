@@ -11,24 +11,24 @@ use std::path::PathBuf;
 #[command(
     override_usage = "postern cp [OPTIONS] <SRC>... <DST>\n       postern cp --clean [OPTIONS] <PATH>",
     after_help = "Examples:\n  postern cp ./site web-0:/srv/               a directory into a directory\n  \
-postern cp ./site/. web-0:/srv              what it holds, into it\n  postern cp 'web-0:/var/log/*.log' logs/     \
+postern cp ./site/. web-0:/srv              its content into a directory\n  postern cp 'web-0:/var/log/*.log' logs/     \
 every match, found in the pod\n  postern cp db/pg-0:/dump.sql - | gzip > dump.gz   one file to stdout\n  \
 postern cp a-0:/data b-0:/data              from pod to pod\n  postern cp -l app=web ./tls.crt :/etc/tls/    to every \
-pod of those\n  postern cp -l app=web :/tmp/heap ./heap-{pod}  from every pod\n  postern cp pg-0:/dump s3://backup/pg/           into a \
+pod with these labels\n  postern cp -l app=web :/tmp/heap ./heap-{pod}  from every pod\n  postern cp pg-0:/dump s3://backup/pg/           into a \
 bucket\n\n\
 A path is local, POD:PATH, NAMESPACE/POD:PATH, KIND/NAME:PATH, :PATH with -l, s3://BUCKET/KEY, or - for stdin and stdout. Local names \
-with a colon begin with ./ or /. DST is as in cp -r: a directory that is there takes the sources by their names; \
-otherwise one source gets DST's name. A directory named with /. at its end stands for what it holds.\n\n\
-Every file is verified by BLAKE3 at both ends and replaced whole. What is interrupted is taken up by running the same \
-command again; --clean removes what it left instead."
+with a colon begin with ./ or /. DST works as in cp -r: sources go into DST if it is a directory that exists; otherwise a \
+single source gets DST's name. A directory with /. at its end means its content.\n\n\
+Every file is verified by BLAKE3 at both ends and replaced atomically. To resume an interrupted copy, run the same command \
+again; --clean removes its unfinished files instead."
 )]
 pub(crate) struct Cp {
-    /// What to copy, and last where to
+    /// The sources, then the destination
     #[arg(required = true, value_name = "PATH")]
     pub(crate) paths: Vec<OsString>,
     #[command(flatten)]
     pub(crate) how: How,
-    /// Remove what interrupted copies left at PATH and below, and copy nothing
+    /// Copy nothing; remove the unfinished files of interrupted copies at PATH and below
     #[arg(long)]
     pub(crate) clean: bool,
 }
@@ -36,26 +36,26 @@ pub(crate) struct Cp {
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  postern sync ./site web-0:/srv/site\n  postern sync --delete --exclude '*.tmp' ./site \
-web-0:/srv/site\n  postern sync --checksum web-0:/data ./data\n\nDST becomes what SRC is: a directory's content goes into \
-DST, which is made where it is missing. Files of the same size and time cost nothing; of changed large files only the \
-changed blocks are sent."
+web-0:/srv/site\n  postern sync --checksum web-0:/data ./data\n\nDST becomes the same as SRC: a directory's content goes \
+into DST, which is created if it is missing. Files of the same size and time are skipped; of large files only the changed \
+blocks are sent."
 )]
 pub(crate) struct Sync {
-    /// What to copy
+    /// The source
     #[arg(value_name = "SRC")]
     pub(crate) source: OsString,
-    /// Where to
+    /// The destination
     #[arg(value_name = "DST")]
     pub(crate) destination: OsString,
     #[command(flatten)]
     pub(crate) how: How,
-    /// Remove from DST what SRC does not have; what is excluded stays. An empty SRC is refused unless =all is added
+    /// Remove entries from DST that SRC does not have, except excluded ones. An empty SRC is refused unless =all is added
     #[arg(long, value_enum, value_name = "all", num_args = 0..=1, require_equals = true, default_missing_value = "extra")]
     pub(crate) delete: Option<Removal>,
-    /// Remove nothing if --delete would remove more than this many entries, or this percentage of those in DST
+    /// Remove nothing if --delete would remove more than this number of entries, or this percentage of those in DST
     #[arg(long, value_name = "N|P%", value_parser = max_delete, requires = "delete")]
     pub(crate) max_delete: Option<Delete>,
-    /// Compare content rather than size and time
+    /// Compare files by content instead of size and time
     #[arg(long)]
     pub(crate) checksum: bool,
 }
@@ -70,32 +70,32 @@ pub(crate) enum Removal {
     All,
 }
 
-/// How an end in a pod is reached.
+/// How files in a pod are reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Via {
-    /// The first of the others that works
+    /// The first of the following that works
     Auto,
     /// The agent in the image
     Agent,
-    /// An agent that is put there through the container's shell, and removes itself
+    /// An agent that is injected through the container's shell, and removes itself
     Inject,
     /// The container's own tar, with its shell
     Tar,
     /// The container's own shell and small tools
     Shell,
-    /// An agent in an ephemeral container beside it, which stays in the pod's record
+    /// An agent in an ephemeral container, which stays in the pod's status
     Ephemeral,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct How {
-    /// Every running pod with these labels; their paths are written :PATH
+    /// Every running pod with these labels; write paths in them as :PATH
     #[arg(short = 'l', long, value_name = "SELECTOR")]
     pub(crate) selector: Option<String>,
-    /// The namespace of pods that name none [default: the context's]
+    /// The namespace of pods without one in their path [default: the context's]
     #[arg(short, long, value_name = "NAMESPACE")]
     pub(crate) namespace: Option<String>,
-    /// The container [default: the annotated one, else the first]
+    /// The container [default: the default-container annotation, else the first]
     #[arg(short, long, value_name = "NAME")]
     pub(crate) container: Option<String>,
     /// How to reach files in a pod
@@ -104,69 +104,69 @@ pub(crate) struct How {
     /// The image with the agent, for an ephemeral container [default: that of the ops pod]
     #[arg(long, value_name = "IMAGE")]
     pub(crate) image: Option<String>,
-    /// The container's `UID[:GID]`, if neither the pod nor its node says it
+    /// The container's `UID[:GID]`, if it cannot be detected
     #[arg(long, value_name = "UID[:GID]", value_parser = User::parse)]
     pub(crate) user: Option<User>,
     #[command(flatten)]
     pub(crate) rules: Rules,
-    /// Accepted for habit, as are -R and -a: directories are always copied whole, with modes and times
+    /// No effect, like -R and -a: directories are always copied recursively, with modes and times
     #[arg(short = 'r', short_aliases = ['R', 'a'], help_heading = "What")]
     pub(crate) recursive: bool,
-    /// Copy what symlinks lead to
+    /// Copy the targets of symlinks
     #[arg(short = 'L', long, help_heading = "What")]
     pub(crate) dereference: bool,
-    /// Leave files alone that are newer at the destination
+    /// Skip files that are newer at the destination
     #[arg(short, long, help_heading = "What")]
     pub(crate) update: bool,
-    /// Say what would be done, and do none of it
+    /// Print what would be done, without doing it
     #[arg(long, help_heading = "What")]
     pub(crate) dry_run: bool,
-    /// Give what is replaced the source's mode and owner too, and not keep its own
+    /// Set the source's mode and owner on replaced files, instead of keeping theirs
     #[arg(long, help_heading = "How it is written")]
     pub(crate) preserve: bool,
-    /// Owner of what is written, by number
+    /// The numeric owner of written files
     #[arg(long, value_name = "UID[:GID]", value_parser = owner, help_heading = "How it is written")]
     pub(crate) chown: Option<Owner>,
-    /// Write into a file that cannot be replaced, such as one that is mounted; readers may see a mix
+    /// Write into existing files instead of replacing them, such as mounted ones; readers may see partial content
     #[arg(long, help_heading = "How it is written")]
     pub(crate) inplace: bool,
-    /// Make symlinks that lead out of what is copied
+    /// Create symlinks that point outside of the copied tree
     #[arg(long, help_heading = "How it is written")]
     pub(crate) unsafe_links: bool,
-    /// By tar or shell, do without comparing hashes; what is written is reported as not verified
+    /// With tar or shell, do not compare hashes; files are reported as not verified
     #[arg(long, help_heading = "How it is written")]
     pub(crate) no_verify: bool,
-    /// Make devices and fifos, and keep setuid and setgid bits
+    /// Create devices and FIFOs, and keep setuid and setgid bits
     #[arg(long, help_heading = "How it is written")]
     pub(crate) specials: bool,
-    /// auto, off, or a level of zstd from 1 to 19
+    /// auto, off, or a zstd level from 1 to 19
     #[arg(long, value_name = "HOW", value_parser = compression, default_value = "auto", help_heading = "How it travels")]
     pub(crate) compress: Compression,
-    /// Bytes in a second at most, such as 10M
+    /// The highest rate in bytes per second, such as 10M
     #[arg(long, value_name = "RATE", value_parser = size, allow_hyphen_values = true, help_heading = "How it travels")]
     pub(crate) bwlimit: Option<u64>,
-    /// Pods at a time
+    /// The number of pods at a time
     #[arg(long, value_name = "N", default_value = "4", value_parser = clap::value_parser!(u16).range(1..), help_heading = "How it travels")]
     pub(crate) jobs: u16,
-    /// How often a lost connection is made again without getting on
+    /// How often to reconnect without progress in between
     #[arg(long, value_name = "N", default_value = "5", help_heading = "How it travels")]
     pub(crate) retries: u32,
-    /// Another server than AWS' for s3:// paths [default: as the environment or the profile says]
+    /// The server for s3:// paths, if not AWS [default: from the environment or the profile]
     #[arg(long, value_name = "URL", help_heading = "S3")]
     pub(crate) s3_endpoint: Option<String>,
-    /// The bucket's region [default: as the environment or the profile says]
+    /// The bucket's region [default: from the environment or the profile]
     #[arg(long, value_name = "REGION", help_heading = "S3")]
     pub(crate) s3_region: Option<String>,
-    /// The provider of the config that gives the keys [default: as the AWS CLI finds them]
+    /// The provider of the config that issues the keys [default: the AWS SDK's credential chain]
     #[arg(long, value_name = "PROVIDER", help_heading = "S3")]
     pub(crate) s3_identity: Option<String>,
-    /// Write the BLAKE3 of each verified file there, as b3sum does
+    /// Write the BLAKE3 hash of each verified file to this file, in the format of b3sum
     #[arg(long, value_name = "FILE")]
     pub(crate) manifest: Option<PathBuf>,
-    /// Most files, directories and links
+    /// The highest number of files, directories and links
     #[arg(long, value_name = "N", help_heading = "Limits")]
     pub(crate) max_entries: Option<u64>,
-    /// Most bytes of content, such as 100G
+    /// The highest number of bytes of content, such as 100G
     #[arg(long, value_name = "SIZE", value_parser = size, help_heading = "Limits")]
     pub(crate) max_bytes: Option<u64>,
 }

@@ -10,13 +10,13 @@ pub(crate) const HEADING: &str = "Over several targets";
 
 #[derive(Debug, Args)]
 pub(crate) struct FanOut {
-    /// So many at a time, 1 to 64 [default: 16]
+    /// The number of runs at a time, 1 to 64 [default: 16]
     #[arg(long, help_heading = HEADING, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=i64::from(postern_exec::fanout::MOST_AT_A_TIME)))]
     parallel: Option<u16>,
-    /// Print a target's output together, when it ends
+    /// Print the output of each target in one piece, when the target ends
     #[arg(long, help_heading = HEADING)]
     pub(crate) group: bool,
-    /// Cancel all others at the first that does not exit with 0
+    /// Cancel all other runs when one does not exit with 0
     #[arg(long, help_heading = HEADING)]
     pub(crate) fail_fast: bool,
 }

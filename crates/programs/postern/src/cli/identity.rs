@@ -13,20 +13,20 @@ pub(crate) enum Identity {
     Exec(Exec),
     /// Write a credential to a file, and keep it fresh with --watch
     Write(Write),
-    /// Serve the providers' APIs on loopback, with the Authorization header added: a sidecar for unmodified clients
+    /// Serve the providers' APIs on loopback and add the Authorization header: a sidecar for unmodified clients
     Proxy(Proxy),
-    /// Walk the chain from the mounted token to a credential and name the broken link; exit 1 when there is one
+    /// Check each step from the mounted token to a credential; exit 1 if a step fails
     Doctor(Doctor),
     /// Print manifests of a workload that gets its credentials this way
     #[command(subcommand)]
     Manifest(Manifest),
-    /// Print what a provider must be told to trust a ServiceAccount of this cluster
+    /// Print the provider's configuration for trusting a ServiceAccount of this cluster
     #[command(subcommand)]
     Trust(Trust),
     /// Show, publish and compare the documents of this cluster's issuer
     #[command(subcommand)]
     Issuer(Issuer),
-    /// Show each provider's source, audience and what is kept of its tokens; asks nobody
+    /// Show each provider's token source, audience and cached tokens; sends no request
     Status(Status),
 }
 
@@ -39,15 +39,15 @@ const FORMS: [&str; 7] = ["raw", "json", "yaml", "header", "exec-credential", "a
 kubectl: users[].user.exec: {apiVersion: client.authentication.k8s.io/v1, command: postern, \
 args: [identity, token, cluster, -o, exec-credential], interactiveMode: IfAvailable}\n  \
 aws: credential_process = postern identity token aws -o aws-process\n\n\
-The token goes to stdout and nowhere else. With `cache: disk` in the config, processes share it and ask once."
+The token goes to stdout and nowhere else. With `cache: disk` in the config, processes share one token."
 )]
 pub(crate) struct Token {
-    /// The provider's name in the config; may be left out where there is one only
+    /// The provider's name in the config; optional if there is only one
     pub(crate) provider: Option<String>,
-    /// How it is printed
+    /// Output form
     #[arg(id = "output", short, long, value_parser = outputs(FORMS), default_value = "raw", value_name = "FORM")]
     pub(crate) output: Output,
-    /// Ask for a new one, even if the kept one still holds
+    /// Request a new token, even if the cached one is still valid
     #[arg(long)]
     pub(crate) fresh: bool,
     /// Do not start a browser; print the address only
@@ -73,19 +73,19 @@ pub(crate) struct Exec {
 pub(crate) struct Write {
     /// The provider's name in the config
     pub(crate) provider: String,
-    /// The file; replaced whole, at mode 0600 unless --mode says otherwise
+    /// The file; replaced atomically, at mode 0600 unless --mode is given
     #[arg(long, value_name = "FILE")]
     pub(crate) to: PathBuf,
-    /// What is written
+    /// The form that is written
     #[arg(id = "output", short, long, value_parser = outputs(FORMS), default_value = "raw", value_name = "FORM")]
     pub(crate) output: Output,
     /// The file's mode, such as 0640 for a group that reads it
     #[arg(long, value_name = "MODE", value_parser = mode, default_value = "0600")]
     pub(crate) mode: u32,
-    /// Stay, and write it again each time it is renewed
+    /// Keep running, and write the file again at each renewal
     #[arg(long)]
     pub(crate) watch: bool,
-    /// Say what would be written, and write nothing
+    /// Print what would be written, without writing it
     #[arg(long, conflicts_with = "watch")]
     pub(crate) dry_run: bool,
 }
@@ -94,23 +94,23 @@ pub(crate) struct Write {
 #[command(
     after_help = "Examples:\n  postern identity proxy &\n  curl http://127.0.0.1:8080/reports/items          # by the provider's name\n  \
 http_proxy=http://127.0.0.1:8080 curl http://api.example.com/v1/items   # by the API's host\n\n\
-/healthz, /readyz and /metrics are served beside the APIs, and with --probe-listen at an address that probes reach. \
-SIGTERM lets requests end first."
+/healthz, /readyz and /metrics are served too, and with --probe-listen at an address that probes reach. On SIGTERM, the \
+proxy waits for open requests."
 )]
 pub(crate) struct Proxy {
-    /// Where to listen: an address of loopback, or `unix:/PATH`; repeatable
+    /// Where to listen: a loopback address, or `unix:/PATH`; repeatable
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
     pub(crate) listen: Vec<String>,
     /// The mode of unix sockets
     #[arg(long, value_name = "MODE", value_parser = socket_mode, default_value = "0600")]
     pub(crate) socket_mode: u32,
-    /// Serve /healthz, /readyz and /metrics, and nothing else, at this address too, such as 0.0.0.0:8081
+    /// Also serve /healthz, /readyz and /metrics, and nothing else, at this address, such as 0.0.0.0:8081
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) probe_listen: Option<std::net::SocketAddr>,
     /// Only these providers; repeatable [default: all that have an `api`, and all of type aws]
     #[arg(long = "provider", value_name = "PROVIDER")]
     pub(crate) providers: Vec<String>,
-    /// Serve credentials to AWS SDKs at /aws-credentials/PROVIDER, to who shows the secret that is written to this file
+    /// Serve credentials to AWS SDKs at /aws-credentials/PROVIDER; clients authenticate with the secret that is written to this file
     #[arg(long, value_name = "FILE")]
     pub(crate) aws_token_file: Option<PathBuf>,
     /// How long requests may take to end after SIGTERM
@@ -152,10 +152,10 @@ pub(crate) struct Doctor {
 pub(crate) enum Manifest {
     /// A `CronJob`
     Cronjob {
-        /// When, in cron syntax
+        /// The schedule, in cron syntax
         #[arg(long, value_name = "CRON", value_parser = schedule)]
         schedule: String,
-        /// In which time zone
+        /// The schedule's time zone
         #[arg(long, value_name = "ZONE", default_value = "Etc/UTC")]
         time_zone: String,
         #[command(flatten)]
@@ -168,7 +168,7 @@ pub(crate) enum Manifest {
     },
     /// A Deployment
     Deployment {
-        /// How many pods
+        /// The number of pods
         #[arg(long, value_name = "N", default_value_t = 1)]
         replicas: u32,
         #[command(flatten)]
@@ -186,16 +186,16 @@ pub(crate) struct Workload {
     /// Its namespace
     #[arg(short, long, value_name = "NAMESPACE", default_value = "default")]
     pub(crate) namespace: String,
-    /// The ServiceAccount that is made for it [default: the workload's name]
+    /// The ServiceAccount that is created for it [default: the workload's name]
     #[arg(long, value_name = "NAME")]
     pub(crate) service_account: Option<String>,
     /// A provider of the config; repeatable [default: all]
     #[arg(long = "provider", value_name = "PROVIDER")]
     pub(crate) providers: Vec<String>,
-    /// How the container gets at the credentials
+    /// How the container gets the credentials
     #[arg(long, value_enum, default_value_t)]
     pub(crate) way: Way,
-    /// The image that holds postern [default: the one of this release]
+    /// The image with postern [default: the one of this release]
     #[arg(long, value_name = "IMAGE")]
     pub(crate) postern_image: Option<String>,
     /// The container's command and its arguments
@@ -214,7 +214,7 @@ pub(crate) enum Way {
 
 #[derive(Debug, Args)]
 pub(crate) struct Subject {
-    /// Whom it is to trust
+    /// The ServiceAccount to trust
     #[arg(long, value_name = "NAMESPACE/NAME", value_parser = service_account)]
     pub(crate) service_account: (String, String),
     /// An audience other than the provider's usual one
@@ -249,7 +249,7 @@ pub(crate) enum Trust {
         #[arg(long, value_name = "NAME")]
         profile: Option<String>,
     },
-    /// A workload identity pool with a provider, and who may act as a service account
+    /// A workload identity pool with a provider, and the right to impersonate a service account
     Gcp {
         #[command(flatten)]
         subject: Subject,
@@ -262,7 +262,7 @@ pub(crate) enum Trust {
         /// The provider's name in the pool
         #[arg(long, value_name = "NAME", default_value = "cluster")]
         provider: String,
-        /// The service account that it may act as
+        /// The Google service account to impersonate
         #[arg(long, value_name = "EMAIL")]
         impersonate: Option<String>,
     },
@@ -306,16 +306,16 @@ pub(crate) enum Trust {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Issuer {
-    /// Show the issuer, where its keys are said to be, and the keys
+    /// Show the issuer, the address of its keys, and the keys
     Show,
     /// Write the discovery document and the keys below a directory, for publishing at the issuer's address
     Mirror(Mirror),
-    /// Compare the cluster's keys with those that are published; exit 1 when they differ
+    /// Compare the cluster's keys with the published keys; exit 1 if they differ
     Diff {
-        /// Where to look in place of the issuer's own address
+        /// Where the keys are published, if not at the issuer's own address
         #[arg(long, value_name = "URL")]
         at: Option<String>,
-        /// A file of PEM certificates that vouch for that server
+        /// A file of trusted CA certificates (PEM) for that server
         #[arg(long, value_name = "FILE")]
         ca_file: Option<PathBuf>,
         #[command(flatten)]
@@ -328,13 +328,13 @@ pub(crate) struct Mirror {
     /// The directory
     #[arg(long, value_name = "DIR")]
     pub(crate) to: PathBuf,
-    /// Stay, and write them again when they change
+    /// Keep running, and write the documents again when they change
     #[arg(long)]
     pub(crate) watch: bool,
-    /// How often to look with --watch
+    /// How often to check with --watch
     #[arg(long, value_name = "DURATION", value_parser = super::duration, default_value = "60s")]
     pub(crate) interval: std::time::Duration,
-    /// Say what would be written, and write nothing
+    /// Print what would be written, without writing it
     #[arg(long, conflicts_with = "watch")]
     pub(crate) dry_run: bool,
 }

@@ -7,19 +7,19 @@ use std::time::Duration;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Ops {
-    /// Install the ops pod, or bring it to what is asked for; safe to repeat
+    /// Install or update the ops pod; safe to repeat
     Install(Install),
-    /// Show what is installed, and what is missing
+    /// Show what is installed and what is missing
     Show(Show),
-    /// Show what would be removed; remove it with --confirm
+    /// Preview the removal of the ops pod; with --confirm, remove it
     Uninstall(Uninstall),
-    /// Let an operator's own Ed25519 key open streams to the ops pod, or list and revoke such keys
+    /// Authorize an operator's Ed25519 key to open streams to the ops pod; list and revoke keys
     Authorize(Authorize),
     /// Print the audit lines of past invocations
     Logs(Logs),
     /// Compare what the ops pod's `ServiceAccount` may do with what was declared; exit 1 on any excess
     Audit(Audit),
-    /// Print the Roles that people need to install, to run, to look and to audit
+    /// Print the Roles that people need to install, run, view and audit
     Rbac(Rbac),
 }
 
@@ -36,9 +36,9 @@ pub(crate) struct Pod {
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "In the default namespace, the namespaces postern-ops and postern-test are made where they are missing. \
-With -n, the namespace must be there, and no namespace is touched: whoever may make pods, Secrets and ServiceAccounts in \
-a namespace can have an ops pod of their own in it."
+    after_help = "In the default namespace, the namespaces postern-ops and postern-test are created if they are missing. With -n, the \
+namespace must exist, and no Namespace object is changed: whoever may create pods, Secrets and ServiceAccounts in a \
+namespace can have an ops pod in it."
 )]
 pub(crate) struct Install {
     #[command(flatten)]
@@ -50,37 +50,37 @@ pub(crate) struct Install {
     #[arg(long, value_name = "NAME")]
     pub(crate) image_pull_secret: Option<String>,
     /// A credential for the tools, optionally from one source only (env, keychain, config, prompt); repeatable
-    /// [default: `IBMCLOUD_API_KEY` where it is found without asking]
+    /// [default: `IBMCLOUD_API_KEY`, if it is found without a prompt]
     #[arg(long, value_name = "NAME[=SOURCE]")]
     pub(crate) credential: Vec<String>,
-    /// Let tools use the cluster's API in these namespaces, or in `all`
+    /// Grant tools access to the cluster's API in these namespaces, or in `all`
     #[arg(long, value_name = "NAMESPACE", num_args = 1.., value_delimiter = ',')]
     pub(crate) cluster_access: Vec<String>,
     /// Let IBM Cloud trust the pod's ServiceAccount (a trusted profile), instead of giving the pod the API key
     /// [default: auto where `IBMCLOUD_API_KEY` is found, else off]
     #[arg(long, value_enum, value_name = "WHEN")]
     pub(crate) trusted_profile: Option<TrustedProfile>,
-    /// Also take runs by port-forward (`run --transport stream`), with a new key; without it, that door is closed
+    /// Also accept runs by port-forward (`run --transport stream`), with a new key; without it, they are not accepted
     #[arg(long)]
     pub(crate) stream: bool,
-    /// How long the pod may take to be ready, and running tools to finish
+    /// How long to wait for running tools to finish and for the pod to be ready
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = super::duration)]
     pub(crate) timeout: Duration,
     /// Replace the pod even if nothing changed
     #[arg(long)]
     pub(crate) force: bool,
-    /// Print what would change, as the server judges it; with -o yaml or json, the manifests
+    /// Print what would change, from a server-side dry run; with -o yaml or json, print the manifests
     #[arg(long)]
     pub(crate) dry_run: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum TrustedProfile {
-    /// Where it can be had; else the key, with a warning that says why
+    /// If it is available; else use the key, with a warning that gives the reason
     Auto,
-    /// Or fail
+    /// Always; fail if it is not available
     On,
-    /// The key, and nothing is asked of IBM Cloud
+    /// Never; use the key, and send no request to IBM Cloud
     Off,
 }
 
@@ -95,16 +95,16 @@ pub(crate) struct Authorize {
     /// A public key as `ssh-keygen -t ed25519` writes it; `-` for stdin
     #[arg(value_name = "FILE", conflicts_with_all = ["generate", "list", "revoke"])]
     pub(crate) file: Option<String>,
-    /// Make a private key at this path (PKCS#8 PEM, mode 0600) and authorize it
+    /// Create a private key at this path (PKCS#8 PEM, mode 0600) and authorize it
     #[arg(long, value_name = "PATH", conflicts_with_all = ["list", "revoke"])]
     pub(crate) generate: Option<PathBuf>,
-    /// The comment that tells whose key it is [default: the one in the file, or the user of the kubeconfig]
+    /// The key's comment, which names its owner [default: the one in the file, or the kubeconfig's user]
     #[arg(long, value_name = "COMMENT", conflicts_with_all = ["list", "revoke"])]
     pub(crate) comment: Option<String>,
-    /// Print the keys that are authorized
+    /// Print the authorized keys
     #[arg(long, conflicts_with = "revoke")]
     pub(crate) list: bool,
-    /// Take a key away: its base64 field, or its comment
+    /// Revoke a key, named by its base64 field or its comment
     #[arg(long, value_name = "KEY")]
     pub(crate) revoke: Option<String>,
     /// Print what would change
@@ -116,13 +116,13 @@ pub(crate) struct Authorize {
 pub(crate) struct Show {
     #[command(flatten)]
     pub(crate) pod: Pod,
-    /// Walk the chain that `run` depends on; exit 1 naming the first broken link
+    /// Check everything that `run` depends on; exit 1 if a check fails
     #[arg(long)]
     pub(crate) check: bool,
     /// The tool that --check looks for in the image
     #[arg(long, value_name = "TOOL", default_value = "kubectl", requires = "check")]
     pub(crate) tool: String,
-    /// The image that is expected [default: the one of this release]
+    /// The expected image [default: the one of this release]
     #[arg(long, value_name = "IMAGE")]
     pub(crate) image: Option<String>,
     #[command(flatten)]
@@ -133,13 +133,13 @@ pub(crate) struct Show {
 pub(crate) struct Uninstall {
     #[command(flatten)]
     pub(crate) pod: Pod,
-    /// Remove it
+    /// Remove the ops pod
     #[arg(long)]
     pub(crate) confirm: bool,
-    /// Only the trusted profile of the config's `workspace`, for a cluster that is gone; the cluster is not asked
+    /// Remove only the trusted profile of the config's `workspace`, without a request to the cluster, which may be gone
     #[arg(long)]
     pub(crate) provider_only: bool,
-    /// How long each object may take to go
+    /// How long to wait for the deletion of each object
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = super::duration)]
     pub(crate) timeout: Duration,
 }
@@ -148,10 +148,10 @@ pub(crate) struct Uninstall {
 pub(crate) struct Logs {
     #[command(flatten)]
     pub(crate) pod: Pod,
-    /// Only the last lines
+    /// Print only the last lines
     #[arg(long, value_name = "LINES")]
     pub(crate) tail: Option<i64>,
-    /// Only lines newer than this
+    /// Print only lines newer than this
     #[arg(long, value_name = "DURATION", value_parser = super::duration)]
     pub(crate) since: Option<Duration>,
 }
@@ -160,7 +160,7 @@ pub(crate) struct Logs {
 pub(crate) struct Audit {
     #[command(flatten)]
     pub(crate) pod: Pod,
-    /// Look in these namespaces only [default: all that you may list]
+    /// The namespaces to audit [default: all that you may list]
     #[arg(long, value_name = "NAMESPACE", num_args = 1.., value_delimiter = ',')]
     pub(crate) within: Vec<String>,
     #[command(flatten)]
@@ -171,7 +171,7 @@ pub(crate) struct Audit {
 pub(crate) struct Rbac {
     #[command(flatten)]
     pub(crate) pod: Pod,
-    /// Also what an installer needs to grant --cluster-access to these namespaces
+    /// Include what an installer needs to grant --cluster-access to these namespaces
     #[arg(long, value_name = "NAMESPACE", num_args = 1.., value_delimiter = ',')]
     pub(crate) cluster_access: Vec<String>,
 }

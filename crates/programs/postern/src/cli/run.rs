@@ -12,48 +12,48 @@ use std::time::Duration;
 postern run --file values.yaml=/tmp/values.yaml -- cat /tmp/values.yaml\n  postern run --backend local --timeout 30s -- terraform plan\n  \
 postern run --each eu-de --each us-south -- ibmcloud ks clusters --region {}\n  \
 postern run --each - --parallel 4 -o json -- dig +short {} < names\n\n\
-With --each, every line has the value before it (or --group, or a record for each with -o json and -o yaml), a summary \
+With --each, each line begins with the value (or use --group, or -o json and -o yaml for a record per value), a summary \
 follows on stderr, and the exit code is the highest. By stream, all runs share one connection."
 )]
 pub(crate) struct Run {
     #[command(flatten)]
     pub(crate) pod: super::ops::Pod,
-    /// Where it runs; never one in place of the other
+    /// Where the command runs; there is no fallback from one to the other
     #[arg(long, value_enum, default_value_t)]
     pub(crate) backend: Backend,
     /// How the ops pod is reached [default: `transport` of the config, else exec]
     #[arg(long, value_enum)]
     pub(crate) transport: Option<Transport>,
-    /// A private key of one's own for --transport stream [default: `stream_key` of the config, else the install's]
+    /// Your own private key for --transport stream [default: `stream_key` of the config, else the install's]
     #[arg(long, value_name = "FILE")]
     pub(crate) stream_key: Option<PathBuf>,
-    /// Run it once for each of these values, which replace {} in CMD; repeatable; - reads lines of stdin
+    /// Run the command once for this value, which replaces {} in CMD; repeatable; - reads one value per line of stdin
     #[arg(long, value_name = "VALUE", help_heading = HEADING, allow_hyphen_values = true)]
     pub(crate) each: Vec<OsString>,
     #[command(flatten)]
     pub(crate) fan_out: FanOut,
-    /// A variable for its environment; repeatable
+    /// An environment variable for the command; repeatable
     #[arg(short, long, value_name = "NAME=VALUE", value_parser = super::pair)]
     pub(crate) env: Vec<(String, String)>,
-    /// The directory it starts in
+    /// The command's working directory
     #[arg(short, long, value_name = "DIR")]
     pub(crate) workdir: Option<String>,
-    /// Stage a local file for it, at mode 0600, and remove it after; repeatable
+    /// Copy a local file to the pod at mode 0600, and remove it after the run; repeatable
     #[arg(long, value_name = "LOCAL=REMOTE", value_parser = super::pair)]
     pub(crate) file: Vec<(String, String)>,
     /// Log in to a cloud first; implied for `ibmcloud` in an ops pod that has a trusted profile
     #[arg(long, value_enum, value_name = "CLOUD")]
     pub(crate) login: Option<Login>,
-    /// A credential for it with --backend local, optionally from one source only; repeatable
+    /// A credential for the command with --backend local, optionally from one source only; repeatable
     #[arg(long, value_name = "NAME[=SOURCE]")]
     pub(crate) credential: Vec<String>,
-    /// Pass our stdin to it
+    /// Pass stdin to the command
     #[arg(short = 'i', long)]
     pub(crate) stdin: bool,
-    /// Give it a terminal
+    /// Allocate a terminal for the command
     #[arg(short, long)]
     pub(crate) tty: bool,
-    /// End it after this long
+    /// End the command after this time
     #[arg(long, value_name = "DURATION", value_parser = super::duration)]
     pub(crate) timeout: Option<Duration>,
     /// The command and its arguments
@@ -74,7 +74,7 @@ pub(crate) enum Backend {
 pub(crate) enum Login {
     /// IBM Cloud, with the pod's trusted profile, else with its API key
     Ibm,
-    /// None, whatever the tool
+    /// No login, whatever the tool
     None,
 }
 
