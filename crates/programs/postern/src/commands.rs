@@ -1,4 +1,4 @@
-//! One file per command: resolve arguments, call, hand the result to the printer.
+//! One file per command: combine flags and configuration, call the capability, print the result.
 
 mod agents;
 mod copy;
@@ -37,11 +37,11 @@ use postern_ops::{OpsPod, names};
 use std::path::Path;
 use std::process::ExitCode;
 
-/// Everything a command may need besides its own arguments.
+/// What commands need besides their own arguments.
 pub(crate) struct Context {
     global: Global,
     config: Config,
-    /// What reads our stdin as data; an exec plug-in of the kubeconfig must not.
+    /// The option that reads stdin as data; the kubeconfig's exec plug-in must not read it then.
     stdin_taken: Option<&'static str>,
 }
 
@@ -55,7 +55,7 @@ impl Context {
         }
     }
 
-    /// The image with the agent: the one named on the command line, else in the config, else this release's.
+    /// The image with the agent: from the command line, else from the config, else this release's.
     fn image(&self, named: Option<&str>) -> String {
         // What is named in full is taken as it is; the mirror is for the name that we choose.
         if let Some(image) = named.or(self.config.image.as_deref()) {
@@ -68,7 +68,7 @@ impl Context {
         }
     }
 
-    /// The ops pod that is meant: the command line's, else the environment's, else the config's.
+    /// The ops pod: from the command line, else from the environment, else from the config.
     fn ops_pod(&self, Pod { namespace, name }: Pod) -> Result<OpsPod, Failure> {
         let set = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
         let postern_config::Ops { namespace: own_namespace, name: own_name } = self.config.ops.clone();
@@ -86,7 +86,7 @@ impl Context {
 pub(crate) fn main() -> ExitCode {
     std::panic::set_hook(Box::new(defect));
     postern_agent::closed_stdio::restore();
-    // Credentials pass through this process.
+    // This process handles credentials.
     postern_agent::harden();
     let Cli { global, command } = parse();
     if matches!(command, Command::Agent) {
@@ -95,7 +95,7 @@ pub(crate) fn main() -> ExitCode {
     let mut printer = Printer::new(global.output.format(), global.verbose);
     let done = dispatch(global, command, &mut printer);
     let done = match printer.lost() {
-        // As any Unix tool: who reads no more wants to hear nothing either.
+        // As in any Unix tool: a reader that closed the pipe needs no message.
         Some(error) if done.is_ok() && error.kind() == std::io::ErrorKind::BrokenPipe => {
             return ExitCode::from(exit::OUTPUT_CLOSED);
         }
@@ -112,7 +112,7 @@ pub(crate) fn main() -> ExitCode {
     }
 }
 
-/// What should not happen is told as an error, with an exit code of ours.
+/// Reports a panic as an error, with an exit code of Postern's.
 fn defect(panic: &std::panic::PanicHookInfo<'_>) {
     let payload = panic.payload();
     let said = payload.downcast_ref::<String>().map(String::as_str);
@@ -127,7 +127,7 @@ fn defect(panic: &std::panic::PanicHookInfo<'_>) {
     std::process::exit(failure.code.into());
 }
 
-/// Called as `kubectl-postern`, it is `kubectl postern` to whoever reads its help.
+/// When the program is called `kubectl-postern`, its help says `kubectl postern`.
 fn parse() -> Cli {
     let program = std::env::args_os().next().unwrap_or_default();
     if Path::new(&program).file_name().is_some_and(|name| name == "kubectl-postern") {
@@ -138,7 +138,7 @@ fn parse() -> Cli {
     }
 }
 
-/// Ends the program over a command line that cannot be read: in the format that it asks for, as far as that can be told.
+/// Reports an invalid command line and exits. The format is the one that its `-o` asks for, if it can be read.
 fn refuse(error: &clap::Error) -> ! {
     let format = crate::cli::asked_format(std::env::args_os().skip(1));
     if !error.use_stderr() || format == crate::cli::Format::Text {
@@ -152,7 +152,7 @@ fn refuse(error: &clap::Error) -> ! {
     std::process::exit(failure.code.into())
 }
 
-/// What of a command reads our stdin as data.
+/// The option of a command that reads stdin as data.
 fn stdin_taken(command: &Command) -> Option<&'static str> {
     let is_stdin = |word: &std::ffi::OsString| word == "-";
     match command {
@@ -240,7 +240,7 @@ fn dispatch(global: Global, command: Command, printer: &mut Printer) -> Result<u
     })
 }
 
-/// Which ops pod a command is about, as its options name it.
+/// The options of a command that name an ops pod.
 fn ops_pod(command: &Command) -> Option<Pod> {
     let pod = match command {
         Command::Run(args) if args.backend == Backend::Ops => &args.pod,

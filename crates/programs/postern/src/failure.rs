@@ -11,7 +11,7 @@ use postern_ops::install::InstallError;
 use postern_ops::{Diagnosis, InvalidSetting, OpsPod};
 use std::error::Error;
 
-/// What ends the program with an error.
+/// The error that ends the program.
 #[derive(Debug)]
 pub(crate) struct Failure {
     pub(crate) code: u8,
@@ -20,13 +20,13 @@ pub(crate) struct Failure {
     pub(crate) causes: Vec<String>,
     pub(crate) hint: Option<String>,
     pub(crate) diagnosis: Option<Box<Diagnosis>>,
-    /// Which of several pods it is about.
+    /// The pod, if there are several.
     pub(crate) pod: Option<Box<str>>,
-    /// What the cluster said, where it is about one object.
+    /// The cluster's refusal, if it is about an object.
     pub(crate) refusal: Option<Refusal>,
 }
 
-/// An answer of the cluster that means more where the object is an ops pod's.
+/// A refusal of the cluster that has another hint if the object belongs to an ops pod.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Refusal {
     Forbidden,
@@ -44,7 +44,7 @@ impl Refusal {
 }
 
 impl Failure {
-    /// The command line is not right.
+    /// An invalid command line.
     pub(crate) fn usage(message: impl Into<String>, hint: Option<String>) -> Self {
         let message = message.into();
         Self {
@@ -59,7 +59,7 @@ impl Failure {
         }
     }
 
-    /// Something is not as it should be, and the command's answer is no.
+    /// A request that was denied, or an invalid object.
     pub(crate) fn denied(error: &dyn Error, hint: Option<String>) -> Self {
         Self {
             code: exit::DENIED,
@@ -73,7 +73,7 @@ impl Failure {
         }
     }
 
-    /// What to do, where the object that the cluster refused is this ops pod or a part of it.
+    /// Adds the hint for an object that belongs to this ops pod.
     pub(crate) fn of_ops_pod(mut self, pod: &OpsPod) -> Self {
         match self.refusal {
             Some(Refusal::Forbidden) => self.hint = Some(postern_ops::FORBIDDEN.to_owned()),
@@ -86,14 +86,14 @@ impl Failure {
         self
     }
 
-    /// The same, where the error alone does not say what was attempted.
+    /// The same for an error that does not say what was attempted.
     pub(crate) fn attempted(what: impl Into<String>, error: &dyn Error) -> Self {
         Self { message: what.into(), causes: vec![error.to_string()], ..Self::denied(error, None) }
     }
 }
 
 impl Failure {
-    /// No credential of a provider.
+    /// A provider issued no credential.
     pub(crate) fn identity(name: &str, error: &KeeperError) -> Self {
         let hint = match error {
             _ if error.cause().is_some() => error.cause().map(|cause| format!("usually: {cause}")),
@@ -122,7 +122,7 @@ impl Failure {
     }
 }
 
-/// The sources of an error that its own message does not already hold.
+/// The sources of an error whose text is not in its message already.
 fn causes(error: &dyn Error) -> Vec<String> {
     let mut said = error.to_string();
     let mut causes = Vec::new();

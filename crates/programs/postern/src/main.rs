@@ -1,4 +1,4 @@
-//! `postern`: arguments, one call into a capability, printing. No logic lives here.
+//! `postern`: the command line: arguments, calls into the capabilities, output.
 
 mod cli;
 mod commands;

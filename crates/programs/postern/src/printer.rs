@@ -1,5 +1,5 @@
 //! The only place that writes to stdout and stderr.
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is the gate")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "the only file that prints")]
 
 use crate::cli::Format;
 use crate::failure::Failure;
@@ -21,7 +21,7 @@ pub(crate) struct Printer {
     progress: bool,
     verbose: u8,
     in_progress: bool,
-    /// Why a result could not be written.
+    /// The error of writing a result.
     lost: Option<io::Error>,
 }
 
@@ -39,7 +39,7 @@ impl Printer {
         }
     }
 
-    /// Whether there is a terminal for a line that changes.
+    /// Whether stderr is a terminal that can show a progress line.
     pub(crate) fn shows_progress(&self) -> bool {
         self.progress
     }
@@ -48,7 +48,7 @@ impl Printer {
         self.format
     }
 
-    /// A result, in the format asked for.
+    /// Prints a result in the format of `-o`.
     pub(crate) fn result(&mut self, value: &impl Serialize, text: impl FnOnce() -> String) {
         self.clear();
         let out = match self.format {
@@ -59,7 +59,7 @@ impl Printer {
         self.raw(&out);
     }
 
-    /// Text that is a result as it is.
+    /// Prints text without formatting.
     pub(crate) fn raw(&mut self, text: &str) {
         self.clear();
         // As a file: the library's own stdout takes one that is closed for one that takes everything.
@@ -68,40 +68,39 @@ impl Printer {
         self.lost = self.lost.take().or(written.err());
     }
 
-    /// Why results could not be written. A reader that has gone away has had what it wanted.
+    /// Takes the error of writing results.
     pub(crate) fn lost(&mut self) -> Option<io::Error> {
         self.lost.take()
     }
 
-    /// A line of a text result; nothing in the other formats, which print a whole at the end.
+    /// Prints a line of a text result; the other formats print everything at the end.
     pub(crate) fn line(&mut self, line: &str) {
         if self.format == Format::Text {
             self.raw(&format!("{}\n", clean(line)));
         }
     }
 
-    /// Something to know, whatever the format.
+    /// Prints a note to stderr, in any format.
     pub(crate) fn note(&mut self, text: &str) {
         self.clear();
         eprintln!("{}", clean(text));
     }
 
-    /// Something to know for who asked with `-v`.
+    /// Prints a note to stderr with `-v`.
     pub(crate) fn verbose(&mut self, text: &str) {
         if self.verbose > 0 {
             self.note(&format!("postern: {text}"));
         }
     }
 
-    /// Takes the line of progress away.
+    /// Clears the progress line.
     pub(crate) fn clear(&mut self) {
         if std::mem::take(&mut self.in_progress) {
             eprint!("\r\x1b[K");
         }
     }
 
-    /// How a run ended, for who asked for it in another format than text. The tool's output is on stdout, so this
-    /// goes to stderr.
+    /// Prints how a run ended, in JSON or YAML. It goes to stderr, because stdout has the tool's output.
     pub(crate) fn run_report(&mut self, value: &impl Serialize) {
         match self.format {
             Format::Text => {}
@@ -110,7 +109,7 @@ impl Printer {
         }
     }
 
-    /// What came of all targets of a fan-out, after what each had to say.
+    /// Prints the summary of a fan-out, after the output of its targets.
     pub(crate) fn summary(&mut self, tally: &Tally) {
         self.clear();
         let Tally { targets, ok, failed, exit_codes, not_reached, cancelled, named, exit_code } = tally;
@@ -127,12 +126,12 @@ impl Printer {
         }
     }
 
-    /// On which of our outputs names may have colours.
+    /// Which of stdout and stderr take colours.
     pub(crate) fn colours(&self) -> Colours {
         Colours { stdout: self.colour, stderr: self.progress }
     }
 
-    /// The error that ends the program.
+    /// Prints the error that ends the program.
     pub(crate) fn failure(&mut self, failure: &Failure) {
         self.clear();
         let Failure { code, kind, message, causes, hint, diagnosis, pod, .. } = failure;
@@ -208,7 +207,7 @@ impl Reporter for Printer {
     }
 }
 
-/// Tells what providers of credentials have to say. The text comes from them too, so it is cleaned.
+/// Prints notices of credential providers. Control characters are escaped, because the text comes from them.
 pub(crate) fn listener() -> Listener {
     Listener(Arc::new(|notice| {
         let line = match notice {
@@ -220,7 +219,7 @@ pub(crate) fn listener() -> Listener {
     }))
 }
 
-/// One of a stream of results: a line of JSON, or a document of YAML.
+/// One result of a stream: a line of JSON, or a YAML document.
 pub(crate) fn record(format: Format, value: &impl Serialize) -> Vec<u8> {
     let text = match format {
         Format::Text | Format::Json => serde_json::to_string(value).unwrap_or_default() + "\n",
@@ -235,7 +234,7 @@ fn yaml(value: &impl Serialize) -> String {
     serde_saphyr::to_string(&value).unwrap_or_default()
 }
 
-/// Text from a cluster with its control characters shown, so that no name or event can drive the terminal.
+/// Escapes control characters in text from a cluster, so that it cannot control the terminal.
 fn clean(text: &str) -> String {
     text.chars()
         .map(|character| match character {

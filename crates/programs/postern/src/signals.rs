@@ -1,4 +1,4 @@
-//! What the user does with signals, as controls of a run.
+//! Signals from the user, as controls of a run.
 
 use crate::failure::Failure;
 use crate::terminal;
@@ -6,7 +6,7 @@ use postern_exec::Control;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
-/// Comes when a person or a kubelet wants the end: Ctrl-C or SIGTERM, from now on.
+/// Completes on SIGINT or SIGTERM; registers the handlers at once.
 pub(crate) fn stop() -> Result<impl Future<Output = ()>, Failure> {
     let listen = |kind| signal(kind).map_err(|error| Failure::denied(&error, None));
     let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
@@ -18,7 +18,8 @@ pub(crate) fn stop() -> Result<impl Future<Output = ()>, Failure> {
     })
 }
 
-/// Passes signals on to the run: Ctrl-C once is the command's, twice ends it. With `resize`, also the window's size.
+/// Forwards signals to the run: the first Ctrl-C goes to the command, the second ends it. With `resize`, also forwards the
+/// window's size.
 pub(crate) fn controls(resize: bool) -> std::io::Result<mpsc::Receiver<Control>> {
     let (sender, receiver) = mpsc::channel(16);
     let mut interrupt = signal(SignalKind::interrupt())?;

@@ -1,4 +1,4 @@
-//! Our own terminal: raw while a far one is on it, restored on every way out.
+//! The local terminal: raw mode during a remote terminal session, restored afterwards.
 
 use postern_wire::TerminalSize;
 use rustix::termios::{OptionalActions, Termios};
@@ -8,7 +8,7 @@ use rustix::termios::{OptionalActions, Termios};
 pub(crate) struct Raw(Termios);
 
 impl Raw {
-    /// `None` where stdin is not a terminal.
+    /// `None` if stdin is not a terminal.
     pub(crate) fn enter() -> Option<Self> {
         let stdin = rustix::stdio::stdin();
         let before = rustix::termios::tcgetattr(stdin).ok()?;
@@ -30,13 +30,13 @@ pub(crate) fn is_terminal() -> bool {
     rustix::termios::isatty(rustix::stdio::stdin())
 }
 
-/// How many columns the terminal has that stdout is; `None` where it is none.
+/// The width of stdout's terminal in columns; `None` if stdout is not a terminal.
 pub(crate) fn width() -> Option<usize> {
     let size = rustix::termios::tcgetwinsize(rustix::stdio::stdout()).ok()?;
     Some(usize::from(size.ws_col)).filter(|columns| *columns > 0)
 }
 
-/// The size of the terminal we are on.
+/// The size of the local terminal.
 pub(crate) fn size() -> TerminalSize {
     let ask = |fd| rustix::termios::tcgetwinsize(fd).ok().filter(|size| size.ws_col > 0);
     match ask(rustix::stdio::stdout()).or_else(|| ask(rustix::stdio::stdin())) {

@@ -1,4 +1,4 @@
-//! The agents that this build carries, for injection.
+//! The agents that are embedded in this build, for injection.
 
 use postern_exec::inject::Arch;
 use std::sync::OnceLock;
@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 static AMD64: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/agent-amd64"));
 static ARM64: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/agent-arm64"));
 
-/// The agent for an architecture, inflated once; `None` when this build was made without it.
+/// The agent for an architecture, decompressed once; `None` if this build has none.
 pub(crate) fn embedded(arch: Arch) -> Option<&'static [u8]> {
     static INFLATED: [OnceLock<Vec<u8>>; 2] = [const { OnceLock::new() }; 2];
     let (deflated, inflated) = match arch {

@@ -74,7 +74,7 @@ fn limits(how: &How) -> Limits {
     Limits { entries: how.max_entries.unwrap_or(entries), bytes: how.max_bytes.unwrap_or(bytes), depth }
 }
 
-/// What is left out; one that is no pattern is refused before anything is reached.
+/// The exclude rules. An invalid pattern is refused before anything is contacted.
 fn rules(how: &How) -> Result<Vec<Rule>, Failure> {
     postern_files::rules(&how.rules.0).map_err(|why| Failure::usage(why, None))?;
     Ok(how.rules.0.clone())
@@ -122,7 +122,7 @@ fn receive(how: &How, mode: &Mode) -> Result<ReceiveSpec, Failure> {
     })
 }
 
-/// What every end in a pod or a bucket needs.
+/// The settings that every end in a pod or a bucket needs.
 struct Reach<'a> {
     s3: Option<Settings>,
     cluster: Option<&'a Cluster>,
@@ -239,7 +239,7 @@ async fn copy(
     show.into_inner().finish(&total, failed)
 }
 
-/// Runs the copies, so many at a time; what they came to together, and the first error that ended one.
+/// Runs the copies, a limited number at a time. Returns the totals, and the first error that ended one.
 async fn all(
     jobs: &[(Option<String>, Job<'_>)],
     mut manifest: Option<File>,
@@ -275,7 +275,7 @@ async fn all(
     (total.into_inner().unwrap_or_default(), failed.into_inner())
 }
 
-/// Polls all of them until all have ended.
+/// Polls all futures until all have ended.
 async fn futures(all: impl Iterator<Item = impl Future<Output = ()>>) {
     let mut all: Vec<_> = all.map(Box::pin).collect();
     std::future::poll_fn(|context| {

@@ -12,7 +12,7 @@ use postern_secret::resolve::{
 use std::io;
 use std::os::unix::ffi::OsStringExt;
 
-/// What is taken when no flag names a credential, where it is found without asking.
+/// The credential that is used if no flag names one and it is found without a prompt.
 const DEFAULT: &str = postern_identity::ibm::CREDENTIAL;
 
 struct Machine<'a>(&'a Config);
@@ -35,7 +35,7 @@ impl Sources for Machine<'_> {
     }
 }
 
-/// Resolves the credentials that `--credential` names; without any, the default one where it is found without asking.
+/// Resolves the credentials of `--credential`; without any, the default one if it is found without a prompt.
 pub(super) fn from_flags(
     context: &Context,
     flags: &[String],
@@ -102,7 +102,7 @@ fn wanted(context: &Context, flag: &str) -> Result<(Credential, Option<Source>),
     Ok((credential, only))
 }
 
-/// `only` is the source that was pinned: the others are of no help.
+/// `only` is the source that was pinned; the hint names no others.
 fn refused(error: &ResolveError, only: Option<Source>) -> Failure {
     let hint = match error {
         ResolveError::NotFound { name, .. } => Some(match only {

@@ -101,7 +101,7 @@ pub(super) async fn run(context: &Context, args: Args, printer: &mut Printer) ->
     Ok(code)
 }
 
-/// Runs by the agent of the image, or by one that is put there and removed again.
+/// Runs through the agent of the image, or through an injected one.
 async fn through_agent(
     cluster: &Cluster,
     place: &Place,
@@ -140,7 +140,7 @@ async fn in_plain(
     result
 }
 
-/// The far terminal is told our size before anything changes it.
+/// Sends the terminal's size before all other controls.
 fn with_first_size(mut rest: tokio::sync::mpsc::Receiver<Control>) -> tokio::sync::mpsc::Receiver<Control> {
     let (sender, receiver) = tokio::sync::mpsc::channel(16);
     tokio::spawn(async move {

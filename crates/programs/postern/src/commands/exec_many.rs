@@ -11,7 +11,7 @@ use postern_exec::fanout::place::{self, How};
 use postern_exec::target::{self, Containers, Target};
 use postern_kube::Cluster;
 
-/// Which targets, and how.
+/// The targets and options of a fan-out.
 pub(super) struct Many<'a> {
     pub(super) namespace: &'a str,
     pub(super) targets: &'a [Target],
@@ -20,7 +20,7 @@ pub(super) struct Many<'a> {
     pub(super) options: &'a FanOut,
 }
 
-/// Runs the command that `how` has in each.
+/// Runs the command of `how` in each target.
 pub(super) async fn run(
     cluster: &Cluster,
     many: Many<'_>,

@@ -1,4 +1,4 @@
-//! What `exec` and `run` over many targets have in common: how the targets' output is shown, and what ends it.
+//! What `exec` and `run` over many targets have in common: output, signals and the exit code.
 
 use super::streams;
 use crate::cli::Format;
@@ -19,7 +19,7 @@ use std::collections::BTreeSet;
 use std::future::Future;
 use tokio::sync::mpsc;
 
-/// Runs every job and shows what it says; the highest exit code.
+/// Runs every job and shows its output. Returns the highest exit code.
 pub(super) async fn go<T, F>(
     jobs: Vec<Job<T>>,
     options: &FanOut,
@@ -65,13 +65,13 @@ where
     }
 }
 
-/// That an option is for a single target.
+/// The error for an option that needs a single target.
 pub(super) fn only_for_one(option: &str) -> Failure {
     let hint = "name one target, or leave it out: over several targets every command reads an empty stdin";
     Failure::usage(format!("{option} is for one target"), Some(hint.to_owned()))
 }
 
-/// That --group is for text.
+/// Refuses --group with formats other than text.
 pub(super) fn check(options: &FanOut, printer: &Printer) -> Result<(), Failure> {
     if options.group && printer.format() != Format::Text {
         let hint = "each target's record has its output together".to_owned();
@@ -147,7 +147,8 @@ impl Record {
     }
 }
 
-/// Bytes as text where they are UTF-8, else as base64: a record loses nothing. A cut does not make text binary.
+/// Bytes as text if they are UTF-8, else as base64, so that a record is complete. A character that was cut off at the end does
+/// not make text binary.
 fn text(mut bytes: Vec<u8>, truncated: bool) -> (Option<String>, Option<String>) {
     if let Err(error) = std::str::from_utf8(&bytes)
         && error.error_len().is_none()

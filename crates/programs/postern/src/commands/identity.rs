@@ -22,7 +22,7 @@ use std::io::IsTerminal as _;
 use std::sync::Arc;
 use zeroize::Zeroizing;
 
-/// Who can log in: somebody whose terminal this is, unless a pipeline says that it is one.
+/// Who can log in interactively: the user of a terminal, unless `CI` is set.
 fn person(browser: Browser) -> Person {
     let said =
         |name: &str| std::env::var(name).is_ok_and(|value| !matches!(value.as_str(), "" | "0" | "false"));
@@ -35,7 +35,7 @@ fn person(browser: Browser) -> Person {
     }
 }
 
-/// The provider that is meant.
+/// The named provider, or the only one.
 pub(super) fn provider<'a>(
     context: &'a Context,
     name: Option<&'a str>,
@@ -65,7 +65,7 @@ pub(super) fn provider<'a>(
     }
 }
 
-/// What asks a provider, in these surroundings.
+/// The exchanger of a provider, for this command.
 fn exchanger(context: &Context, name: &str, provider: &Provider, browser: Browser) -> Exchanger {
     Exchanger {
         name: name.to_owned(),
@@ -76,7 +76,7 @@ fn exchanger(context: &Context, name: &str, provider: &Provider, browser: Browse
     }
 }
 
-/// The provider that was named, or all there are; says it when there is none.
+/// The named provider, or all of them; an error if there are none.
 fn one_or_all<'a>(
     context: &'a Context,
     named: Option<&'a str>,
@@ -100,7 +100,7 @@ pub(super) fn keeper(
     Keeper::new(name, exchanger, disk, Arc::new(SystemClock::new()), printer::listener())
 }
 
-/// A credential as `-o` has it.
+/// A credential in the form of `-o`.
 fn form(output: Output, name: &str, provider: &Provider, held: &Held) -> Result<Zeroizing<String>, Failure> {
     let form = match output {
         Output::Form(form) => form,

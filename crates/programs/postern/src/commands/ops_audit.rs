@@ -50,7 +50,7 @@ pub(super) async fn run(context: &Context, args: Args, printer: &mut Printer) ->
     reports::print(&report, &reporting, printer)
 }
 
-/// A namespace that is not there would be found without excess; one that may not be read is taken as given.
+/// Refuses namespaces that do not exist, as they would have no findings. Namespaces that may not be read are accepted.
 async fn exist(cluster: &Cluster, namespaces: &[String]) -> Result<(), Failure> {
     let api: Api<Namespace> = Api::all(cluster.client.clone());
     for name in namespaces {
@@ -62,7 +62,7 @@ async fn exist(cluster: &Cluster, namespaces: &[String]) -> Result<(), Failure> 
     Ok(())
 }
 
-/// Every namespace that may be listed; else the ones that are ours or were declared.
+/// All namespaces if they may be listed; else the ops pod's own and the declared ones.
 async fn all(cluster: &Cluster, pod: &OpsPod, declared: &str) -> (Vec<String>, Option<String>) {
     let api: Api<Namespace> = Api::all(cluster.client.clone());
     match api.list(&ListParams::default()).await {

@@ -125,7 +125,7 @@ fn line(text: &str, name: Option<&str>, from: &str) -> Result<String, Failure> {
     Ok(line)
 }
 
-/// Never over a file that is there.
+/// Writes a private key to a new file.
 fn write_private(path: &Path, pem: &str) -> Result<(), Failure> {
     let mut options = OpenOptions::new();
     options.write(true).create_new(true).mode(0o600);

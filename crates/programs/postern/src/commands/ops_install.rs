@@ -62,7 +62,7 @@ pub(super) async fn run(context: &Context, args: Args, printer: &mut Printer) ->
     Ok(0)
 }
 
-/// What is installed without any flag but the image's.
+/// The settings without any flag except the image's.
 pub(super) fn defaults(context: &Context, pod: OpsPod, image: Option<&str>) -> Settings {
     Settings {
         pod,

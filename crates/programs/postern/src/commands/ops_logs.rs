@@ -30,7 +30,7 @@ pub(super) async fn run(context: &Context, args: Args, printer: &mut Printer) ->
     Ok(0)
 }
 
-/// One line: when, who, how it ended, how long, how much, what.
+/// One line: time, user, outcome, exit code, duration, bytes, command.
 fn text(line: &Value) -> String {
     let field = |name: &str| match line.get(name) {
         Some(Value::String(text)) => text.clone(),
@@ -54,7 +54,7 @@ fn text(line: &Value) -> String {
     )
 }
 
-/// An argument as a shell would take it.
+/// An argument quoted for a shell.
 fn quoted(argument: &Value) -> String {
     let text = argument.as_str().unwrap_or_default();
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@%+,".contains(c);

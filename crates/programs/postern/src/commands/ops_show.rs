@@ -118,7 +118,7 @@ fn text(report: &Report) -> String {
     text
 }
 
-/// One step of the chain in a line, and what to do about it in another.
+/// A check in one line, and its fix in another.
 fn check_line(finding: &Finding) -> String {
     let name = finding.rule.trim_start_matches("ops/");
     let mark = match finding.severity {

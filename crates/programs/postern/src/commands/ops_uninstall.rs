@@ -30,7 +30,7 @@ struct Report {
     warnings: Vec<String>,
 }
 
-/// What became of a profile.
+/// The result for a trusted profile.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Profile {
@@ -82,7 +82,7 @@ pub(super) async fn run(context: &Context, args: Args, printer: &mut Printer) ->
 
 const NOTHING: &str = "Nothing of the ops pod is installed here.\n";
 
-/// Takes a profile away, or says how to do it by hand.
+/// Deletes a trusted profile, or prints the command that does it.
 async fn revoke(
     context: &Context,
     pod: &OpsPod,

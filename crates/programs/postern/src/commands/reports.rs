@@ -1,4 +1,4 @@
-//! Reports: what commands that judge something have in common.
+//! What commands that print reports have in common.
 
 use crate::cli::{Format, Output, Reporting};
 use crate::failure::Failure;
@@ -6,13 +6,13 @@ use crate::printer::Printer;
 use jiff::Timestamp;
 use postern_report::{FailOn, Options, Report, Style, Tool};
 
-/// A report of this program, made now.
+/// A new report of this program, with the current time.
 pub(super) fn new(title: impl Into<String>) -> Report {
     let tool = Tool { name: "postern".to_owned(), version: env!("CARGO_PKG_VERSION").to_owned() };
     Report::new(tool, title, Timestamp::now())
 }
 
-/// Prints a report; the exit code.
+/// Prints a report and returns the exit code.
 pub(super) fn print(report: &Report, reporting: &Reporting, printer: &mut Printer) -> Result<u8, Failure> {
     let Reporting { output, fail_on: _ } = reporting;
     let format = match output {
@@ -29,7 +29,7 @@ pub(super) fn print(report: &Report, reporting: &Reporting, printer: &mut Printe
     Ok(exit_code(report, reporting))
 }
 
-/// What a command with this report exits with.
+/// The exit code for a report.
 pub(super) fn exit_code(report: &Report, reporting: &Reporting) -> u8 {
     report.exit_code(fail_on(reporting))
 }
@@ -38,7 +38,7 @@ fn fail_on(reporting: &Reporting) -> FailOn {
     FailOn { warning: reporting.fail_on == "warning", inconclusive: false }
 }
 
-/// How text looks that lists every finding.
+/// The style of text output: all findings are listed.
 fn style(printer: &Printer) -> Style {
     Style { colour: printer.colours().stdout, all: true, width: crate::terminal::width() }
 }

@@ -98,7 +98,7 @@ pub(super) async fn run(context: &Context, args: Args, printer: &mut Printer) ->
     }?)
 }
 
-/// As [`within`], where why it failed is told already.
+/// [`within`] for a future that returns a [`Failure`].
 async fn in_time<T>(
     limit: Option<Duration>,
     reaching: impl Future<Output = Result<T, Failure>>,
@@ -106,7 +106,7 @@ async fn in_time<T>(
     within(limit, async { Ok(reaching.await) }).await?
 }
 
-/// The login that the agent is asked for.
+/// The login that the agent performs first.
 fn wanted_login(context: &Context, login: Option<Login>) -> Option<postern_wire::Login> {
     let provider = match login {
         None => None,
@@ -118,7 +118,7 @@ fn wanted_login(context: &Context, login: Option<Login>) -> Option<postern_wire:
     Some(postern_wire::Login { provider, attempts, interval_ms })
 }
 
-/// Gives a local run its credentials.
+/// Adds the credentials of a local run to its request.
 fn add_credentials(
     context: &Context,
     flags: &[String],
@@ -138,7 +138,7 @@ fn add_credentials(
     Ok(())
 }
 
-/// Announces the files of `--file` in the request; returns their local paths.
+/// Adds the files of `--file` to the request; returns their local paths.
 fn stage(files: &[(String, String)], request: &mut Request) -> Result<Vec<PathBuf>, Failure> {
     let mut paths = Vec::new();
     for (local, remote) in files {

@@ -22,10 +22,10 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Mutex, mpsc};
 
-/// What stands for the value in the command.
+/// The placeholder for the value in the command.
 const PLACE: &[u8] = b"{}";
 
-/// Whether the options fit together; `single` are those that only a single run takes, and whether they were given.
+/// Checks that the options fit together. `single` are the options for a single run, and whether they were given.
 pub(super) fn check(
     each: &[OsString],
     options: &FanOut,
@@ -50,7 +50,7 @@ pub(super) fn check(
     }
 }
 
-/// The values, each a run; `None` without --each.
+/// The values of --each; `None` without it.
 pub(super) fn values(each: Vec<OsString>) -> Result<Option<Vec<Vec<u8>>>, Failure> {
     if each.is_empty() {
         return Ok(None);
@@ -74,7 +74,7 @@ pub(super) fn values(each: Vec<OsString>) -> Result<Option<Vec<Vec<u8>>>, Failur
     Ok(Some(values))
 }
 
-/// Lines that are not empty.
+/// The lines that are not empty.
 fn lines(text: &[u8]) -> impl Iterator<Item = Vec<u8>> {
     text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).map(<[u8]>::to_vec)
 }
@@ -126,11 +126,11 @@ pub(super) async fn run(
     fanout::go(jobs, options, printer, start).await
 }
 
-/// How each of the runs gets to its supervisor.
+/// How each run reaches its supervisor.
 enum Way<'d> {
     Stream(&'d Connection),
-    /// By one exec for all of them: the runtime starts one command of a container at a time. One that is lost takes the runs
-    /// with it that are on it; those after them make another.
+    /// By one exec for all runs, because the runtime starts one command of a container at a time. If it breaks, its runs fail, and
+    /// the next run opens another.
     Exec(&'d Cluster, &'d OpsPod, Mutex<Arc<Connection>>),
     Local(&'d Path),
 }

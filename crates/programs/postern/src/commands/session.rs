@@ -70,7 +70,7 @@ pub(super) struct RunOptions {
 }
 
 impl RunOptions {
-    /// The request, with the config's defaults for this tool where the command line says nothing.
+    /// The request, with the config's defaults for this tool.
     pub(super) fn request(
         self,
         context: &Context,

@@ -1,11 +1,11 @@
-//! Our own streams, unbuffered, as a run connects them.
+//! The process's own stdin, stdout and stderr, unbuffered.
 
 use postern_exec::{Output, Streams};
 use rustix::fd::BorrowedFd;
 use std::fs::File;
 use std::io;
 
-/// Stdin where `with_stdin` says so, stdout and stderr.
+/// Stdout and stderr, and stdin if `with_stdin` is set.
 pub(super) fn own(with_stdin: bool) -> io::Result<Streams> {
     let file = |fd: BorrowedFd<'static>| -> io::Result<File> { Ok(File::from(fd.try_clone_to_owned()?)) };
     let stdin: Option<Box<dyn io::Read + Send>> =
@@ -17,7 +17,7 @@ pub(super) fn own(with_stdin: bool) -> io::Result<Streams> {
     })
 }
 
-/// Stdout and stderr by themselves.
+/// Only stdout and stderr.
 pub(super) fn outputs() -> io::Result<(File, File)> {
     let file = |fd: BorrowedFd<'static>| -> io::Result<File> { Ok(File::from(fd.try_clone_to_owned()?)) };
     Ok((file(rustix::stdio::stdout())?, file(rustix::stdio::stderr())?))

@@ -12,7 +12,7 @@ use postern_ops::install::Reporter as _;
 use postern_ops::stream::{self, OpenError};
 use std::path::PathBuf;
 
-/// The transport that is meant.
+/// The transport from the flag, else from the config.
 pub(super) fn chosen(context: &Context, flag: Option<Transport>) -> Transport {
     flag.unwrap_or(match context.config.transport.as_deref() {
         Some("stream") => Transport::Stream,
@@ -21,7 +21,7 @@ pub(super) fn chosen(context: &Context, flag: Option<Transport>) -> Transport {
     })
 }
 
-/// A stream to the agent, or `None` where an exec is what is meant, or what is left.
+/// A stream to the agent, or `None` if exec is used instead.
 pub(super) async fn stream(
     context: &Context,
     cluster: &Cluster,

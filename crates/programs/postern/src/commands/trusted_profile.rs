@@ -1,4 +1,4 @@
-//! The provider that may trust the ops pod, as the config and the credentials have it.
+//! IBM Cloud's trust in the ops pod, from the config and the credentials.
 
 use super::{Context, credentials};
 use crate::cli::ops::TrustedProfile;
@@ -11,7 +11,7 @@ use postern_ops::{OpsPod, Settings};
 use postern_secret::Secret;
 use postern_secret::resolve::Resolved;
 
-/// IBM Cloud as the config describes it.
+/// The IBM Cloud client, from the config.
 fn ibm(context: &Context, pod: &OpsPod, key: Secret) -> Result<Ibm, Failure> {
     let postern_config::Ibm { cluster, region, iam_endpoint, containers_endpoint, api_endpoint } =
         context.config.ibm.clone();
@@ -25,7 +25,7 @@ fn ibm(context: &Context, pod: &OpsPod, key: Secret) -> Result<Ibm, Failure> {
     Ok(Ibm::new(settings, key)?)
 }
 
-/// What `ops install --trusted-profile` comes to, with the credentials that were found.
+/// Obtains the trusted profile of `ops install --trusted-profile`, with the credentials that were found.
 pub(super) async fn obtain(
     context: &Context,
     settings: &Settings,
@@ -60,7 +60,7 @@ pub(super) async fn obtain(
     }
 }
 
-/// IBM Cloud for taking a grant away; the inner error says in words why it cannot be asked.
+/// The IBM Cloud client for deleting a profile; the inner error says why there is none.
 pub(super) fn provider(
     context: &Context,
     pod: &OpsPod,
@@ -73,7 +73,7 @@ pub(super) fn provider(
     }
 }
 
-/// What an uninstall says of an error: it makes nothing, and has no `--trusted-profile`.
+/// An error of `ops uninstall`, with hints that fit it: it has no `--trusted-profile`.
 pub(super) fn taking_away(error: &TrustError) -> Failure {
     let hint = match error {
         TrustError::NotRegistered(_) => "set `workspace` in the config: the profile goes by its name",

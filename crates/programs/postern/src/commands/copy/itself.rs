@@ -1,4 +1,4 @@
-//! A directory is not copied into itself: what is written there would be found, and be copied as well.
+//! Refuses to copy a directory into itself: the copy would be found and copied too.
 
 use super::plan::{Place, Plan, same};
 use crate::failure::Failure;
@@ -8,7 +8,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
 
-/// Refuses copies whose destination lies in one of their sources; with patterns it may be one that they leave out.
+/// Refuses copies whose destination is in one of their sources, unless patterns may exclude it.
 pub(super) fn check(plans: &[Plan], patterns: bool) -> Result<(), Failure> {
     if patterns {
         return Ok(());
@@ -33,21 +33,20 @@ pub(super) fn check(plans: &[Plan], patterns: bool) -> Result<(), Failure> {
     Ok(())
 }
 
-/// By what the paths lead to.
+/// Compares resolved local paths.
 fn inside_here(source: &[u8], target: &[u8]) -> bool {
     let path = |bytes| Path::new(OsStr::from_bytes(bytes));
     let Ok(source) = path(source).canonicalize() else { return false };
     source.is_dir() && existing(path(target)).is_some_and(|target| target.starts_with(source))
 }
 
-/// A path, or what is there of the way to it.
+/// The resolved path, or that of its nearest existing parent.
 fn existing(path: &Path) -> Option<PathBuf> {
     let mut ways = path.ancestors().map(|way| if way.as_os_str().is_empty() { Path::new(".") } else { way });
     ways.find_map(|way| way.canonicalize().ok())
 }
 
-/// By the paths alone, as nothing of the pod is known here: one strictly below the other. What a wildcard takes is not known
-/// either.
+/// Compares paths in a pod as text: whether one is strictly below the other. Paths with wildcards are not compared.
 fn inside_there(source: &[u8], target: &[u8]) -> bool {
     if is_glob(source) {
         return false;
@@ -58,7 +57,7 @@ fn inside_there(source: &[u8], target: &[u8]) -> bool {
     }
 }
 
-/// An absolute path without what a name may be written with besides; nothing for one that goes up again.
+/// A normalized absolute path; `None` if it contains `..`.
 fn plain(path: &[u8]) -> Option<PathBuf> {
     let path = Path::new(OsStr::from_bytes(path));
     let up = path.components().any(|part| part == Component::ParentDir);

@@ -1,4 +1,4 @@
-//! `--manifest`: the one that is there stays until the new one is complete.
+//! `--manifest`: an existing manifest stays until the new one is complete.
 
 use crate::failure::Failure;
 use std::fs::File;
@@ -8,12 +8,12 @@ use std::path::{Path, PathBuf};
 /// A manifest that is being written.
 pub(super) struct Manifest {
     path: PathBuf,
-    /// What it is until then; nothing where it cannot be replaced, such as a pipe.
+    /// The temporary file; `None` if the target cannot be replaced, such as a pipe.
     beside: Option<PathBuf>,
 }
 
 impl Manifest {
-    /// Begins one, and gives where its lines go.
+    /// Creates the manifest and returns the file for its lines.
     pub(super) fn create(path: &Path) -> Result<(Self, File), Failure> {
         let failed = |error: &io::Error| Failure::attempted(format!("creating {}", path.display()), error);
         // What a symlink leads to is replaced, and the symlink stays.
@@ -31,7 +31,7 @@ impl Manifest {
         Ok((Self { path, beside: Some(beside) }, file))
     }
 
-    /// It is complete.
+    /// Puts the complete manifest in place.
     pub(super) fn keep(mut self) -> Result<(), Failure> {
         let Some(beside) = self.beside.take() else { return Ok(()) };
         std::fs::rename(&beside, &self.path).map_err(|error| {

@@ -1,4 +1,4 @@
-//! From paths on the command line to copies, one for each pair of ends.
+//! Plans the copies from the paths on the command line, one for each pair of ends.
 
 use crate::cli::copy::How;
 use crate::failure::Failure;
@@ -12,7 +12,7 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
-/// What one side of a copy names.
+/// One side of a copy.
 #[derive(Debug)]
 pub(super) enum Side {
     Local(Vec<Vec<u8>>),
@@ -21,7 +21,7 @@ pub(super) enum Side {
     S3(Vec<Location>),
 }
 
-/// An end that was found.
+/// A resolved end.
 #[derive(Debug, Clone)]
 pub(super) enum Place {
     Local,
@@ -34,13 +34,13 @@ pub(super) enum Place {
 /// One copy.
 #[derive(Debug)]
 pub(super) struct Plan {
-    /// The pod's name, where there are several.
+    /// The pod's name, if there are several.
     pub(super) name: Option<String>,
     pub(super) source: Place,
     pub(super) sources: Vec<Vec<u8>>,
     pub(super) destination: Place,
     pub(super) target: Vec<u8>,
-    /// The destination has to be a directory, as several copies go there.
+    /// Whether the destination must be a directory, because several copies write to it.
     pub(super) directory: bool,
 }
 
@@ -80,7 +80,7 @@ impl Side {
     }
 }
 
-/// A pod that is not found may be meant as a local file with a colon in its name: the hint says how to write that.
+/// If a pod is not found, a local file with a colon in its name may be meant: the hint says how to write it.
 pub(super) fn local<'w>(failure: Failure, words: impl IntoIterator<Item = &'w OsString>) -> Failure {
     let is_pod = |word: &&OsString| matches!(Endpoint::parse(word), Ok(Endpoint::Pod(_)));
     let meant = words.into_iter().filter(is_pod).find(|word| Path::new(word).symlink_metadata().is_ok());
@@ -96,7 +96,7 @@ pub(super) fn local<'w>(failure: Failure, words: impl IntoIterator<Item = &'w Os
     }
 }
 
-/// What can be seen to be wrong before the cluster is asked.
+/// Checks that need no request to the cluster.
 pub(super) fn check(from: &Side, to: &Side, how: &How) -> Result<(), Failure> {
     check_one(from, how).or_else(|failure| if to.selected() { Ok(()) } else { Err(failure) })?;
     if (from.selected() || to.selected()) && how.selector.is_none() {
@@ -109,7 +109,7 @@ pub(super) fn check(from: &Side, to: &Side, how: &How) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The same of one side alone.
+/// The same for one side.
 pub(super) fn check_one(side: &Side, how: &How) -> Result<(), Failure> {
     if how.selector.is_some() && !side.selected() {
         let hint = "write the path in the pods that -l picks as :PATH".to_owned();
@@ -118,7 +118,7 @@ pub(super) fn check_one(side: &Side, how: &How) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Every end of a side: the pod's name where labels picked it, the place, and the path.
+/// Every end of a side: the pod's name if labels picked it, the place, and the path.
 pub(super) async fn places(
     cluster: Option<&Cluster>,
     side: &Side,
@@ -162,7 +162,7 @@ pub(super) async fn places(
     Ok(found)
 }
 
-/// The copies that two sides come to.
+/// The copies between two sides.
 pub(super) async fn plans(
     cluster: Option<&Cluster>,
     from: &Side,
@@ -208,10 +208,10 @@ pub(super) async fn plans(
     Ok(plans)
 }
 
-/// A place that things come from: the pod's name where labels picked it, the place, and the paths there.
+/// A source: the pod's name if labels picked it, the place, and the paths in it.
 type Origin = (Option<String>, Place, Vec<Vec<u8>>);
 
-/// Several places write to one directory: what they send has to differ in name.
+/// Several sources that write to one directory must send different names.
 fn apart(sources: &[Origin]) -> Result<(), Failure> {
     let mut names = std::collections::BTreeSet::new();
     let paths = sources.iter().filter(|(name, _, _)| name.is_none()).flat_map(|(_, _, paths)| paths);

@@ -1,4 +1,4 @@
-//! How S3 is reached from the command line: its flags, a provider of the config, or what the SDK finds.
+//! The S3 client, from flags, a provider of the config, or the SDK's defaults.
 
 use crate::cli::copy::How;
 use crate::commands::{Context, identity};
@@ -32,7 +32,7 @@ pub(super) fn settings(context: &Context, how: &How, printer: &mut Printer) -> R
     })
 }
 
-/// The host of a server that was named with `http://` and is not this machine.
+/// The host of an `http://` server, unless it is on loopback.
 fn in_the_clear(how: &How) -> Option<String> {
     let named =
         ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"].into_iter().find_map(|name| std::env::var(name).ok());
@@ -54,7 +54,7 @@ fn journals() -> Option<PathBuf> {
     Some(base.join("postern/uploads"))
 }
 
-/// Those of `AWS_CA_BUNDLE`, as the AWS CLI has it.
+/// The certificates of `AWS_CA_BUNDLE`, as in the AWS CLI.
 fn certificates() -> Result<Option<Vec<Vec<u8>>>, Failure> {
     let Some(path) = std::env::var_os("AWS_CA_BUNDLE").filter(|path| !path.is_empty()) else {
         return Ok(None);

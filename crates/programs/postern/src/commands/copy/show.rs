@@ -1,4 +1,4 @@
-//! What a copy looks like: events, progress, and a summary.
+//! The output of a copy: events, progress and a summary.
 
 use crate::cli::Format;
 use crate::failure::Failure;
@@ -14,10 +14,10 @@ use serde_json::json;
 use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
-/// Between two lines of progress where there is no terminal.
+/// The time between two progress lines without a terminal.
 const LINES: Duration = Duration::from_secs(5);
 
-/// Problems that are printed; the rest are counted.
+/// The number of problems that are printed; the rest are counted.
 const MOST: u64 = 100;
 
 pub(super) struct Show<'a> {
@@ -30,7 +30,7 @@ pub(super) struct Show<'a> {
     last_line: Instant,
 }
 
-/// One of several copies, as it goes on.
+/// The progress of one of several copies.
 pub(super) struct Shown<'s, 'p> {
     pub(super) show: &'s RefCell<Show<'p>>,
     pub(super) name: Option<&'s str>,
@@ -55,7 +55,7 @@ impl<'a> Show<'a> {
         }
     }
 
-    /// Says what came of it all, and gives the exit code.
+    /// Prints the summary and returns the exit code.
     pub(super) fn finish(self, total: &Tally, mut failed: Vec<Failure>) -> Result<u8, Failure> {
         let Self { printer, several, dry_run, problems, changed, last_line: _ } = self;
         let pods = if several { failed.len() } else { 0 };
@@ -192,7 +192,7 @@ impl Observer for Shown<'_, '_> {
     }
 }
 
-/// An event about a path; where that is not shown as it is, with its bytes besides.
+/// An event about a path. If the path is not shown exactly, its bytes are added.
 fn exact(path: &[u8], mut event: serde_json::Value) -> serde_json::Value {
     if show(path).as_bytes() != path {
         event["pathBase64"] = BASE64_STANDARD.encode(path).into();
@@ -218,7 +218,7 @@ fn counted(count: u64, what: &str) -> String {
     format!("{count} {what}{plural}")
 }
 
-/// A count of bytes for people.
+/// A count of bytes with a unit.
 #[allow(clippy::cast_precision_loss, reason = "three digits are shown")]
 fn bytes(count: u64) -> String {
     let mut value = count as f64;
@@ -252,7 +252,7 @@ fn progress(tally: &Tally) -> String {
     format!("{done} of {files}{more} files, {}{of}, {}/s{eta}", bytes(*content), bytes(rate as u64))
 }
 
-/// `pods` is how many of several were given up.
+/// `pods` is the number of pods whose copy was abandoned.
 fn summary(total: &Tally, pods: usize, dry_run: bool) -> String {
     let Tally {
         written,

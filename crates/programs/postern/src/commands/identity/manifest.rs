@@ -87,7 +87,7 @@ pub(in crate::commands) fn run(context: &Context, args: Args, printer: &mut Prin
     Ok(0)
 }
 
-/// What the providers' `ca_file`s hold: their pods have not got these files.
+/// The contents of the providers' `ca_file`s, because pods do not have these files.
 fn authorities(providers: &BTreeMap<String, Provider>) -> Result<BTreeMap<PathBuf, String>, Failure> {
     let mut found = BTreeMap::new();
     for (name, provider) in providers {
@@ -106,7 +106,7 @@ fn authorities(providers: &BTreeMap<String, Provider>) -> Result<BTreeMap<PathBu
     Ok(found)
 }
 
-/// Copies this program, for a container beside us that has no other way to it.
+/// Copies this program for another container of the pod.
 pub(in crate::commands) fn install(to: &Path) -> Result<u8, Failure> {
     let copied = || -> io::Result<()> {
         let mut from = std::fs::File::open("/proc/self/exe")?;

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use tokio::net::{TcpListener, UnixListener};
 use zeroize::Zeroizing;
 
-/// A socket in the file system, which goes with us; unless it is another's by then.
+/// A unix socket that is removed at the end, unless another process has replaced it.
 struct Socket {
     path: PathBuf,
     inode: Option<(u64, u64)>,
@@ -114,7 +114,7 @@ fn routes_failure(error: &RoutesError) -> Failure {
     failure
 }
 
-/// Only loopback: who can connect can use the tokens.
+/// Refuses addresses other than loopback, because every client can use the tokens.
 async fn loopback(address: &str) -> Result<TcpListener, Failure> {
     let parsed: SocketAddr = match address.strip_prefix("localhost:") {
         Some(port) => format!("127.0.0.1:{port}").parse(),
@@ -171,7 +171,7 @@ fn unix(path: &Path, mode: u32) -> Result<UnixListener, Failure> {
     Ok(listener)
 }
 
-/// Makes the secret of the AWS endpoint, without a newline: SDKs send the file as it is.
+/// Writes the secret of the AWS endpoint without a newline, because SDKs send the file's exact content.
 fn write_secret(path: &Path) -> Result<Zeroizing<String>, Failure> {
     let failed = |error: io::Error| {
         let mut failure = Failure::denied(&error, Some("check the directory and its owner".to_owned()));
@@ -197,7 +197,7 @@ fn place(door: &Door) -> String {
     }
 }
 
-/// Two descriptors for each open request: as many as we may have.
+/// Raises the limit of open files, because each open request needs two.
 fn more_descriptors() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let Rlimit { current: _, maximum } = getrlimit(Resource::Nofile);

@@ -12,7 +12,7 @@ use postern_identity::source::{Source, SourceError};
 use serde::Serialize;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// One provider, without asking anyone.
+/// The state of one provider, from local data only.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Row {
@@ -22,11 +22,11 @@ struct Row {
     source: Option<String>,
     subject: Option<String>,
     audience: Vec<String>,
-    /// Of the subject token, in seconds; negative when it has ended.
+    /// The remaining lifetime of the subject token in seconds; negative if it has expired.
     source_expires_in: Option<i64>,
     source_error: Option<String>,
     cache: &'static str,
-    /// Of the kept token, in seconds.
+    /// The remaining lifetime of the cached token in seconds.
     token_expires_in: Option<u64>,
     token_renewal_in: Option<u64>,
     last_error: Option<String>,

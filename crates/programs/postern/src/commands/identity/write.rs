@@ -14,7 +14,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How often it is looked whether there is a newer one.
+/// How often to check for a newer credential.
 const LOOK: Duration = Duration::from_millis(200);
 
 pub(in crate::commands) async fn run(
@@ -74,7 +74,7 @@ pub(in crate::commands) async fn run(
     }
 }
 
-/// What can be known before anything is asked for.
+/// Checks that need no request.
 fn check(to: &Path) -> Result<(), Failure> {
     let usage = |message: String, hint: &str| Err(Failure::usage(message, Some(hint.to_owned())));
     if to.is_dir() {
