@@ -6,7 +6,7 @@ use e2e::{enabled, get, kubectl, testbed};
 use serde_json::{Value, json};
 use std::time::Duration;
 
-const NAMESPACE: &str = "identity-e2e";
+const NAMESPACE: &str = "sidecar-e2e";
 const AUDIENCE: &str = "https://as.example.com";
 const STUB: &str = "127.0.0.1:9090";
 

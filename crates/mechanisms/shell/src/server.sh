@@ -187,8 +187,14 @@ place() {
   p=$q i=1
   [ "$1" = - ] || { sum "$p"; [ "$h" = "$1" ] || x='what was written is not what was sent: its hash differs'; }
 }
+# Whether p has as much as r. The shell of a lost connection may end after the next one has hashed r, and must not replace r
+# with less than that.
+longer() { [ ! -e "$r" ] || [ "$(stat -c %s "$p" 2>/dev/null || echo 0)" -ge "$(stat -c %s "$r" 2>/dev/null || echo 0)" ]; }
 # Keeps the written part of p as r if it is large enough to be resumed; otherwise removes it.
-drop() { [ -z "$o" ] || [ -n "$i" ] || { [ "$1" = keep ] && [ "$k" = 1 ] && mv $M "$p" "$r" 2>/dev/null; } || rm -f "$p"; o=; }
+drop() {
+  [ -z "$o" ] || [ -n "$i" ] || { [ "$1" = keep ] && [ "$k" = 1 ] && longer && mv $M "$p" "$r" 2>/dev/null; } || rm -f "$p"
+  o=
+}
 bye() { drop keep; [ $# -eq 0 ] || rm -f "$@"; }
 
 # Directories, removal, and links and special files, which are created as a and renamed to b.

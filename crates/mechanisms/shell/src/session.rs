@@ -345,9 +345,29 @@ fn mark() -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::LOOP;
+    use super::{LOOP, SERVER};
     use std::io::{Read as _, Write as _};
     use std::process::{Command, Stdio};
+
+    /// The shell of a lost connection may end after the next one has hashed the partial file.
+    #[test]
+    fn a_longer_partial_file_is_never_replaced_by_a_shorter_one() {
+        let folder = tempfile::tempdir().unwrap();
+        for (kept, own, want) in [(30, 20, 30), (20, 30, 30), (20, 20, 20), (0, 20, 20)] {
+            let (partial, temporary) = (folder.path().join("r"), folder.path().join("p"));
+            let _ = std::fs::remove_file(&partial);
+            if kept > 0 {
+                std::fs::write(&partial, vec![b'r'; kept]).unwrap();
+            }
+            std::fs::write(&temporary, vec![b'p'; own]).unwrap();
+            let script = format!("{SERVER}\np=$1 r=$2 o=1 k=1 i=; drop keep");
+            let mut command = Command::new("sh");
+            command.args(["-c", &script, "sh"]).arg(&temporary).arg(&partial);
+            assert!(command.status().unwrap().success());
+            assert_eq!(std::fs::metadata(&partial).unwrap().len(), want, "{kept} {own}");
+            assert!(!temporary.exists());
+        }
+    }
 
     /// When nobody reads the output, as after a client is gone, neither the shell nor its commands stay.
     #[test]

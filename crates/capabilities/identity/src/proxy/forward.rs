@@ -21,6 +21,9 @@ use std::sync::atomic::Ordering;
 /// Bodies of known size up to this many bytes are taken whole, so that they can be sent again after a 401.
 const REPLAYABLE: u64 = 64 * 1024;
 
+/// How often a safe request is sent again when its connection was closed.
+const RETRIES: usize = 3;
+
 /// Sends a request on; `below` is its path and query below the API's base.
 pub(super) async fn forward(route: &Arc<Route>, below: &str, request: Request<Incoming>) -> Response<Answer> {
     let open = Open::of(route);
@@ -50,14 +53,16 @@ pub(super) async fn forward(route: &Arc<Route>, below: &str, request: Request<In
     let kept = again.map(|body| (copy(&head), body));
     let Some(request) = authorized(head, first, &credential) else { return unusable(route).response() };
     let mut sent = client.request(request).await;
-    // A server may close a kept connection just when a request is sent on it.
-    if let Err(error) = &sent
-        && let Some((head, body)) = &kept
-        && head.method.is_safe()
-        && is_closed(error)
-        && let Some(request) = authorized(copy(head), Passing::whole(body.clone()), &credential)
-    {
-        sent = client.request(request).await;
+    // A server may close a kept connection just when a request is sent on it, and several of them at once.
+    for _ in 0..RETRIES {
+        if let Err(error) = &sent
+            && let Some((head, body)) = &kept
+            && head.method.is_safe()
+            && is_closed(error)
+            && let Some(request) = authorized(copy(head), Passing::whole(body.clone()), &credential)
+        {
+            sent = client.request(request).await;
+        }
     }
     if let Ok(answer) = &sent
         && answer.status() == StatusCode::UNAUTHORIZED
