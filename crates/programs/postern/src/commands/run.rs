@@ -10,7 +10,7 @@ use postern_config::Tool;
 use postern_exec::session::{self, Ended, Notice, Report, Run};
 use postern_exec::stream::Connection;
 use postern_exec::target::Place;
-use postern_exec::{ExecError, exit, transport, vanished};
+use postern_exec::{ExecError, container_end, exit, transport};
 use postern_kube::Cluster;
 use postern_ops::OpsPod;
 use postern_ops::check::open_agent;
@@ -100,7 +100,7 @@ pub(super) async fn run(context: &Context, args: Args, printer: &mut Printer) ->
             let opening = async { open_agent(cluster, pod).await.map_err(ExecError::Kube) };
             let (reader, writer) = within(limit, opening).await?;
             let ran = supervised(reader, writer, run, stdin, printer).await;
-            vanished::explained(cluster, &place(pod), ran).await
+            container_end::explain_error(cluster, &place(pod), ran).await
         }
         Door::Local(own) => {
             let (reader, writer) = transport::local(own, &SUPERVISOR).map_err(ExecError::Local)?;
@@ -297,7 +297,7 @@ pub(super) async fn supervised(
         Notice::Agent(text) => queue.printer.progress(text),
         Notice::Started => queue.over(),
     };
-    let result = session::run_noticing(reader, writer, run, streams, controls, notice).await;
+    let result = session::run_with_notices(reader, writer, run, streams, controls, notice).await;
     queue.over();
     drop(raw);
     let Report { outcome, stdout_bytes, stderr_bytes, left_behind, agent_version } = result?;
