@@ -17,7 +17,7 @@ const PING: Duration = Duration::from_secs(5);
 const SILENCE: Duration = Duration::from_secs(20);
 
 /// The state of a process that can no longer be reached.
-const MAY_RUN_ON: &str = "; without the agent the process may still run in the pod";
+const MAY_RUN_ON: &str = "; without the agent the process may run on in the pod";
 
 /// Runs a command whose exec is already open. Returns its exit code.
 pub async fn run(
