@@ -243,7 +243,7 @@ impl ExecPlugin {
         let expires = expiration_timestamp.filter(|text| !text.is_empty());
         let expires = expires.map(|text| {
             text.parse::<k8s_openapi::jiff::Timestamp>().map(SystemTime::from).map_err(|_| {
-                self.error(&format!("returned expirationTimestamp {text:?}, which is not an RFC 3339 time"))
+                self.error(&format!("gave expirationTimestamp {text:?}, which is not an RFC 3339 time"))
             })
         });
         Ok(Credential { token, certificate, expires: expires.transpose()? })
@@ -338,7 +338,7 @@ mod tests {
                 "gave clientCertificateData without clientKeyData",
             ),
             (r#"{"clientKeyData":"k"}"#, "gave clientKeyData without clientCertificateData"),
-            (r#"{"token":"t","expirationTimestamp":"soon"}"#, "no RFC 3339 time"),
+            (r#"{"token":"t","expirationTimestamp":"soon"}"#, "not an RFC 3339 time"),
             ("null", "without a status"),
         ] {
             let said = error(&printing(status)).await;
