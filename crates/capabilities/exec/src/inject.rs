@@ -345,7 +345,7 @@ mod tests {
     use std::process::{Command, Output, Stdio};
 
     /// Runs a script with each of the shells that are installed here.
-    fn each_shell(script: &str, arguments: &[&str], stdin: &[u8], seen: impl Fn(Output)) {
+    fn each_shell(script: &str, arguments: &[&str], stdin: &[u8], check: impl Fn(Output)) {
         let shells: [&[&str]; 4] = [&["sh"], &["dash"], &["bash", "--posix"], &["busybox", "ash"]];
         for shell in shells {
             let mut command = Command::new(shell[0]);
@@ -357,7 +357,7 @@ mod tests {
             };
             // One of the cases does not read its input to the end.
             let _ = child.stdin.take().unwrap().write_all(stdin);
-            seen(child.wait_with_output().unwrap());
+            check(child.wait_with_output().unwrap());
         }
     }
 

@@ -59,11 +59,11 @@ pub enum KeeperError {
 impl KeeperError {
     /// Returns the wait that the provider asks for, up to the limit.
     fn requested_wait(&self) -> Duration {
-        let asked = match self {
+        let requested = match self {
             Self::Exchange(ExchangeError::Refused(refusal)) => refusal.retry_after,
             Self::Exchange(_) | Self::Shared { .. } => None,
         };
-        asked.map_or(Duration::ZERO, Duration::from_secs).min(LONGEST_REQUESTED_PAUSE)
+        requested.map_or(Duration::ZERO, Duration::from_secs).min(LONGEST_REQUESTED_PAUSE)
     }
 
     /// Returns the usual cause of a refusal.
@@ -168,13 +168,13 @@ impl<E: Exchange> Keeper<E> {
 
     /// Returns the cached credential if it needs no renewal yet. Only reads the clock.
     pub fn fresh(&self) -> Option<Arc<CachedCredential>> {
-        let held = self.current()?;
-        held.is_fresh(self.clock.now()).then_some(held)
+        let cached = self.current()?;
+        cached.is_fresh(self.clock.now()).then_some(cached)
     }
 
     /// Returns how long a credential may still be used.
-    pub fn usable_for(&self, held: &CachedCredential) -> Option<Duration> {
-        held.usable_for(self.clock.now())
+    pub fn usable_for(&self, cached: &CachedCredential) -> Option<Duration> {
+        cached.usable_for(self.clock.now())
     }
 
     /// Returns the event counts.
@@ -192,7 +192,7 @@ impl<E: Exchange> Keeper<E> {
     /// Returns a credential that can be used now.
     pub async fn credential(self: &Arc<Self>) -> CredentialResult {
         match self.fresh() {
-            Some(held) => Ok(held),
+            Some(cached) => Ok(cached),
             None => self.share_exchange(false).await,
         }
     }
@@ -204,8 +204,8 @@ impl<E: Exchange> Keeper<E> {
 
     /// Records that an API rejected this credential (401). Returns `true` if a retry may help: the first rejection of
     /// a credential causes one exchange. A second rejection within half a minute is final.
-    pub fn refused(&self, held: &CachedCredential) -> bool {
-        let (now, hash) = (self.clock.now().since_boot, held.hash());
+    pub fn refused(&self, cached: &CachedCredential) -> bool {
+        let (now, hash) = (self.clock.now().since_boot, cached.hash());
         let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
         if current.as_ref().is_none_or(|found| found.hash() != hash) {
             // Another caller has reported it already: a newer credential is cached or is being obtained.
@@ -225,15 +225,15 @@ impl<E: Exchange> Keeper<E> {
     /// Renews in time, for ever. Failures are counted and reported, and the loop continues.
     pub async fn keep_fresh(self: Arc<Self>) {
         loop {
-            let held = self.current();
-            if held.as_ref().is_some_and(|held| held.lifetime.is_none()) {
+            let cached = self.current();
+            if cached.as_ref().is_some_and(|cached| cached.lifetime.is_none()) {
                 // Its lifetime is unknown. Each caller gets a new one; background readers get a new one from time to
                 // time.
                 tokio::time::sleep(UNKNOWN_LIFE).await;
                 let _ = self.share_exchange(true).await;
                 continue;
             }
-            let wait = held.and_then(|held| held.renewal_in(self.clock.now())).unwrap_or_default();
+            let wait = cached.and_then(|cached| cached.renewal_in(self.clock.now())).unwrap_or_default();
             let pause = self.failures(|failures| failures.until.saturating_sub(self.clock.now().since_boot));
             // With a limit, because time while the machine is suspended does not count.
             let wait = wait.max(pause).min(LONGEST_PAUSE);
@@ -254,28 +254,28 @@ impl<E: Exchange> Keeper<E> {
         let arrived = self.clock.now();
         let this = self.clone();
         let mut task = tokio::spawn(async move { this.run_exchange(arrived, renew).await });
-        let landed = match self.current().filter(|held| !renew && self.is_usable(held)) {
+        let result = match self.current().filter(|cached| !renew && self.is_usable(cached)) {
             None => task.await,
             Some(old) => match tokio::time::timeout(RENEWAL_WAIT, &mut task).await {
-                Ok(landed) => landed,
+                Ok(result) => result,
                 // The task continues without this caller.
                 Err(_) if self.is_usable(&old) => return Ok(old),
                 Err(_) => task.await,
             },
         };
-        match landed {
+        match result {
             Ok(kept) => kept,
             Err(error) => Err(Arc::new(KeeperError::Shared { message: error.to_string(), cause: None })),
         }
     }
 
     /// Whether it may be used now.
-    fn is_usable(&self, held: &CachedCredential) -> bool {
-        self.usable_for(held).is_some_and(|left| !left.is_zero())
+    fn is_usable(&self, cached: &CachedCredential) -> bool {
+        self.usable_for(cached).is_some_and(|left| !left.is_zero())
     }
 
     async fn run_exchange(self: Arc<Self>, arrived: Moment, renew: bool) -> CredentialResult {
-        let old = self.current().filter(|held| !renew && self.is_usable(held));
+        let old = self.current().filter(|cached| !renew && self.is_usable(cached));
         let _turn = match &old {
             Some(old) => match self.exchange_lock.try_lock() {
                 Ok(turn) if !self.is_pausing() => turn,
@@ -283,25 +283,25 @@ impl<E: Exchange> Keeper<E> {
             },
             None => self.exchange_lock.lock().await,
         };
-        let suits = |held: &CachedCredential| {
-            let answers_us = held.obtained.is_after(arrived);
-            answers_us || (!renew && held.is_fresh(self.clock.now()))
+        let suits = |cached: &CachedCredential| {
+            let answers_us = cached.obtained.is_after(arrived);
+            answers_us || (!renew && cached.is_fresh(self.clock.now()))
         };
-        if let Some(held) = self.current().filter(|held| suits(held)) {
-            return Ok(held);
+        if let Some(cached) = self.current().filter(|cached| suits(cached)) {
+            return Ok(cached);
         }
         if let Some(error) = self.recent_failure(arrived) {
             return old.ok_or(error);
         }
-        let asked = self.adopt_or_exchange(arrived, renew, old.is_some(), &suits).await;
+        let outcome = self.adopt_or_exchange(arrived, renew, old.is_some(), &suits).await;
         // The fallback: the credential that is due for renewal, or one that an API rejected and the provider did not
         // replace.
         let still = || {
             let aside = self.failures(|failures| failures.aside.clone());
-            old.clone().or(aside).filter(|held| self.is_usable(held))
+            old.clone().or(aside).filter(|cached| self.is_usable(cached))
         };
-        match asked {
-            Ok(Some(held)) => Ok(held),
+        match outcome {
+            Ok(Some(cached)) => Ok(cached),
             // Another process is running an exchange, and the old credential is valid until it has finished.
             Ok(None) => still().ok_or_else(|| {
                 self.failed(KeeperError::Shared {
@@ -373,15 +373,15 @@ impl<E: Exchange> Keeper<E> {
         let mut last = self.current().or_else(|| self.failures(|failures| failures.aside.clone()));
         if let Some(entry) = &entry {
             match entry.read(self.clock.now()) {
-                Ok(Some(held)) => {
+                Ok(Some(cached)) => {
                     let refused = self.failures(|failures| failures.refused.map(|(hash, _)| hash));
-                    if suits(&held) && refused != Some(held.hash()) {
+                    if suits(&cached) && refused != Some(cached.hash()) {
                         self.failures(|failures| failures.counts.adopted += 1);
-                        return Ok(Some(self.hold(held)));
+                        return Ok(Some(self.store(cached)));
                     }
                     // The newer one has the refresh token that was not used yet.
-                    if last.as_ref().is_none_or(|last| !last.obtained.is_after(held.obtained)) {
-                        last = Some(Arc::new(held));
+                    if last.as_ref().is_none_or(|last| !last.obtained.is_after(cached.obtained)) {
+                        last = Some(Arc::new(cached));
                     }
                 }
                 Ok(None) => {}
@@ -396,8 +396,8 @@ impl<E: Exchange> Keeper<E> {
         let entry = entry.filter(|_| lock.is_some());
         match self.exchange.exchange(last.and_then(|last| last.refresh_token())).await {
             Ok(issued) => {
-                let held = CachedCredential::new(issued, self.clock.now());
-                if let Some(Err(why)) = entry.as_ref().map(|entry| entry.write(&held)) {
+                let cached = CachedCredential::new(issued, self.clock.now());
+                if let Some(Err(why)) = entry.as_ref().map(|entry| entry.write(&cached)) {
                     self.listener.warn(&format!("{}: the token is not cached on disk: {why}", self.name));
                 }
                 self.failures(|failures| {
@@ -406,7 +406,7 @@ impl<E: Exchange> Keeper<E> {
                     failures.aside = None;
                     failures.counts.exchanged += 1;
                 });
-                Ok(Some(self.hold(held)))
+                Ok(Some(self.store(cached)))
             }
             Err(error) => {
                 let error = KeeperError::from(error);
@@ -423,10 +423,10 @@ impl<E: Exchange> Keeper<E> {
         directory.entry(identity).map_err(|why| self.listener.warn(&format!("{}: {why}", self.name))).ok()
     }
 
-    fn hold(&self, held: CachedCredential) -> Arc<CachedCredential> {
-        let held = Arc::new(held);
-        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Some(held.clone());
-        held
+    fn store(&self, cached: CachedCredential) -> Arc<CachedCredential> {
+        let cached = Arc::new(cached);
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Some(cached.clone());
+        cached
     }
 }
 

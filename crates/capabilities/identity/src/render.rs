@@ -34,8 +34,8 @@ pub struct UnsupportedForm {
 }
 
 /// Returns its end, in RFC 3339 without fractions, which some programs cannot parse.
-pub fn end(held: &CachedCredential, now: Moment) -> Option<String> {
-    let left = SignedDuration::try_from(held.ends_in(now)?).ok()?;
+pub fn end(cached: &CachedCredential, now: Moment) -> Option<String> {
+    let left = SignedDuration::try_from(cached.ends_in(now)?).ok()?;
     let end = Timestamp::now().checked_add(left).ok()?;
     Some(end.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
 }
@@ -45,23 +45,23 @@ pub fn render(
     form: Form,
     name: &str,
     provider: &Provider,
-    held: &CachedCredential,
+    cached: &CachedCredential,
     now: Moment,
     exec_info: Option<&str>,
 ) -> Result<Zeroizing<String>, UnsupportedForm> {
     let unfit = |form, instead| UnsupportedForm { r#type: provider.r#type.name(), form, instead };
-    let text = match (form, &held.credential) {
+    let text = match (form, &cached.credential) {
         (Form::Raw, Credential::Bearer(bearer)) => format!("{}\n", *bearer.access_token),
         (Form::Header, Credential::Bearer(bearer)) => {
             format!("Authorization: Bearer {}\n", *bearer.access_token)
         }
         (Form::ExecCredential, Credential::Bearer(bearer)) => {
-            pretty(&exec_credential(bearer, held, now, exec_info))
+            pretty(&exec_credential(bearer, cached, now, exec_info))
         }
-        (Form::AwsProcess, Credential::Aws(session)) => pretty(&aws_process(session, held, now)),
-        (Form::Json, _) => pretty(&object(name, provider, held, now)),
+        (Form::AwsProcess, Credential::Aws(session)) => pretty(&aws_process(session, cached, now)),
+        (Form::Json, _) => pretty(&object(name, provider, cached, now)),
         (Form::Env, _) => {
-            let lines = variables(name, provider, held);
+            let lines = variables(name, provider, cached);
             lines.iter().fold(String::new(), |text, (name, value)| {
                 text + &format!("export {name}={}\n", quoted(value))
             })
@@ -81,8 +81,8 @@ fn pretty(value: &Value) -> String {
     serde_json::to_string_pretty(value).unwrap_or_default() + "\n"
 }
 
-fn object(name: &str, provider: &Provider, held: &CachedCredential, now: Moment) -> Value {
-    let mut value = match &held.credential {
+fn object(name: &str, provider: &Provider, cached: &CachedCredential, now: Moment) -> Value {
+    let mut value = match &cached.credential {
         Credential::Bearer(Bearer { access_token, refresh_token: _, scope, issued_token_type }) => json!({
             "accessToken": access_token.as_str(), "tokenType": "Bearer", "scope": scope,
             "issuedTokenType": issued_token_type,
@@ -94,19 +94,24 @@ fn object(name: &str, provider: &Provider, held: &CachedCredential, now: Moment)
     };
     value["provider"] = name.into();
     value["type"] = provider.r#type.name().into();
-    value["expiresAt"] = end(held, now).into();
-    value["expiresIn"] = held.ends_in(now).map(|left| left.as_secs()).into();
+    value["expiresAt"] = end(cached, now).into();
+    value["expiresIn"] = cached.ends_in(now).map(|left| left.as_secs()).into();
     value
 }
 
 /// KEP-541. The version is the requested one.
-fn exec_credential(bearer: &Bearer, held: &CachedCredential, now: Moment, exec_info: Option<&str>) -> Value {
+fn exec_credential(
+    bearer: &Bearer,
+    cached: &CachedCredential,
+    now: Moment,
+    exec_info: Option<&str>,
+) -> Value {
     let info: Value = exec_info.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
     let version =
         info["apiVersion"].as_str().filter(|version| version.starts_with("client.authentication.k8s.io/"));
     // client-go runs the plug-in again only after this time. So that a credential can be renewed early, the time is
     // early.
-    let end = held.usable_for(now).and_then(|left| {
+    let end = cached.usable_for(now).and_then(|left| {
         let left = SignedDuration::try_from(left).ok()?;
         Some(Timestamp::now().checked_add(left).ok()?.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
     });
@@ -121,21 +126,21 @@ fn exec_credential(bearer: &Bearer, held: &CachedCredential, now: Moment, exec_i
 }
 
 /// <https://docs.aws.amazon.com/cli/latest/userguide/cli-configure-sourcing-external.html>
-fn aws_process(session: &AwsCredential, held: &CachedCredential, now: Moment) -> Value {
+fn aws_process(session: &AwsCredential, cached: &CachedCredential, now: Moment) -> Value {
     let AwsCredential { access_key_id, secret_access_key, session_token } = session;
     json!({
         "Version": 1, "AccessKeyId": access_key_id, "SecretAccessKey": secret_access_key.as_str(),
-        "SessionToken": session_token.as_str(), "Expiration": end(held, now),
+        "SessionToken": session_token.as_str(), "Expiration": end(cached, now),
     })
 }
 
 /// Returns the answer of the container credentials endpoint.
 /// <https://docs.aws.amazon.com/sdkref/latest/guide/feature-container-credentials.html>
-pub fn aws_container(session: &AwsCredential, held: &CachedCredential, now: Moment) -> Zeroizing<String> {
+pub fn aws_container(session: &AwsCredential, cached: &CachedCredential, now: Moment) -> Zeroizing<String> {
     let AwsCredential { access_key_id, secret_access_key, session_token } = session;
     let value = json!({
         "AccessKeyId": access_key_id, "SecretAccessKey": secret_access_key.as_str(),
-        "Token": session_token.as_str(), "Expiration": end(held, now),
+        "Token": session_token.as_str(), "Expiration": end(cached, now),
     });
     Zeroizing::new(value.to_string())
 }
@@ -155,10 +160,10 @@ pub(crate) const REGION: [&str; 2] = ["AWS_REGION", "AWS_DEFAULT_REGION"];
 pub fn variables(
     name: &str,
     provider: &Provider,
-    held: &CachedCredential,
+    cached: &CachedCredential,
 ) -> Vec<(String, Zeroizing<String>)> {
     let plain = |name: &str, value: &str| (name.to_owned(), Zeroizing::new(value.to_owned()));
-    match &held.credential {
+    match &cached.credential {
         Credential::Aws(AwsCredential { access_key_id, secret_access_key, session_token }) => {
             let mut all = vec![
                 plain("AWS_ACCESS_KEY_ID", access_key_id),
@@ -225,8 +230,8 @@ mod tests {
         serde_json::from_value(json!({"type": r#type, "region": "eu-central-1"})).unwrap()
     }
 
-    fn text(form: Form, r#type: &str, held: &CachedCredential, info: Option<&str>) -> String {
-        match render(form, "my-api", &provider(r#type), held, moment(), info) {
+    fn text(form: Form, r#type: &str, cached: &CachedCredential, info: Option<&str>) -> String {
+        match render(form, "my-api", &provider(r#type), cached, moment(), info) {
             Ok(text) => text.to_string(),
             Err(error) => error.to_string(),
         }

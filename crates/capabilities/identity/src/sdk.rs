@@ -51,7 +51,7 @@ pub fn conflicting_variables(provider: &Provider) -> &'static [&'static str] {
 
 impl ChildEnvironment {
     /// Prepares the environment for the provider's SDKs.
-    pub async fn prepare(keeper: Arc<Keeper<Exchanger>>, held: &CachedCredential) -> io::Result<Self> {
+    pub async fn prepare(keeper: Arc<Keeper<Exchanger>>, cached: &CachedCredential) -> io::Result<Self> {
         let exchanger = keeper.exchanger();
         let (name, provider) = (exchanger.name.clone(), exchanger.provider.clone());
         let mut kit =
@@ -59,14 +59,14 @@ impl ChildEnvironment {
         if provider.r#type == ProviderType::Aws {
             kit.serve_aws(&provider).await?;
         } else {
-            kit.variables = variables(&name, &provider, held);
+            kit.variables = variables(&name, &provider, cached);
             let file = kit.private_file("token")?;
-            if let Some(bearer) = held.credential.bearer() {
+            if let Some(bearer) = cached.credential.bearer() {
                 write(&file, bearer.access_token.as_bytes())?;
             }
             let variable = format!("{}_ACCESS_TOKEN_FILE", variable_prefix(&name));
             kit.variables.push((variable, Zeroizing::new(file.display().to_string())));
-            kit.tasks.push(tokio::spawn(keep(keeper.clone(), file, held.hash())));
+            kit.tasks.push(tokio::spawn(keep(keeper.clone(), file, cached.hash())));
         }
         kit.native(&provider)?;
         kit.tasks.push(tokio::spawn(keeper.keep_fresh()));
@@ -180,10 +180,10 @@ fn external_account(provider: &Provider, subject: &str) -> serde_json::Value {
 async fn keep(keeper: Arc<Keeper<Exchanger>>, file: PathBuf, mut written: blake3::Hash) {
     loop {
         tokio::time::sleep(LOOK).await;
-        let Some(held) = keeper.peek().filter(|held| held.hash() != written) else { continue };
-        let Some(bearer) = held.credential.bearer() else { continue };
+        let Some(cached) = keeper.peek().filter(|cached| cached.hash() != written) else { continue };
+        let Some(bearer) = cached.credential.bearer() else { continue };
         match write(&file, bearer.access_token.as_bytes()) {
-            Ok(()) => written = held.hash(),
+            Ok(()) => written = cached.hash(),
             Err(_) => tokio::time::sleep(Duration::from_secs(1)).await,
         }
     }

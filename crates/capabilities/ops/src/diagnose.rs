@@ -21,7 +21,7 @@ pub struct Diagnosis {
     pub fix: String,
 }
 
-/// The maximum number of events shown.
+/// The maximum number of events first.
 const EVENTS: usize = 10;
 
 /// Returns the diagnosis from the pod and its events.
@@ -49,9 +49,9 @@ pub(crate) fn of_pod(pod: Option<&Pod>, events: &[Event]) -> Diagnosis {
             (!parts.is_empty()).then(|| join(&container.name, &parts))
         })
         .collect();
-    let shown = events.len().saturating_sub(EVENTS);
+    let first = events.len().saturating_sub(EVENTS);
     let events: Vec<_> =
-        events[shown..].iter().map(|event| join(&text(&event.reason), &[text(&event.message)])).collect();
+        events[first..].iter().map(|event| join(&text(&event.reason), &[text(&event.message)])).collect();
     let all = [waiting.join("\n"), events.join("\n"), conditions.join("\n")].join("\n");
     let (cause, fix) = if pod.is_none() {
         ("the pod is gone".to_owned(), "something deleted it while it started; run install again".to_owned())

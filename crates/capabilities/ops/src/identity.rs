@@ -82,8 +82,8 @@ pub async fn obtain<P: Provider>(
         (true, false) => "provisioned",
         (false, _) => "unchanged",
     };
-    let shown = if id == UNKNOWN { String::new() } else { format!(" ({id})") };
-    reporter.receipt(&format!("✓ {done} {} {noun} {name}{shown}", provider.name()));
+    let suffix = if id == UNKNOWN { String::new() } else { format!(" ({id})") };
+    reporter.receipt(&format!("✓ {done} {} {noun} {name}{suffix}", provider.name()));
     if created {
         reporter.receipt(&format!("  {reminder}"));
     }

@@ -119,10 +119,10 @@ pub async fn show(cluster: &Cluster, ops: &OpsPod, image: &str) -> Result<OpsPod
     let profile =
         account.as_ref().and_then(|account| postern_identity::grant_of(account.annotations()).cloned());
     let trusted = profile.as_ref().map(|profile| format!("trusted profile {profile}"));
-    let held = credentials.as_ref().map(|names| {
+    let static_key = credentials.as_ref().map(|names| {
         if names.is_empty() { "none (no static key)" } else { "static key in the Secret" }.to_owned()
     });
-    let identity = trusted.or(held);
+    let identity = trusted.or(static_key);
     Ok(OpsPodState {
         namespace: ops.namespace().to_owned(),
         namespace_state,

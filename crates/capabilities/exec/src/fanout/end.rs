@@ -90,9 +90,9 @@ impl End {
         let mut text = error.to_string();
         let mut next = std::error::Error::source(error);
         while let Some(source) = next {
-            let said = source.to_string();
-            if !text.contains(&said) {
-                text = format!("{text}: {said}");
+            let cause = source.to_string();
+            if !text.contains(&cause) {
+                text = format!("{text}: {cause}");
             }
             next = source.source();
         }

@@ -86,21 +86,22 @@ mod tests {
     #[test]
     fn what_is_held_comes_back_in_order_from_memory_and_file() {
         for memory in [0, 20, 1_000_000] {
-            let mut held = OutputBuffer::new(memory);
+            let mut buffer = OutputBuffer::new(memory);
             for at in 0..100_u8 {
                 let stream = if at % 3 == 0 { Stream::Stderr } else { Stream::Stdout };
-                held.push(stream, &[at].repeat(usize::from(at))).unwrap();
-                assert!(held.pieces.len() <= memory);
+                buffer.push(stream, &[at].repeat(usize::from(at))).unwrap();
+                assert!(buffer.pieces.len() <= memory);
             }
-            assert_eq!(held.file.is_some(), memory < 1_000);
+            assert_eq!(buffer.file.is_some(), memory < 1_000);
             let mut next = 0_u8;
-            held.replay(|stream, data| {
-                assert_eq!(stream == Stream::Stderr, next.is_multiple_of(3));
-                assert_eq!(data, [next].repeat(usize::from(next)));
-                next += 1;
-                Ok(())
-            })
-            .unwrap();
+            buffer
+                .replay(|stream, data| {
+                    assert_eq!(stream == Stream::Stderr, next.is_multiple_of(3));
+                    assert_eq!(data, [next].repeat(usize::from(next)));
+                    next += 1;
+                    Ok(())
+                })
+                .unwrap();
             assert_eq!(next, 100);
         }
     }
@@ -108,9 +109,9 @@ mod tests {
     #[test]
     fn the_file_has_no_name_and_is_ours_alone() {
         use std::os::unix::fs::MetadataExt as _;
-        let mut held = OutputBuffer::new(0);
-        held.push(Stream::Stdout, b"secret").unwrap();
-        let metadata = held.file.unwrap().metadata().unwrap();
+        let mut buffer = OutputBuffer::new(0);
+        buffer.push(Stream::Stdout, b"secret").unwrap();
+        let metadata = buffer.file.unwrap().metadata().unwrap();
         assert_eq!((metadata.nlink(), metadata.mode() & 0o777), (0, 0o600));
     }
 }

@@ -205,13 +205,13 @@ pub struct Grouped {
     outputs: Outputs,
     colours: Colours,
     memory: usize,
-    held: HashMap<usize, OutputBuffer>,
+    buffer: HashMap<usize, OutputBuffer>,
 }
 
 impl Grouped {
     /// Prints to these outputs. `parallel` is the number of targets that run at once.
     pub fn new(outputs: Outputs, colours: Colours, parallel: usize) -> Self {
-        Self { outputs, colours, memory: memory_of_one(parallel), held: HashMap::new() }
+        Self { outputs, colours, memory: memory_of_one(parallel), buffer: HashMap::new() }
     }
 }
 
@@ -230,16 +230,16 @@ fn heading(id: &Id, end: &End, coloured: bool) -> String {
 impl Printer for Grouped {
     fn output(&mut self, id: &Id, stream: Stream, data: &[u8]) -> Result<(), ExecError> {
         let memory = self.memory;
-        self.held.entry(id.index).or_insert_with(|| OutputBuffer::new(memory)).push(stream, data)
+        self.buffer.entry(id.index).or_insert_with(|| OutputBuffer::new(memory)).push(stream, data)
     }
 
     fn ended(&mut self, id: &Id, end: End) -> Result<(), ExecError> {
-        let Self { outputs, colours, memory: _, held } = self;
+        let Self { outputs, colours, memory: _, buffer } = self;
         outputs.write(Stream::Stdout, heading(id, &end, colours.stdout).as_bytes())?;
         // Whether the last line of each output has no newline; the next heading needs one.
         let mut open = [false; 2];
-        if let Some(held) = held.remove(&id.index) {
-            held.replay(|stream, data| {
+        if let Some(buffer) = buffer.remove(&id.index) {
+            buffer.replay(|stream, data| {
                 if let Some(last) = data.last() {
                     open[usize::from(stream == Stream::Stderr)] = *last != b'\n';
                 }

@@ -22,7 +22,7 @@ pub struct Captured {
 }
 
 struct Capturing {
-    held: OutputBuffer,
+    buffer: OutputBuffer,
     /// Bytes that may still be captured, of stdout and stderr.
     room: [usize; 2],
     truncated: bool,
@@ -59,21 +59,21 @@ impl std::fmt::Debug for Records {
 impl Printer for Records {
     fn output(&mut self, id: &Id, stream: Stream, data: &[u8]) -> Result<(), ExecError> {
         let memory = self.memory;
-        let Capturing { held, room, truncated } = self.capturing.entry(id.index).or_insert_with(|| {
-            Capturing { held: OutputBuffer::new(memory), room: [CAPTURED; 2], truncated: false }
+        let Capturing { buffer, room, truncated } = self.capturing.entry(id.index).or_insert_with(|| {
+            Capturing { buffer: OutputBuffer::new(memory), room: [CAPTURED; 2], truncated: false }
         });
         let room = &mut room[usize::from(stream == Stream::Stderr)];
         let taken = &data[..data.len().min(*room)];
         *room -= taken.len();
         *truncated |= taken.len() < data.len();
-        if taken.is_empty() { Ok(()) } else { held.push(stream, taken) }
+        if taken.is_empty() { Ok(()) } else { buffer.push(stream, taken) }
     }
 
     fn ended(&mut self, id: &Id, end: End) -> Result<(), ExecError> {
         let mut captured = Captured::default();
-        if let Some(Capturing { held, room: _, truncated }) = self.capturing.remove(&id.index) {
+        if let Some(Capturing { buffer, room: _, truncated }) = self.capturing.remove(&id.index) {
             captured.truncated = truncated;
-            held.replay(|stream, data| {
+            buffer.replay(|stream, data| {
                 match stream {
                     Stream::Stdout => captured.stdout.extend_from_slice(data),
                     Stream::Stderr => captured.stderr.extend_from_slice(data),

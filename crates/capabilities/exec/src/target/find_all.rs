@@ -227,7 +227,7 @@ mod tests {
         "initContainers":[{"name":"setup"},{"name":"proxy","restartPolicy":"Always"}],
         "containers":[{"name":"a"},{"name":"b"}]}"#;
 
-    fn seen(status: &str, containers: Containers<'_>) -> Vec<(String, Option<String>)> {
+    fn found(status: &str, containers: Containers<'_>) -> Vec<(String, Option<String>)> {
         let pod: Pod = serde_json::from_str(&format!("{{{SPEC},\"status\":{status}}}")).unwrap();
         places(&pod, containers).into_iter().map(|Job { name, what }| (name, what.err())).collect()
     }
@@ -239,26 +239,26 @@ mod tests {
     #[test]
     fn every_container_that_runs_beside_the_others_is_one() {
         let status = r#"{"phase":"Running"}"#;
-        assert_eq!(seen(status, Containers::All), [of("p/proxy", None), of("p/a", None), of("p/b", None)]);
-        assert_eq!(seen(status, Containers::Default), [of("p/a", None)]);
-        assert_eq!(seen(status, Containers::Named("b")), [of("p/b", None)]);
+        assert_eq!(found(status, Containers::All), [of("p/proxy", None), of("p/a", None), of("p/b", None)]);
+        assert_eq!(found(status, Containers::Default), [of("p/a", None)]);
+        assert_eq!(found(status, Containers::Named("b")), [of("p/b", None)]);
         let known = "pod n/p has no container \"x\"; it has: a, b, setup, proxy";
-        assert_eq!(seen(status, Containers::Named("x")), [of("p/x", Some(known))]);
+        assert_eq!(found(status, Containers::Named("x")), [of("p/x", Some(known))]);
     }
 
     #[test]
     fn what_does_not_run_is_reported_and_never_skipped() {
         let pending = "pod n/p is not running (Pending)";
-        assert_eq!(seen(r#"{"phase":"Pending"}"#, Containers::Default), [of("p/a", Some(pending))]);
+        assert_eq!(found(r#"{"phase":"Pending"}"#, Containers::Default), [of("p/a", Some(pending))]);
         let ended = "pod n/p has ended (Failed); nothing can be run in it";
-        assert_eq!(seen(r#"{"phase":"Failed"}"#, Containers::Default), [of("p", Some(ended))]);
+        assert_eq!(found(r#"{"phase":"Failed"}"#, Containers::Default), [of("p", Some(ended))]);
         // A running container can be used, whatever the state of the others.
         let status = r#"{"phase":"Pending","containerStatuses":[
             {"name":"a","image":"","imageID":"","ready":true,"restartCount":0,"state":{"running":{}}},
             {"name":"b","image":"","imageID":"","ready":false,"restartCount":0,
              "state":{"waiting":{"reason":"ImagePullBackOff"}}}]}"#;
         let why = "container b of pod n/p is not running (ImagePullBackOff)";
-        assert_eq!(seen(status, Containers::Default), [of("p/a", None)]);
-        assert_eq!(seen(status, Containers::Named("b")), [of("p/b", Some(why))]);
+        assert_eq!(found(status, Containers::Default), [of("p/a", None)]);
+        assert_eq!(found(status, Containers::Named("b")), [of("p/b", Some(why))]);
     }
 }

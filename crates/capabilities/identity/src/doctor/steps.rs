@@ -117,13 +117,13 @@ pub(super) async fn cluster(
         }
     };
     if Some(documents.issuer()) != claims.iss.as_deref() {
-        let seen = format!(
+        let message = format!(
             "the cluster's issuer is {}, the token's is {}",
             documents.issuer(),
             claims.iss.as_deref().unwrap_or("none")
         );
         let fix = "the token is of another cluster, or the API server's --service-account-issuer has changed";
-        return vec![of.finding("issuer-cluster", Severity::Warning, seen).fix(fix)];
+        return vec![of.finding("issuer-cluster", Severity::Warning, message).fix(fix)];
     }
     vec![key(of, "issuer-cluster", &documents, header)]
 }
@@ -199,7 +199,7 @@ pub(super) async fn provider(of: &Findings<'_>, exchanger: &Exchanger) -> Vec<Fi
 
 fn offers(of: &Findings<'_>, exchanger: &Exchanger, metadata: &Metadata) -> Finding {
     let endpoint = metadata.token_endpoint.as_deref().unwrap_or("none");
-    let seen = format!("{} has its token endpoint at {endpoint}", metadata.issuer);
+    let message = format!("{} has its token endpoint at {endpoint}", metadata.issuer);
     let wanted = match exchanger.provider.grant {
         Some(Grant::JwtBearer) => "urn:ietf:params:oauth:grant-type:jwt-bearer",
         Some(Grant::TokenExchange) => "urn:ietf:params:oauth:grant-type:token-exchange",
@@ -209,12 +209,12 @@ fn offers(of: &Findings<'_>, exchanger: &Exchanger, metadata: &Metadata) -> Find
     };
     let known = &metadata.grant_types_supported;
     match known.is_empty() || known.iter().any(|grant| grant == wanted) {
-        true => of.ok("discovery", seen),
+        true => of.ok("discovery", message),
         false => of
             .finding(
                 "discovery",
                 Severity::Warning,
-                format!("{seen}; it does not say that it knows the grant {wanted}"),
+                format!("{message}; it does not say that it knows the grant {wanted}"),
             )
             .fix("switch the grant on at the provider, or use another"),
     }
@@ -229,8 +229,8 @@ async fn clock(of: &Findings<'_>, exchanger: &Exchanger, address: &str) -> Optio
         true => of.ok("clock", format!("within {:.0} s of the provider's", skew.abs().ceil())),
         false => {
             let way = if skew > 0.0 { "ahead of" } else { "behind" };
-            let seen = format!("{:.0} s {way} the provider's", skew.abs());
-            of.finding("clock", Severity::Problem, seen).fix("set this machine's clock (NTP)")
+            let message = format!("{:.0} s {way} the provider's", skew.abs());
+            of.finding("clock", Severity::Problem, message).fix("set this machine's clock (NTP)")
         }
     })
 }

@@ -190,7 +190,7 @@ pub(super) fn cause(sent: &Sent<'_>, status: u16, code: Option<&str>, message: &
 mod tests {
     use super::*;
 
-    fn said(r#type: ProviderType, skew: Option<f64>, body: &str) -> (String, String) {
+    fn message_and_cause(r#type: ProviderType, skew: Option<f64>, body: &str) -> (String, String) {
         let claims = Claims {
             iss: Some("https://k8s".to_owned()),
             sub: Some("system:serviceaccount:a:b".to_owned()),
@@ -245,14 +245,14 @@ mod tests {
                 "not registered",
             ),
         ] {
-            let (said, why) = said(r#type, None, body);
-            assert!(said.contains(code) && why.contains(cause), "{said} / {why}");
+            let (message, why) = message_and_cause(r#type, None, body);
+            assert!(message.contains(code) && why.contains(cause), "{message} / {why}");
         }
     }
 
     #[test]
     fn a_clock_that_is_off_is_named_with_the_measured_offset() {
-        let (_, why) = said(ProviderType::Oauth2, Some(-90.4), r#"{"error":"invalid_grant"}"#);
+        let (_, why) = message_and_cause(ProviderType::Oauth2, Some(-90.4), r#"{"error":"invalid_grant"}"#);
         assert_eq!(
             why,
             "this machine's clock is 90 s behind the provider's: times in tokens do not fit; set the clock"

@@ -168,17 +168,17 @@ mod refusals {
 
     #[test]
     fn a_busy_server_is_told_with_how_often_it_was_asked() {
-        let said = |status, retry_after, tries| {
+        let refusal = |status, retry_after, tries| {
             judged(&Answer { retry_after, tries, ..answer(status, "") }).err().map(|error| error.to_string())
         };
-        let limited = said(429, Some(3_600), 1).unwrap();
+        let limited = refusal(429, Some(3_600), 1).unwrap();
         assert!(
             limited.contains("limits the rate")
                 && limited.contains("asked once, and it asks us to wait 3600 s"),
             "{limited}"
         );
         assert_eq!(limited.matches("429").count(), 1, "{limited}");
-        let away = said(503, None, 3).unwrap();
+        let away = refusal(503, None, 3).unwrap();
         assert!(away.contains("unavailable for now: it was asked 3 times"), "{away}");
     }
 }

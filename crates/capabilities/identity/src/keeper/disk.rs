@@ -54,9 +54,9 @@ impl Directory {
     pub fn peek(&self, identity: &str, now: Moment) -> (Option<CachedCredential>, Option<String>) {
         let key = blake3::hash(identity.as_bytes()).to_string();
         let entry = Entry { directory: self.path.clone(), key };
-        let held = File::open(entry.file("json")).ok().and_then(|mut file| entry.parse(&mut file).ok());
-        let held = held.filter(|record| now.is_after(record.obtained)).map(Record::held);
-        (held, entry.failure().map(|failed| failed.message))
+        let cached = File::open(entry.file("json")).ok().and_then(|mut file| entry.parse(&mut file).ok());
+        let cached = cached.filter(|record| now.is_after(record.obtained)).map(Record::cached);
+        (cached, entry.failure().map(|failed| failed.message))
     }
 
     fn prepare(&self) -> Result<(), String> {
@@ -89,7 +89,7 @@ struct Record {
 }
 
 impl Record {
-    fn held(self) -> CachedCredential {
+    fn cached(self) -> CachedCredential {
         let Self { format: _, key: _, obtained, lifetime, credential } = self;
         CachedCredential::new(Issued { credential, lifetime }, obtained)
     }
@@ -113,7 +113,7 @@ pub(super) enum Wait {
 /// The owner of a lock.
 #[derive(Debug)]
 pub(super) enum Locked {
-    Mine(#[allow(dead_code, reason = "held, and let go when dropped")] Option<File>),
+    Mine(#[allow(dead_code, reason = "cached, and let go when dropped")] Option<File>),
     Theirs,
 }
 
@@ -165,7 +165,7 @@ impl Entry {
         match self.parse(&mut file) {
             // The wall clock went back between two boots: the age is unknown.
             Ok(record) if !now.is_after(record.obtained) => Ok(None),
-            Ok(record) => Ok(Some(record.held())),
+            Ok(record) => Ok(Some(record.cached())),
             Err(why) => Err(self.set_aside(&path, &why)),
         }
     }
@@ -201,13 +201,13 @@ impl Entry {
     }
 
     /// Stores a credential. The caller must hold the lock.
-    pub(super) fn write(&self, held: &CachedCredential) -> Result<(), String> {
+    pub(super) fn write(&self, cached: &CachedCredential) -> Result<(), String> {
         let record = Record {
             format: FORMAT,
             key: self.key.clone(),
-            obtained: held.obtained,
-            lifetime: held.lifetime,
-            credential: held.credential.clone(),
+            obtained: cached.obtained,
+            lifetime: cached.lifetime,
+            credential: cached.credential.clone(),
         };
         let bytes = serde_json::to_vec(&record).map(Zeroizing::new).map_err(|error| error.to_string())?;
         self.replace("json", &bytes).map_err(|error| error.to_string())?;

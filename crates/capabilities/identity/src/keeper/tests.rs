@@ -103,8 +103,8 @@ impl Stage {
 
 use std::path::Path;
 
-fn text(held: &CachedCredential) -> String {
-    held.credential.bearer().unwrap().access_token.to_string()
+fn text(cached: &CachedCredential) -> String {
+    cached.credential.bearer().unwrap().access_token.to_string()
 }
 
 #[tokio::test]
@@ -235,8 +235,8 @@ async fn another_process_finds_it_on_disk_closed_to_others() {
     names.sort();
     assert_eq!(names, ["json", "lock"]);
     // A credential that one process saw rejected is not read again by the other.
-    let held = two.keeper.credential().await.unwrap();
-    assert!(two.keeper.refused(&held));
+    let cached = two.keeper.credential().await.unwrap();
+    assert!(two.keeper.refused(&cached));
     assert_eq!((two.token().await, two.asked()), ("token-1".to_owned(), 1));
 }
 

@@ -59,7 +59,7 @@ impl Metrics {
         let now = clock.now();
         page.family("token_seconds_left", "gauge", "Until the token ends; 0 without one.");
         for keeper in keepers {
-            let left = keeper.peek().and_then(|held| held.ends_in(now)).unwrap_or_default();
+            let left = keeper.peek().and_then(|cached| cached.ends_in(now)).unwrap_or_default();
             page.value(
                 "token_seconds_left",
                 &format!("provider=\"{}\"", keeper.name()),

@@ -307,9 +307,9 @@ async fn aws(
         return problem(StatusCode::NOT_FOUND, "there is no such provider", None);
     };
     match keeper.credential().await {
-        Ok(held) => match &held.credential {
+        Ok(cached) => match &cached.credential {
             Credential::Aws(session) => {
-                let text = aws_container(session, &held, clock.now());
+                let text = aws_container(session, &cached, clock.now());
                 typed(StatusCode::OK, "application/json", text.as_bytes().to_vec())
             }
             Credential::Bearer(_) => problem(StatusCode::NOT_FOUND, "this provider is not AWS", None),

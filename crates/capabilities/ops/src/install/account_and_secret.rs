@@ -50,8 +50,8 @@ impl<R: Reporter> Install<'_, R> {
             let recorded =
                 existing.as_ref().and_then(|object| object.annotations().get(names::CLUSTER_ACCESS));
             let before = recorded.cloned().unwrap_or_default();
-            let wish = &self.settings.access;
-            let record = if self.dry_run { wish.text() } else { union(&before, wish) };
+            let desired = &self.settings.access;
+            let record = if self.dry_run { desired.text() } else { union(&before, desired) };
             let mut version = existing.as_ref().and_then(ResourceExt::resource_version);
             let annotations =
                 existing.as_ref().map(|object| object.annotations().clone()).unwrap_or_default();
@@ -129,10 +129,10 @@ impl<R: Reporter> Install<'_, R> {
 }
 
 /// Returns the access that may be granted during the install: the old and the desired access.
-fn union(before: &str, wish: &Access) -> String {
-    let wish = wish.text();
+fn union(before: &str, desired: &Access) -> String {
+    let desired = desired.text();
     let both: BTreeSet<&str> =
-        before.split(',').chain(wish.split(',')).filter(|part| !part.is_empty()).collect();
+        before.split(',').chain(desired.split(',')).filter(|part| !part.is_empty()).collect();
     both.into_iter().collect::<Vec<_>>().join(",")
 }
 
@@ -228,9 +228,9 @@ mod tests {
 
     #[test]
     fn the_record_is_the_wider_of_both() {
-        let wish = Access::Namespaces(["b".to_owned(), "c".to_owned()].into());
+        let desired = Access::Namespaces(["b".to_owned(), "c".to_owned()].into());
         assert_eq!(union("", &Access::None), "");
-        assert_eq!(union("a,b", &wish), "a,b,c");
+        assert_eq!(union("a,b", &desired), "a,b,c");
         assert_eq!(union("a", &Access::All), "*,a");
     }
 
@@ -238,7 +238,7 @@ mod tests {
     fn a_secret_keeps_its_date_only_with_its_value() {
         let mut there =
             objects::secret(&OpsPod::default(), data(&[("KEY", "value"), ("FOREIGN", "x")]), "then");
-        let plan = |there: &Secret, wish: &[(&str, &str)]| SecretPlan::of(Some(there), &data(wish));
+        let plan = |there: &Secret, desired: &[(&str, &str)]| SecretPlan::of(Some(there), &data(desired));
         let foreign = |keys: &[&str]| keys.iter().map(|key| (*key).to_owned()).collect::<Vec<_>>();
         let expected = SecretPlan { rotated_at: None, foreign: foreign(&["FOREIGN"]), emptied: false };
         assert_eq!(plan(&there, &[("KEY", "value")]), expected);

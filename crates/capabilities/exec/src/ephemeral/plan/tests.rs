@@ -51,7 +51,7 @@ fn user_of(pod: &Pod) -> (i64, i64, bool) {
 
 #[test]
 fn it_is_within_the_restricted_standard_and_has_nothing_that_is_not_allowed() {
-    let seen = serde_json::to_value(new(&restricted())).unwrap();
+    let found = serde_json::to_value(new(&restricted())).unwrap();
     let want = json!({
         "name": "postern-app-1", "image": "ops:1", "imagePullPolicy": "IfNotPresent",
         "command": ["/bin/agent", "serve"], "targetContainerName": "app", "stdin": false, "tty": false,
@@ -60,7 +60,7 @@ fn it_is_within_the_restricted_standard_and_has_nothing_that_is_not_allowed() {
             "capabilities": {"drop": ["ALL"]}, "readOnlyRootFilesystem": true,
             "seccompProfile": {"type": "RuntimeDefault"}},
     });
-    assert_eq!(seen, want);
+    assert_eq!(found, want);
 }
 
 #[test]
