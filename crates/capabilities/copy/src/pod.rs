@@ -3,7 +3,7 @@
 use crate::channel::{EndReader, EndWriter, HELLO, OpenEnd};
 use crate::shell;
 use postern_exec::ExecError;
-use postern_exec::ephemeral::{self, Reached, Told, User, Wanted};
+use postern_exec::ephemeral::{self, Progress, Reached, User, Wanted};
 use postern_exec::inject::{self, Agents};
 use postern_exec::target::Place;
 use postern_exec::transport::{Incoming, Reader};
@@ -159,10 +159,10 @@ impl Pod<'_> {
     async fn by_ephemeral(&self, notify: &mut dyn FnMut(Notification)) -> Result<OpenEnd, ExecError> {
         let Self { cluster, place, image, agent, user, .. } = self;
         let wanted = Wanted { image, agent, user: *user };
-        let mut said = |told: Told<'_>| {
+        let mut said = |told: Progress<'_>| {
             notify(match told {
-                Told::Step(text) => Notification::Detail(text.to_owned()),
-                Told::Trouble(text) => Notification::Notice(format!("{}: {text}", self.name())),
+                Progress::Step(text) => Notification::Detail(text.to_owned()),
+                Progress::Problem(text) => Notification::Notice(format!("{}: {text}", self.name())),
             });
         };
         let Reached { place, container_id, created } =

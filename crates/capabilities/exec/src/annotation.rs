@@ -1,4 +1,4 @@
-//! The annotation that says where a pod's agent is.
+//! The annotation with the path of a pod's agent.
 
-/// The annotation by which a pod says that its image has the agent, and where.
+/// The annotation that gives the path of the agent in the pod's image.
 pub const AGENT_ANNOTATION: &str = "postern.dev/agent";

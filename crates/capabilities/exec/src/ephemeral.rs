@@ -1,8 +1,8 @@
-//! The agent beside a container that has neither shell nor tar: in an ephemeral container of the same pod, which sees
-//! the other's processes and, as the same user, its files below `/proc/PID/root`.
+//! Runs the agent beside a container that has neither shell nor tar: in an ephemeral container of the same pod. It
+//! sees the processes of the target and, as the same user, its files below `/proc/PID/root`.
 //!
-//! An ephemeral container can neither be removed nor be started again. So one that runs is used as often as it serves,
-//! and nothing is added that is known to be in vain.
+//! An ephemeral container can neither be removed nor restarted. So a running one is reused as long as it fits, and
+//! none is added if it is known that it cannot work.
 
 mod plan;
 
@@ -18,24 +18,24 @@ use postern_kube::k8s_openapi::api::core::v1::Pod;
 use postern_kube::{Cluster, KubeError, Reason, pods};
 use std::time::Duration;
 
-/// How long the image may take to come and the agent to start.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// The time limit for pulling the image and starting the agent.
+const START_LIMIT: Duration = Duration::from_secs(60);
 
-/// How long the agent may take to say whom the target runs as.
-const ANSWER: Duration = Duration::from_secs(20);
+/// The time limit for the agent to report the target's user.
+const DETECT_LIMIT: Duration = Duration::from_secs(20);
 
-/// What runs in the ephemeral container.
+/// The container to add.
 #[derive(Debug, Clone, Copy)]
 pub struct Wanted<'a> {
     /// An image with the agent.
     pub image: &'a str,
-    /// The agent's path in it.
+    /// The agent's path in the image.
     pub agent: &'a str,
-    /// The user whom the target runs as, when the caller knows it.
+    /// The target's user, if the caller knows it.
     pub user: Option<User>,
 }
 
-/// A user as the kernel knows it.
+/// A user and group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct User {
     /// Its UID.
@@ -45,13 +45,13 @@ pub struct User {
 }
 
 impl User {
-    /// Reads `UID` or `UID:GID`; the GID is 0 when it is not named, as Kubernetes has it.
+    /// Parses `UID` or `UID:GID`. The default GID is 0, as in Kubernetes.
     pub fn parse(text: &str) -> Result<Self, String> {
         let (uid, gid) = text.split_once(':').unwrap_or((text, "0"));
         let number = |text: &str| text.parse::<u32>().ok().map(i64::from);
         match (number(uid), number(gid)) {
             (Some(uid), Some(gid)) => Ok(Self { uid, gid }),
-            _ => Err(format!("{text:?} is no UID:GID, such as 65532:0")),
+            _ => Err(format!("{text:?} is not UID:GID, such as 65532:0")),
         }
     }
 }
@@ -61,45 +61,47 @@ impl User {
 pub struct Reached {
     /// The ephemeral container, with the agent's path.
     pub place: Place,
-    /// The target container's id, without the runtime's name before it.
+    /// The target container's ID, without the prefix of the runtime.
     pub container_id: String,
-    /// What was added now, and so stays in the pod's record: it, and before it one that asked whom it is to run as.
+    /// The containers that this call added, which stay in the pod's record: this one, and one before it if the
+    /// target's user had to be detected.
     pub created: Vec<String>,
 }
 
-/// What is said while a container is being reached.
+/// A progress report while a container is being reached.
 #[derive(Debug, Clone, Copy)]
-pub enum Told<'a> {
-    /// What is done, as it should be.
+pub enum Progress<'a> {
+    /// A normal step.
     Step(&'a str),
-    /// What keeps it from starting, so far.
-    Trouble(&'a str),
+    /// What prevents the start so far.
+    Problem(&'a str),
 }
 
-/// Finds or adds an ephemeral container beside `place`, and waits until it runs. `notify` is told what takes time.
+/// Finds or adds an ephemeral container beside `place`, and waits until it runs. `notify` gets reports of the steps
+/// that take time.
 ///
-/// Where neither the pod nor its node says whom the target runs as, the first one asks its processes. Only where that is
-/// another user than was guessed, there is a second one as that user.
+/// If neither the pod nor its node gives the target's user, the first container reads it from the target's processes.
+/// Only if that user differs from the guess, a second container with that user is added.
 ///
-/// It takes `get`, `list` and `watch` on `pods`, and `patch` on `pods/ephemeralcontainers`; to ask, `get` and `create` on
-/// `pods/exec`.
+/// This needs `get`, `list` and `watch` on `pods`, and `patch` on `pods/ephemeralcontainers`; to detect the user,
+/// `get` and `create` on `pods/exec`.
 pub async fn reach(
     cluster: &Cluster,
     place: &Place,
     wanted: &Wanted<'_>,
-    notify: &mut dyn FnMut(Told<'_>),
+    notify: &mut dyn FnMut(Progress<'_>),
 ) -> Result<Reached, ExecError> {
     let (first, user, guessed) = ensure(cluster, place, wanted, notify).await?;
     if !guessed {
         return Ok(first);
     }
-    let its = ask(cluster, &first).await.map_err(|why| failed(place, EphemeralError::NoUser(why)))?;
+    let its = detect_user(cluster, &first).await.map_err(|why| failed(place, EphemeralError::NoUser(why)))?;
     if its == user {
         return Ok(first);
     }
     let User { uid, gid } = its;
-    notify(Told::Trouble(&format!(
-        "container {} runs as UID:GID {uid}:{gid}, which neither the pod nor its node says, so that a second ephemeral \
+    notify(Progress::Problem(&format!(
+        "container {} runs as UID:GID {uid}:{gid}, which neither the pod nor its node reports, so a second ephemeral \
          container is needed; with --user {uid}:{gid} one is enough",
         place.container
     )));
@@ -108,12 +110,12 @@ pub async fn reach(
     Ok(Reached { created: [first.created, second.created].concat(), ..second })
 }
 
-/// Finds or adds one and waits until it runs. With it, whom it runs as and whether that is a guess.
+/// Finds or adds one and waits until it runs. Also returns its user, and whether that user is a guess.
 async fn ensure(
     cluster: &Cluster,
     place: &Place,
     wanted: &Wanted<'_>,
-    notify: &mut dyn FnMut(Told<'_>),
+    notify: &mut dyn FnMut(Progress<'_>),
 ) -> Result<(Reached, User, bool), ExecError> {
     let Place { namespace, pod: pod_name, container, agent: _ } = place;
     let failed = |why| failed(place, why);
@@ -124,7 +126,10 @@ async fn ensure(
         Step::Use(name) => (name, Vec::new()),
         Step::Add(new) => {
             let words = format!("adding ephemeral container {} to pod {namespace}/{pod_name}", new.name);
-            notify(Told::Step(&format!("{words}, image {}; it stays until the pod is gone", wanted.image)));
+            notify(Progress::Step(&format!(
+                "{words}, image {}; it stays until the pod is gone",
+                wanted.image
+            )));
             pods::add_ephemeral(cluster, namespace, pod_name, &new)
                 .await
                 .map_err(|error| refused(place, &pod, &new.name, error))?;
@@ -137,12 +142,12 @@ async fn ensure(
     Ok((Reached { place, container_id, created }, user, guessed))
 }
 
-/// Asks the agent whom the target runs as; any user may know.
-async fn ask(cluster: &Cluster, reached: &Reached) -> Result<User, String> {
+/// Returns the target's user, which the agent reads; any user may read it.
+async fn detect_user(cluster: &Cluster, reached: &Reached) -> Result<User, String> {
     let Reached { place, container_id, created: _ } = reached;
     let agent = place.agent.as_deref().unwrap_or_default();
     let command = [agent, "target-user", container_id];
-    let answer = inject::simple(cluster, place, &command, ANSWER).await;
+    let answer = inject::simple(cluster, place, &command, DETECT_LIMIT).await;
     let answer = answer.map_err(|error| inject::reason(&error))?;
     User::parse(String::from_utf8_lossy(&answer).trim_end())
 }
@@ -152,23 +157,23 @@ fn failed(place: &Place, why: EphemeralError) -> ExecError {
     ExecError::Ephemeral { namespace, pod, container, why: Box::new(why) }
 }
 
-/// Sorts a refusal: one that is about what is in the pod already will come again, whatever is added.
+/// Classifies a refusal: one that is about the pod's existing containers will be repeated, whatever is added.
 fn refused(place: &Place, pod: &Pod, ours: &str, error: KubeError) -> ExecError {
     match &error.reason {
         Reason::Refused { message, .. } => {
-            let others = blamed(message, pod, ours);
+            let others = rejected_containers(message, pod, ours);
             failed(place, EphemeralError::Refused { error, others })
         }
         _ => error.into(),
     }
 }
 
-/// The pod's containers that a refusal names: by name in quotes, as Pod Security admission does, or by their index, as
-/// validation does.
-fn blamed(message: &str, pod: &Pod, ours: &str) -> Vec<String> {
-    // Before that it names the pod, which is often called as its container is.
+/// Returns the pod's containers that a refusal names: by name in quotes, as Pod Security admission does, or by index,
+/// as validation does.
+fn rejected_containers(message: &str, pod: &Pod, ours: &str) -> Vec<String> {
+    // The text before it names the pod, whose name often equals that of its container.
     let message = message.split_once(" is ").map_or(message, |(_, rest)| rest);
-    // There the target's name comes up in what is wrong with ours.
+    // Here the target's name occurs in an error about our container.
     if message.contains("targetContainerName") {
         return Vec::new();
     }
@@ -179,13 +184,13 @@ fn blamed(message: &str, pod: &Pod, ours: &str) -> Vec<String> {
     others.map(|(_, _, name)| format!("container {name}")).collect()
 }
 
-/// Waits until it runs; the target's id then.
+/// Waits until it runs, and returns the target's ID.
 async fn running(
     cluster: &Cluster,
     place: &Place,
     name: &str,
     image: &str,
-    notify: &mut dyn FnMut(Told<'_>),
+    notify: &mut dyn FnMut(Progress<'_>),
 ) -> Result<String, ExecError> {
     let Place { namespace, pod, container, agent: _ } = place;
     let not_running = |state: String| {
@@ -193,7 +198,7 @@ async fn running(
     };
     let mut last: Option<String> = None;
     let of = ObjectRef::of::<Pod>(Some(namespace), pod);
-    let seen = |pod: Option<&Pod>| {
+    let check = |pod: Option<&Pod>| {
         let Some(pod) = pod else {
             return Some(Err(failed(place, EphemeralError::Target("the pod is gone".to_owned()))));
         };
@@ -204,16 +209,16 @@ async fn running(
                 if let Some(why) = why
                     && last.as_ref() != Some(&why)
                 {
-                    notify(Told::Trouble(&format!("ephemeral container {name} {why}")));
+                    notify(Progress::Problem(&format!("ephemeral container {name} {why}")));
                     last = Some(why);
                 }
                 None
             }
         }
     };
-    match pods::until(cluster, &pods::api(cluster, namespace), &of, PATIENCE, seen).await {
+    match pods::until(cluster, &pods::api(cluster, namespace), &of, START_LIMIT, check).await {
         Ok(result) => result,
-        Err(KubeError { reason: Reason::NoAnswer(seconds), .. }) if seconds == PATIENCE.as_secs() => {
+        Err(KubeError { reason: Reason::NoAnswer(seconds), .. }) if seconds == START_LIMIT.as_secs() => {
             let last = last.unwrap_or_else(|| "has no state that its node reports".to_owned());
             Err(not_running(format!("does not run after {seconds} s: it {last}")))
         }
@@ -224,7 +229,7 @@ async fn running(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ephemeral_error::because;
+    use crate::ephemeral_error::replacement_hint;
 
     #[test]
     fn a_user_is_a_uid_and_a_gid_of_0_unless_named() {
@@ -242,19 +247,19 @@ mod tests {
             "ephemeralContainers":[{"name":"loose"}]}}"#,
         )
         .unwrap();
-        let of = |message: &str| blamed(message, &pod, "postern-app-1");
-        // As the API server of 1.36 words it.
+        let of = |message: &str| rejected_containers(message, &pod, "postern-app-1");
+        // The wording of the API server of 1.36.
         let old = r#"pods "app" is forbidden: violates PodSecurity "restricted:latest": allowPrivilegeEscalation != false
             (container "loose" must set securityContext.allowPrivilegeEscalation=false)"#;
         assert_eq!(of(old), ["container loose"]);
         assert_eq!(of("spec.ephemeralContainers[0].resources: Forbidden"), ["container loose"]);
         let main = r#"seccompProfile (pod or containers "app", "loose" must set …)"#;
         assert_eq!(of(main), ["container app", "container loose"]);
-        // What is about ours is not about theirs.
+        // A refusal of our container does not name the others.
         let ours = r#"violates PodSecurity "restricted:latest": runAsUser=0 (container "postern-app-1" must not set …)"#;
         assert!(of(ours).is_empty());
         assert!(of(r#"spec.ephemeralContainers[1].targetContainerName: Not found: "app""#).is_empty());
-        let words = because(&of(old));
+        let words = replacement_hint(&of(old));
         assert!(words.contains("container loose") && words.contains("kubernetes#118961"), "{words}");
     }
 }

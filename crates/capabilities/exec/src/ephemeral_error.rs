@@ -5,21 +5,22 @@ use postern_kube::KubeError;
 /// Why a container cannot be reached from an ephemeral one.
 #[derive(Debug, thiserror::Error)]
 pub enum EphemeralError {
-    /// There is nothing to reach, or not as it is.
+    /// The target does not exist, or its state does not allow it.
     #[error("{0}")]
     Target(String),
-    /// Its user is not known.
+    /// The target's user is not known.
     #[error(
-        "neither the pod nor its node says which user it runs as, and the agent beside it cannot tell: {0}; name the \
-         user as UID:GID, or set runAsUser and runAsGroup in the pod's securityContext"
+        "neither the pod nor its node reports the user that it runs as, and the agent cannot read it: {0}; give \
+         the user \
+         as UID:GID, or set runAsUser and runAsGroup in the pod's securityContext"
     )]
     NoUser(String),
-    /// The API server does not take it.
-    #[error("{error}{}", because(.others))]
+    /// The API server rejects it.
+    #[error("{error}{}", replacement_hint(.others))]
     Refused {
-        /// The server's words.
+        /// The server's error.
         error: KubeError,
-        /// Containers of the pod that it objects to, other than ours.
+        /// The pod's other containers that the server rejects.
         others: Vec<String>,
     },
     /// It was added and does not run.
@@ -29,19 +30,20 @@ pub enum EphemeralError {
         name: String,
         /// Its image.
         image: String,
-        /// What became of it.
+        /// Its state.
         state: String,
     },
 }
 
-/// What the user can do when it is not our container that is objected to.
-pub(crate) fn because(others: &[String]) -> String {
+/// Explains what the user can do if the server rejects a container that is not ours.
+pub(crate) fn replacement_hint(others: &[String]) -> String {
     if others.is_empty() {
         return String::new();
     }
     let others = others.join(", ");
     format!(
-        "; this is about {others}, which the pod has already: an update of a pod is judged as a whole, and an ephemeral \
-         container cannot be taken away, so none can be added to this pod until it is replaced (kubernetes#118961)"
+        "; this is about {others}, which the pod already has: the API server validates an updated pod as a \
+         whole, and an ephemeral \
+         container cannot be removed, so none can be added to this pod until it is replaced (kubernetes#118961)"
     )
 }

@@ -1,4 +1,4 @@
-//! Errors of a run, classed by whether the tool was reached.
+//! Errors of a run, classified by whether the command was reached.
 
 use crate::annotation::AGENT_ANNOTATION;
 use crate::ephemeral_error::EphemeralError;
@@ -7,45 +7,45 @@ use postern_wire::{Failure, FailureKind};
 use std::io;
 use std::time::Duration;
 
-/// Exit codes of our own (a tool's passes through unchanged).
+/// Postern's own exit codes (a command's exit code is passed through unchanged).
 pub mod exit {
-    /// The cluster or a provider said no, or what is asked for is not valid.
+    /// The cluster or a provider refused, or the request is invalid.
     pub const DENIED: u8 = 1;
-    /// The command line is not right.
+    /// The command line is invalid.
     pub const USAGE: u8 = 2;
-    /// It broke after the tool had started.
+    /// It failed after the command had started.
     pub const BROKE: u8 = 126;
-    /// The tool was never reached.
+    /// The command was never reached.
     pub const NEVER_REACHED: u8 = 127;
     /// It timed out or was cancelled.
     pub const CANCELLED: u8 = 137;
-    /// Our own standard output was closed, as by `head`: what SIGPIPE would have ended us with.
+    /// Standard output was closed, as by `head`: the code of a process that SIGPIPE ended.
     pub const OUTPUT_CLOSED: u8 = 141;
 }
 
-/// A run that did not end with the tool's own exit.
+/// The error of a run that did not end with the command's own exit.
 #[derive(Debug, thiserror::Error)]
 pub enum ExecError {
-    /// The cluster did not let us start it.
+    /// The Kubernetes API refused, or could not be reached.
     #[error(transparent)]
     Kube(#[from] KubeError),
     /// The command is longer than can be sent or started.
     #[error("{what} has {bytes} bytes, and at most {limit} can be passed")]
     TooLong {
-        /// What is.
+        /// What is too long.
         what: &'static str,
-        /// How long it is.
+        /// Its length.
         bytes: usize,
-        /// How long it may be.
+        /// The limit.
         limit: usize,
     },
-    /// The pod or container that was named cannot be used.
+    /// The named pod or container cannot be used.
     #[error("{0}")]
     Target(String),
-    /// The agent could not start it.
+    /// The agent could not start the command.
     #[error("{}", .0.message)]
     NotStarted(Failure),
-    /// The runtime could not start it.
+    /// The runtime could not start the command.
     #[error("the container runtime could not start the command: {0}")]
     Runtime(String),
     /// The runtime could not start the agent that the pod's annotation names.
@@ -57,15 +57,15 @@ pub enum ExecError {
         namespace: String,
         /// The pod.
         pod: String,
-        /// What the annotation names.
+        /// The path in the annotation.
         agent: String,
-        /// Why.
+        /// The reason.
         why: String,
     },
-    /// What answered is not our agent, or of another release.
+    /// The peer is not Postern's agent, or it has another version.
     #[error("{0}")]
     NoAgent(String),
-    /// An option that only the agent can honour, and no agent.
+    /// An option needs the agent, and the container has none.
     #[error(
         "{options} needs the agent, and container {container} of pod {namespace}/{pod} has none (no annotation \
          {AGENT_ANNOTATION} names its path)"
@@ -80,19 +80,19 @@ pub enum ExecError {
         /// The container.
         container: String,
     },
-    /// The agent cannot be put into the container.
-    #[error("putting the agent into the container: {0}")]
+    /// The agent cannot be copied into the container.
+    #[error("copying the agent into the container: {0}")]
     Inject(String),
-    /// No ephemeral container beside the container.
+    /// The container cannot be reached from an ephemeral container.
     #[error("reaching container {container} of pod {namespace}/{pod} from an ephemeral container: {why}")]
     Ephemeral {
         /// The pod's namespace.
         namespace: String,
         /// The pod.
         pod: String,
-        /// The container that was to be reached.
+        /// The target container.
         container: String,
-        /// Why.
+        /// The reason.
         why: Box<EphemeralError>,
     },
     /// A local file cannot be staged.
@@ -100,63 +100,63 @@ pub enum ExecError {
     LocalFile {
         /// The file.
         path: String,
-        /// Why.
+        /// The reason.
         source: io::Error,
     },
     /// The local process cannot be started.
     #[error("starting the local supervisor")]
     Local(#[source] io::Error),
-    /// The stream ended, broke or fell silent before the end of the output was known.
+    /// The stream ended, failed or went silent before the output was known to be complete.
     #[error("the output is not whole: {0}")]
     Broke(String),
-    /// What arrived is not what was sent.
+    /// The received output differs from the output that was sent.
     #[error("the output is not whole: {stream} had {sent} bytes in the pod and {received} arrived{}", hash_words(*.sent, *.received))]
     Corrupt {
-        /// Which stream.
+        /// The stream.
         stream: &'static str,
-        /// Bytes the agent counted.
+        /// Bytes that the agent counted.
         sent: u64,
-        /// Bytes that came.
+        /// Bytes that arrived.
         received: u64,
     },
-    /// The time-out of `--timeout` came.
+    /// The time limit of `--timeout` expired.
     #[error("the command did not end within {}{note}", time(.limit))]
     TimedOut {
         /// The limit.
         limit: Duration,
-        /// What became of the process.
+        /// The state of the process.
         note: &'static str,
     },
     /// The user ended it.
     #[error("cancelled{0}")]
     Cancelled(&'static str),
-    /// What a target of several said cannot be held until it ends.
-    #[error("holding a target's output in a temporary file in {folder}")]
+    /// The output of one of several targets cannot be buffered until it ends.
+    #[error("buffering a target's output in a temporary file in {folder}")]
     Hold {
-        /// Where temporary files are.
+        /// The directory of temporary files.
         folder: String,
-        /// Why.
+        /// The reason.
         source: io::Error,
     },
-    /// Our own input cannot be read.
+    /// The client's stdin cannot be read.
     #[error("reading our own standard input")]
     Input(#[source] io::Error),
-    /// Our own output cannot be written.
+    /// The client's output cannot be written.
     #[error("writing to our own standard output")]
     Output(#[source] io::Error),
 }
 
 fn hash_words(sent: u64, received: u64) -> &'static str {
-    if sent == received { ", with other content" } else { "" }
+    if sent == received { ", with different content" } else { "" }
 }
 
-/// As a user would have written it: `90 s`, `500ms`.
+/// Formats it as a user would write it: `90 s`, `500ms`.
 fn time(limit: &Duration) -> String {
     if limit.subsec_nanos() == 0 { format!("{} s", limit.as_secs()) } else { format!("{limit:?}") }
 }
 
 impl ExecError {
-    /// What to do about it; `None` where the message says all there is.
+    /// Returns what the user can do; `None` if the message says everything.
     pub fn hint(&self) -> Option<&'static str> {
         Some(match self {
             Self::Kube(error) => return error.hint(),
@@ -164,28 +164,27 @@ impl ExecError {
                 FailureKind::NotFound => "the tool must be in the image, or at the path given",
                 FailureKind::Credential => "give the credential a longer value and run `postern ops install`",
                 FailureKind::Login => {
-                    "nothing was run; if the profile is new, IAM may need another minute; else check its link and its \
+                    "nothing was run; if the profile is new, IAM may need another minute; else check its link \
+                     and its \
                      policies"
                 }
-                FailureKind::File => "stage it below /tmp, under a name that is not there yet",
+                FailureKind::File => "stage it below /tmp, under a name that does not exist yet",
                 FailureKind::PermissionDenied
                 | FailureKind::BadRequest
                 | FailureKind::Workdir
                 | FailureKind::System => return None,
             },
-            Self::NoAgent(_) => "`postern ops install` puts the agent of this release there",
+            Self::NoAgent(_) => "`postern ops install` installs the agent of this release",
             Self::Annotation { .. } => "correct the annotation, or remove it",
-            Self::NeedsAgent { .. } => "add --inject to put it there",
-            Self::Broke(_) | Self::Corrupt { .. } => {
-                "run it again; what the command did before the break is done"
-            }
-            Self::TooLong { .. } => "send what is long through stdin (-i), or as a file with --file",
+            Self::NeedsAgent { .. } => "add --inject to copy it there",
+            Self::Broke(_) | Self::Corrupt { .. } => "run it again; the command's earlier effects remain",
+            Self::TooLong { .. } => "send long data through stdin (-i), or as a file with --file",
             Self::Inject(_) => "run it without --inject, or use an image that has the agent",
             _ => return None,
         })
     }
 
-    /// The process exit code that tells it from a tool's own end.
+    /// Returns the process exit code, which differs from a command's own.
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Kube(_)
@@ -208,7 +207,7 @@ impl ExecError {
         }
     }
 
-    /// The class, as `-o json` names it.
+    /// Returns the class, as `-o json` prints it.
     pub fn kind(&self) -> &'static str {
         match self.exit_code() {
             exit::USAGE => "usage",
@@ -218,7 +217,7 @@ impl ExecError {
         }
     }
 
-    /// Whether the agent says that the command itself is what is missing or refused.
+    /// Returns the agent's reason if it could not start the command.
     pub fn failure(&self) -> Option<FailureKind> {
         match self {
             Self::NotStarted(failure) => Some(failure.kind),
@@ -243,7 +242,8 @@ mod tests {
         assert_eq!((error.exit_code(), error.kind()), (exit::NEVER_REACHED, "never-reached"));
         assert_eq!(
             error.to_string(),
-            "--env needs the agent, and container c of pod n/p has none (no annotation postern.dev/agent names its path)"
+            "--env needs the agent, and container c of pod n/p has none (no annotation postern.dev/agent names \
+             its path)"
         );
     }
 }

@@ -1,20 +1,21 @@
-//! One command over many targets, so many of them at a time.
+//! One command over many targets, with a limit on how many run at once.
 //!
-//! [`run`] starts targets as others end, and knows nothing of how a target is reached: a closure does that. What they
-//! say goes through one bounded channel to one thread that [`show`]s it, so a slow reader of our output slows all of
-//! them down, and a slow or dead target only itself. Memory is bounded by the targets in flight, whatever their number.
+//! [`run`] starts a target whenever another one ends. A closure reaches the target. All output goes through one
+//! bounded channel to the one thread of [`spawn_printer`]. So a slow reader of the client's output slows all targets
+//! down, and a slow or dead target slows only itself. Memory is bounded by the targets in flight, not by their total
+//! number.
 
 mod end;
-mod held;
 mod lines;
+mod output_buffer;
 pub mod place;
+mod printer;
 mod records;
-mod show;
 mod tally;
 
 pub use end::{Class, End, Ran};
+pub use printer::{Colours, Grouped, Outputs, Prefixed, Printer, PrinterThread, spawn_printer};
 pub use records::{CAPTURED, Captured, Records};
-pub use show::{Colours, Grouped, Outputs, Prefixed, Show, Showing, show};
 pub use tally::Tally;
 
 pub use crate::job::Job;
@@ -32,31 +33,31 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-/// The most targets at a time: as many as the ops pod's agent takes on one connection.
+/// The most targets at once: the number of sessions that the ops pod's agent accepts on one connection.
 pub const MOST_AT_A_TIME: u16 = 64;
 
-/// After a stop, how long what was told to end may take before it is left alone.
+/// After a stop, targets that are still running after this time are abandoned.
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
 
-/// How a fan-out goes about it.
+/// The limits of a fan-out.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Targets at a time.
+    /// The number of targets that run at once.
     pub parallel: usize,
-    /// Whether the first target that does not end well ends all.
+    /// Whether the first target that fails ends the whole fan-out.
     pub fail_fast: bool,
 }
 
-/// Which of the targets.
+/// Identifies a target.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Id {
-    /// Its number, from 0.
+    /// Its index, from 0.
     pub index: usize,
     /// Its name.
     pub name: Arc<str>,
 }
 
-/// Which of a target's outputs.
+/// An output of a target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stream {
     /// Its stdout.
@@ -65,16 +66,16 @@ pub enum Stream {
     Stderr,
 }
 
-/// What there is to show.
+/// An event for the printer.
 #[derive(Debug)]
 pub enum Event {
-    /// It said this.
+    /// The target sent output.
     Output(Id, Stream, Bytes),
-    /// It ended; nothing more comes of it.
+    /// The target ended; it sends no more events.
     Ended(Id, End),
 }
 
-/// One output of one target, on its way to whoever shows it.
+/// One output of one target, as it goes to the printer.
 #[derive(Debug)]
 struct TargetOutput {
     id: Id,
@@ -96,14 +97,14 @@ impl Feed for TargetOutput {
 /// A target that was started and has not ended.
 struct InFlight {
     id: Id,
-    begun: Instant,
+    started: Instant,
     control: mpsc::Sender<Control>,
     stdout: Arc<AtomicU64>,
     stderr: Arc<AtomicU64>,
 }
 
 impl InFlight {
-    fn begin(id: Id, events: &mpsc::Sender<Event>) -> (Self, Streams, mpsc::Receiver<Control>) {
+    fn start(id: Id, events: &mpsc::Sender<Event>) -> (Self, Streams, mpsc::Receiver<Control>) {
         let (control, controls) = mpsc::channel(4);
         let (stdout, stderr) = (Arc::default(), Arc::default());
         let feed = |stream, bytes: &Arc<AtomicU64>| {
@@ -115,7 +116,7 @@ impl InFlight {
             stdout: feed(Stream::Stdout, &stdout),
             stderr: feed(Stream::Stderr, &stderr),
         };
-        (Self { id, begun: Instant::now(), control, stdout, stderr }, streams, controls)
+        (Self { id, started: Instant::now(), control, stdout, stderr }, streams, controls)
     }
 
     fn end(&self, ran: Ran) -> End {
@@ -123,13 +124,13 @@ impl InFlight {
             ran,
             stdout_bytes: self.stdout.load(Ordering::Relaxed),
             stderr_bytes: self.stderr.load(Ordering::Relaxed),
-            duration: self.begun.elapsed(),
+            duration: self.started.elapsed(),
         }
     }
 }
 
-/// Runs every job, and tells how each ended. The first signal of `controls` goes to what runs, and starts nothing more;
-/// a kill ends what runs.
+/// Runs every job, and returns how each ended. The first signal from `controls` goes to all running targets, and no
+/// more are started. A kill ends the running targets.
 pub async fn run<T, F>(
     jobs: impl IntoIterator<Item = Job<T>>,
     limits: Limits,
@@ -149,10 +150,10 @@ where
         while !stopping && running.len() < limits.parallel {
             let Some((index, Job { name, what })) = waiting.next() else { break };
             let id = Id { index, name: name.into() };
-            let (target, streams, its_controls) = InFlight::begin(id, &events);
+            let (target, streams, its_controls) = InFlight::start(id, &events);
             let target = Arc::new(target);
             in_flight.insert(index, target.clone());
-            running.push(one(target, start(what, streams, its_controls), events.clone()));
+            running.push(run_one(target, start(what, streams, its_controls), events.clone()));
         }
         if running.is_empty() {
             break;
@@ -163,7 +164,7 @@ where
                 None => std::future::pending().await,
             }
         };
-        // Nothing in the arms waits: while one did, no target's heartbeat would be sent.
+        // No arm may wait: while one waits, no target's heartbeat is sent.
         tokio::select! {
             Some((index, end, output_closed)) = running.next() => {
                 in_flight.remove(&index);
@@ -172,7 +173,7 @@ where
                 if !stopping && (output_closed || (limits.fail_fast && failed)) {
                     stopping = true;
                     limit = Some(Instant::now() + STOP_PATIENCE);
-                    tell(&in_flight, Control::Kill);
+                    send_to_all(&in_flight, Control::Kill);
                 }
             }
             control = controls.recv(), if listening => match control {
@@ -181,7 +182,7 @@ where
                     if control == Control::Kill {
                         limit = Some(Instant::now() + STOP_PATIENCE);
                     }
-                    tell(&in_flight, control);
+                    send_to_all(&in_flight, control);
                 }
                 None => listening = false,
             },
@@ -193,28 +194,28 @@ where
     let never_started =
         waiting.map(|(index, Job { name, what: _ })| (Id { index, name: name.into() }, End::never_started()));
     for (id, end) in left_alone.chain(never_started) {
-        tally.add(tally::Short::of(&id, &end));
+        tally.add(tally::EndSummary::of(&id, &end));
         let _ = events.send(Event::Ended(id, end)).await;
     }
     tally
 }
 
-/// A target from its start to when its end is on its way to be shown, which may wait for a slow reader.
-async fn one(
+/// Runs a target, and sends its end to the printer. Sending may wait for a slow reader.
+async fn run_one(
     target: Arc<InFlight>,
     running: impl Future<Output = Ran>,
     events: mpsc::Sender<Event>,
-) -> (usize, tally::Short, bool) {
+) -> (usize, tally::EndSummary, bool) {
     let ran = running.await;
     let output_closed = matches!(ran.result, Err(ExecError::Output(_)));
     let end = target.end(ran);
-    let short = tally::Short::of(&target.id, &end);
+    let short = tally::EndSummary::of(&target.id, &end);
     let sent = events.send(Event::Ended(target.id.clone(), end)).await;
     (target.id.index, short, output_closed || sent.is_err())
 }
 
-fn tell(in_flight: &BTreeMap<usize, Arc<InFlight>>, control: Control) {
-    // Who has more controls waiting than the channel holds has been told to end already.
+fn send_to_all(in_flight: &BTreeMap<usize, Arc<InFlight>>, control: Control) {
+    // A target whose control channel is full has already received a control that ends it.
     for target in in_flight.values() {
         let _ = target.control.try_send(control);
     }

@@ -1,8 +1,9 @@
-//! Putting the agent into a container that has it not, and running it there: through its `sh`, in one exec.
+//! Copies the agent into a container whose image does not have it, and runs it there: with the container's `sh`, in
+//! one exec.
 //!
-//! The script says which machine it is on, takes the agent that it is sent then, and becomes it. The agent removes its own
-//! file as soon as it runs, so nothing stays. Where it does not get to run, the script removes the file; where that may not
-//! have come to it either, another one does.
+//! The script prints the machine's architecture, receives the agent for it, and runs it with `exec`. The agent
+//! deletes its own file as soon as it runs, so nothing stays. If the agent does not start, the script deletes the
+//! file. If the script may not have reached that point, a second script deletes it.
 
 use crate::error::ExecError;
 use crate::target::Place;
@@ -11,20 +12,20 @@ use postern_kube::Cluster;
 use postern_kube::exec::{ExecEnd, ExecEvent, ExecReader, ExecWriter};
 use std::time::Duration;
 
-/// How long the container may take over an answer: the runtime starts one command of a container at a time, and what is
-/// given up stays in its queue.
-const PATIENCE: Duration = crate::session::START.limit;
+/// The time limit for an answer of the container. The runtime starts one command of a container at a time, and an
+/// abandoned command stays in its queue.
+const ANSWER_LIMIT: Duration = crate::session::START.limit;
 
-/// The same where the run has failed already and the user waits for the error.
-const TIDY_PATIENCE: Duration = Duration::from_secs(10);
+/// The same limit after the run has failed, when the user waits for the error.
+const CLEANUP_LIMIT: Duration = Duration::from_secs(10);
 
-/// An agent's file stayed where it does not belong.
+/// The agent's file was left in the container.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "the agent's file {file} may still be in container {container} of pod {namespace}/{pod}; remove it by hand ({})",
     reason(.source)
 )]
-struct Left {
+struct FileLeft {
     file: String,
     namespace: String,
     pod: String,
@@ -32,7 +33,7 @@ struct Left {
     source: Box<ExecError>,
 }
 
-/// A machine's architecture, as OCI names it.
+/// A machine's architecture, with its OCI name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Arch {
     /// x86-64.
@@ -41,11 +42,11 @@ pub enum Arch {
     Arm64,
 }
 
-/// Gives the agent for an architecture, where there is one.
+/// Returns the agent for an architecture, if there is one.
 pub type Agents = fn(Arch) -> Option<&'static [u8]>;
 
-/// Where the agent is put, a line each: where people put things, and what is mounted of the node, such as an emptyDir beside a
-/// read-only root. The first that serves.
+/// Prints the directories to try, one a line: the usual ones, and mounts of local file systems, such as an emptyDir
+/// beside a read-only root. The first usable one is taken.
 macro_rules! directories {
     () => {
         concat!(
@@ -62,11 +63,11 @@ IFS='
     };
 }
 
-/// Finds a directory that can be written to and executed from, says the machine and the file, reads a size, takes that
-/// many bytes, checks what came, and becomes it. `$1` is the file's name, the rest the agent's arguments. Only POSIX sh
-/// with uname, printf, head, wc, chmod and rm.
+/// Finds a directory that is writable and executable, prints the machine and the file, reads a size, receives that
+/// many bytes, checks them, and runs them with `exec`. `$1` is the file's name, the rest are the agent's arguments.
+/// It needs only a POSIX sh with uname, printf, head, wc, chmod and rm.
 ///
-/// What is no program must not get as far as `exec`: a shell takes what the kernel refuses for a script.
+/// A file that is not a program must not reach `exec`: a shell runs a file that the kernel rejects as a script.
 const PUT: &str = concat!(
     "name=$1
 shift
@@ -80,7 +81,8 @@ shift
   f=
 done
 unset IFS
-[ -n "$f" ] || { echo "no directory is both writable and executable (tried /tmp /dev/shm /var/tmp /run \$HOME . and what is mounted)" >&2; exit 3; }
+[ -n "$f" ] || { echo "no directory is both writable and executable (tried /tmp /dev/shm /var/tmp /run \$HOME . \
+and what is mounted)" >&2; exit 3; }
 trap 'rm -f "$f"' EXIT
 trap 'exit 6' HUP INT TERM
 echo "$(uname -m) $f"
@@ -95,10 +97,10 @@ exec "$f" "$@"
 "#
 );
 
-/// The exit code of [`PUT`] where it has put nothing anywhere.
-const NOWHERE: i32 = 3;
+/// The exit code of [`PUT`] if it found no directory and wrote no file.
+const NO_DIRECTORY: i32 = 3;
 
-/// Removes the agent named `$1` from wherever it was put.
+/// Deletes the agent named `$1` from every directory where it may be.
 const REMOVE: &str = concat!(
     directories!(),
     r#"for d in $(directories 2>/dev/null); do
@@ -109,7 +111,7 @@ done
 "#
 );
 
-/// The architecture that `uname -m` names.
+/// Returns the architecture for the output of `uname -m`.
 pub fn arch_of_machine(machine: &str) -> Option<Arch> {
     match machine.trim() {
         "x86_64" | "amd64" => Some(Arch::Amd64),
@@ -118,10 +120,11 @@ pub fn arch_of_machine(machine: &str) -> Option<Arch> {
     }
 }
 
-/// Puts the agent there and starts it with these arguments; `agents` gives the program for an architecture. When this
-/// returns, the agent has said its first words and so has removed its file; the reader gives them out first.
+/// Copies the agent and starts it with these arguments; `agents` returns the program for an architecture. When this
+/// function returns, the agent has sent its first bytes, so it has deleted its file. The reader returns these bytes
+/// first.
 ///
-/// Dropped on the way it ends the script's stdin, and the script removes what it has put there.
+/// If the future is dropped, the script's stdin ends, and the script deletes its file.
 pub async fn start(
     cluster: &Cluster,
     place: &Place,
@@ -130,24 +133,24 @@ pub async fn start(
 ) -> Result<(ExecReader, ExecWriter), ExecError> {
     let name = format!(".postern-agent-{}-{:x}", std::process::id(), nonce());
     let command = [&["sh", "-c", PUT, "sh", &name], arguments].concat();
-    // Most nodes are as this machine is: their agent is inflated while the shell there starts.
+    // Most nodes have this machine's architecture, so its agent is decompressed while the shell starts.
     let expected = arch_of_machine(std::env::consts::ARCH).unwrap_or(Arch::Amd64);
     drop(std::thread::Builder::new().spawn(move || agents(expected)));
     let (mut reader, mut writer) = open(cluster, place, &command, true).await?;
     let mut file = name.clone();
     let putting = put(&mut reader, &mut writer, agents, &mut file);
-    let error = match tokio::time::timeout(PATIENCE, putting).await {
+    let error = match tokio::time::timeout(ANSWER_LIMIT, putting).await {
         Ok(Ok(())) => return Ok((reader, writer)),
-        Ok(Err(Ended::Code(code, said))) if code == NOWHERE => return Err(exited(code, &said)),
+        Ok(Err(Ended::Code(code, stderr))) if code == NO_DIRECTORY => return Err(exited(code, &stderr)),
         Ok(Err(Ended::Failed(why))) if file == name => {
             let container = &place.container;
-            let why = format!("container {container} has no shell to put it there with ({why})");
+            let why = format!("container {container} has no shell to copy it with ({why})");
             return Err(ExecError::Inject(why));
         }
         Ok(Err(ended)) => ended.into(),
-        Err(_) => late(PATIENCE),
+        Err(_) => timed_out(ANSWER_LIMIT),
     };
-    // The script ends without its stdin, and may be the one that removes it.
+    // The script ends when its stdin is closed, and may delete the file itself.
     writer.close().await;
     drop(reader);
     match remove(cluster, place, &name, &file).await {
@@ -156,29 +159,38 @@ pub async fn start(
     }
 }
 
-/// Talks to the script until the agent has said something. `file` becomes the path that it is put to.
+/// Runs the dialogue with the script until the agent has sent something. `file` is set to the path of the file.
 async fn put(
     reader: &mut ExecReader,
     writer: &mut ExecWriter,
     agents: Agents,
     file: &mut String,
 ) -> Result<(), Ended> {
-    let mut said = Said::default();
+    let mut output = ScriptOutput::default();
     let line = loop {
-        said.hear_or_end(reader).await?;
-        if let Some(line) = said.out.strip_suffix(b"\n") {
-            break String::from_utf8(line.to_vec()).map_err(|_| odd("the path it answered is not UTF-8"))?;
+        output.receive_or_end(reader).await?;
+        if let Some(line) = output.out.strip_suffix(b"\n") {
+            break String::from_utf8(line.to_vec()).map_err(|_| {
+                protocol_error(
+                    "the path that the script printed \
+                                                                               is not UTF-8",
+                )
+            })?;
         }
     };
     let (machine, path) = line.split_once(' ').unwrap_or((&line, ""));
     path.clone_into(file);
-    let arch =
-        arch_of_machine(machine).ok_or_else(|| odd(&format!("there is no agent for machine {machine:?}")))?;
+    let arch = arch_of_machine(machine).ok_or_else(|| {
+        protocol_error(&format!(
+            "there is no agent for machine \
+                                                                        {machine:?}"
+        ))
+    })?;
     let program = agents(arch)
         .filter(|program| !program.is_empty())
-        .ok_or_else(|| odd(&format!("this build of postern carries no agent for {arch:?}")))?;
+        .ok_or_else(|| protocol_error(&format!("this build of postern carries no agent for {arch:?}")))?;
     let sending = async {
-        // Why it takes no more is in what it says.
+        // If the script accepts no more input, its output has the reason.
         let _ = writer.stdin(format!("{}\n", program.len()).as_bytes()).await;
         for chunk in program.chunks(postern_wire::CHUNK) {
             if writer.stdin(chunk).await.is_err() {
@@ -187,87 +199,91 @@ async fn put(
         }
         std::future::pending::<()>().await;
     };
-    said.out.clear();
-    let hearing = async {
-        while said.out.is_empty() {
-            said.hear_or_end(reader).await?;
+    output.out.clear();
+    let receiving = async {
+        while output.out.is_empty() {
+            output.receive_or_end(reader).await?;
         }
         Ok(())
     };
     tokio::select! {
-        heard = hearing => heard?,
+        received = receiving => received?,
         () = sending => {}
     }
-    reader.unread(Bytes::from(said.out));
+    reader.unread(Bytes::from(output.out));
     Ok(())
 }
 
-/// How a script ended that was not to.
+/// How a script ended that was not expected to end.
 enum Ended {
-    /// With this code, having said so.
+    /// With this code; its stderr.
     Code(i32, Vec<u8>),
     /// It was not started, or the runtime lost it.
     Failed(String),
-    /// The stream broke, or what came on it makes no sense.
-    Odd(String),
+    /// The stream broke, or its content is not valid.
+    Protocol(String),
 }
 
-fn odd(why: &str) -> Ended {
-    Ended::Odd(why.to_owned())
+fn protocol_error(why: &str) -> Ended {
+    Ended::Protocol(why.to_owned())
 }
 
 impl From<Ended> for ExecError {
     fn from(ended: Ended) -> Self {
         match ended {
-            Ended::Code(code, said) => exited(code, &said),
+            Ended::Code(code, stderr) => exited(code, &stderr),
             Ended::Failed(why) => Self::Runtime(why),
-            Ended::Odd(why) => Self::Inject(why),
+            Ended::Protocol(why) => Self::Inject(why),
         }
     }
 }
 
-fn exited(code: i32, said: &[u8]) -> ExecError {
-    ExecError::Inject(format!("{} (exit code {code})", String::from_utf8_lossy(said).trim()))
+fn exited(code: i32, stderr: &[u8]) -> ExecError {
+    ExecError::Inject(format!("{} (exit code {code})", String::from_utf8_lossy(stderr).trim()))
 }
 
-fn late(limit: Duration) -> ExecError {
+fn timed_out(limit: Duration) -> ExecError {
     ExecError::Inject(format!("no answer within {} s", limit.as_secs()))
 }
 
-/// Bytes of what a script says that are kept: no answer is ever long, and one that talks on is not listened to.
-const KEPT: usize = 8_192;
+/// The maximum bytes of a script's output that are kept. No valid answer is longer.
+const MAX_OUTPUT: usize = 8_192;
 
-/// What a script said.
+/// The output of a script.
 #[derive(Default)]
-struct Said {
+struct ScriptOutput {
     out: Vec<u8>,
     err: Vec<u8>,
 }
 
-impl Said {
-    /// Takes what comes next; the exit code at the end.
-    async fn hear(&mut self, reader: &mut ExecReader) -> Result<Option<i32>, Ended> {
+impl ScriptOutput {
+    /// Reads the next event; returns the exit code at the end.
+    async fn receive(&mut self, reader: &mut ExecReader) -> Result<Option<i32>, Ended> {
         match reader.next().await {
-            Ok(Some(ExecEvent::Stdout(data))) if self.out.len() < KEPT => self.out.extend_from_slice(&data),
-            Ok(Some(ExecEvent::Stderr(data))) if self.err.len() < KEPT => self.err.extend_from_slice(&data),
+            Ok(Some(ExecEvent::Stdout(data))) if self.out.len() < MAX_OUTPUT => {
+                self.out.extend_from_slice(&data);
+            }
+            Ok(Some(ExecEvent::Stderr(data))) if self.err.len() < MAX_OUTPUT => {
+                self.err.extend_from_slice(&data);
+            }
             Ok(Some(ExecEvent::End(ExecEnd::Exited(code)))) => return Ok(Some(code)),
             Ok(Some(ExecEvent::End(ExecEnd::Failed(why)))) => return Err(Ended::Failed(why)),
             Ok(Some(_)) => {}
-            Ok(None) => return Err(odd("the stream was closed without a status")),
-            Err(error) => return Err(Ended::Odd(error.to_string())),
+            Ok(None) => return Err(protocol_error("the stream was closed without a status")),
+            Err(error) => return Err(Ended::Protocol(error.to_string())),
         }
         Ok(None)
     }
 
-    async fn hear_or_end(&mut self, reader: &mut ExecReader) -> Result<(), Ended> {
-        match self.hear(reader).await? {
+    async fn receive_or_end(&mut self, reader: &mut ExecReader) -> Result<(), Ended> {
+        match self.receive(reader).await? {
             Some(code) => Err(Ended::Code(code, std::mem::take(&mut self.err))),
             None => Ok(()),
         }
     }
 }
 
-/// What a script died of, without the words that every [`ExecError::Inject`] begins with.
+/// Returns why a script failed, without the prefix of [`ExecError::Inject`].
 pub(crate) fn reason(error: &ExecError) -> String {
     match error {
         ExecError::Inject(why) => why.clone(),
@@ -275,11 +291,11 @@ pub(crate) fn reason(error: &ExecError) -> String {
     }
 }
 
-async fn remove(cluster: &Cluster, place: &Place, name: &str, file: &str) -> Result<(), Left> {
-    let removed = simple(cluster, place, &["sh", "-c", REMOVE, "sh", name], TIDY_PATIENCE).await;
+async fn remove(cluster: &Cluster, place: &Place, name: &str, file: &str) -> Result<(), FileLeft> {
+    let removed = simple(cluster, place, &["sh", "-c", REMOVE, "sh", name], CLEANUP_LIMIT).await;
     removed.map(|_| ()).map_err(|error| {
         let Place { namespace, pod, container, agent: _ } = place.clone();
-        Left { file: file.to_owned(), namespace, pod, container, source: Box::new(error) }
+        FileLeft { file: file.to_owned(), namespace, pod, container, source: Box::new(error) }
     })
 }
 
@@ -297,28 +313,28 @@ async fn open(
     place.open(cluster, &command, stdin, false).await
 }
 
-/// Runs a small command to its end; its stdout, or an error with its stderr.
+/// Runs a small command to its end. Returns its stdout, or an error with its stderr.
 pub(crate) async fn simple(
     cluster: &Cluster,
     place: &Place,
     command: &[&str],
     limit: Duration,
 ) -> Result<Vec<u8>, ExecError> {
-    // Its writer is kept: without one the exec would end.
+    // The writer must stay alive: without it the exec would end.
     let (mut reader, _writer) = open(cluster, place, command, false).await?;
-    let mut said = Said::default();
+    let mut output = ScriptOutput::default();
     let ending = async {
         loop {
-            if let Some(code) = said.hear(&mut reader).await? {
+            if let Some(code) = output.receive(&mut reader).await? {
                 return Ok::<_, Ended>(code);
             }
         }
     };
     match tokio::time::timeout(limit, ending).await {
-        Ok(Ok(0)) => Ok(said.out),
-        Ok(Ok(code)) => Err(exited(code, &said.err)),
+        Ok(Ok(0)) => Ok(output.out),
+        Ok(Ok(code)) => Err(exited(code, &output.err)),
         Ok(Err(ended)) => Err(ended.into()),
-        Err(_) => Err(late(limit)),
+        Err(_) => Err(timed_out(limit)),
     }
 }
 
@@ -328,8 +344,8 @@ mod tests {
     use std::io::Write as _;
     use std::process::{Command, Output, Stdio};
 
-    /// A script as each of the shells that are here would run it.
-    fn each_shell(script: &str, arguments: &[&str], stdin: &[u8], seen: impl Fn(Output)) {
+    /// Runs a script with each of the shells that are installed here.
+    fn each_shell(script: &str, arguments: &[&str], stdin: &[u8], check: impl Fn(Output)) {
         let shells: [&[&str]; 4] = [&["sh"], &["dash"], &["bash", "--posix"], &["busybox", "ash"]];
         for shell in shells {
             let mut command = Command::new(shell[0]);
@@ -339,9 +355,9 @@ mod tests {
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound && shell != ["sh"] => continue,
                 spawned => spawned.unwrap(),
             };
-            // One that does not listen to the end is one of the cases.
+            // One of the cases does not read its input to the end.
             let _ = child.stdin.take().unwrap().write_all(stdin);
-            seen(child.wait_with_output().unwrap());
+            check(child.wait_with_output().unwrap());
         }
     }
 
@@ -349,7 +365,7 @@ mod tests {
         format!(".postern-agent-test-{test}-{}", std::process::id())
     }
 
-    /// The file that the script said it would use.
+    /// The file that the script printed.
     fn file(output: &Output) -> std::path::PathBuf {
         let line = String::from_utf8(output.stdout.clone()).unwrap();
         let (machine, path) = line.lines().next().unwrap().split_once(' ').unwrap();
@@ -359,14 +375,14 @@ mod tests {
 
     #[test]
     fn the_script_becomes_what_it_is_sent() {
-        // A program that says its arguments and its stdin.
+        // A program that prints its arguments and its stdin.
         let program = std::fs::read("/bin/sh").unwrap();
         let script = "echo \"$@\"; cat; kill -0 $$";
         let name = name("runs");
         let stdin = [format!("{}\n", program.len()).as_bytes(), &program].concat();
         each_shell(PUT, &[&name, "-c", script, "x", "a b", "c"], &stdin, |output| {
-            let said = String::from_utf8(output.stdout.clone()).unwrap();
-            assert!(output.status.success() && said.ends_with("\na b c\n"), "{output:?}");
+            let stderr = String::from_utf8(output.stdout.clone()).unwrap();
+            assert!(output.status.success() && stderr.ends_with("\na b c\n"), "{output:?}");
             std::fs::remove_file(file(&output)).unwrap(); // as the agent does itself
         });
     }
@@ -377,14 +393,14 @@ mod tests {
         let cases: [(&[u8], i32, &str); 5] = [
             (b"", 6, ""),
             (b"9\n\x7fELFagen", 5, "only part of the agent arrived"),
-            (b"9\n\x7fELFagent", 126, ""), // the kernel does not take it
+            (b"9\n\x7fELFagent", 126, ""), // the kernel rejects it
             (b"9\necho oh no", 5, "what arrived is not the agent"),
             (b"x\n", 4, ""),
         ];
-        for (stdin, code, said) in cases {
+        for (stdin, code, stderr) in cases {
             each_shell(PUT, &[&name], stdin, |output| {
                 let error = String::from_utf8_lossy(&output.stderr).into_owned();
-                assert!(error.contains(said), "{stdin:?}: {output:?}");
+                assert!(error.contains(stderr), "{stdin:?}: {output:?}");
                 assert!(!output.status.success(), "{output:?}");
                 if code != 126 {
                     assert_eq!(output.status.code(), Some(code), "{output:?}");
@@ -400,7 +416,7 @@ mod tests {
         let name = name("removed");
         let path = std::path::Path::new("/tmp").join(&name);
         std::fs::write(&path, "").unwrap();
-        // Again: nothing to remove is no failure.
+        // The second time there is nothing to delete, which is not an error.
         for _ in 0..2 {
             each_shell(REMOVE, &[&name], b"", |output| {
                 assert!(output.status.success() && output.stdout.is_empty(), "{output:?}");

@@ -1,6 +1,6 @@
-//! Our own streams. Reading stdin and writing output block, so each has a thread; channels of a few chunks between
-//! them and the session keep memory bounded and let a slow reader slow the far side down. The runs of a fan-out feed one
-//! thread together, so that a thousand of them do not take two thousand.
+//! The client's own streams. Reading stdin and writing output block, so each has a thread. Channels of a few chunks
+//! connect the threads to the session: they bound the memory, and a slow reader slows the pod down. The runs of a
+//! fan-out share one thread, so a thousand runs do not need two thousand threads.
 
 use crate::error::ExecError;
 use bytes::Bytes;
@@ -12,32 +12,32 @@ use tokio::sync::{mpsc, oneshot};
 /// Chunks between a thread and the session.
 const DEPTH: usize = 8;
 
-/// Where a run's streams are connected.
+/// The local streams of a run.
 pub struct Streams {
-    /// Standard input for the command, or none at all.
+    /// Standard input for the command, if any.
     pub stdin: Option<Box<dyn Read + Send>>,
-    /// Where its stdout goes; unbuffered.
+    /// The destination of stdout; unbuffered.
     pub stdout: Output,
-    /// Where its stderr goes; unbuffered.
+    /// The destination of stderr; unbuffered.
     pub stderr: Output,
 }
 
-/// Where one output of a run goes.
+/// The destination of one output of a run.
 pub enum Output {
-    /// To this, by a thread of its own.
+    /// A writer, on a thread of its own.
     Writer(Box<dyn Write + Send>),
-    /// To whoever shows what several runs say.
+    /// The printer that several runs share.
     Feed(Box<dyn Feed>),
 }
 
-/// Takes the output of one of several runs.
+/// Accepts the output of one of several runs.
 pub trait Feed: Send + Sync {
-    /// Takes a chunk; waits while those who show it are slow.
+    /// Accepts a chunk; waits while the printer is slow.
     fn give(&self, chunk: Bytes) -> Pin<Box<dyn Future<Output = Result<(), ExecError>> + Send + '_>>;
 }
 
 impl Output {
-    /// By a thread of its own to `destination`.
+    /// Writes to `destination` on a thread of its own.
     pub fn to(destination: impl Write + Send + 'static) -> Self {
         Self::Writer(Box::new(destination))
     }
@@ -49,25 +49,25 @@ impl std::fmt::Debug for Streams {
     }
 }
 
-/// What the user does while a command runs.
+/// A user's action while a command runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Control {
-    /// Sends this signal to the command.
+    /// Send this signal to the command.
     Signal(u8),
-    /// Ends it at once.
+    /// End the command at once.
     Kill,
-    /// The terminal has this size now.
+    /// The terminal now has this size.
     Resize(TerminalSize),
 }
 
-/// Bytes of stdin in a chunk: with its frame's and its channel's header it still fits the 32 KiB that servers and
-/// runtimes copy at a time, and costs them one turn, not two.
+/// Bytes of stdin in a chunk. With the headers of its frame and its channel, a chunk still fits the 32 KiB that
+/// servers and runtimes copy at once, so it needs one copy and not two.
 const STDIN_CHUNK: usize = CHUNK - 64;
 
-/// A chunk of our stdin, or why there is no more of it: what cannot be read is no end.
+/// A chunk of stdin, or the error of the read. A read error is not an end of file.
 pub(crate) type Chunk = io::Result<Bytes>;
 
-/// Chunks of our stdin; ends with it. The thread is left behind when the run ends first: it waits in a read.
+/// Returns the chunks of `source` up to its end. If the run ends first, the thread stays behind: its read blocks.
 pub(crate) fn read_all(mut source: Box<dyn Read + Send>) -> mpsc::Receiver<Chunk> {
     let (sender, receiver) = mpsc::channel(DEPTH);
     std::thread::spawn(move || {
@@ -82,7 +82,7 @@ pub(crate) fn read_all(mut source: Box<dyn Read + Send>) -> mpsc::Receiver<Chunk
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {
-                    let _ = sender.blocking_send(Err(error)); // a run that has ended does not care
+                    let _ = sender.blocking_send(Err(error)); // fails only if the run has ended
                     return;
                 }
             }
@@ -91,7 +91,7 @@ pub(crate) fn read_all(mut source: Box<dyn Read + Send>) -> mpsc::Receiver<Chunk
     receiver
 }
 
-/// The next of these chunks; never comes where there is no stdin, or no more of it.
+/// Returns the next chunk. Never returns if there is no stdin, or after its end.
 pub(crate) async fn next_chunk(input: &mut Option<mpsc::Receiver<Chunk>>) -> Option<Chunk> {
     match input {
         Some(receiver) => receiver.recv().await,
@@ -99,16 +99,16 @@ pub(crate) async fn next_chunk(input: &mut Option<mpsc::Receiver<Chunk>>) -> Opt
     }
 }
 
-/// One of our outputs.
+/// An output of the client.
 pub(crate) enum Sink {
-    /// Nothing was written yet; most commands leave at least one output empty, and a thread takes its time.
+    /// Nothing was written yet. Most commands leave at least one output empty, and starting a thread takes time.
     Idle(Box<dyn Write + Send>),
     Thread(Thread),
     Feed(Box<dyn Feed>),
     Finished,
 }
 
-/// A thread that writes, and how it ended.
+/// A thread that writes, and its result.
 pub(crate) struct Thread {
     chunks: mpsc::Sender<Bytes>,
     done: oneshot::Receiver<io::Result<()>>,
@@ -122,7 +122,7 @@ impl Sink {
         }
     }
 
-    /// Hands over a chunk; waits while the destination is slow.
+    /// Passes a chunk on; waits while the destination is slow.
     pub(crate) async fn write(&mut self, chunk: Bytes) -> Result<(), ExecError> {
         *self = match std::mem::replace(self, Self::Finished) {
             Self::Idle(destination) => Self::Thread(Thread::start(destination)),
@@ -136,7 +136,7 @@ impl Sink {
         if sent { Ok(()) } else { self.finish().await }
     }
 
-    /// Waits until everything is written; what was fed is its taker's to write.
+    /// Waits until everything is written. The printer writes what went to a feed.
     pub(crate) async fn finish(&mut self) -> Result<(), ExecError> {
         match std::mem::replace(self, Self::Finished) {
             Self::Thread(Thread { chunks, done }) => {

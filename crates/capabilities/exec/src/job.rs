@@ -1,10 +1,10 @@
 //! One of several targets of a command.
 
-/// A target: what it is called, and what the closure needs to reach it.
+/// A target: its name, and what the closure needs to reach it.
 #[derive(Debug)]
 pub struct Job<T> {
-    /// Its name, which need not be its own.
+    /// The displayed name, which can differ from the object's name.
     pub name: String,
-    /// The rest.
+    /// The closure's argument.
     pub what: T,
 }

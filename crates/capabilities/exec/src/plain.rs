@@ -1,8 +1,8 @@
 //! An exec in a container without the agent.
 //!
-//! What is promised: both directions flow at once in bounded memory, and success needs a Status. What is not, for want
-//! of an agent: the runtime may drop the tail of the output (kubernetes#124571), and a process whose client goes away
-//! goes on running (kubernetes#89031).
+//! It guarantees that both directions flow at once in bounded memory, and that success needs a Status. Without an
+//! agent it cannot guarantee the rest: the runtime may drop the tail of the output (kubernetes#124571), and a process
+//! goes on running after its client has gone (kubernetes#89031).
 
 use crate::error::ExecError;
 use crate::io::{Chunk, Control, Sink, Streams, next_chunk, read_all};
@@ -12,14 +12,14 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-/// How often a server that says nothing is asked for a sign of life, and how long it may owe one.
+/// The interval of pings to a server that sends nothing, and the longest silence that is accepted.
 const PING: Duration = Duration::from_secs(5);
 const SILENCE: Duration = Duration::from_secs(20);
 
-/// What became of a process we can no longer reach.
+/// The state of a process that can no longer be reached.
 const MAY_RUN_ON: &str = "; without the agent the process may run on in the pod";
 
-/// Runs a command whose exec was opened. Returns its exit code.
+/// Runs a command whose exec is already open. Returns its exit code.
 pub async fn run(
     reader: ExecReader,
     writer: ExecWriter,
@@ -35,10 +35,10 @@ pub async fn run(
             None => std::future::pending().await,
         }
     };
-    let heard = AtomicBool::new(false);
+    let received = AtomicBool::new(false);
     tokio::select! {
-        error = send_all(writer, stdin.map(read_all), tty, control, &heard) => Err(error),
-        result = receive_all(reader, Sink::new(stdout), Sink::new(stderr), &heard) => result,
+        error = send_all(writer, stdin.map(read_all), tty, control, &received) => Err(error),
+        result = receive_all(reader, Sink::new(stdout), Sink::new(stderr), &received) => result,
         () = late => Err(ExecError::TimedOut { limit: timeout.unwrap_or_default(), note: MAY_RUN_ON }),
     }
 }
@@ -47,7 +47,7 @@ async fn receive_all(
     mut reader: ExecReader,
     mut stdout: Sink,
     mut stderr: Sink,
-    heard: &AtomicBool,
+    received: &AtomicBool,
 ) -> Result<u8, ExecError> {
     let mut last = Instant::now();
     loop {
@@ -63,7 +63,7 @@ async fn receive_all(
                 stdout.finish().await?;
                 stderr.finish().await?;
                 return match end {
-                    // Codes beyond a byte do not exist on Linux; a runtime that reports one has lost the command.
+                    // Linux has no codes beyond a byte. A runtime that reports one has lost the command.
                     ExecEnd::Exited(code) => Ok(u8::try_from(code).unwrap_or(crate::exit::BROKE)),
                     ExecEnd::Failed(why) => Err(ExecError::Runtime(why)),
                 };
@@ -74,17 +74,17 @@ async fn receive_all(
             Err(error) => return Err(ExecError::Broke(error.to_string())),
         }
         last = Instant::now();
-        heard.store(true, Ordering::Relaxed);
+        received.store(true, Ordering::Relaxed);
     }
 }
 
-/// Sends stdin and sizes; returns only when the user ends the run.
+/// Sends stdin and terminal sizes; returns only when the user ends the run.
 async fn send_all(
     mut writer: ExecWriter,
     mut input: Option<mpsc::Receiver<Chunk>>,
     tty: bool,
     mut control: mpsc::Receiver<Control>,
-    heard: &AtomicBool,
+    received: &AtomicBool,
 ) -> ExecError {
     let mut ping = tokio::time::interval_at(Instant::now() + PING, PING);
     let mut listening = true;
@@ -105,7 +105,7 @@ async fn send_all(
             },
             chunk = next_chunk(&mut input) => match chunk {
                 Some(Ok(chunk)) => writer.stdin(&chunk).await,
-                // Not as an end: a command that takes it for one would go on with half of what it was to have.
+                // A read error is not sent as an end of file: a command would then continue with part of its input.
                 Some(Err(error)) => {
                     writer.close().await;
                     return ExecError::Input(error);
@@ -115,15 +115,15 @@ async fn send_all(
                     writer.end_stdin().await.map(|_| ())
                 }
             },
-            // What reaches a server that has just said its last is answered by a reset, which may take that last with it:
-            // so one that is talking is not asked.
-            _ = ping.tick() => match heard.swap(false, Ordering::Relaxed) {
+            // If a server has just closed the stream, it answers a ping with a reset, and the reset can discard its
+            // last message. So a server that is sending gets no ping.
+            _ = ping.tick() => match received.swap(false, Ordering::Relaxed) {
                 true => Ok(()),
                 false => writer.ping().await,
             },
         };
         if sent.is_err() {
-            // The reader hears how the stream ended.
+            // The receiving side gets the reason.
             return std::future::pending().await;
         }
     }

@@ -1,7 +1,7 @@
-//! The client's end of the agent protocol.
+//! The client side of the agent protocol.
 //!
-//! Two tasks, joined by a channel: one reads frames and feeds our outputs, one sends stdin, signals and heartbeats.
-//! Neither waits for the other, so a slow reader of our output never silences the lifeline.
+//! It has two tasks, joined by a channel. One reads frames and writes the local outputs. The other sends stdin,
+//! signals and heartbeats. Neither waits for the other, so a slow reader of the output never stops the heartbeats.
 
 mod sending;
 
@@ -17,11 +17,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::mpsc;
 
-/// An agent that says nothing at all for this long is lost: it sends a heartbeat each second.
+/// If an agent sends nothing for this long, it is treated as lost: it sends a heartbeat each second.
 const AGENT_SILENCE: Duration = Duration::from_secs(10);
 
-/// How long to wait for an agent to start. The runtime starts one command of a container at a time, within the container's share
-/// of a processor: behind many others that takes minutes, and what is given up stays in that queue all the same.
+/// How long to wait for an agent to start. The runtime starts one command of a container at a time, within the
+/// container's CPU limit. Behind many other commands that takes minutes, and an abandoned command stays in the
+/// runtime's queue.
 pub(crate) const START: Start =
     Start { notice: Duration::from_secs(3), limit: Duration::from_millis(postern_wire::FIRST_SILENCE_MS) };
 
@@ -34,46 +35,46 @@ pub(crate) struct Start {
 }
 
 impl Start {
-    /// The agent was not started in this time.
-    pub(crate) fn missed(&self) -> ExecError {
+    /// Returns the error for an agent that was not started in this time.
+    pub(crate) fn timed_out(&self) -> ExecError {
         ExecError::NoAgent(format!("the pod did not start the agent within {} s", self.limit.as_secs()))
     }
 }
 
-/// What happens before the command starts.
+/// Progress before the command starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Notice<'a> {
-    /// It waits for the pod to start the agent, since this long.
+    /// The pod has not started the agent yet; the time waited so far.
     Queued(Duration),
-    /// What the agent is at.
+    /// The agent's current step.
     Agent(&'a str),
-    /// It has started.
+    /// The command has started.
     Started,
 }
 
-/// The same before the command has started, when a busy node may let the agent wait for its turn.
+/// The limit before the command has started, when the agent may wait for CPU time on a busy node.
 const START_SILENCE: Duration = Duration::from_secs(60);
 
-/// After a kill, how long the trailer may take.
-const KILL_PATIENCE: Duration = Duration::from_secs(3);
+/// After a kill, the time limit for the trailer.
+const KILL_LIMIT: Duration = Duration::from_secs(3);
 
-/// How long letting go of what is given up may take.
-const LETTING_GO: Duration = Duration::from_millis(500);
+/// The time limit for closing an abandoned session.
+const RELEASE_LIMIT: Duration = Duration::from_millis(500);
 
-/// Bytes kept of what the far side said outside the protocol.
+/// The maximum number of diagnostic bytes kept, which the pod sent outside the protocol.
 const DIAGNOSTICS: usize = 2_000;
 
-/// How a command ended by itself. One that ran out of time is [`ExecError::TimedOut`], and no end of its own.
+/// How a command ended by itself. A time-out is [`ExecError::TimedOut`] instead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ended {
-    /// With this code.
+    /// It exited with this code.
     Exited(u8),
-    /// By this signal.
+    /// It was ended by this signal.
     Signaled(u8),
 }
 
 impl Ended {
-    /// The exit code that a shell would give it.
+    /// Returns the exit code that a shell would report.
     pub fn exit_code(self) -> u8 {
         match self {
             Self::Exited(code) => code,
@@ -82,7 +83,7 @@ impl Ended {
     }
 }
 
-/// How a command ended that the agent supervised; its output is whole and verified.
+/// How a command ended that the agent supervised; its output is complete and verified.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {
     /// How it ended.
@@ -91,9 +92,9 @@ pub struct Report {
     pub stdout_bytes: u64,
     /// Bytes of stderr.
     pub stderr_bytes: u64,
-    /// Processes that it left behind and that were ended with it.
+    /// Processes that the command left behind, and that the agent ended.
     pub left_behind: u32,
-    /// The agent's release.
+    /// The agent's version.
     pub agent_version: String,
 }
 
@@ -106,13 +107,13 @@ pub struct Run {
     pub files: Vec<PathBuf>,
 }
 
-/// Bytes of a command and its environment, at most: what one frame holds, without the rest of a request.
+/// The maximum size of a command and its environment: one frame, minus the rest of a request.
 const LONGEST_REQUEST: usize = postern_wire::MAX_PAYLOAD - 64 * 1024;
 
-/// Bytes of one argument or variable, at most (`MAX_ARG_STRLEN`, execve(2)), with its NUL.
+/// The maximum size of one argument or variable, with its NUL (`MAX_ARG_STRLEN`, execve(2)).
 const LONGEST_WORD: usize = 128 * 1024;
 
-/// What cannot be sent, or not be started, is refused before anything is.
+/// Rejects, before anything is sent, a request that cannot be sent or started.
 pub fn check(request: &Request) -> Result<(), ExecError> {
     let variables = request.env.iter().chain(&request.secret_env);
     let variables = variables.map(|(name, value)| name.len() + value.len() + 1);
@@ -131,7 +132,7 @@ pub fn check(request: &Request) -> Result<(), ExecError> {
     }
 }
 
-/// Runs a command through an agent that is being started on the far side.
+/// Runs a command through an agent that is being started in the pod.
 pub async fn run(
     reader: impl Reader,
     writer: impl Writer,
@@ -139,11 +140,11 @@ pub async fn run(
     streams: Streams,
     control: mpsc::Receiver<Control>,
 ) -> Result<Report, ExecError> {
-    run_noticing(reader, writer, run, streams, control, |_| ()).await
+    run_with_notices(reader, writer, run, streams, control, |_| ()).await
 }
 
-/// The same, and tells what happens before the command starts.
-pub async fn run_noticing(
+/// Like [`run`], and reports the progress before the command starts.
+pub async fn run_with_notices(
     reader: impl Reader,
     writer: impl Writer,
     run: Run,
@@ -176,13 +177,13 @@ pub async fn run_noticing(
     let result = tokio::select! {
         biased;
         result = receiving.all() => {
-            // What is given up is not to start when its turn comes.
+            // A request that is abandoned here must not start later, when the runtime gets to it.
             if result.is_err() {
-                let _ = tokio::time::timeout(LETTING_GO, &mut sending).await;
+                let _ = tokio::time::timeout(RELEASE_LIMIT, &mut sending).await;
             }
             result
         }
-        // The sender ends first only by an error of its own.
+        // The sender ends first only with an error of its own.
         error = &mut sending => Err(error),
     };
     if killed.load(Ordering::Relaxed) {
@@ -227,7 +228,7 @@ struct Receiving<R, N> {
     started: bool,
     diagnostics: Vec<u8>,
     killed: Arc<AtomicBool>,
-    /// The agent has said hello.
+    /// The agent has sent its hello.
     answered: Arc<AtomicBool>,
     timeout_ms: u64,
     notice: N,
@@ -247,9 +248,9 @@ impl<R: Reader, N: FnMut(Notice<'_>)> Receiving<R, N> {
         let began = tokio::time::Instant::now();
         loop {
             if self.hello.is_none() && !self.killed.load(Ordering::Relaxed) {
-                match tokio::time::timeout(self.until_told(began.elapsed()), self.reader.next()).await {
+                match tokio::time::timeout(self.until_notice(began.elapsed()), self.reader.next()).await {
                     Ok(incoming) => {
-                        if let Some(report) = self.hear(incoming).await? {
+                        if let Some(report) = self.receive(incoming).await? {
                             return Ok(report);
                         }
                     }
@@ -257,40 +258,42 @@ impl<R: Reader, N: FnMut(Notice<'_>)> Receiving<R, N> {
                 }
                 continue;
             }
-            let patience = match self.started {
-                _ if self.killed.load(Ordering::Relaxed) => KILL_PATIENCE,
+            let limit = match self.started {
+                _ if self.killed.load(Ordering::Relaxed) => KILL_LIMIT,
                 false => START_SILENCE,
                 true => AGENT_SILENCE,
             };
-            let Ok(incoming) = tokio::time::timeout(patience, self.reader.next()).await else {
-                if !self.killed.load(Ordering::Relaxed) && self.reader.connection_lives(patience) {
+            let Ok(incoming) = tokio::time::timeout(limit, self.reader.next()).await else {
+                if !self.killed.load(Ordering::Relaxed) && self.reader.connection_lives(limit) {
                     continue;
                 }
-                let seconds = patience.as_secs();
-                return Err(self.broke(format!("no sign of life from the pod for {seconds} s")).await);
+                let seconds = limit.as_secs();
+                return Err(self
+                    .connection_error(format!("no sign of life from the pod for {seconds} s"))
+                    .await);
             };
-            if let Some(report) = self.hear(incoming).await? {
+            if let Some(report) = self.receive(incoming).await? {
                 return Ok(report);
             }
         }
     }
 
-    /// Takes what came; how the command ended, if it did.
-    async fn hear(&mut self, incoming: Incoming) -> Result<Option<Report>, ExecError> {
+    /// Handles `incoming`. Returns how the command ended, if it did.
+    async fn receive(&mut self, incoming: Incoming) -> Result<Option<Report>, ExecError> {
         match incoming {
             Incoming::Bytes(bytes) => self.decoder.push(&bytes),
             Incoming::Diagnostics(text) => {
                 let room = DIAGNOSTICS.saturating_sub(self.diagnostics.len());
                 self.diagnostics.extend_from_slice(&text[..text.len().min(room)]);
             }
-            Incoming::Ended(how) => return Err(self.broke(how).await),
+            Incoming::Ended(how) => return Err(self.connection_error(how).await),
             Incoming::NotStarted(why) if self.hello.is_none() => return Err(ExecError::Runtime(why)),
-            Incoming::NotStarted(why) => return Err(self.broke(why).await),
+            Incoming::NotStarted(why) => return Err(self.connection_error(why).await),
         }
         self.frames().await
     }
 
-    /// How long an agent may take to start, which the command's own limit bounds too.
+    /// Returns the time limit for the start of the agent. The command's own time limit applies too.
     fn start_limit(&self) -> Duration {
         match self.timeout_ms {
             0 => START.limit,
@@ -298,11 +301,11 @@ impl<R: Reader, N: FnMut(Notice<'_>)> Receiving<R, N> {
         }
     }
 
-    fn until_told(&self, waited: Duration) -> Duration {
+    fn until_notice(&self, waited: Duration) -> Duration {
         START.notice.min(self.start_limit().saturating_sub(waited))
     }
 
-    /// The agent was not started yet: says so, or gives up.
+    /// The agent has not started yet: reports that, or returns the error at the limit.
     fn queued(&mut self, waited: Duration) -> Result<(), ExecError> {
         if waited < self.start_limit() {
             (self.notice)(Notice::Queued(waited));
@@ -310,14 +313,14 @@ impl<R: Reader, N: FnMut(Notice<'_>)> Receiving<R, N> {
         }
         let limit = self.start_limit();
         if limit == Duration::from_millis(self.timeout_ms) {
-            return Err(ExecError::TimedOut { limit, note: ", as the pod did not get to start it" });
+            return Err(ExecError::TimedOut { limit, note: "; the pod did not start it" });
         }
-        Err(START.missed())
+        Err(START.timed_out())
     }
 
     async fn frames(&mut self) -> Result<Option<Report>, ExecError> {
         loop {
-            match self.step().map_err(|error| self.not_ours(&error))? {
+            match self.step().map_err(|error| self.protocol_error(&error))? {
                 None => return Ok(None),
                 Some(Step::Nothing) => {}
                 Some(Step::Output(true, data)) => self.stdout.take(data).await?,
@@ -326,7 +329,7 @@ impl<R: Reader, N: FnMut(Notice<'_>)> Receiving<R, N> {
                     let _ = self.to_writer.send(ToWriter::Window(bytes)).await;
                 }
                 Some(Step::Failure(failure)) => {
-                    self.let_go().await;
+                    self.release().await;
                     return Err(ExecError::NotStarted(failure));
                 }
                 Some(Step::Trailer(trailer)) => return self.end(trailer).await.map(Some),
@@ -343,7 +346,7 @@ impl<R: Reader, N: FnMut(Notice<'_>)> Receiving<R, N> {
                 self.answered.store(true, Ordering::Relaxed);
                 Step::Nothing
             }
-            // Anything may begin with bytes that look like a frame; only a hello says that it is one.
+            // Any output can begin with bytes that look like a frame. Only a hello shows that it is one.
             _ if self.hello.is_none() => {
                 return Err(postern_wire::WireError::NotAnAgent("a frame before its hello".to_owned()));
             }
@@ -370,7 +373,7 @@ impl<R: Reader, N: FnMut(Notice<'_>)> Receiving<R, N> {
 
     async fn end(&mut self, trailer: Trailer) -> Result<Report, ExecError> {
         let Trailer { outcome, stdout_bytes, stderr_bytes, stdout_hash, stderr_hash, left_behind } = trailer;
-        self.let_go().await;
+        self.release().await;
         self.stdout.verify(stdout_bytes, stdout_hash).await?;
         self.stderr.verify(stderr_bytes, stderr_hash).await?;
         let outcome = match outcome {
@@ -385,30 +388,32 @@ impl<R: Reader, N: FnMut(Notice<'_>)> Receiving<R, N> {
         Ok(Report { outcome, stdout_bytes, stderr_bytes, left_behind, agent_version })
     }
 
-    /// Tells the agent that it may go. It must reach the wire before we leave, or the agent would wait for us.
-    async fn let_go(&mut self) {
+    /// Sends the agent the message that lets it exit. The message must be sent before the client exits, or the agent
+    /// would wait.
+    async fn release(&mut self) {
         if self.to_writer.send(ToWriter::Done).await.is_ok() {
             let closed = tokio::time::timeout(Duration::from_millis(500), self.to_writer.closed());
             let _ = closed.await;
         }
     }
 
-    /// What came is written out before the error is told, so that it stands last.
-    async fn broke(&mut self, how: String) -> ExecError {
+    /// Writes out what has arrived before it returns the error, so that the error is printed last.
+    async fn connection_error(&mut self, how: String) -> ExecError {
         let _ = self.stdout.sink.finish().await;
         let _ = self.stderr.sink.finish().await;
-        let said = String::from_utf8_lossy(&self.diagnostics);
-        let said = if said.is_empty() { String::new() } else { format!(" ({})", said.trim()) };
+        let diagnostics = String::from_utf8_lossy(&self.diagnostics);
+        let diagnostics =
+            if diagnostics.is_empty() { String::new() } else { format!(" ({})", diagnostics.trim()) };
         match (&self.hello, self.started) {
-            (None, _) => ExecError::NoAgent(format!("the agent did not answer: {how}{said}")),
+            (None, _) => ExecError::NoAgent(format!("the agent did not answer: {how}{diagnostics}")),
             (Some(_), false) => {
-                ExecError::NoAgent(format!("the agent did not start the command: {how}{said}"))
+                ExecError::NoAgent(format!("the agent did not start the command: {how}{diagnostics}"))
             }
-            (Some(_), true) => ExecError::Broke(format!("{how}{said}")),
+            (Some(_), true) => ExecError::Broke(format!("{how}{diagnostics}")),
         }
     }
 
-    fn not_ours(&self, error: &postern_wire::WireError) -> ExecError {
+    fn protocol_error(&self, error: &postern_wire::WireError) -> ExecError {
         if self.started {
             ExecError::Broke(format!("the agent's stream is damaged: {error}"))
         } else {
@@ -422,7 +427,7 @@ mod tests {
     use super::*;
     use crate::io::Output;
 
-    /// An agent that starts a command and then says nothing, on a connection that others use for `lives`.
+    /// An agent that starts a command and then sends nothing, on a connection that other sessions use for `lives`.
     struct Silent {
         frames: Option<Bytes>,
         lives: Duration,
@@ -451,7 +456,7 @@ mod tests {
         }
     }
 
-    /// What is sent, and whether it was let go.
+    /// Whether the writer was closed.
     #[derive(Default, Clone)]
     struct Sent(Arc<AtomicBool>);
 

@@ -1,9 +1,9 @@
 //! Many runs in the ops pod over one connection: its agent starts them itself.
 //!
-//! [`open`] proves a [`Key`] to the agent over a port-forward, [`by_exec`] starts one agent by the runtime for all of them;
-//! each returns a [`Connection`]. Each [`Connection::session`] is a reader and a
-//! writer for one run, with the same frames as an exec. Sessions share the connection and nothing else: what the agent
-//! sends in one is paid for by its own credit.
+//! [`open`] proves a [`Key`] to the agent over a port-forward. [`by_exec`] starts one agent for all runs with the
+//! runtime's exec. Each returns a [`Connection`]. Each [`Connection::session`] is a reader and a writer for one run,
+//! with the same frames as an exec. Sessions share the connection and nothing else: each session has its own credit
+//! for what the agent sends.
 
 mod key;
 mod pem;
@@ -25,28 +25,28 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
-/// Each step of the opening takes a round trip; a pod that needs longer is not going to answer.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// The time limit for each step of the handshake, which takes one round trip.
+const STEP_LIMIT: Duration = Duration::from_secs(10);
 
 /// Why there is no stream to the agent.
 #[derive(Debug, thiserror::Error)]
 pub enum StreamError {
-    /// The connection did not last.
+    /// The connection was lost.
     #[error("{0}")]
     Broke(String),
-    /// Nothing came.
-    #[error("the agent's listener did not answer within {} s", PATIENCE.as_secs())]
+    /// No answer arrived.
+    #[error("the agent's listener did not answer within {} s", STEP_LIMIT.as_secs())]
     Silent,
-    /// Whoever listens does not speak our protocol.
+    /// The peer does not speak the protocol.
     #[error("what listens in the pod is not an agent of this release")]
     NotAnAgent,
-    /// The key is not the pod's.
+    /// The pod does not accept the key.
     #[error("the agent refused the key: it is not authorized in this pod, or meant for another installation")]
     Refused,
-    /// No room.
-    #[error("the agent has as many connections as it keeps")]
+    /// The agent has no free connection.
+    #[error("the agent has reached its limit of connections")]
     Busy,
-    /// The pod is on its way out.
+    /// The pod is being stopped.
     #[error("the pod is being stopped and takes no more commands")]
     Stopping,
     /// No randomness or no signature.
@@ -68,14 +68,14 @@ pub struct Connection {
 
 #[derive(Debug)]
 struct Shared {
-    /// With the number of the last session: the agent takes them in order only.
+    /// With the number of the last session: the agent accepts the numbers in order only.
     writer: tokio::sync::Mutex<(Out, u32)>,
-    /// Where each session's bytes go. Bounded by the session's credit.
+    /// The receiver of each session's bytes. Bounded by the session's credit.
     sessions: Mutex<HashMap<u32, mpsc::UnboundedSender<Incoming>>>,
     /// How the connection ended.
     ended: Mutex<Option<String>>,
-    /// When anything came.
-    heard: Mutex<Instant>,
+    /// When anything last arrived.
+    last_received: Mutex<Instant>,
     reading: Mutex<Option<tokio::task::AbortHandle>>,
 }
 
@@ -105,7 +105,7 @@ pub async fn open(
     Ok(Connection::new(In::Port(reader), Out::Port(writer), decoder))
 }
 
-/// Opens a connection by an exec of `postern-agent multiplex`. The exec waits its turn in the runtime's queue; `queued` gets
+/// Opens a connection with an exec of `postern-agent multiplex`. The exec waits in the runtime's queue; `queued` gets
 /// the time waited so far, every few seconds.
 pub async fn by_exec(
     (mut reader, writer): (ExecReader, ExecWriter),
@@ -113,7 +113,7 @@ pub async fn by_exec(
 ) -> Result<Connection, ExecError> {
     let began = tokio::time::Instant::now();
     let mut decoder = Decoder::default();
-    let mut said = String::new();
+    let mut diagnostics = String::new();
     loop {
         match decoder.next_frame() {
             Ok(None) => {}
@@ -128,17 +128,17 @@ pub async fn by_exec(
         }
         let next = tokio::time::timeout(START.notice, Reader::next(&mut reader)).await;
         match next {
-            Err(_) if began.elapsed() >= START.limit => return Err(START.missed()),
+            Err(_) if began.elapsed() >= START.limit => return Err(START.timed_out()),
             Err(_) => queued(began.elapsed()),
             Ok(Incoming::Bytes(bytes)) => decoder.push(&bytes),
-            Ok(Incoming::Diagnostics(bytes)) if said.len() < 2_000 => {
-                said.push_str(&String::from_utf8_lossy(&bytes));
+            Ok(Incoming::Diagnostics(bytes)) if diagnostics.len() < 2_000 => {
+                diagnostics.push_str(&String::from_utf8_lossy(&bytes));
             }
             Ok(Incoming::Diagnostics(_)) => {}
             Ok(Incoming::NotStarted(why)) => return Err(ExecError::Runtime(why)),
-            Ok(Incoming::Ended(why)) if said.trim().is_empty() => return Err(ExecError::NoAgent(why)),
+            Ok(Incoming::Ended(why)) if diagnostics.trim().is_empty() => return Err(ExecError::NoAgent(why)),
             Ok(Incoming::Ended(why)) => {
-                return Err(ExecError::NoAgent(format!("{why}; it said: {}", said.trim())));
+                return Err(ExecError::NoAgent(format!("{why}; it diagnostics: {}", diagnostics.trim())));
             }
         }
     }
@@ -152,7 +152,7 @@ enum In {
 }
 
 impl In {
-    /// What comes next; at the end why.
+    /// Returns what arrives next, or why the stream ended.
     async fn next(&mut self) -> Result<Bytes, String> {
         match self {
             Self::Port(reader) => match reader.next().await {
@@ -163,7 +163,7 @@ impl In {
             Self::Exec(reader) => loop {
                 match Reader::next(&mut **reader).await {
                     Incoming::Bytes(bytes) => return Ok(bytes),
-                    Incoming::Diagnostics(_) => {} // it has nothing to say beside its frames
+                    Incoming::Diagnostics(_) => {} // only frames are expected
                     Incoming::Ended(why) | Incoming::NotStarted(why) => return Err(why),
                 }
             },
@@ -200,7 +200,7 @@ impl Received<'_> {
                 self.bytes = rest.to_vec();
                 return Ok(found);
             }
-            let next = tokio::time::timeout(PATIENCE, self.reader.next()).await;
+            let next = tokio::time::timeout(STEP_LIMIT, self.reader.next()).await;
             match next.map_err(|_| StreamError::Silent)?? {
                 Some(bytes) => self.bytes.extend_from_slice(&bytes),
                 None => return Err(StreamError::Broke("the connection to the agent was closed".to_owned())),
@@ -209,12 +209,12 @@ impl Received<'_> {
     }
 }
 
-/// Hands each session its bytes, until the connection ends or nobody is left to read for.
+/// Passes each session its bytes, until the connection ends or no session is left.
 async fn read_all(mut reader: In, mut decoder: Decoder, shared: std::sync::Weak<Shared>) {
     let how = loop {
         let Some(alive) = shared.upgrade() else { return };
-        if let Ok(mut heard) = alive.heard.lock() {
-            *heard = Instant::now();
+        if let Ok(mut last_received) = alive.last_received.lock() {
+            *last_received = Instant::now();
         }
         if let Err(error) = alive.take(&mut decoder) {
             break format!("the agent's stream is damaged: {error}");
@@ -246,7 +246,7 @@ impl Shared {
                     );
                     self.forget(id);
                 }
-                // The client's alone to send.
+                // Only the client sends these.
                 Mux::Open(_) | Mux::Credit(..) => return Err(postern_wire::WireError::UnknownKind(kind)),
             }
         }
@@ -271,7 +271,7 @@ impl Shared {
         self.writer.lock().await.0.send(messages).await
     }
 
-    /// Begins a session with its first messages, which `encode` makes of its number.
+    /// Begins a session with its first messages, which `encode` builds from its number.
     async fn begin(
         &self,
         number: &AtomicU32,
@@ -293,7 +293,7 @@ impl Shared {
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        // The reader holds the other half of the socket: with both gone it is closed.
+        // The reader has the other half of the socket: without both halves it is closed.
         if let Ok(mut reading) = self.reading.lock()
             && let Some(reading) = reading.take()
         {
@@ -308,7 +308,7 @@ impl Connection {
             writer: tokio::sync::Mutex::new((writer, 0)),
             sessions: Mutex::default(),
             ended: Mutex::default(),
-            heard: Mutex::new(Instant::now()),
+            last_received: Mutex::new(Instant::now()),
             reading: Mutex::default(),
         });
         let reading = tokio::spawn(read_all(reader, decoder, Arc::downgrade(&shared))).abort_handle();
@@ -318,12 +318,12 @@ impl Connection {
         Self { shared }
     }
 
-    /// Whether the connection has ended: sessions of it come to nothing.
+    /// Whether the connection has ended, so that it can start no more sessions.
     pub fn is_over(&self) -> bool {
         self.shared.ended.lock().map_or(true, |ended| ended.is_some())
     }
 
-    /// A run of its own on this connection. The agent hears of it with its first frame.
+    /// Returns a new session for one run. The agent learns of it from its first frame.
     pub fn session(&self) -> (SessionReader, SessionWriter) {
         let (session, incoming) = mpsc::unbounded_channel();
         let (shared, number) = (&self.shared, Arc::new(AtomicU32::new(0)));
@@ -341,7 +341,7 @@ pub struct SessionReader {
     /// 0 until it has begun.
     number: Arc<AtomicU32>,
     incoming: mpsc::UnboundedReceiver<Incoming>,
-    /// Bytes given out that the agent was not paid back for.
+    /// Bytes returned to the caller for which the agent has no credit yet.
     unpaid: usize,
 }
 
@@ -350,20 +350,20 @@ pub struct SessionReader {
 pub struct SessionWriter {
     shared: Arc<Shared>,
     number: Arc<AtomicU32>,
-    /// Where its reader gets what comes, until it has begun.
+    /// Where its reader gets its bytes, until the session has begun.
     session: Option<mpsc::UnboundedSender<Incoming>>,
     closed: bool,
 }
 
 impl Reader for SessionReader {
     async fn next(&mut self) -> Incoming {
-        // Who asks for more has dealt with what came.
+        // A caller that reads on has processed what arrived before.
         if self.unpaid >= SESSION_CREDIT / 4 {
             let mut message = Vec::new();
             Mux::Credit(self.number.load(Ordering::Relaxed), u32::try_from(self.unpaid).unwrap_or(u32::MAX))
                 .encode(&mut message);
             self.unpaid = 0;
-            // A connection that no longer takes it says so to its reader.
+            // If the connection accepts no more, the reader gets the error.
             let _ = self.shared.send(&message).await;
         }
         let incoming = self.incoming.recv().await;
@@ -375,7 +375,7 @@ impl Reader for SessionReader {
     }
 
     fn connection_lives(&self, within: Duration) -> bool {
-        self.shared.heard.lock().is_ok_and(|heard| heard.elapsed() < within)
+        self.shared.last_received.lock().is_ok_and(|last_received| last_received.elapsed() < within)
     }
 }
 

@@ -1,8 +1,8 @@
-//! Which pod and container `exec` means.
+//! Finds the pod and the container for `exec`.
 
-mod many;
+mod find_all;
 
-pub use many::{Containers, Found, find_all};
+pub use find_all::{Containers, FoundPlace, find_all};
 
 pub use crate::annotation::AGENT_ANNOTATION;
 
@@ -15,21 +15,21 @@ use postern_kube::k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector
 use postern_kube::kube::{Api, ResourceExt as _};
 use postern_kube::{Cluster, pods};
 
-/// kubectl's annotation for the container meant when none is named.
+/// kubectl's annotation for the default container.
 const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
 
-/// What the user named.
+/// A target, as the user named it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Target {
     /// `NAME` or `pod/NAME`.
     Pod(String),
     /// `deploy/NAME` and the like: one pod of that workload.
     Workload(Kind, String),
-    /// `-l SELECTOR`: one pod of those.
+    /// `-l SELECTOR`: one of the matching pods.
     Selector(String),
 }
 
-/// Workloads whose pods can be meant.
+/// The kinds of workload that a target can have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     /// A Deployment.
@@ -46,8 +46,8 @@ pub enum Kind {
     Service,
 }
 
-/// What a kind is called; pods are no workload.
-const KINDS: [Called; 7] = [
+/// The names of each kind; a pod is not a workload.
+const KINDS: [KindNames; 7] = [
     (&["pod", "pods", "po"], None),
     (&["deploy", "deployment", "deployments", "deployment.apps", "deployments.apps"], Some(Kind::Deployment)),
     (
@@ -60,18 +60,18 @@ const KINDS: [Called; 7] = [
     (&["svc", "service", "services"], Some(Kind::Service)),
 ];
 
-type Called = (&'static [&'static str], Option<Kind>);
+type KindNames = (&'static [&'static str], Option<Kind>);
 
-fn called(word: &str) -> Option<&'static Called> {
+fn kind_named(word: &str) -> Option<&'static KindNames> {
     KINDS.iter().find(|(names, _)| names.contains(&word))
 }
 
 /// Whether a word names a kind of object with pods, such as `deploy`.
 pub fn is_kind(word: &str) -> bool {
-    called(word).is_some()
+    kind_named(word).is_some()
 }
 
-/// A container to run in.
+/// A container in which commands can run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
     /// The pod's namespace.
@@ -80,12 +80,12 @@ pub struct Place {
     pub pod: String,
     /// The container.
     pub container: String,
-    /// Where the agent is in the image, when the pod says so.
+    /// The path of the agent in the image, if the pod has the annotation.
     pub agent: Option<String>,
 }
 
 impl Place {
-    /// Starts a command here by the runtime's exec.
+    /// Starts a command here with the runtime's exec.
     pub async fn open(
         &self,
         cluster: &Cluster,
@@ -98,7 +98,8 @@ impl Place {
         Ok(exec::open(cluster, &request).await?)
     }
 
-    /// What an error of the agent here means: where the pod names one, that it could not be started is about that.
+    /// Adds context to an error of the agent: if the pod's annotation names the agent, a failed start is about the
+    /// annotation.
     #[must_use]
     pub fn of_agent(&self, error: ExecError) -> ExecError {
         let Self { namespace, pod, container: _, agent } = self;
@@ -113,7 +114,7 @@ impl Place {
         }
     }
 
-    /// What is said where these options need an agent and there is none.
+    /// Returns the error for options that need an agent if there is none.
     pub fn needs_agent(self, options: &[&str]) -> ExecError {
         let Self { namespace, pod, container, agent: _ } = self;
         ExecError::NeedsAgent { options: options.join(", "), namespace, pod, container }
@@ -121,14 +122,15 @@ impl Place {
 }
 
 impl Target {
-    /// Reads `[pod/]NAME`, `deploy/NAME`, `sts/NAME`, `ds/NAME`, `rs/NAME`, `job/NAME`, `svc/NAME` and their long forms.
+    /// Parses `[pod/]NAME`, `deploy/NAME`, `sts/NAME`, `ds/NAME`, `rs/NAME`, `job/NAME`, `svc/NAME` and their long
+    /// forms.
     pub fn parse(text: &str) -> Result<Self, String> {
         let (word, name) = text.split_once('/').unwrap_or(("pod", text));
         if name.is_empty() || name.contains('/') {
             return Err(format!("{text:?} names no pod: use NAME, pod/NAME or deploy/NAME"));
         }
         let name = name.to_owned();
-        match called(word) {
+        match kind_named(word) {
             Some((_, None)) => Ok(Self::Pod(name)),
             Some((_, Some(kind))) => Ok(Self::Workload(*kind, name)),
             None => {
@@ -138,7 +140,7 @@ impl Target {
     }
 }
 
-/// Finds the container; `container` is the user's choice of one.
+/// Finds the container; `container` is the one that the user chose.
 pub async fn find(
     cluster: &Cluster,
     namespace: &str,
@@ -163,7 +165,7 @@ pub async fn find(
         }
     };
     let place = place(&pod, container).map_err(ExecError::Target)?;
-    match many::not_running(&pod, &place.container) {
+    match find_all::not_running(&pod, &place.container) {
         None => Ok(place),
         Some(why) => Err(ExecError::Target(why)),
     }
@@ -202,7 +204,7 @@ async fn workload_selector(
     let found =
         found.map_err(|error| cluster.error(format!("reading {kind:?} {namespace}/{name}"), &error))?;
     let text = selector_text(&found.unwrap_or_default());
-    // An empty one would pick every pod of the namespace.
+    // An empty selector would match every pod of the namespace.
     if text.is_empty() {
         return Err(ExecError::Target(format!(
             "{kind:?} {namespace}/{name} has no selector, and so no pods"
@@ -211,7 +213,7 @@ async fn workload_selector(
     Ok(text)
 }
 
-/// A selector as the API's query parameter has it.
+/// Formats a selector as a query parameter of the API.
 fn selector_text(selector: &LabelSelector) -> String {
     let LabelSelector { match_labels, match_expressions } = selector;
     let labels = match_labels.iter().flatten().map(|(key, value)| format!("{key}={value}"));
@@ -228,7 +230,7 @@ fn selector_text(selector: &LabelSelector) -> String {
     labels.chain(expressions).collect::<Vec<_>>().join(",")
 }
 
-/// The pod that kubectl's users would expect: running, ready ones first, then by name.
+/// Returns the pod that kubectl would choose: running, ready pods first, then by name.
 fn pick(pods: Vec<Pod>) -> Option<Pod> {
     let mut running: Vec<Pod> = pods
         .into_iter()
@@ -247,7 +249,7 @@ pub fn is_ready(pod: &Pod) -> bool {
     conditions.is_some_and(|all| all.iter().any(|one| one.type_ == "Ready" && one.status == "True"))
 }
 
-/// The container of a pod, as a pure function of what was read.
+/// Returns the container of a pod that was read. Pure function.
 fn place(pod: &Pod, container: Option<&str>) -> Result<Place, String> {
     let (name, namespace) = (pod.name_any(), pod.namespace().unwrap_or_default());
     let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or("Unknown");

@@ -1,4 +1,4 @@
-//! What a session runs over: an exec stream, or a local process.
+//! The transport of a session: an exec stream, or a local process.
 
 use bytes::{Bytes, BytesMut};
 use postern_kube::exec::{ExecEnd, ExecEvent, ExecReader, ExecWriter};
@@ -8,12 +8,12 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{ChildStdin, ChildStdout, Command};
 
-/// Bytes from the agent, or how they ended.
+/// Bytes from the agent, or how the stream ended.
 #[derive(Debug)]
 pub enum Incoming {
-    /// Frames, cut anywhere.
+    /// Frames, split at any byte.
     Bytes(Bytes),
-    /// What the far side said outside the protocol, such as a loader's error.
+    /// Output outside the protocol, such as an error of the dynamic loader.
     Diagnostics(Bytes),
     /// The end, in words.
     Ended(String),
@@ -23,11 +23,11 @@ pub enum Incoming {
 
 /// The reading half.
 pub trait Reader: Send {
-    /// What comes next. Not called again after an end.
+    /// Returns what arrives next. Must not be called again after an end.
     fn next(&mut self) -> impl Future<Output = Incoming> + Send;
 
-    /// Whether anything came within so long by the connection that this one shares with others: what is for this one may
-    /// stand behind that.
+    /// Whether anything arrived within `_within` on the connection that this session shares with others. This
+    /// session's data may be queued behind it.
     fn connection_lives(&self, _within: Duration) -> bool {
         false
     }
@@ -35,9 +35,9 @@ pub trait Reader: Send {
 
 /// The writing half.
 pub trait Writer: Send {
-    /// Sends frames; an error says in words why the far side takes no more.
+    /// Sends frames. The error says why the agent accepts no more.
     fn send(&mut self, frames: &[u8]) -> impl Future<Output = Result<(), String>> + Send;
-    /// Says goodbye.
+    /// Closes the stream in order.
     fn close(&mut self) -> impl Future<Output = ()> + Send;
 }
 
@@ -81,8 +81,8 @@ pub struct LocalReader {
 #[derive(Debug)]
 pub struct LocalWriter(Option<ChildStdin>);
 
-/// Starts `program` as a supervisor that speaks frames on its stdin and stdout, in a process group of its own: a
-/// terminal's Ctrl-C reaches it by way of us only.
+/// Starts `program` as a supervisor that exchanges frames on its stdin and stdout. It gets its own process group, so
+/// a terminal's Ctrl-C reaches it only through the client.
 pub fn local(program: &std::path::Path, arguments: &[&str]) -> std::io::Result<(LocalReader, LocalWriter)> {
     let mut command = Command::new(program);
     command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).process_group(0);

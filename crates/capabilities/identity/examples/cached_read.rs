@@ -1,5 +1,5 @@
-//! How long it takes to get a credential that is held: `cargo xtask bench identity` starts it. Prints the 50th and the
-//! 99th percentile in nanoseconds, of a million reads by eight tasks at once.
+//! Measures reads of a cached credential: `cargo xtask bench identity` starts it. Prints the 50th and the 99th
+//! percentile in nanoseconds, of a million reads by eight concurrent tasks.
 #![allow(clippy::print_stdout, clippy::unwrap_used, reason = "this is a measurement")]
 
 use postern_identity::exchange::{Bearer, Credential, Exchange, ExchangeError, Issued, Listener};

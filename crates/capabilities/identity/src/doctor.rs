@@ -1,4 +1,4 @@
-//! Walks the chain from a mounted token to a credential and names the broken link.
+//! Checks each step from a mounted token to a credential and names the one that fails.
 
 mod steps;
 
@@ -8,16 +8,16 @@ use crate::keeper::KeeperError;
 use postern_report::{Finding, Severity, Subject};
 use std::sync::Arc;
 
-/// What was found.
+/// The result of the checks.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Examined {
-    /// One finding for each step of the chain, in its order.
+pub struct Report {
+    /// One finding for each step, in order.
     pub findings: Vec<Finding>,
-    /// What only the provider can see.
+    /// What only the provider can check.
     pub only_the_provider_sees: String,
 }
 
-/// Makes the findings about one provider.
+/// Creates the findings about one provider.
 struct Findings<'a> {
     provider: &'a str,
 }
@@ -33,8 +33,8 @@ impl Findings<'_> {
     }
 }
 
-/// Walks the chain of one provider. The last step is an exchange; its token is thrown away.
-pub async fn examine(exchanger: &Exchanger) -> Examined {
+/// Checks all steps of one provider. The last step is an exchange; its token is discarded.
+pub async fn examine(exchanger: &Exchanger) -> Report {
     let of = &Findings { provider: &exchanger.name };
     let mut findings = Vec::new();
     let (token, seen) = steps::source(of, exchanger).await;
@@ -46,11 +46,11 @@ pub async fn examine(exchanger: &Exchanger) -> Examined {
         findings.push(steps::publication(of, header, claims).await);
     }
     findings.extend(steps::provider(of, exchanger).await);
-    // Without a token to exchange there is nothing to try.
+    // Without a token there is nothing to exchange.
     if token.is_some() || exchanger.source().is_none() {
         findings.push(exchange(of, exchanger).await);
     }
-    Examined {
+    Report {
         findings,
         only_the_provider_sees: steps::only_the_provider_sees(
             exchanger,
@@ -64,7 +64,7 @@ async fn exchange(of: &Findings<'_>, exchanger: &Exchanger) -> Finding {
         Ok(issued) => {
             let life = issued
                 .lifetime
-                .map_or("of unknown life".to_owned(), |life| format!("for {} s", life.as_secs()));
+                .map_or("of unknown lifetime".to_owned(), |life| format!("for {} s", life.as_secs()));
             of.ok("exchange", format!("a credential was issued, {life}"))
         }
         Err(error @ ExchangeError::NoPerson { .. }) => {

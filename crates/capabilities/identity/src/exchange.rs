@@ -1,9 +1,10 @@
-//! From a token that the cluster issued to a credential of a provider: what is sent, what is read, what a refusal means.
+//! Exchanges a token of the cluster for a provider's credential: requests, answers, and the meaning of refusals.
 
 mod answer;
 mod assertion;
 mod aws;
 mod azure;
+mod client;
 mod discovery;
 mod gcp;
 mod ibm;
@@ -34,13 +35,13 @@ use std::sync::Arc;
 use std::time::Duration;
 use zeroize::Zeroizing;
 
-/// What a provider gave.
+/// A provider's credential.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Credential {
     /// A bearer token.
     Bearer(Bearer),
-    /// Keys of an AWS session.
+    /// Session keys of AWS.
     Aws(AwsCredential),
 }
 
@@ -50,11 +51,11 @@ pub enum Credential {
 pub struct Bearer {
     /// The token.
     pub access_token: Zeroizing<String>,
-    /// With which another is to be had, where one was given.
+    /// The refresh token, if there is one.
     pub refresh_token: Option<Zeroizing<String>>,
-    /// What it allows, where the server said so.
+    /// Its scope, if the server returned it.
     pub scope: Option<String>,
-    /// What it is (RFC 8693 section 3), where the server said so.
+    /// Its type (RFC 8693 section 3), if the server returned it.
     pub issued_token_type: Option<String>,
 }
 
@@ -68,7 +69,7 @@ impl std::fmt::Debug for Credential {
 }
 
 impl Credential {
-    /// The bearer token, where it is one.
+    /// Returns the bearer token, if it is one.
     pub fn bearer(&self) -> Option<&Bearer> {
         match self {
             Self::Bearer(bearer) => Some(bearer),
@@ -77,63 +78,63 @@ impl Credential {
     }
 }
 
-/// A credential, and for how long it holds from now; unknown when the provider did not say.
+/// A credential and its remaining lifetime, which is unknown if the provider did not return it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Issued {
     /// The credential.
     pub credential: Credential,
-    /// Its life.
+    /// Its lifetime.
     pub lifetime: Option<Duration>,
 }
 
-/// There is no credential. Nothing here holds a token.
+/// The error of an exchange. It never contains a token.
 #[derive(Debug, thiserror::Error)]
 pub enum ExchangeError {
-    /// No token to exchange.
+    /// There is no token to exchange.
     #[error(transparent)]
     Source(#[from] SourceError),
-    /// The provider was not there.
+    /// The provider could not be reached.
     #[error("{attempt}")]
     Web {
-        /// What was attempted, where.
+        /// What was attempted, and on which server.
         attempt: String,
-        /// Why.
+        /// The reason.
         source: WebError,
     },
-    /// The provider said no.
+    /// The provider refused.
     #[error(transparent)]
     Refused(#[from] Refusal),
-    /// The provider's answer cannot be used.
+    /// The provider's answer is not valid.
     #[error("the answer of {server} cannot be used: {why}")]
     Answer {
-        /// Whose.
+        /// The server.
         server: String,
-        /// Why.
+        /// The reason.
         why: String,
     },
     /// A file or variable that the configuration names cannot be used.
     #[error("{key}: {why}")]
     Setting {
-        /// The key below the provider.
+        /// The key in the provider's configuration.
         key: &'static str,
-        /// Why, and what is right.
+        /// The reason, and what is valid.
         why: String,
     },
-    /// A person is needed, and there is none.
+    /// The grant needs a user, and no user is present.
     #[error("grant {grant} needs a person at a terminal: {why}")]
     NoPerson {
         /// The grant.
         grant: &'static str,
-        /// Why we think there is none.
+        /// Why no user is assumed to be present.
         why: &'static str,
     },
-    /// A person did not do their part.
+    /// The user did not complete the login.
     #[error("{0}")]
     Person(String),
 }
 
 impl ExchangeError {
-    /// What to do about it; `None` where the message says all there is.
+    /// Returns what the user can do; `None` if the message says everything.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Self::Source(source) => source.hint(),
@@ -150,7 +151,7 @@ impl ExchangeError {
 }
 
 impl ExchangeError {
-    /// Whether trying again later may end otherwise without anyone doing anything.
+    /// Whether a later try may succeed without any change.
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Web { attempt: _, source } => !matches!(source, WebError::Address { .. }),
@@ -161,29 +162,29 @@ impl ExchangeError {
     }
 }
 
-/// What a person should hear that is no error.
+/// A message for the user that is not an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Notice<'a> {
-    /// Something is not as it should be, and it goes on.
+    /// Something is wrong, and the command continues.
     Warning(&'a str),
-    /// Something for them to do.
+    /// An instruction for the user.
     Instruction(&'a str),
 }
 
-/// What asks a provider for a credential.
+/// Obtains credentials from a provider.
 pub trait Exchange: Send + Sync + 'static {
-    /// A new credential; by `refresh_token` where there is one.
+    /// Returns a new credential; with `refresh_token` if there is one.
     fn exchange(
         &self,
         refresh_token: Option<Zeroizing<String>>,
     ) -> impl Future<Output = Result<Issued, ExchangeError>> + Send;
 
-    /// How long another process may take for one: several time-outs, or what a person needs.
-    fn patience(&self) -> Duration {
+    /// How long an exchange in another process may take: several time-outs, or a user's login.
+    fn time_limit(&self) -> Duration {
         Duration::from_secs(60)
     }
 
-    /// Everything that decides which credential comes out, without asking anyone.
+    /// Returns everything that determines which credential is issued. Sends no requests.
     fn identity(&self) -> Result<String, ExchangeError>;
 }
 
@@ -194,30 +195,30 @@ pub struct Exchanger {
     pub name: String,
     /// Its configuration.
     pub provider: Provider,
-    /// The cluster that `token_request` asks.
+    /// The cluster for `token_request`.
     pub cluster: Target,
-    /// Who can log in, if anyone.
+    /// Whether a user can log in.
     pub person: Person,
-    /// Who hears warnings.
+    /// The receiver of warnings.
     pub listener: Listener,
 }
 
-/// An answer of STS, as far as it can be read without asking anyone.
+/// Parses an answer of STS, without any further request.
 pub(crate) fn sts_answer(body: &[u8]) -> Result<Issued, String> {
     aws::credentials(body, jiff::Timestamp::UNIX_EPOCH)
 }
 
-/// Who hears a [`Notice`].
+/// The receiver of [`Notice`]s.
 #[derive(Clone)]
 pub struct Listener(pub Arc<dyn Fn(Notice<'_>) + Send + Sync>);
 
 impl Listener {
-    /// Something is not as it should be, and it goes on.
+    /// Something is wrong, and the command continues.
     pub fn warn(&self, text: &str) {
         (self.0)(Notice::Warning(text));
     }
 
-    /// Something for a person to do.
+    /// An instruction for the user.
     pub fn instruct(&self, text: &str) {
         (self.0)(Notice::Instruction(text));
     }
@@ -230,7 +231,7 @@ impl std::fmt::Debug for Listener {
 }
 
 impl Exchanger {
-    /// The source of the token that is exchanged, or that authenticates the client.
+    /// Returns the source of the token that is exchanged, or that authenticates the client.
     pub fn source(&self) -> Option<Source> {
         let default = self.provider.r#type.default_audience();
         let subject =
@@ -252,7 +253,7 @@ impl Exchanger {
     async fn subject(&self) -> Result<SubjectToken, ExchangeError> {
         let source = self.source().ok_or(ExchangeError::Setting {
             key: "subject_token",
-            why: "there is none to exchange".to_owned(),
+            why: "no token source is configured".to_owned(),
         })?;
         let found = source.token().await?;
         if let Some(warning) = &found.warning {
@@ -262,7 +263,7 @@ impl Exchanger {
     }
 }
 
-/// A server that the platform's certificates, or those of a file, vouch for.
+/// Returns a server that is verified with the platform's CA certificates, or with those of a file.
 pub(crate) fn server(address: &str, ca_file: Option<&PathBuf>) -> Result<Server, ExchangeError> {
     let failed = |source| ExchangeError::Web { attempt: format!("connecting to {address}"), source };
     let Some(path) = ca_file else { return Server::new(address).map_err(failed) };
@@ -284,7 +285,7 @@ impl Exchange for Exchanger {
         }
     }
 
-    fn patience(&self) -> Duration {
+    fn time_limit(&self) -> Duration {
         match self.provider.grant().is_some_and(Grant::is_interactive) {
             true => Duration::from_secs(600),
             false => Duration::from_secs(60),
@@ -298,7 +299,7 @@ impl Exchange for Exchanger {
         };
         let assertion = self.provider.client_assertion.as_ref().and_then(ClientAssertion::source);
         let whose = [self.provider.subject(), self.provider.actor_token.clone(), assertion];
-        // The configuration's Debug form has every field of it, and no secret: those are named, not held.
+        // The configuration's Debug form has all its fields, and no secret: secrets are referenced by name.
         let provider = Provider { cache: None, api: None, ..self.provider.clone() };
         let mut identity = format!("{provider:?}");
         for settings in whose {

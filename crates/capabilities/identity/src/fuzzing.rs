@@ -1,10 +1,10 @@
-//! What reads strangers' bytes, for the fuzz targets. Not for anyone else.
+//! The parsers of untrusted bytes, for the fuzz targets only.
 
 use crate::exchange::{sts_answer, token_answer};
 use crate::jwt;
 use crate::keeper::kept_file;
 
-/// Bytes to each reader; what is read must be usable, and what is not must say why.
+/// Passes the bytes to each parser; a result must be usable, and an error must have a reason.
 pub fn all(bytes: &[u8]) {
     if let Ok(issued) = token_answer(bytes) {
         assert!(issued.lifetime.is_none_or(|life| !life.is_zero()));

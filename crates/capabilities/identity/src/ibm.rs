@@ -1,7 +1,7 @@
 //! IBM Cloud: an IAM trusted profile, linked to the `ServiceAccount` as a compute resource.
 //!
 //! Protocol: IAM Identity Services API (`/identity/token`, `/v1/profiles`, `/v1/profiles/{id}/links`) and the
-//! Kubernetes Service API (`/global/v2/getCluster`), as IBM Cloud's API documentation has them.
+//! Kubernetes Service API (`/global/v2/getCluster`), as in IBM Cloud's API documentation.
 
 mod api;
 
@@ -11,48 +11,48 @@ use postern_net::error::WebError;
 use postern_secret::Secret;
 use postern_wire::login;
 
-/// Where the profile's id stands on a `ServiceAccount`.
+/// The annotation of a `ServiceAccount` with the profile's ID.
 pub const ANNOTATION: &str = "iam.cloud.ibm.com/trusted-profile";
 
 /// The API key's name.
 pub const CREDENTIAL: &str = login::IBM_KEY;
 
-/// The permission that managing profiles takes.
+/// The permission for managing profiles.
 const PERMISSION: &str = "iam-identity";
 
 /// IAM's address.
 pub const IAM: &str = "https://iam.cloud.ibm.com";
 /// The address of the Kubernetes Service's API.
 pub const CONTAINERS: &str = "https://containers.cloud.ibm.com";
-/// Where the pod's token is mounted.
+/// The directory where the pod's token is mounted.
 const DIRECTORY: &str = "/var/run/secrets/tokens";
 const FILE: &str = "token";
 
-/// What the configuration says of IBM Cloud.
+/// The settings for IBM Cloud.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Settings {
-    /// The name that tells this cluster's profile from others in the account.
+    /// The name that distinguishes this cluster's profile from others in the account.
     pub workspace: Option<String>,
-    /// The cluster's CRN or id.
+    /// The cluster's CRN or ID.
     pub cluster: Option<String>,
-    /// The region to target.
+    /// The target region.
     pub region: Option<String>,
-    /// Instead of [`IAM`].
+    /// Replaces [`IAM`].
     pub iam_endpoint: Option<String>,
-    /// Instead of [`CONTAINERS`].
+    /// Replaces [`CONTAINERS`].
     pub containers_endpoint: Option<String>,
-    /// Instead of [`login::IBM_DEFAULT_ENDPOINT`].
+    /// Replaces [`login::IBM_DEFAULT_ENDPOINT`].
     pub api_endpoint: Option<String>,
 }
 
-/// IBM Cloud, by an API key.
+/// IBM Cloud, with an API key.
 #[derive(Debug)]
 pub struct Ibm {
     api: Api,
     settings: Settings,
 }
 
-/// What is known once the cluster was looked up and the permission proven.
+/// The result of looking up the cluster and checking the permission.
 #[derive(Debug)]
 pub struct Observed {
     token: Token,
@@ -61,14 +61,14 @@ pub struct Observed {
 }
 
 impl Ibm {
-    /// The cloud as the settings have it, by this API key. Sends nothing.
+    /// Returns the provider for these settings and this API key. Sends nothing.
     pub fn new(settings: Settings, key: Secret) -> Result<Self, WebError> {
         let iam = settings.iam_endpoint.as_deref().unwrap_or(IAM);
         let containers = settings.containers_endpoint.as_deref().unwrap_or(CONTAINERS);
         Ok(Self { api: Api::new(iam, containers, key)?, settings })
     }
 
-    /// The profile's name, by the workspace's.
+    /// Returns the profile's name, derived from the workspace's.
     fn profile_name(&self) -> Result<String, TrustError> {
         match self.settings.workspace.as_deref() {
             Some(workspace) => Ok(format!("postern-ops-{workspace}")),
@@ -88,7 +88,7 @@ impl Ibm {
     }
 }
 
-/// A refusal of IAM: 403, or 401 that names the service, is the missing permission.
+/// Classifies a refusal of IAM: 403, or 401 that names the service, means the missing permission.
 fn of_iam(attempt: String, source: CallError) -> TrustError {
     let missing = match source.status() {
         Some(403) => true,
@@ -125,7 +125,7 @@ impl Provider for Ibm {
         let token = self.api.token().await.map_err(failed)?;
         let cluster = self.api.cluster(&token, registered).await.map_err(failed)?;
         let existing = match self.profile(&token, &name).await {
-            // The token was refused, and not for want of the permission.
+            // The token was rejected, for another reason than the missing permission.
             Err(TrustError::Call { attempt: _, source }) => return Err(failed(source)),
             other => other?,
         };
@@ -146,10 +146,10 @@ impl Provider for Ibm {
         let (id, created) = match existing {
             Some(id) => (id.clone(), false),
             None => {
-                let failed = |source| of_iam(format!("making the trusted profile {name}"), source);
+                let failed = |source| of_iam(format!("creating the trusted profile {name}"), source);
                 match self.api.create_profile(token, &name).await {
                     Ok(id) => (id, true),
-                    // Someone made it in the same moment.
+                    // Another client created it at the same time.
                     Err(error) if error.status() == Some(409) => match self.profile(token, &name).await? {
                         Some(id) => (id, false),
                         None => return Err(failed(error)),
@@ -163,7 +163,7 @@ impl Provider for Ibm {
             Err(error) if error.status() == Some(409) => Ok(Grant { id, name, created }),
             Err(error) => {
                 if created {
-                    // Nobody can use it yet; what stays is found again by its name.
+                    // It cannot be used yet. If deleting fails too, the next run finds it by its name.
                     let _ = self.api.delete_profile(token, &id).await;
                 }
                 let Subject { namespace, name: account } = subject;
@@ -203,7 +203,7 @@ impl Provider for Ibm {
         PodIdentity {
             annotations: vec![pair(ANNOTATION, id)],
             env: vec![
-                // The name by which IBM's SDKs know it too.
+                // The same name that IBM's SDKs use.
                 pair(login::IBM_PROFILE, id),
                 pair(login::IBM_REGION, region.as_deref().unwrap_or(login::IBM_DEFAULT_REGION)),
                 pair(login::PROVIDER, login::IBM),

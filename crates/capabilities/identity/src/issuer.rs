@@ -1,12 +1,12 @@
-//! A cluster's issuer: what the cluster says of it, what is published, and whether both agree.
+//! A cluster's issuer: compares the cluster's documents with the published ones.
 //!
-//! A provider outside reads `ISSUER/.well-known/openid-configuration` and the keys that it names. A self-managed
-//! cluster's issuer is often an address that nobody outside can reach; then both documents are published elsewhere, and
-//! the issuer is set to that place (KEP-1393).
+//! An external provider reads `ISSUER/.well-known/openid-configuration` and the keys that it references. The issuer
+//! of a self-managed cluster is often an address that is unreachable from outside. Then both documents are published
+//! elsewhere, and the issuer is set to that address (KEP-1393).
 
-use crate::call::persistent;
+use crate::atomic_file;
 use crate::exchange::{ExchangeError, server, split};
-use crate::file;
+use crate::request::send_with_retries;
 use http::{Request, header};
 use postern_kube::{Cluster, KubeError, raw};
 use postern_report::{Finding, Severity, Subject};
@@ -15,9 +15,9 @@ use serde_json::{Value, json};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-/// Where the discovery document stands below the issuer.
+/// The path of the discovery document below the issuer.
 pub const DOCUMENT: &str = ".well-known/openid-configuration";
-/// Where the keys stand, as the API server has it and as we publish them.
+/// The path of the keys, in the API server and in the published copy.
 pub const KEYS: &str = "openid/v1/jwks";
 
 /// An issuer's two documents.
@@ -29,32 +29,32 @@ pub struct Documents {
     pub keys: Value,
 }
 
-/// A public key, as far as people need to know it.
+/// A public key, as it is displayed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Key {
-    /// Its id.
+    /// Its ID.
     pub kid: String,
-    /// How it signs.
+    /// Its signature algorithm.
     #[serde(default)]
     pub alg: String,
-    /// Its kind.
+    /// Its type.
     #[serde(default)]
     pub kty: String,
 }
 
-/// The documents cannot be had, or are none.
+/// The documents cannot be read, or are not valid.
 #[derive(Debug, thiserror::Error)]
 pub enum IssuerError {
-    /// The cluster did not give them.
+    /// The cluster did not return them.
     #[error(transparent)]
     Cluster(#[from] KubeError),
-    /// Whoever publishes them did not.
+    /// The publishing server did not return them.
     #[error(transparent)]
     Published(#[from] ExchangeError),
-    /// They are not what they should be.
+    /// They are not valid.
     #[error("{what}: {why}")]
     Invalid {
-        /// Which document.
+        /// The document.
         what: String,
         /// What is wrong with it.
         why: String,
@@ -64,17 +64,17 @@ pub enum IssuerError {
     Write {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         source: std::io::Error,
     },
 }
 
 fn json(what: &str, bytes: &[u8]) -> Result<Value, IssuerError> {
-    let invalid = || IssuerError::Invalid { what: what.to_owned(), why: "it is no JSON object".to_owned() };
+    let invalid = || IssuerError::Invalid { what: what.to_owned(), why: "not a JSON object".to_owned() };
     serde_json::from_slice::<Value>(bytes).ok().filter(Value::is_object).ok_or_else(invalid)
 }
 
-/// What the cluster says. Any signed-in user may ask (`system:service-account-issuer-discovery`).
+/// Reads the cluster's documents. Any authenticated user may read them (`system:service-account-issuer-discovery`).
 pub async fn of_cluster(cluster: &Cluster) -> Result<Documents, IssuerError> {
     let discovery = raw::get(cluster, &format!("/{DOCUMENT}")).await?;
     let keys = raw::get(cluster, &format!("/{KEYS}")).await?;
@@ -86,7 +86,7 @@ pub async fn of_cluster(cluster: &Cluster) -> Result<Documents, IssuerError> {
     Ok(documents)
 }
 
-/// What is published at an issuer's address, or at `at` in its place.
+/// Reads what is published at an issuer's address, or at `at` instead.
 pub async fn published(
     issuer: &str,
     at: Option<&str>,
@@ -100,7 +100,7 @@ pub async fn published(
         return Err(invalid(format!("its issuer is {}, not {issuer:?}", discovery["issuer"])));
     }
     let keys_at = discovery["jwks_uri"].as_str().ok_or_else(|| invalid("it names no jwks_uri".to_owned()))?;
-    // Looked at elsewhere, the keys are elsewhere too.
+    // With `at`, the keys are at that address too.
     let keys_at = match at {
         Some(_) => keys_at
             .strip_prefix(issuer.trim_end_matches('/'))
@@ -120,7 +120,7 @@ async fn fetch(address: &str, ca_file: Option<&PathBuf>) -> Result<Vec<u8>, Exch
         .header(header::ACCEPT, "application/json, application/jwk-set+json")
         .body(Vec::new())
         .map_err(|error| wrong(error.to_string()))?;
-    let answer = persistent(&server(base, ca_file)?, &request, |_| false).await;
+    let answer = send_with_retries(&server(base, ca_file)?, &request, |_| false).await;
     let answer =
         answer.map_err(|source| ExchangeError::Web { attempt: format!("reading {address}"), source })?;
     match answer.status {
@@ -130,17 +130,17 @@ async fn fetch(address: &str, ca_file: Option<&PathBuf>) -> Result<Vec<u8>, Exch
 }
 
 impl Documents {
-    /// Who the issuer says it is.
+    /// Returns the issuer.
     pub fn issuer(&self) -> &str {
         self.discovery["issuer"].as_str().unwrap_or_default()
     }
 
-    /// Where it says its keys are.
+    /// Returns the address of its keys.
     pub fn jwks_uri(&self) -> &str {
         self.discovery["jwks_uri"].as_str().unwrap_or_default()
     }
 
-    /// Its keys, by their ids.
+    /// Returns its keys, by their IDs.
     pub fn keys(&self) -> Vec<Key> {
         let all = self.keys["keys"].as_array().cloned().unwrap_or_default();
         all.into_iter().filter_map(|key| serde_json::from_value(key).ok()).collect()
@@ -153,15 +153,15 @@ impl Documents {
             return invalid("the discovery document", "it names no issuer");
         }
         if self.keys().is_empty() {
-            return invalid("the keys", "there is none that has an id");
+            return invalid("the keys", "no key has an id");
         }
         // A private key here would be the cluster's own.
         let private = self.keys["keys"].as_array().into_iter().flatten().any(|key| key.get("d").is_some());
-        if private { invalid("the keys", "there is a private one among them") } else { Ok(()) }
+        if private { invalid("the keys", "they include a private key") } else { Ok(()) }
     }
 
-    /// The same, to be published at the issuer's own address: the keys stand beside the document, and nothing else of
-    /// the cluster is told.
+    /// Returns the documents for publishing at the issuer's own address: the keys are next to the document, and no
+    /// other information about the cluster is published.
     #[must_use]
     pub fn for_publishing(&self) -> Documents {
         let mut discovery = self.discovery.clone();
@@ -169,7 +169,7 @@ impl Documents {
         Documents { discovery, keys: self.keys.clone() }
     }
 
-    /// Why a provider outside cannot read them where they are said to be, when that is plain to see.
+    /// Returns an obvious reason why an external provider cannot read them.
     pub fn unreachable_outside(&self) -> Option<String> {
         let issuer = self.issuer();
         let host = split(issuer).0.split("://").nth(1).unwrap_or_default();
@@ -186,17 +186,18 @@ impl Documents {
     }
 }
 
-/// How what is published differs from what the cluster says.
+/// The difference between the published and the cluster's documents.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Difference {
-    /// Keys that the cluster signs with or will, and that are not published: tokens signed by them are refused.
+    /// Keys that the cluster signs with, or will sign with, and that are not published: tokens signed with them are
+    /// rejected.
     pub missing: Vec<Key>,
-    /// Keys that are published and no longer the cluster's: whoever has their private half can still make tokens.
+    /// Published keys that the cluster no longer has: anyone with their private half can still issue tokens.
     pub surplus: Vec<Key>,
 }
 
 impl Difference {
-    /// Compares by the keys' whole content: an id may be used again.
+    /// Compares the whole content of the keys, because an ID may be reused.
     pub fn between(cluster: &Documents, published: &Documents) -> Self {
         let without = |one: &Documents, other: &Documents| {
             let known = other.keys["keys"].as_array().cloned().unwrap_or_default();
@@ -210,7 +211,7 @@ impl Difference {
         Self { missing: without(cluster, published), surplus: without(published, cluster) }
     }
 
-    /// A finding for each key in which the two differ, or one that they agree.
+    /// Returns a finding for each different key, or one if there is no difference.
     pub fn findings(&self, cluster: &Documents) -> Vec<Finding> {
         const RULE: &str = "identity/issuer-keys";
         let Self { missing, surplus } = self;
@@ -236,8 +237,8 @@ impl Difference {
     }
 }
 
-/// Writes the two documents below a directory, the keys first: a document must never name keys that are not there.
-/// Returns the files that changed.
+/// Writes the two documents below a directory, the keys first: a document must never reference missing keys. Returns
+/// the changed files.
 pub fn write(documents: &Documents, directory: &Path, dry_run: bool) -> Result<Vec<PathBuf>, IssuerError> {
     let mut changed = Vec::new();
     for (name, value) in [(KEYS, &documents.keys), (DOCUMENT, &documents.discovery)] {
@@ -250,7 +251,7 @@ pub fn write(documents: &Documents, directory: &Path, dry_run: bool) -> Result<V
         if !dry_run {
             let parent = path.parent().unwrap_or(directory);
             std::fs::create_dir_all(parent).map_err(failed)?;
-            file::replace(&path, 0o644, |file| file.write_all(text.as_bytes())).map_err(failed)?;
+            atomic_file::replace(&path, 0o644, |file| file.write_all(text.as_bytes())).map_err(failed)?;
         }
         changed.push(path);
     }

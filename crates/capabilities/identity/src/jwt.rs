@@ -1,18 +1,18 @@
-//! What a token says of itself (RFC 7519), read without verifying it: that is for whom it is shown to. Never printed.
+//! Decodes a token's claims (RFC 7519) without verifying it: the provider verifies it. Never printed.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{URL_SAFE, URL_SAFE_NO_PAD};
 use serde::Deserialize;
 use serde_json::Value;
 
-/// The longest token that is looked at, in bytes.
+/// The maximum length of a token, in bytes.
 pub const LONGEST: usize = 64 * 1024;
 
-/// A token that says nothing we can read.
+/// The error of a token that cannot be decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum NotAJwt {
-    /// Not three parts between dots.
-    #[error("it has not three parts between dots")]
+pub enum JwtError {
+    /// Not three dot-separated parts.
+    #[error("expected three dot-separated parts")]
     Parts,
     /// Five parts: encrypted (RFC 7516).
     #[error("it is encrypted (a JWE), so that only the provider can read it")]
@@ -20,32 +20,32 @@ pub enum NotAJwt {
     /// A part is not base64url.
     #[error("a part of it is not base64url")]
     Base64,
-    /// The claims are no JSON object.
-    #[error("its claims are no JSON object")]
+    /// The claims are not a JSON object.
+    #[error("its claims are not a JSON object")]
     Claims,
-    /// Beyond [`LONGEST`].
+    /// Longer than [`LONGEST`].
     #[error("it is longer than 64 KiB")]
     TooLong,
 }
 
-/// The claims that matter to us.
+/// The claims that Postern uses.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct Claims {
-    /// Who issued it.
+    /// The issuer.
     pub iss: Option<String>,
-    /// Whom it is about.
+    /// The subject.
     pub sub: Option<String>,
-    /// Whom it is for; one or several.
+    /// The audience; one or several.
     #[serde(deserialize_with = "audiences")]
     pub aud: Vec<String>,
-    /// When it ends, in seconds since 1970.
+    /// The expiration time, in seconds since 1970.
     pub exp: Option<f64>,
     /// When it was issued.
     pub iat: Option<f64>,
-    /// From when it holds.
+    /// The time from which it is valid.
     pub nbf: Option<f64>,
-    /// What Kubernetes adds.
+    /// The claims that Kubernetes adds.
     #[serde(rename = "kubernetes.io")]
     pub kubernetes: Value,
 }
@@ -54,31 +54,31 @@ pub struct Claims {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct Header {
-    /// How it is signed.
+    /// The signature algorithm.
     pub alg: String,
-    /// By which key.
+    /// The key's ID.
     pub kid: Option<String>,
 }
 
-/// Header and claims of a token.
-pub fn decode(token: &str) -> Result<(Header, Claims), NotAJwt> {
+/// Decodes header and claims of a token.
+pub fn decode(token: &str) -> Result<(Header, Claims), JwtError> {
     if token.len() > LONGEST {
-        return Err(NotAJwt::TooLong);
+        return Err(JwtError::TooLong);
     }
     let parts: Vec<_> = token.split('.').collect();
     let (header, claims) = match parts.as_slice() {
         [header, claims, _signature] => (*header, *claims),
-        [_, _, _, _, _] => return Err(NotAJwt::Encrypted),
-        _ => return Err(NotAJwt::Parts),
+        [_, _, _, _, _] => return Err(JwtError::Encrypted),
+        _ => return Err(JwtError::Parts),
     };
     Ok((part(header)?, part(claims)?))
 }
 
-fn part<T: for<'de> Deserialize<'de>>(text: &str) -> Result<T, NotAJwt> {
-    // Some issuers pad.
+fn part<T: for<'de> Deserialize<'de>>(text: &str) -> Result<T, JwtError> {
+    // Some issuers add padding.
     let bytes =
-        URL_SAFE_NO_PAD.decode(text).or_else(|_| URL_SAFE.decode(text)).map_err(|_| NotAJwt::Base64)?;
-    serde_json::from_slice(&bytes).map_err(|_| NotAJwt::Claims)
+        URL_SAFE_NO_PAD.decode(text).or_else(|_| URL_SAFE.decode(text)).map_err(|_| JwtError::Base64)?;
+    serde_json::from_slice(&bytes).map_err(|_| JwtError::Claims)
 }
 
 fn audiences<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
@@ -90,12 +90,12 @@ fn audiences<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<St
 }
 
 impl Claims {
-    /// The `ServiceAccount`'s name, when it is one's.
+    /// Returns the `ServiceAccount`'s namespace and name, if the token belongs to one.
     pub fn service_account(&self) -> Option<(&str, &str)> {
         self.sub.as_deref()?.strip_prefix("system:serviceaccount:")?.split_once(':')
     }
 
-    /// For how many seconds more it holds at `now`; negative when it has ended.
+    /// Returns the remaining seconds at `now`; negative if it has expired.
     pub fn remaining(&self, now: f64) -> Option<f64> {
         self.exp.map(|end| end - now)
     }
@@ -130,14 +130,14 @@ mod tests {
     #[test]
     fn what_is_no_jwt_is_told_apart() {
         for (token, want) in [
-            ("", NotAJwt::Parts),
-            ("a.b", NotAJwt::Parts),
-            ("a.b.c.d.e", NotAJwt::Encrypted),
-            ("*.e30.x", NotAJwt::Base64),
-            ("e30.bnVsbA.x", NotAJwt::Claims),
+            ("", JwtError::Parts),
+            ("a.b", JwtError::Parts),
+            ("a.b.c.d.e", JwtError::Encrypted),
+            ("*.e30.x", JwtError::Base64),
+            ("e30.bnVsbA.x", JwtError::Claims),
         ] {
             assert_eq!(decode(token), Err(want), "{token}");
         }
-        assert_eq!(decode(&"a".repeat(LONGEST + 1)), Err(NotAJwt::TooLong));
+        assert_eq!(decode(&"a".repeat(LONGEST + 1)), Err(JwtError::TooLong));
     }
 }

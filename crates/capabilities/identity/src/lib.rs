@@ -1,17 +1,16 @@
-//! Identity without a key: a `ServiceAccount`'s token is what a workload proves itself with.
+//! Identity without a key: a workload authenticates with its `ServiceAccount`'s token.
 //!
-//! Two sides. [`trust`]: a [`Provider`] is a cloud that can be told to trust the tokens that a cluster issues for one
-//! ServiceAccount. What it is told is its *grant*: a trusted profile, a role, a federated credential. Everything that
-//! only one cloud knows is behind that trait; who installs a pod knows [`PodIdentity`] and nothing more.
+//! There are two sides. [`trust`]: a [`Provider`] is a cloud that can trust the tokens that a cluster issues for one
+//! ServiceAccount. Its *grant* is a trusted profile, a role, or a federated credential. Everything that only one
+//! cloud has is behind that trait; code that installs a pod uses only [`PodIdentity`].
 //!
-//! And its use: a [`source`] gives the token that the cluster issued, an [`exchange`] turns it into a short-lived
-//! credential of a provider, and a [`keeper`] holds that credential: asks once for many, renews it in time, keeps it
-//! on disk where that was asked for.
+//! The other side uses the trust: a [`source`] returns the token that the cluster issued, an [`exchange`] exchanges
+//! it for a short-lived credential of a provider, and a [`keeper`] caches that credential: it obtains it once for
+//! many callers, renews it in time, and stores it on disk if configured.
 
-mod call;
+pub mod atomic_file;
 pub mod doctor;
 pub mod exchange;
-pub mod file;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod ibm;
@@ -20,11 +19,12 @@ pub mod jwt;
 pub mod keeper;
 pub mod proxy;
 pub mod render;
+mod request;
 pub mod sdk;
 pub mod setup;
 pub mod source;
 pub mod trust;
 pub mod workload;
 
-pub use call::CallError;
+pub use request::CallError;
 pub use trust::{ANNOTATIONS, Grant, PodIdentity, Provider, Subject, TrustError, grant_of};

@@ -1,67 +1,67 @@
-//! A credential in the forms that other programs read.
+//! Formats a credential for other programs.
 
 use crate::exchange::{AwsCredential, Bearer, Credential};
-use crate::keeper::{Held, Moment};
+use crate::keeper::{CachedCredential, Moment};
 use jiff::{SignedDuration, Timestamp};
 use postern_config::providers::{Provider, ProviderType};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
-/// A form.
+/// A format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
     /// The token and a newline.
     Raw,
-    /// An object with all that is known of it.
+    /// An object with all fields.
     Json,
-    /// The header that an API wants.
+    /// The header that an API requires.
     Header,
-    /// What kubectl wants of an exec plug-in (`client.authentication.k8s.io`).
+    /// The format of kubectl's exec plug-ins (`client.authentication.k8s.io`).
     ExecCredential,
-    /// What AWS wants of a `credential_process`.
+    /// The format of AWS's `credential_process`.
     AwsProcess,
     /// `export NAME=VALUE`, for a shell.
     Env,
 }
 
-/// A credential that does not go into that form.
+/// The error of a credential that has no such format.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("a credential of type {type} does not go into {form}: use {instead}")]
-pub struct Unfit {
+pub struct UnsupportedForm {
     r#type: &'static str,
     form: &'static str,
     instead: &'static str,
 }
 
-/// When it ends, in RFC 3339 without fractions: not all who read it know those.
-pub fn end(held: &Held, now: Moment) -> Option<String> {
-    let left = SignedDuration::try_from(held.ends_in(now)?).ok()?;
+/// Returns its end, in RFC 3339 without fractions, which some programs cannot parse.
+pub fn end(cached: &CachedCredential, now: Moment) -> Option<String> {
+    let left = SignedDuration::try_from(cached.ends_in(now)?).ok()?;
     let end = Timestamp::now().checked_add(left).ok()?;
     Some(end.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
 }
 
-/// Writes a credential in a form. `exec_info` is what kubectl says in `KUBERNETES_EXEC_INFO`.
+/// Formats a credential. `exec_info` is kubectl's `KUBERNETES_EXEC_INFO`.
 pub fn render(
     form: Form,
     name: &str,
     provider: &Provider,
-    held: &Held,
+    cached: &CachedCredential,
     now: Moment,
     exec_info: Option<&str>,
-) -> Result<Zeroizing<String>, Unfit> {
-    let unfit = |form, instead| Unfit { r#type: provider.r#type.name(), form, instead };
-    let text = match (form, &held.credential) {
+) -> Result<Zeroizing<String>, UnsupportedForm> {
+    let unfit = |form, instead| UnsupportedForm { r#type: provider.r#type.name(), form, instead };
+    let text = match (form, &cached.credential) {
         (Form::Raw, Credential::Bearer(bearer)) => format!("{}\n", *bearer.access_token),
         (Form::Header, Credential::Bearer(bearer)) => {
             format!("Authorization: Bearer {}\n", *bearer.access_token)
         }
         (Form::ExecCredential, Credential::Bearer(bearer)) => {
-            pretty(&exec_credential(bearer, held, now, exec_info))
+            pretty(&exec_credential(bearer, cached, now, exec_info))
         }
-        (Form::AwsProcess, Credential::Aws(session)) => pretty(&aws_process(session, held, now)),
-        (Form::Json, _) => pretty(&object(name, provider, held, now)),
+        (Form::AwsProcess, Credential::Aws(session)) => pretty(&aws_process(session, cached, now)),
+        (Form::Json, _) => pretty(&object(name, provider, cached, now)),
         (Form::Env, _) => {
-            let lines = variables(name, provider, held);
+            let lines = variables(name, provider, cached);
             lines.iter().fold(String::new(), |text, (name, value)| {
                 text + &format!("export {name}={}\n", quoted(value))
             })
@@ -81,8 +81,8 @@ fn pretty(value: &Value) -> String {
     serde_json::to_string_pretty(value).unwrap_or_default() + "\n"
 }
 
-fn object(name: &str, provider: &Provider, held: &Held, now: Moment) -> Value {
-    let mut value = match &held.credential {
+fn object(name: &str, provider: &Provider, cached: &CachedCredential, now: Moment) -> Value {
+    let mut value = match &cached.credential {
         Credential::Bearer(Bearer { access_token, refresh_token: _, scope, issued_token_type }) => json!({
             "accessToken": access_token.as_str(), "tokenType": "Bearer", "scope": scope,
             "issuedTokenType": issued_token_type,
@@ -94,18 +94,24 @@ fn object(name: &str, provider: &Provider, held: &Held, now: Moment) -> Value {
     };
     value["provider"] = name.into();
     value["type"] = provider.r#type.name().into();
-    value["expiresAt"] = end(held, now).into();
-    value["expiresIn"] = held.ends_in(now).map(|left| left.as_secs()).into();
+    value["expiresAt"] = end(cached, now).into();
+    value["expiresIn"] = cached.ends_in(now).map(|left| left.as_secs()).into();
     value
 }
 
-/// KEP-541. The version is the one that was asked for.
-fn exec_credential(bearer: &Bearer, held: &Held, now: Moment, exec_info: Option<&str>) -> Value {
+/// KEP-541. The version is the requested one.
+fn exec_credential(
+    bearer: &Bearer,
+    cached: &CachedCredential,
+    now: Moment,
+    exec_info: Option<&str>,
+) -> Value {
     let info: Value = exec_info.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
     let version =
         info["apiVersion"].as_str().filter(|version| version.starts_with("client.authentication.k8s.io/"));
-    // client-go asks again only after this: what is renewed early must be asked for early.
-    let end = held.usable_for(now).and_then(|left| {
+    // client-go runs the plug-in again only after this time. So that a credential can be renewed early, the time is
+    // early.
+    let end = cached.usable_for(now).and_then(|left| {
         let left = SignedDuration::try_from(left).ok()?;
         Some(Timestamp::now().checked_add(left).ok()?.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
     });
@@ -120,40 +126,44 @@ fn exec_credential(bearer: &Bearer, held: &Held, now: Moment, exec_info: Option<
 }
 
 /// <https://docs.aws.amazon.com/cli/latest/userguide/cli-configure-sourcing-external.html>
-fn aws_process(session: &AwsCredential, held: &Held, now: Moment) -> Value {
+fn aws_process(session: &AwsCredential, cached: &CachedCredential, now: Moment) -> Value {
     let AwsCredential { access_key_id, secret_access_key, session_token } = session;
     json!({
         "Version": 1, "AccessKeyId": access_key_id, "SecretAccessKey": secret_access_key.as_str(),
-        "SessionToken": session_token.as_str(), "Expiration": end(held, now),
+        "SessionToken": session_token.as_str(), "Expiration": end(cached, now),
     })
 }
 
-/// What the container credentials endpoint answers.
+/// Returns the answer of the container credentials endpoint.
 /// <https://docs.aws.amazon.com/sdkref/latest/guide/feature-container-credentials.html>
-pub fn aws_container(session: &AwsCredential, held: &Held, now: Moment) -> Zeroizing<String> {
+pub fn aws_container(session: &AwsCredential, cached: &CachedCredential, now: Moment) -> Zeroizing<String> {
     let AwsCredential { access_key_id, secret_access_key, session_token } = session;
     let value = json!({
         "AccessKeyId": access_key_id, "SecretAccessKey": secret_access_key.as_str(),
-        "Token": session_token.as_str(), "Expiration": end(held, now),
+        "Token": session_token.as_str(), "Expiration": end(cached, now),
     });
     Zeroizing::new(value.to_string())
 }
 
-/// The part of a variable's name that stands for a provider.
+/// Returns the prefix of a provider's variables.
 pub fn variable_prefix(name: &str) -> String {
     let upper = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' };
     let prefix: String = name.chars().map(upper).collect();
-    // No shell takes a name that begins with a digit.
+    // No shell accepts a name that begins with a digit.
     if prefix.starts_with(|c: char| c.is_ascii_digit()) { format!("_{prefix}") } else { prefix }
 }
 
-/// Where AWS's SDKs look for a region: most of them at the first, botocore at the second only.
+/// The variables for a region in AWS's SDKs: most of them read the first, botocore only the second.
 pub(crate) const REGION: [&str; 2] = ["AWS_REGION", "AWS_DEFAULT_REGION"];
 
-/// The variables in which the provider's own tools look for a credential that will not be renewed.
-pub fn variables(name: &str, provider: &Provider, held: &Held) -> Vec<(String, Zeroizing<String>)> {
+/// Returns the variables from which the provider's own tools read a credential without renewal.
+pub fn variables(
+    name: &str,
+    provider: &Provider,
+    cached: &CachedCredential,
+) -> Vec<(String, Zeroizing<String>)> {
     let plain = |name: &str, value: &str| (name.to_owned(), Zeroizing::new(value.to_owned()));
-    match &held.credential {
+    match &cached.credential {
         Credential::Aws(AwsCredential { access_key_id, secret_access_key, session_token }) => {
             let mut all = vec![
                 plain("AWS_ACCESS_KEY_ID", access_key_id),
@@ -180,7 +190,7 @@ pub fn variables(name: &str, provider: &Provider, held: &Held) -> Vec<(String, Z
     }
 }
 
-/// A word for a POSIX shell.
+/// Quotes a word for a POSIX shell.
 fn quoted(value: &str) -> String {
     format!("'{}'", value.replace('\'', "'\\''"))
 }
@@ -195,7 +205,7 @@ mod tests {
         Moment { boot: 1, since_boot: Duration::from_secs(5), wall: Duration::ZERO }
     }
 
-    fn bearer() -> Held {
+    fn bearer() -> CachedCredential {
         let bearer = Bearer {
             access_token: Zeroizing::new("t'k".to_owned()),
             refresh_token: Some(Zeroizing::new("never shown".to_owned())),
@@ -203,25 +213,25 @@ mod tests {
             issued_token_type: None,
         };
         let lifetime = Some(Duration::from_secs(3_600));
-        Held::new(Issued { credential: Credential::Bearer(bearer), lifetime }, moment())
+        CachedCredential::new(Issued { credential: Credential::Bearer(bearer), lifetime }, moment())
     }
 
-    fn aws() -> Held {
+    fn aws() -> CachedCredential {
         let session = AwsCredential {
             access_key_id: "AKIA".to_owned(),
             secret_access_key: Zeroizing::new("secret".to_owned()),
             session_token: Zeroizing::new("session".to_owned()),
         };
         let lifetime = Some(Duration::from_secs(3_600));
-        Held::new(Issued { credential: Credential::Aws(session), lifetime }, moment())
+        CachedCredential::new(Issued { credential: Credential::Aws(session), lifetime }, moment())
     }
 
     fn provider(r#type: &str) -> Provider {
         serde_json::from_value(json!({"type": r#type, "region": "eu-central-1"})).unwrap()
     }
 
-    fn text(form: Form, r#type: &str, held: &Held, info: Option<&str>) -> String {
-        match render(form, "my-api", &provider(r#type), held, moment(), info) {
+    fn text(form: Form, r#type: &str, cached: &CachedCredential, info: Option<&str>) -> String {
+        match render(form, "my-api", &provider(r#type), cached, moment(), info) {
             Ok(text) => text.to_string(),
             Err(error) => error.to_string(),
         }

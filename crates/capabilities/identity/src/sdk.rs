@@ -1,12 +1,12 @@
-//! What each provider's own tools and SDKs expect in their environment, and can renew by themselves.
+//! The environment for each provider's own tools and SDKs, with which they can renew credentials themselves.
 //!
-//! - AWS: the container credentials endpoint, on loopback, with a token of its own.
-//! - Google and Azure: a configuration by which the SDK exchanges the subject token itself, where that is a file.
-//! - All that have a bearer token: the token, and a file that is kept fresh.
+//! - AWS: the container credentials endpoint, on loopback, with its own token.
+//! - Google and Azure: a configuration with which the SDK exchanges the subject token itself, if that is a file.
+//! - All with a bearer token: the token, and a file that is kept fresh.
 
+use crate::atomic_file;
 use crate::exchange::{Exchanger, gcp_audience};
-use crate::file;
-use crate::keeper::{Held, Keeper};
+use crate::keeper::{CachedCredential, Keeper};
 use crate::render::{REGION, variable_prefix, variables};
 use postern_config::providers::{Provider, ProviderType};
 use serde_json::json;
@@ -18,20 +18,20 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use zeroize::Zeroizing;
 
-/// How often it is looked whether there is a newer token.
+/// The interval of checks for a newer token.
 const LOOK: Duration = Duration::from_millis(200);
 
-/// What a child gets of one provider. What was made for it goes when this goes.
+/// A child process's environment for one provider. Its files are removed when it is dropped.
 #[derive(Debug)]
-pub struct Kit {
+pub struct ChildEnvironment {
     keeper: Arc<Keeper<Exchanger>>,
     variables: Vec<(String, Zeroizing<String>)>,
     directory: Option<PathBuf>,
     tasks: Vec<JoinHandle<()>>,
 }
 
-/// Variables that an SDK would take before ours.
-pub fn in_the_way(provider: &Provider) -> &'static [&'static str] {
+/// Returns variables that an SDK would prefer to ours.
+pub fn conflicting_variables(provider: &Provider) -> &'static [&'static str] {
     match provider.r#type {
         ProviderType::Aws => &[
             "AWS_ACCESS_KEY_ID",
@@ -49,9 +49,9 @@ pub fn in_the_way(provider: &Provider) -> &'static [&'static str] {
     }
 }
 
-impl Kit {
-    /// Makes what the provider's SDKs can use.
-    pub async fn prepare(keeper: Arc<Keeper<Exchanger>>, held: &Held) -> io::Result<Self> {
+impl ChildEnvironment {
+    /// Prepares the environment for the provider's SDKs.
+    pub async fn prepare(keeper: Arc<Keeper<Exchanger>>, cached: &CachedCredential) -> io::Result<Self> {
         let exchanger = keeper.exchanger();
         let (name, provider) = (exchanger.name.clone(), exchanger.provider.clone());
         let mut kit =
@@ -59,26 +59,26 @@ impl Kit {
         if provider.r#type == ProviderType::Aws {
             kit.serve_aws(&provider).await?;
         } else {
-            kit.variables = variables(&name, &provider, held);
+            kit.variables = variables(&name, &provider, cached);
             let file = kit.private_file("token")?;
-            if let Some(bearer) = held.credential.bearer() {
+            if let Some(bearer) = cached.credential.bearer() {
                 write(&file, bearer.access_token.as_bytes())?;
             }
             let variable = format!("{}_ACCESS_TOKEN_FILE", variable_prefix(&name));
             kit.variables.push((variable, Zeroizing::new(file.display().to_string())));
-            kit.tasks.push(tokio::spawn(keep(keeper.clone(), file, held.hash())));
+            kit.tasks.push(tokio::spawn(keep(keeper.clone(), file, cached.hash())));
         }
         kit.native(&provider)?;
         kit.tasks.push(tokio::spawn(keeper.keep_fresh()));
         Ok(kit)
     }
 
-    /// The provider.
+    /// Returns the provider.
     pub fn provider(&self) -> &Provider {
         &self.keeper.exchanger().provider
     }
 
-    /// The child's variables.
+    /// Returns the child's variables.
     pub fn variables(&self) -> &[(String, Zeroizing<String>)] {
         &self.variables
     }
@@ -97,7 +97,7 @@ impl Kit {
         Ok(self.directory.insert(directory).join(name))
     }
 
-    /// Where the subject token is a file, SDKs that know federation renew by themselves.
+    /// If the subject token is a file, SDKs that support federation renew by themselves.
     fn native(&mut self, provider: &Provider) -> io::Result<()> {
         let source = self.keeper.exchanger().source();
         let Some(subject) =
@@ -132,7 +132,7 @@ impl Kit {
         let secret =
             crate::proxy::random_secret().ok_or_else(|| io::Error::other("there is no randomness"))?;
         let uri = format!("http://127.0.0.1:{port}/aws-credentials/{}", self.keeper.name());
-        // SDKs look at a person's own files before they look here.
+        // SDKs read the user's own files before they use this endpoint.
         for name in ["AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"] {
             self.variables.push((name.to_owned(), Zeroizing::new("/dev/null".to_owned())));
         }
@@ -147,17 +147,17 @@ impl Kit {
     }
 }
 
-impl Drop for Kit {
+impl Drop for ChildEnvironment {
     fn drop(&mut self) {
         self.tasks.iter().for_each(JoinHandle::abort);
         if let Some(directory) = &self.directory {
-            // What cannot be removed holds a token that soon ends, in a directory that only its owner may enter.
+            // A token in a file that cannot be removed expires soon, and only its owner can enter the directory.
             let _ = std::fs::remove_dir_all(directory);
         }
     }
 }
 
-/// Google's configuration of an external account (AIP-4117): nothing in it is secret.
+/// Returns Google's configuration of an external account (AIP-4117): it contains no secret.
 fn external_account(provider: &Provider, subject: &str) -> serde_json::Value {
     let sts = provider.endpoint.as_deref().unwrap_or("https://sts.googleapis.com").trim_end_matches('/');
     let mut value = json!({
@@ -180,15 +180,15 @@ fn external_account(provider: &Provider, subject: &str) -> serde_json::Value {
 async fn keep(keeper: Arc<Keeper<Exchanger>>, file: PathBuf, mut written: blake3::Hash) {
     loop {
         tokio::time::sleep(LOOK).await;
-        let Some(held) = keeper.peek().filter(|held| held.hash() != written) else { continue };
-        let Some(bearer) = held.credential.bearer() else { continue };
+        let Some(cached) = keeper.peek().filter(|cached| cached.hash() != written) else { continue };
+        let Some(bearer) = cached.credential.bearer() else { continue };
         match write(&file, bearer.access_token.as_bytes()) {
-            Ok(()) => written = held.hash(),
+            Ok(()) => written = cached.hash(),
             Err(_) => tokio::time::sleep(Duration::from_secs(1)).await,
         }
     }
 }
 
 fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    file::replace(path, 0o600, |file| file.write_all(bytes))
+    atomic_file::replace(path, 0o600, |file| file.write_all(bytes))
 }

@@ -1,5 +1,5 @@
-//! What the other side is told, so that it trusts one `ServiceAccount` of this cluster: documents, and the provider's
-//! own commands. Nothing here is secret, and nothing is sent.
+//! Instructions for a provider to trust one `ServiceAccount` of this cluster: documents, and the provider's own
+//! commands. They contain no secrets, and nothing is sent.
 
 mod cloud;
 mod server;
@@ -11,47 +11,47 @@ use crate::issuer::Documents;
 use serde::Serialize;
 use serde_json::Value;
 
-/// A document that the provider takes.
+/// A document for the provider.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Document {
-    /// The file that the commands read it from.
+    /// The file from which the commands read it.
     pub file: String,
-    /// What is in it.
+    /// Its content.
     pub content: Value,
 }
 
-/// All that the other side is told.
+/// The complete instructions.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Setup {
-    /// Whom it is for.
+    /// The provider.
     pub provider: &'static str,
-    /// Who issues the tokens.
+    /// The tokens' issuer.
     pub issuer: String,
-    /// Whom they are about.
+    /// The tokens' subject.
     pub subject: String,
-    /// Whom they are for: the `audience` of the projected volume.
+    /// The tokens' audience: the `audience` of the projected volume.
     pub audience: String,
     /// Documents.
     pub documents: Vec<Document>,
-    /// Commands, in order.
+    /// The commands, in order.
     pub commands: Vec<String>,
-    /// The provider's entry for our configuration.
+    /// The provider's entry for Postern's configuration.
     pub config: Value,
-    /// What a person should know.
+    /// Notes for the user.
     pub notes: Vec<String>,
 }
 
-/// The cluster's side.
+/// The cluster's part.
 #[derive(Debug, Clone, Copy)]
 pub struct Side<'a> {
-    /// What the cluster says of its issuer.
+    /// The cluster's issuer documents.
     pub cluster: &'a Documents,
     /// The `ServiceAccount`'s namespace.
     pub namespace: &'a str,
     /// The `ServiceAccount`.
     pub name: &'a str,
-    /// An audience other than the provider's usual one.
+    /// An audience other than the provider's default.
     pub audience: Option<&'a str>,
 }
 
@@ -64,7 +64,7 @@ impl Side<'_> {
         format!("system:serviceaccount:{}:{}", self.namespace, self.name)
     }
 
-    /// Names that fit wherever the provider wants one.
+    /// Returns a name that every provider accepts.
     fn label(&self) -> String {
         format!("{}-{}", self.namespace, self.name)
     }
@@ -73,7 +73,7 @@ impl Side<'_> {
         self.audience.unwrap_or(usual)
     }
 
-    /// What holds for any provider. `reads_keys`: it reads the issuer's keys by itself.
+    /// Returns the notes for any provider. `reads_keys`: it reads the issuer's keys by itself.
     fn notes(&self, reads_keys: bool) -> Vec<String> {
         let mut notes = Vec::new();
         if self.name == "default" {
@@ -88,7 +88,7 @@ impl Side<'_> {
     }
 }
 
-/// A word for a POSIX shell, quoted where it has to be.
+/// Quotes a word for a POSIX shell if necessary.
 fn word(text: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@%+,".contains(c);
     match !text.is_empty() && text.chars().all(plain) {
@@ -97,7 +97,7 @@ fn word(text: &str) -> String {
     }
 }
 
-/// A command of words; each is quoted as it needs.
+/// Returns a command; each word is quoted if necessary.
 fn command(words: &[&str]) -> String {
     words.iter().map(|text| word(text)).collect::<Vec<_>>().join(" ")
 }
@@ -145,7 +145,7 @@ mod tests {
             notes.contains("runs as `default`") && notes.contains("cannot be reached from outside"),
             "{notes}"
         );
-        // Google takes the keys themselves, so that nothing need be published.
+        // Google gets the keys themselves, so nothing need be published.
         let google = gcp(&side(&cluster, "runner"), "42", "pool", "k8s", None);
         assert!(google.commands.iter().any(|command| command.contains("--jwk-json-path=jwks.json")));
         assert!(!google.notes.join("\n").contains("cannot be reached"));

@@ -1,8 +1,8 @@
-//! Where a subject token comes from. It is read at every exchange and never kept: who rotates it is somebody else.
+//! Sources of subject tokens. A token is read for every exchange and never cached, because other programs rotate it.
 
 mod github;
 
-use crate::jwt::{self, Claims, NotAJwt};
+use crate::jwt::{self, Claims, JwtError};
 use postern_config::parse_duration;
 use postern_config::providers::{DEFAULT_TOKEN_PATH, SourceKind, TokenSource};
 use postern_kube::{KubeError, Target, tokens};
@@ -12,19 +12,19 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 use zeroize::Zeroizing;
 
-/// The kubelet renews a token at this part of its life (kubernetes/pkg/kubelet/token), at the latest after a day.
+/// The kubelet renews a token at this part of its lifetime (kubernetes/pkg/kubelet/token), at the latest after a day.
 const RENEWED_AT: f64 = 0.8;
 const RENEWED_AFTER: f64 = 24.0 * 3600.0;
-/// How late it may be before it is worth a word.
+/// A renewal that is later than this is reported.
 const LATE: f64 = 600.0;
 
-/// A token and what it says of itself.
+/// A token and its claims.
 pub struct SubjectToken {
     /// The token.
     pub token: Zeroizing<String>,
-    /// Its claims; absent where it is none of a kind that can be read.
+    /// Its claims; absent if the token cannot be decoded.
     pub claims: Option<Claims>,
-    /// Something that its owner should know.
+    /// A warning for the user.
     pub warning: Option<String>,
 }
 
@@ -38,62 +38,62 @@ impl std::fmt::Debug for SubjectToken {
     }
 }
 
-/// There is no token to exchange. What was read is in none of these.
+/// There is no token to exchange. The errors never contain the token.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
-    /// No file.
+    /// The file does not exist.
     #[error("there is no token at {}", path.display())]
     Missing {
-        /// Where it should be.
+        /// The file.
         path: PathBuf,
     },
-    /// It cannot be read.
+    /// The file cannot be read.
     #[error("reading the token {}", path.display())]
     Read {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         source: std::io::Error,
     },
-    /// No variable.
+    /// The variable is not set.
     #[error("the variable {0}, which should hold the token, is not set")]
     NoVariable(String),
-    /// Nothing in it.
+    /// It is empty.
     #[error("{0} is empty")]
     Empty(String),
-    /// Not what can be exchanged.
+    /// It is not a JWT.
     #[error("what {place} holds is not a JWT: {why}")]
-    NotAJwt {
-        /// Where it came from.
+    JwtError {
+        /// The source.
         place: String,
-        /// Why.
-        why: NotAJwt,
+        /// The reason.
+        why: JwtError,
     },
-    /// Too late.
+    /// It has expired.
     #[error("the token of {place} expired {seconds} s ago{}", if *kubelet { ": the kubelet did not renew it" } else { "" })]
     Expired {
-        /// Where it came from.
+        /// The source.
         place: String,
         /// How long ago.
         seconds: u64,
         /// Whether a kubelet should have renewed it.
         kubelet: bool,
     },
-    /// For somebody else.
+    /// It has another audience.
     #[error("the token of {place} is for {}, not for {wanted:?}", list(found))]
     Audience {
-        /// Where it came from.
+        /// The source.
         place: String,
-        /// Whom it is for.
+        /// The token's audience.
         found: Vec<String>,
-        /// Whom it should be for.
+        /// The required audience.
         wanted: String,
     },
-    /// GitHub's token service is not there.
-    #[error("{0} is not set: this is no GitHub workflow, or it lacks `permissions: id-token: write`")]
+    /// GitHub's token service is not available.
+    #[error("{0} is not set: this is not a GitHub workflow, or it lacks `permissions: id-token: write`")]
     NoWorkflow(&'static str),
     /// GitHub's token service did not answer.
-    #[error("asking GitHub for a token")]
+    #[error("requesting a token from GitHub")]
     GitHub(#[source] WebError),
     /// GitHub's token service refused.
     #[error("GitHub refused a token (status {status})")]
@@ -102,17 +102,17 @@ pub enum SourceError {
         status: u16,
     },
     /// The API server refused.
-    #[error("asking the API server for a token of ServiceAccount {service_account}")]
+    #[error("requesting a token of ServiceAccount {service_account} from the API server")]
     TokenRequest {
         /// `NAMESPACE/NAME`.
         service_account: String,
-        /// Why.
+        /// The reason.
         source: KubeError,
     },
 }
 
 impl SourceError {
-    /// What to do about it; `None` where the message says all there is.
+    /// Returns what the user can do; `None` if the message says everything.
     pub fn hint(&self) -> Option<&'static str> {
         Some(match self {
             Self::Missing { .. } => {
@@ -125,10 +125,10 @@ impl SourceError {
             Self::Audience { .. } => {
                 "set `audience` of the projected volume's serviceAccountToken, or of the token source"
             }
-            Self::NotAJwt { .. } => {
+            Self::JwtError { .. } => {
                 "a ServiceAccount's projected token is one; see `subject_token` in the config"
             }
-            Self::TokenRequest { .. } => "creating tokens takes the verb create on serviceaccounts/token",
+            Self::TokenRequest { .. } => "creating tokens needs the verb create on serviceaccounts/token",
             _ => return None,
         })
     }
@@ -141,31 +141,31 @@ fn list(names: &[String]) -> String {
     }
 }
 
-/// A source, with what it needs of the surroundings.
+/// A source, with its context.
 #[derive(Debug, Clone)]
 pub struct Source {
     settings: TokenSource,
-    /// The audience that is checked, where it is known.
+    /// The audience that is checked, if it is known.
     audience: Option<String>,
     cluster: Target,
     must_be_jwt: bool,
 }
 
 impl Source {
-    /// A source. `default_audience` is what the provider takes where the configuration names none.
+    /// Returns a source. `default_audience` is the provider's default if the configuration has none.
     pub fn new(settings: TokenSource, default_audience: Option<&str>, cluster: Target) -> Self {
         let audience = settings.audience.clone().or_else(|| default_audience.map(str::to_owned));
         Self { settings, audience, cluster, must_be_jwt: true }
     }
 
-    /// The same, for tokens that need not be JWTs (RFC 8693 knows others).
+    /// The same, for tokens that need not be JWTs (RFC 8693 permits others).
     #[must_use]
     pub fn of_any_kind(mut self) -> Self {
         self.must_be_jwt = false;
         self
     }
 
-    /// Where tokens come from, for people.
+    /// Returns the source's name for messages.
     pub fn place(&self) -> String {
         let TokenSource { r#type, path: _, name, audience: _, namespace, service_account, lifetime: _ } =
             &self.settings;
@@ -181,7 +181,7 @@ impl Source {
         }
     }
 
-    /// The file, where it is one.
+    /// Returns the file, if it is one.
     pub fn file(&self) -> Option<&Path> {
         matches!(self.settings.r#type, SourceKind::KubernetesSa | SourceKind::File).then(|| self.path())
     }
@@ -190,7 +190,7 @@ impl Source {
         self.settings.path.as_deref().unwrap_or_else(|| Path::new(DEFAULT_TOKEN_PATH))
     }
 
-    /// Whose tokens they are, without asking anyone: part of what a kept token is found by.
+    /// Returns the identity of its tokens, without any request: a part of the key of a cached token.
     pub fn identity(&self) -> Result<String, SourceError> {
         let read = match self.settings.r#type {
             SourceKind::KubernetesSa | SourceKind::File => self.read_file()?,
@@ -206,7 +206,7 @@ impl Source {
         })
     }
 
-    /// The token as it is now, where that needs nobody to be asked.
+    /// Returns the current token, if that needs no request.
     pub fn look(&self) -> Option<Result<SubjectToken, SourceError>> {
         let read = match self.settings.r#type {
             SourceKind::KubernetesSa | SourceKind::File => self.read_file(),
@@ -216,7 +216,7 @@ impl Source {
         Some(read.and_then(|token| self.check(token, now())))
     }
 
-    /// A token, checked for what makes an exchange pointless.
+    /// Returns a token. Checks it for reasons that would make an exchange fail.
     pub async fn token(&self) -> Result<SubjectToken, SourceError> {
         let token = match self.settings.r#type {
             SourceKind::KubernetesSa | SourceKind::File => self.read_file()?,
@@ -253,11 +253,11 @@ impl Source {
     }
 
     fn text(&self, bytes: &[u8]) -> Result<Zeroizing<String>, SourceError> {
-        let not_text = || SourceError::NotAJwt { place: self.place(), why: NotAJwt::Parts };
+        let not_text = || SourceError::JwtError { place: self.place(), why: JwtError::Parts };
         let text = std::str::from_utf8(bytes).map_err(|_| not_text())?.trim();
         match text.is_empty() {
             true => Err(SourceError::Empty(self.place())),
-            // It goes into headers and forms: one word, whatever it is.
+            // It is sent in headers and forms, so it must be one word.
             false if text.bytes().any(|byte| byte.is_ascii_whitespace() || byte.is_ascii_control()) => {
                 Err(not_text())
             }
@@ -287,7 +287,7 @@ impl Source {
         let place = || self.place();
         let claims = match jwt::decode(&token) {
             Ok((_, claims)) => claims,
-            Err(why) if self.must_be_jwt => return Err(SourceError::NotAJwt { place: place(), why }),
+            Err(why) if self.must_be_jwt => return Err(SourceError::JwtError { place: place(), why }),
             Err(_) => return Ok(SubjectToken { token, claims: None, warning: None }),
         };
         let kubelet = self.settings.r#type == SourceKind::KubernetesSa;
@@ -311,10 +311,10 @@ impl Source {
     }
 }
 
-/// For how many seconds a renewal is overdue, when it is by more than ten minutes.
+/// Returns by how many seconds a renewal is overdue, if by more than ten minutes.
 fn stalled(claims: &Claims, now: f64) -> Option<u64> {
     let (issued, end) = (claims.iat?, claims.exp?);
-    // The API server lets old clients use a token longer than it says to renew it (`warnafter`, KEP-1205).
+    // The API server lets old clients use a token for longer than the time of its renewal (`warnafter`, KEP-1205).
     let end = claims.kubernetes.get("warnafter").and_then(serde_json::Value::as_f64).unwrap_or(end);
     let renewal = issued + ((end - issued) * RENEWED_AT).min(RENEWED_AFTER);
     (now > renewal + LATE).then(|| whole(now - renewal))
@@ -357,8 +357,8 @@ mod tests {
         let token = |claims| jwt::unsigned(&claims);
         assert_eq!(error(""), "FILE is empty");
         assert_eq!(error(" \n"), "FILE is empty");
-        assert_eq!(error("opaque"), "what FILE holds is not a JWT: it has not three parts between dots");
-        assert_eq!(error("a b.c.d"), "what FILE holds is not a JWT: it has not three parts between dots");
+        assert_eq!(error("opaque"), "what FILE holds is not a JWT: expected three dot-separated parts");
+        assert_eq!(error("a b.c.d"), "what FILE holds is not a JWT: expected three dot-separated parts");
         assert_eq!(
             error(&token(json!({"exp": 400, "aud": ["iam"]}))),
             "the token of FILE expired 600 s ago: the kubelet did not renew it"

@@ -1,18 +1,19 @@
-//! Trust in a `ServiceAccount` instead of a key in a Secret: what a cloud is told, and what a pod needs to use it.
+//! A provider's trust in a `ServiceAccount` instead of a key in a Secret: what a cloud needs, and what a pod needs to
+//! use it.
 
 use crate::{CallError, ibm};
 use std::collections::BTreeMap;
 use std::future::Future;
 
-/// The annotation keys by which providers find their grant on a `ServiceAccount`.
+/// The annotation keys with which providers find their grant on a `ServiceAccount`.
 pub const ANNOTATIONS: &[&str] = &[ibm::ANNOTATION];
 
-/// The grant, of whichever provider, that a `ServiceAccount`'s annotations name.
+/// Returns the grant in a `ServiceAccount`'s annotations, of any provider.
 pub fn grant_of(annotations: &BTreeMap<String, String>) -> Option<&String> {
     ANNOTATIONS.iter().find_map(|key| annotations.get(*key))
 }
 
-/// Whom a provider is to trust.
+/// The ServiceAccount that a provider trusts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Subject<'a> {
     /// Its namespace.
@@ -21,18 +22,18 @@ pub struct Subject<'a> {
     pub name: &'a str,
 }
 
-/// A grant that is there.
+/// An existing grant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Grant {
-    /// How the provider knows it.
+    /// Its ID at the provider.
     pub id: String,
-    /// How people know it.
+    /// Its display name.
     pub name: String,
-    /// Whether it was made now.
+    /// Whether it was created now.
     pub created: bool,
 }
 
-/// What a pod needs to use a grant: nothing of it is secret.
+/// The settings of a pod that uses a grant. They contain no secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PodIdentity {
     /// For its `ServiceAccount`.
@@ -41,7 +42,7 @@ pub struct PodIdentity {
     pub env: Vec<(String, String)>,
     /// The audience of its token.
     pub audience: String,
-    /// How long a token lives, in seconds; the kubelet renews it before.
+    /// The lifetime of a token, in seconds; the kubelet renews it before its end.
     pub expiration_seconds: i64,
     /// The directory where the token is mounted.
     pub directory: String,
@@ -51,68 +52,68 @@ pub struct PodIdentity {
 
 /// A cloud that can trust a `ServiceAccount`.
 pub trait Provider {
-    /// What observing found, which granting builds on.
+    /// The result of `observe`, which `grant` uses.
     type Observed;
 
     /// The cloud's name.
     fn name(&self) -> &'static str;
 
-    /// The credential that we act by, and that a pod with a grant needs no more.
+    /// The credential that Postern uses, and that a pod with a grant does not need.
     fn credential(&self) -> &'static str;
 
-    /// What the cloud calls its grant.
+    /// The cloud's term for its grant.
     fn grant_noun(&self) -> &'static str;
 
-    /// Looks the cluster up and proves that a grant may be made. Changes nothing.
+    /// Looks the cluster up and checks that a grant may be created. Changes nothing.
     fn observe(&self) -> impl Future<Output = Result<Self::Observed, TrustError>>;
 
-    /// The grant that is there already.
+    /// Returns the existing grant.
     fn existing(observed: &Self::Observed) -> Option<&str>;
 
-    /// How the grant is called, whether it is there or not.
+    /// Returns the grant's name, whether it exists or not.
     fn grant_name(&self) -> String;
 
-    /// Makes the grant what it has to be; safe to repeat, and what it made itself goes again if it cannot be finished.
+    /// Creates or completes the grant. Can be repeated. On an error it removes what it created itself.
     fn grant(
         &self,
         observed: &Self::Observed,
         subject: Subject<'_>,
     ) -> impl Future<Output = Result<Grant, TrustError>>;
 
-    /// Takes a grant away. `false` when it was gone already.
+    /// Revokes a grant. Returns `false` if it did not exist.
     fn revoke(&self, id: &str) -> impl Future<Output = Result<bool, TrustError>>;
 
-    /// The grant of this workspace, found by its name.
+    /// Returns the grant of this workspace, found by its name.
     fn find(&self) -> impl Future<Output = Result<Option<Grant>, TrustError>>;
 
-    /// What a pod needs to use the grant.
+    /// Returns the settings of a pod that uses the grant.
     fn pod(&self, id: &str) -> PodIdentity;
 
-    /// The command with which a person takes a grant away.
+    /// Returns the command with which a user revokes a grant.
     fn by_hand(id: &str) -> String;
 
-    /// What a new grant does not allow yet, and the command that changes that.
+    /// Returns what a new grant does not permit yet, and the command that changes that.
     fn reminder(&self, grant: &Grant) -> String;
 }
 
 /// Why a cloud does not trust the `ServiceAccount`.
 #[derive(Debug, thiserror::Error)]
 pub enum TrustError {
-    /// Nobody said which cluster it is to the cloud.
+    /// The configuration does not identify the cluster to the cloud.
     #[error("no cluster is registered: {0}")]
     NotRegistered(String),
-    /// The cloud does not know the cluster, or could not be asked.
+    /// The cloud does not know the cluster, or could not be reached.
     #[error("looking up the cluster {cluster}")]
     LookUp {
-        /// As it is registered.
+        /// The cluster, as it is registered.
         cluster: String,
-        /// Why.
+        /// The reason.
         source: CallError,
     },
-    /// The credential may not manage grants.
+    /// The credential lacks the permission to manage grants.
     #[error("the IAM permission '{permission}' is missing")]
     Permission {
-        /// What it takes.
+        /// The permission.
         permission: &'static str,
         /// The refusal.
         source: CallError,
@@ -120,15 +121,15 @@ pub enum TrustError {
     /// Anything else.
     #[error("{attempt}")]
     Call {
-        /// What was attempted, on what.
+        /// What was attempted, on which object.
         attempt: String,
-        /// Why it failed.
+        /// The reason.
         source: CallError,
     },
 }
 
 impl TrustError {
-    /// What to do about it.
+    /// Returns what the user can do.
     pub fn hint(&self) -> &'static str {
         match self {
             Self::NotRegistered(_) => {
@@ -140,7 +141,7 @@ impl TrustError {
             Self::Permission { .. } => {
                 "ask for the Operator role on the IAM Identity service, or use --trusted-profile=off"
             }
-            Self::Call { .. } => "run it again; what was made already is found by its name",
+            Self::Call { .. } => "run it again; existing objects are found by their names",
         }
     }
 }

@@ -1,89 +1,90 @@
-//! Complete workloads that get credentials by a projected token: manifests to apply, or to learn from.
+//! Complete workloads that get credentials with a projected token: manifests to apply, or to learn from.
 //!
-//! A `ServiceAccount` without any right, a projected token for each provider's audience, the configuration, and either a
-//! native sidecar (KEP-753) that serves the APIs on loopback, or a wrapper that starts the command with credentials.
+//! They have a `ServiceAccount` without permissions, a projected token for each provider's audience, the
+//! configuration, and either a native sidecar (KEP-753) that serves the APIs on loopback, or a wrapper that starts
+//! the command with credentials.
 
 use postern_config::providers::{ClientAssertion, Provider, ProviderType, SourceKind, TokenSource};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-/// Where tokens are mounted, a directory for each provider.
+/// The directory of the tokens, with a directory for each provider.
 const TOKENS: &str = "/var/run/secrets/tokens";
-/// Where the configuration is mounted.
+/// The directory of the configuration.
 const CONFIG: &str = "/etc/postern";
-/// Where the wrapper finds our program.
+/// The directory of Postern's program for the wrapper.
 const PROGRAM: &str = "/opt/postern";
-/// Where the sidecar leaves what AWS SDKs must show it.
+/// The directory where the sidecar writes the token for AWS SDKs.
 const RUN: &str = "/var/run/postern";
-/// Where caches may be written.
+/// The directory for caches.
 const CACHE: &str = "/var/cache/postern";
 /// The sidecar's ports, on loopback and for probes.
 const PORT: u16 = 8080;
 const PROBES: u16 = 8081;
-/// The user that everything runs as; any number but 0 would do.
+/// The user of all containers; any UID except 0 works.
 const USER: i64 = 65_532;
 
-/// Which kind of workload.
+/// The kind of workload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Kind {
-    /// At times.
+    /// Runs on a schedule.
     CronJob {
-        /// When (cron syntax).
+        /// The schedule (cron syntax).
         schedule: String,
-        /// In which time zone.
+        /// The time zone.
         time_zone: String,
     },
-    /// Once.
+    /// Runs once.
     Job,
-    /// Always.
+    /// Runs always.
     Deployment {
-        /// How many.
+        /// The number of replicas.
         replicas: u32,
     },
 }
 
-/// How the container gets at the credentials.
+/// How the container gets the credentials.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Way {
-    /// `identity proxy` beside it.
+    /// From `identity proxy` in a sidecar.
     Sidecar,
-    /// `identity exec` around its command.
+    /// From `identity exec`, which wraps its command.
     Exec,
 }
 
-/// What is asked for.
+/// The workload to write.
 #[derive(Debug, Clone)]
 pub struct Workload<'a> {
-    /// Which kind.
+    /// The kind.
     pub kind: Kind,
-    /// Its name, and that of all that belongs to it.
+    /// Its name, and that of all its objects.
     pub name: &'a str,
     /// Its namespace.
     pub namespace: &'a str,
-    /// Its `ServiceAccount`, which is made.
+    /// Its `ServiceAccount`, which is created.
     pub service_account: &'a str,
     /// The container's image.
     pub image: &'a str,
-    /// The image that holds our program at `/postern`.
+    /// The image that contains Postern's program at `/postern`.
     pub postern_image: &'a str,
-    /// How it gets at the credentials.
+    /// How it gets the credentials.
     pub way: Way,
     /// The container's command; the image's own when empty (with a sidecar only).
     pub command: &'a [String],
     /// The providers, from the configuration.
     pub providers: &'a BTreeMap<String, Provider>,
-    /// What their `ca_file`s hold (PEM): a pod has not got our files.
+    /// The content of the `ca_file`s (PEM): a pod does not have the local files.
     pub authorities: &'a BTreeMap<PathBuf, String>,
 }
 
-/// It cannot be written so.
+/// The workload cannot be written.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum WorkloadError {
-    /// Nobody knows whom the token is for.
-    #[error("providers.{0}: nobody says whom its token is for")]
+    /// The token's audience is not known.
+    #[error("providers.{0}: no audience is set")]
     Audience(String),
-    /// A person would be needed.
+    /// The grant needs a user.
     #[error("providers.{name}: grant {grant} needs a person, and nobody sits at a pod")]
     Person {
         /// The provider.
@@ -91,23 +92,23 @@ pub enum WorkloadError {
         /// The grant.
         grant: &'static str,
     },
-    /// A source that is not of a pod.
-    #[error("providers.{name}: source {source_kind} is not of a pod; use kubernetes_sa")]
+    /// The source is not available in a pod.
+    #[error("providers.{name}: source {source_kind} is not available in a pod; use kubernetes_sa")]
     Source {
         /// The provider.
         name: String,
         /// The source.
         source_kind: &'static str,
     },
-    /// A sidecar has nothing to serve.
-    #[error("providers.{0}: it names no api, and a sidecar serves APIs")]
+    /// The sidecar has nothing to serve.
+    #[error("providers.{0}: no `api` is set, and a sidecar only serves APIs")]
     NoApi(String),
-    /// A wrapper needs something to wrap.
-    #[error("the exec wrapper needs the command that it starts")]
+    /// The wrapper has no command.
+    #[error("the exec wrapper needs a command to start")]
     NoCommand,
 }
 
-/// The manifests, in the order to apply them.
+/// Returns the manifests, in the order in which to apply them.
 pub fn manifests(workload: &Workload<'_>) -> Result<Vec<Value>, WorkloadError> {
     if workload.way == Way::Exec && workload.command.is_empty() {
         return Err(WorkloadError::NoCommand);
@@ -166,7 +167,8 @@ fn metadata(workload: &Workload<'_>, name: &str) -> Value {
     json!({"name": name, "namespace": workload.namespace, "labels": labels(workload)})
 }
 
-/// The provider with its tokens where they will be mounted, and each one's place below [`TOKENS`] with its audience.
+/// Returns the provider with the paths of its mounted tokens, and each token's path below [`TOKENS`] with its
+/// audience.
 fn mounted(name: &str, provider: &Provider) -> Result<(Provider, Vec<(String, String)>), WorkloadError> {
     let mut provider = provider.clone();
     if let Some(grant) = provider.grant().filter(|grant| grant.is_interactive()) {
@@ -177,7 +179,7 @@ fn mounted(name: &str, provider: &Provider) -> Result<(Provider, Vec<(String, St
             .workload_identity_provider
             .as_deref()
             .map(|full| format!("https:{}", crate::exchange::gcp_audience(full))),
-        // What servers commonly take: the issuer itself (RFC 7523 section 3).
+        // The usual audience: the issuer itself (RFC 7523 section 3).
         ProviderType::Oauth2 => provider.issuer.clone(),
         other => other.default_audience().map(str::to_owned),
     };
@@ -199,7 +201,7 @@ fn mounted(name: &str, provider: &Provider) -> Result<(Provider, Vec<(String, St
     }
     let alone = provider.subject_token.is_none();
     if let Some(assertion) = &mut provider.client_assertion {
-        // A token for each: both may be for the same server, which may take each for one purpose only.
+        // One token each: both may be for the same server, which may accept each for one purpose only.
         let kind = assertion.source().map_or(SourceKind::File, |source| source.r#type);
         let path = mount(kind, if alone { "token" } else { "client" }, assertion.audience.clone())?;
         *assertion = ClientAssertion { path, ..assertion.clone() };
@@ -210,7 +212,7 @@ fn mounted(name: &str, provider: &Provider) -> Result<(Provider, Vec<(String, St
     Ok((provider, tokens))
 }
 
-/// A provider as people would write it: nothing that is not set.
+/// Returns a provider without the fields that are not set.
 fn without_nothing(provider: &Provider) -> Value {
     fn strip(value: Value) -> Option<Value> {
         match value {
@@ -233,7 +235,7 @@ fn restricted() -> Value {
     })
 }
 
-/// An entry more in a list.
+/// Adds an entry to a list.
 fn push(list: &mut Value, entry: Value) {
     if let Some(list) = list.as_array_mut() {
         list.push(entry);
@@ -244,7 +246,7 @@ fn pod(workload: &Workload<'_>, sources: &[Value]) -> Value {
     let environment = json!([
         {"name": "POSTERN_CONFIG", "value": format!("{CONFIG}/config.yaml")},
         {"name": "XDG_CACHE_HOME", "value": CACHE},
-        // Nobody is there to log in, whatever a terminal may seem to be.
+        // No user can log in, even if there seems to be a terminal.
         {"name": "CI", "value": "true"},
     ]);
     let mut ours = json!([
@@ -318,7 +320,7 @@ fn pod(workload: &Workload<'_>, sources: &[Value]) -> Value {
     }
     json!({
         "serviceAccountName": workload.service_account,
-        // The projected tokens are all it gets: none for the API server.
+        // It gets only the projected tokens: none for the API server.
         "automountServiceAccountToken": false,
         "securityContext": {
             "runAsNonRoot": true, "runAsUser": USER, "runAsGroup": USER, "fsGroup": USER,
@@ -330,7 +332,7 @@ fn pod(workload: &Workload<'_>, sources: &[Value]) -> Value {
     })
 }
 
-/// What the container finds its APIs by, and whether one of them is AWS.
+/// Returns the variables with the APIs' addresses, and whether one of them is AWS.
 fn addresses(workload: &Workload<'_>) -> (Value, bool) {
     let mut known = json!([]);
     let mut add = |name: String, value: String| push(&mut known, json!({"name": name, "value": value}));
@@ -340,7 +342,7 @@ fn addresses(workload: &Workload<'_>) -> (Value, bool) {
             let variable = format!("{}_URL", crate::render::variable_prefix(name));
             add(variable, format!("http://127.0.0.1:{PORT}/{name}"));
         } else if !std::mem::replace(&mut aws, true) {
-            // An SDK knows one such address.
+            // An SDK supports one such address.
             let uri = format!("http://127.0.0.1:{PORT}/aws-credentials/{name}");
             add("AWS_CONTAINER_CREDENTIALS_FULL_URI".to_owned(), uri);
             add("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE".to_owned(), format!("{RUN}/aws-token"));

@@ -1,5 +1,5 @@
-//! Proof 4: a hundred processes with twenty tasks each ask the provider once. What each asks with is real; the provider
-//! is a file that every question makes a byte longer.
+//! Proof 4: a hundred processes with twenty tasks each cause one exchange. The keeper is real; the provider is a file
+//! to which every exchange appends a byte.
 #![allow(clippy::unwrap_used, reason = "this is a test")]
 
 use postern_identity::exchange::{Bearer, Credential, Exchange, ExchangeError, Issued, Listener};
@@ -21,7 +21,7 @@ impl Exchange for Counting {
     async fn exchange(&self, _: Option<Zeroizing<String>>) -> Result<Issued, ExchangeError> {
         let mut asked = std::fs::OpenOptions::new().append(true).create(true).open(&self.0).unwrap();
         asked.write_all(b".").unwrap();
-        // Long enough for everyone else to come and find that someone asks already.
+        // Long enough for all other tasks to arrive during the exchange.
         tokio::time::sleep(Duration::from_millis(300)).await;
         let bearer = Bearer {
             access_token: Zeroizing::new(format!("token-of-{}", std::process::id())),
@@ -37,7 +37,7 @@ impl Exchange for Counting {
     }
 }
 
-/// One of the processes; nothing when the tests are started by hand.
+/// One of the processes; does nothing when the tests are started by hand.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_process() {
     let Some(home) = std::env::var_os(HOME).map(PathBuf::from) else { return };

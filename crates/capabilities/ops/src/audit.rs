@@ -1,8 +1,8 @@
-//! `ops audit`: what the `ServiceAccount` may really do, against what was declared.
+//! `ops audit`: compares the effective permissions of the `ServiceAccount` with the declared ones.
 //!
-//! The API server itself is asked, in the name of the `ServiceAccount`, so every binding counts, whoever made it:
-//! also those of its groups. What every authenticated user may do (the cluster's defaults) is asked the same way and
-//! left out.
+//! The API server answers for the impersonated `ServiceAccount`, so every binding counts, whoever created it, and
+//! those of its groups too. The permissions of every authenticated user (the cluster's defaults) are read in the same
+//! way and left out.
 
 pub use crate::names::BASELINE_USER;
 
@@ -21,7 +21,7 @@ use std::collections::BTreeSet;
 /// One permission.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Permission {
-    /// Where; empty for URLs.
+    /// The namespace; empty for URLs.
     pub namespace: String,
     /// Verb.
     pub verb: String,
@@ -47,21 +47,21 @@ impl std::fmt::Display for Permission {
     }
 }
 
-/// What the audit found.
+/// The result of the audit.
 #[derive(Debug, Clone, Default)]
 pub struct Audit {
-    /// One finding for each permission that is too many or missing, and one for each namespace without any.
+    /// One finding for each excess or missing permission, and one for each namespace without any.
     pub findings: Vec<Finding>,
-    /// What the answer may lack.
+    /// Limits of the answer.
     pub notes: Vec<String>,
 }
 
-/// The rule that a ServiceAccount has no permission beyond what was declared.
+/// The rule that a ServiceAccount has no permission beyond the declared ones.
 pub const EXCESS: &str = "rbac/excess";
-/// The rule that a ServiceAccount has every permission that was declared.
+/// The rule that a ServiceAccount has every declared permission.
 pub const MISSING: &str = "rbac/missing";
 
-/// Asks in each namespace. `account` and `baseline` are connections in the name of the two users.
+/// Audits each namespace. `account` and `baseline` are clients that impersonate the two users.
 pub async fn audit(
     pod: &OpsPod,
     account: &Cluster,
@@ -104,11 +104,11 @@ pub async fn audit(
     for permission in &excess {
         let finding =
             Finding::new(EXCESS, Severity::Problem, subject.clone(), format!("not declared: {permission}"));
-        let fix = "take the permission out of the Role that grants it, or declare it with `postern ops install --cluster-access`";
+        let fix = "remove the permission from the Role that grants it, or declare it with `postern ops install --cluster-access`";
         audit.findings.push(finding.at_item(permission.to_string()).command(list(permission)).fix(fix));
     }
     for permission in &missing {
-        let message = format!("declared, and not granted: {permission}");
+        let message = format!("declared, but not granted: {permission}");
         let finding = Finding::new(MISSING, Severity::Warning, subject.clone(), message);
         let fix = format!("run `postern ops install{}` with the same --cluster-access again", pod.options());
         audit.findings.push(finding.at_item(permission.to_string()).command(list(permission)).fix(fix));
@@ -118,7 +118,7 @@ pub async fn audit(
     Ok(audit)
 }
 
-/// The rules that were declared for a namespace.
+/// Returns the rules that were declared for a namespace.
 fn declared_in(pod: &OpsPod, namespace: &str, declared: &str) -> Vec<Rule> {
     let (namespaces, all) = Access::parse(declared);
     let mut should = Vec::new();
@@ -131,7 +131,7 @@ fn declared_in(pod: &OpsPod, namespace: &str, declared: &str) -> Vec<Rule> {
     should
 }
 
-/// What every `ServiceAccount` may do by Kubernetes' own default: read the keys its tokens are checked with
+/// The default permission of every `ServiceAccount` in Kubernetes: reading the keys that verify its tokens
 /// (`system:service-account-issuer-discovery`).
 const DEFAULT_URLS: [&str; 3] =
     ["/.well-known/openid-configuration", "/.well-known/openid-configuration/", "/openid/v1/jwks"];
@@ -219,7 +219,7 @@ fn expand(namespace: &str, status: &SubjectRulesReviewStatus) -> BTreeSet<Permis
     all
 }
 
-/// What the account's annotation declares, as it is in the cluster.
+/// Returns the declared access in the account's annotation, as it is in the cluster.
 pub async fn declared(cluster: &Cluster, pod: &OpsPod) -> Result<Option<String>, KubeError> {
     let account = postern_kube::apply::get(cluster, &pod.account_ref()).await?;
     Ok(account.map(|account| account.annotations().get(names::CLUSTER_ACCESS).cloned().unwrap_or_default()))

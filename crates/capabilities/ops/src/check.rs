@@ -1,9 +1,9 @@
-//! `ops show --check`: walks the chain that `run` depends on and names the first broken link.
+//! `ops show --check`: checks each step that `run` depends on, in order, and names the first that fails.
 
 use crate::ops_pod::OpsPod;
 use crate::reporter::Reporter;
 use crate::settings::Settings;
-use crate::show::{Presence, Shown};
+use crate::show::{OpsPodState, Presence};
 use crate::stream::{self, OpenError};
 use crate::{names, objects, quota};
 use postern_exec::session::{self, Ended, Run};
@@ -19,7 +19,7 @@ use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
 use tokio::sync::mpsc;
 
-/// What one step of the chain came to.
+/// The result of one step.
 struct Step {
     severity: Severity,
     message: String,
@@ -35,22 +35,22 @@ impl Step {
         Self { severity: Severity::Problem, message: message.into(), fix: Some(fix.into()) }
     }
 
-    /// The user may not look. That is no problem of the pod's.
-    fn unseen(message: impl Into<String>) -> Self {
+    /// The user lacks the permission to read it. That is not a problem of the pod.
+    fn not_permitted(message: impl Into<String>) -> Self {
         Self { severity: Severity::Inconclusive, message: message.into(), fix: None }
     }
 }
 
-/// What the chain is walked with.
+/// The inputs of the check.
 #[derive(Debug)]
-pub struct Asked<'a> {
-    /// What must be found in the image.
+pub struct CheckOptions<'a> {
+    /// The program that must exist in the image.
     pub tool: &'a str,
-    /// The operator's own key for streams; without it the install's is used.
+    /// The operator's own key for streams; by default the install's key is used.
     pub key: Option<&'a Key>,
 }
 
-/// Starts the ops pod's agent: the one exec that every run there is.
+/// Starts the ops pod's agent with an exec, as every run does.
 pub async fn open_agent(
     cluster: &Cluster,
     pod: &OpsPod,
@@ -58,7 +58,7 @@ pub async fn open_agent(
     start_agent(cluster, pod, b"run").await
 }
 
-/// Starts it once for many runs.
+/// Starts one agent for many runs.
 pub async fn open_for_many(
     cluster: &Cluster,
     pod: &OpsPod,
@@ -94,7 +94,7 @@ pub async fn run_in_pod(
     collected(&cluster.user, (reader, writer), argv, credentials).await
 }
 
-/// The same by whatever leads to the agent.
+/// The same, over any transport to the agent.
 async fn collected(
     user: &str,
     (reader, writer): (impl Reader, impl Writer),
@@ -129,7 +129,7 @@ impl Collected {
 impl Write for Collected {
     fn write(&mut self, data: &[u8]) -> io::Result<usize> {
         if let Ok(mut bytes) = self.0.lock() {
-            // Answers are short; what is not is cut, not kept.
+            // Answers are short; a longer one is cut off.
             let room = (64 * 1024_usize).saturating_sub(bytes.len());
             bytes.extend_from_slice(&data[..data.len().min(room)]);
         }
@@ -140,13 +140,13 @@ impl Write for Collected {
     }
 }
 
-/// How commands reach the agent in this walk.
-enum Way<'a> {
+/// The transport of this check's commands.
+enum Transport<'a> {
     Exec(&'a Cluster, &'a OpsPod),
     Stream(&'a Cluster, Connection),
 }
 
-impl Way<'_> {
+impl Transport<'_> {
     async fn run(&self, argv: &[&str], credentials: bool) -> Result<(Ended, String), ExecError> {
         match self {
             Self::Exec(cluster, pod) => run_in_pod(cluster, pod, argv, credentials).await,
@@ -160,13 +160,13 @@ impl Way<'_> {
 const CHAIN: [&str; 9] =
     ["namespace", "secret", "service-account", "admission", "image", "pod", "exec", "credential", "tool"];
 
-/// Checks the chain up to and including the first step that fails; the rest is skipped. Where the pod takes streams, they
+/// Checks the steps up to and including the first that fails; the rest is skipped. If the pod accepts streams, they
 /// are its last step.
 pub async fn check(
     cluster: &Cluster,
     settings: &Settings,
-    shown: &Shown,
-    Asked { tool, key }: Asked<'_>,
+    state: &OpsPodState,
+    CheckOptions { tool, key }: CheckOptions<'_>,
     reporter: &mut impl Reporter,
 ) -> Vec<Finding> {
     let ops = &settings.pod;
@@ -177,30 +177,30 @@ pub async fn check(
         _ => Object::new("Pod", ops.name()).namespace(ops.namespace()),
     };
     let mut findings: Vec<Finding> = Vec::new();
-    let mut way = Way::Exec(cluster, ops);
+    let mut transport = Transport::Exec(cluster, ops);
     let mut failed = None;
-    for name in CHAIN.into_iter().chain(shown.listens.then_some("stream")) {
+    for name in CHAIN.into_iter().chain(state.listens.then_some("stream")) {
         let rule = format!("ops/{name}");
         if let Some(failed) = failed {
-            let why = format!("not checked, as {failed} has a problem");
+            let why = format!("not checked, because {failed} has a problem");
             findings.push(Finding::new(rule, Severity::Skipped, subject(name), why));
             continue;
         }
         reporter.progress(&format!("checking {name}"));
         let install = format!("run `postern ops install{}`", ops.options());
         let found = match name {
-            "namespace" => present(&shown.namespace, shown.namespace_state, &install),
-            "secret" => present(&shown.secret, shown.secret_state, &install),
-            "service-account" => present(ops.name(), shown.service_account_state, &install),
-            "admission" => admission(cluster, settings, shown.pod_state == Presence::Present).await,
-            "image" => image(shown, settings, &install),
-            "pod" => pod(shown, &install),
+            "namespace" => present(&state.namespace, state.namespace_state, &install),
+            "secret" => present(&state.secret, state.secret_state, &install),
+            "service-account" => present(ops.name(), state.service_account_state, &install),
+            "admission" => admission(cluster, settings, state.pod_state == Presence::Present).await,
+            "image" => image(state, settings, &install),
+            "pod" => pod(state, &install),
             "exec" => match exec_step(cluster, ops).await {
-                // Who may only open streams is served as `run` serves them.
+                // If the user may open streams but not exec, the check uses a stream, as `run` does.
                 Err(error) if matches!(&error, ExecError::Kube(error) if error.is_forbidden()) => {
                     match stream::connect(cluster, ops, key, true).await {
                         Ok(connection) => {
-                            way = Way::Stream(cluster, connection);
+                            transport = Transport::Stream(cluster, connection);
                             Step::ok("you may not exec; going on by stream")
                         }
                         Err(_) => refused(&error),
@@ -209,8 +209,8 @@ pub async fn check(
                 Err(error) => refused(&error),
                 Ok(found) => found,
             },
-            "credential" => credential(&way, shown, &install).await,
-            "tool" => tool_step(&way, tool).await,
+            "credential" => credential(&transport, state, &install).await,
+            "tool" => tool_step(&transport, tool).await,
             _ => stream_step(cluster, ops, key).await,
         };
         let Step { severity, message, fix } = found;
@@ -233,13 +233,13 @@ fn present(name: &str, state: Presence, install: &str) -> Step {
             Step::problem(format!("{name} is being deleted"), format!("{install}, once it is gone"))
         }
         Presence::Missing => {
-            Step::problem(format!("{name} is missing"), format!("{install}: it makes it again"))
+            Step::problem(format!("{name} is missing"), format!("{install}: it creates it again"))
         }
-        Presence::Unknown => Step::unseen(format!("you may not look at {name}")),
+        Presence::Unknown => Step::not_permitted(format!("you may not look at {name}")),
     }
 }
 
-/// Whether the cluster would admit the pod today, in the place of the one that may be `there`.
+/// Whether the cluster would admit the pod now, in place of the existing one if `there`.
 async fn admission(cluster: &Cluster, settings: &Settings, there: bool) -> Step {
     let version =
         objects::MadeWith { version: "check".to_owned(), rotated_at: "check".to_owned(), account: None };
@@ -252,10 +252,10 @@ async fn admission(cluster: &Cluster, settings: &Settings, there: bool) -> Step 
     };
     match apply::admitted(cluster, &object).await {
         Ok(()) => Step::ok("the cluster would admit the pod"),
-        Err(error) if error.is_forbidden() => Step::unseen("you may not make pods"),
-        // The one that is there has the room that the next one needs.
-        Err(error) if there && quota::has_room_then(&error) => {
-            Step::ok("the cluster would admit the pod in the place of the one that is there")
+        Err(error) if error.is_forbidden() => Step::not_permitted("you may not create pods"),
+        // The existing pod occupies the room that the next one needs.
+        Err(error) if there && quota::fits_as_replacement(&error) => {
+            Step::ok("the cluster would admit the pod in place of the existing one")
         }
         Err(error) => {
             let fix = crate::diagnose::of_refusal(&error).map(|found| found.fix).unwrap_or_default();
@@ -264,30 +264,35 @@ async fn admission(cluster: &Cluster, settings: &Settings, there: bool) -> Step 
     }
 }
 
-fn image(shown: &Shown, settings: &Settings, install: &str) -> Step {
-    match (&shown.image, shown.image_matches) {
+fn image(state: &OpsPodState, settings: &Settings, install: &str) -> Step {
+    match (&state.image, state.image_matches) {
         (Some(image), Some(true)) => Step::ok(image.clone()),
         (Some(image), _) => {
             Step::problem(format!("the pod has {image}, this program installs {}", settings.image), install)
         }
-        (None, _) if shown.pod_state == Presence::Unknown => Step::unseen("you may not look at the pod"),
+        (None, _) if state.pod_state == Presence::Unknown => {
+            Step::not_permitted("you may not look at the pod")
+        }
         (None, _) => Step::problem("there is no pod", install),
     }
 }
 
-fn pod(shown: &Shown, install: &str) -> Step {
-    let phase = shown.phase.clone().unwrap_or_else(|| "missing".to_owned());
-    if shown.service_account_replaced {
-        let why = "the pod is older than its ServiceAccount, which refuses the pod's tokens";
+fn pod(state: &OpsPodState, install: &str) -> Step {
+    let phase = state.phase.clone().unwrap_or_else(|| "missing".to_owned());
+    if state.service_account_replaced {
+        let why = "the pod is older than its ServiceAccount, so the API server rejects the pod's tokens";
         Step::problem(why, format!("{install}: it replaces the pod"))
-    } else if shown.pod_state == Presence::Deleting {
+    } else if state.pod_state == Presence::Deleting {
         Step::problem("the pod is being deleted", format!("{install}, once it is gone"))
-    } else if shown.ready {
+    } else if state.ready {
         Step::ok("ready")
-    } else if shown.pod_state == Presence::Unknown {
-        Step::unseen("you may not look at the pod")
+    } else if state.pod_state == Presence::Unknown {
+        Step::not_permitted("you may not look at the pod")
     } else {
-        Step::problem(format!("phase {phase}, not ready"), format!("{install}: it says why, and repairs it"))
+        Step::problem(
+            format!("phase {phase}, not ready"),
+            format!("{install}: it reports the reason, and repairs the pod"),
+        )
     }
 }
 
@@ -305,24 +310,26 @@ fn refused(error: &ExecError) -> Step {
     Step::problem(error.to_string(), "`postern ops rbac` prints the Role for running tools")
 }
 
-/// Whether a stream opens: the keys are there, the pod has them, and the agent listens.
+/// Whether a stream opens: the keys exist, the pod has them, and the agent listens.
 async fn stream_step(cluster: &Cluster, ops: &OpsPod, key: Option<&Key>) -> Step {
     match stream::connect(cluster, ops, key, true).await {
         Ok(_) => Step::ok("opens"),
-        Err(OpenError::Kube(error)) if error.is_forbidden() => Step::unseen("you may not open a stream"),
+        Err(OpenError::Kube(error)) if error.is_forbidden() => {
+            Step::not_permitted("you may not open a stream")
+        }
         Err(error) => {
             Step::problem(error.to_string(), format!("run `postern ops install{} --stream`", ops.options()))
         }
     }
 }
 
-async fn credential(way: &Way<'_>, shown: &Shown, install: &str) -> Step {
-    let (outcome, output) = match way.run(&[names::AGENT, "credentials"], true).await {
+async fn credential(transport: &Transport<'_>, state: &OpsPodState, install: &str) -> Step {
+    let (outcome, output) = match transport.run(&[names::AGENT, "credentials"], true).await {
         Ok(found) => found,
         Err(error) => return Step::problem(error.to_string(), install),
     };
     let mounted: Vec<&str> = output.lines().collect();
-    match &shown.credentials {
+    match &state.credentials {
         _ if outcome != Ended::Exited(0) => {
             Step::problem(format!("the agent cannot read the credentials: {output}"), install)
         }
@@ -335,8 +342,8 @@ async fn credential(way: &Way<'_>, shown: &Shown, install: &str) -> Step {
     }
 }
 
-async fn tool_step(way: &Way<'_>, tool: &str) -> Step {
-    match way.run(&[names::AGENT, "which", tool], false).await {
+async fn tool_step(transport: &Transport<'_>, tool: &str) -> Step {
+    match transport.run(&[names::AGENT, "which", tool], false).await {
         Ok((Ended::Exited(0), path)) => Step::ok(path),
         Ok(_) => {
             Step::problem(format!("{tool} is not in the image's PATH"), "use an image that has it (--image)")

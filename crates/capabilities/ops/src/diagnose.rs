@@ -5,7 +5,7 @@ use postern_kube::Reason;
 use postern_kube::k8s_openapi::api::core::v1::{Event, Pod};
 use serde::Serialize;
 
-/// What can be told about a pod that is not ready.
+/// The diagnosis of a pod that is not ready.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Diagnosis {
@@ -21,10 +21,10 @@ pub struct Diagnosis {
     pub fix: String,
 }
 
-/// Events shown at most.
+/// The maximum number of events first.
 const EVENTS: usize = 10;
 
-/// From the pod and its events, as they were read.
+/// Returns the diagnosis from the pod and its events.
 pub(crate) fn of_pod(pod: Option<&Pod>, events: &[Event]) -> Diagnosis {
     let status = pod.and_then(|pod| pod.status.as_ref());
     let text = |text: &Option<String>| text.clone().unwrap_or_default();
@@ -49,23 +49,23 @@ pub(crate) fn of_pod(pod: Option<&Pod>, events: &[Event]) -> Diagnosis {
             (!parts.is_empty()).then(|| join(&container.name, &parts))
         })
         .collect();
-    let shown = events.len().saturating_sub(EVENTS);
+    let first = events.len().saturating_sub(EVENTS);
     let events: Vec<_> =
-        events[shown..].iter().map(|event| join(&text(&event.reason), &[text(&event.message)])).collect();
+        events[first..].iter().map(|event| join(&text(&event.reason), &[text(&event.message)])).collect();
     let all = [waiting.join("\n"), events.join("\n"), conditions.join("\n")].join("\n");
     let (cause, fix) = if pod.is_none() {
         ("the pod is gone".to_owned(), "something deleted it while it started; run install again".to_owned())
     } else {
-        let unknown = "not known; nothing that was read names a cause";
+        let unknown = "unknown: neither the pod nor its events show a cause";
         explain(&all, (unknown, "a slow node may only need more time: --timeout 180s"))
     };
     Diagnosis { conditions, waiting, events, cause, fix }
 }
 
-/// From the refusal of the pod itself.
+/// Returns the diagnosis from the refusal of the pod itself.
 pub(crate) fn of_refusal(error: &KubeError) -> Option<Diagnosis> {
     let (Reason::Refused { message, .. } | Reason::Forbidden(message)) = &error.reason else { return None };
-    let unknown = ("the API server refused the pod", "the message says what it refuses");
+    let unknown = ("the API server refused the pod", "see the message for the reason");
     let (cause, fix) = explain(message, unknown);
     Some(Diagnosis { cause, fix, ..Diagnosis::default() })
 }
@@ -75,7 +75,7 @@ fn join(name: &str, parts: &[String]) -> String {
     if parts.is_empty() { name.to_owned() } else { format!("{name}: {}", parts.join(": ")) }
 }
 
-/// Words of the server or the kubelet, the likely cause, and its fix. What names the cause most exactly comes first.
+/// Text of the server or the kubelet, the likely cause, and its fix. The most specific entries come first.
 const TABLE: &[(&[&str], &str, &str)] = &[
     (
         &["violates PodSecurity"],
@@ -175,7 +175,7 @@ const TABLE: &[(&[&str], &str, &str)] = &[
     ),
 ];
 
-/// The likely cause and its fix: the first of the table that matches, or what is said of what is unknown.
+/// Returns the likely cause and its fix: the first matching entry of the table, or `unknown`.
 fn explain(text: &str, unknown: (&str, &str)) -> (String, String) {
     let found = TABLE.iter().find(|(words, _, _)| words.iter().any(|word| text.contains(word)));
     let (cause, fix) = found.map_or(unknown, |(_, cause, fix)| (*cause, *fix));

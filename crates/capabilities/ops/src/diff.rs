@@ -1,10 +1,10 @@
-//! What an apply would change, field by field, with secrets left out.
+//! The changes of an apply, field by field, without secrets.
 
 use postern_kube::kube::core::DynamicObject;
 use serde_json::Value;
 
-/// The differences as lines of `path: before → after`. Bookkeeping of the server is left out, as are the values of a
-/// Secret: only that they differ is said.
+/// Returns the differences as lines of `path: before → after`. Fields that the server maintains are left out, and so
+/// are the values of a Secret: the lines only say that they differ.
 pub(crate) fn lines(before: &DynamicObject, after: &DynamicObject) -> Vec<String> {
     let value = |object: &DynamicObject| serde_json::to_value(object).unwrap_or_default();
     let (mut before, mut after) = (value(before), value(after));

@@ -1,16 +1,16 @@
-//! Whose trust the ops pod has: a provider's, or none but that of a static key.
+//! The ops pod's identity towards a provider: a federated one, or only a static key.
 
 use crate::ops_pod::OpsPod;
 use crate::reporter::Reporter;
 use postern_identity::{Grant, PodIdentity, Provider, Subject, TrustError};
 use serde::Serialize;
 
-/// What `--trusted-profile` asks for.
+/// The modes of `--trusted-profile`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
-    /// A provider's trust where it can be had, else the static key.
+    /// A federated identity if possible, otherwise the static key.
     Auto,
-    /// A provider's trust or nothing.
+    /// A federated identity, or an error.
     On,
     /// The static key.
     Off,
@@ -22,27 +22,27 @@ pub enum Mode {
 pub struct Identity {
     /// The provider.
     pub provider: &'static str,
-    /// What it calls what it grants.
+    /// The provider's term for the grant.
     pub noun: &'static str,
-    /// How it knows the grant; `made-by-install` in a dry run that would make it.
+    /// The grant's ID; `made-by-install` in a dry run that would create it.
     pub id: String,
-    /// How people know it.
+    /// The grant's display name.
     pub name: String,
-    /// Whether it was made now.
+    /// Whether this install created it.
     pub created: bool,
-    /// The credential that it takes the place of.
+    /// The credential that it replaces.
     #[serde(skip)]
     pub replaces: &'static str,
-    /// What the pod gets.
+    /// The pod's settings for it.
     #[serde(skip)]
     pub pod: PodIdentity,
 }
 
-/// Stands for the id of a grant that is not there yet.
+/// The placeholder for the ID of a grant that does not exist yet.
 const UNKNOWN: &str = "made-by-install";
 
-/// Obtains a provider's trust as `mode` has it; `None` for the static key. Says in one line what came of it, before
-/// anything in the cluster is touched.
+/// Obtains a provider's trust as `mode` requires; `None` for the static key. Reports the result in one line, before
+/// anything in the cluster is changed.
 pub async fn obtain<P: Provider>(
     mode: Mode,
     pod: &OpsPod,
@@ -53,7 +53,7 @@ pub async fn obtain<P: Provider>(
     if mode == Mode::Off {
         return Ok(None);
     }
-    reporter.progress(&format!("asking {} for a {}", provider.name(), provider.grant_noun()));
+    reporter.progress(&format!("requesting a {1} from {0}", provider.name(), provider.grant_noun()));
     let granted = match provider.observe().await {
         Ok(observed) if dry_run => Ok(Grant {
             id: P::existing(&observed).unwrap_or(UNKNOWN).to_owned(),
@@ -82,8 +82,8 @@ pub async fn obtain<P: Provider>(
         (true, false) => "provisioned",
         (false, _) => "unchanged",
     };
-    let shown = if id == UNKNOWN { String::new() } else { format!(" ({id})") };
-    reporter.receipt(&format!("✓ {done} {} {noun} {name}{shown}", provider.name()));
+    let suffix = if id == UNKNOWN { String::new() } else { format!(" ({id})") };
+    reporter.receipt(&format!("✓ {done} {} {noun} {name}{suffix}", provider.name()));
     if created {
         reporter.receipt(&format!("  {reminder}"));
     }
@@ -92,7 +92,7 @@ pub async fn obtain<P: Provider>(
     Ok(Some(identity))
 }
 
-/// Why the static key has to do, for the causes that somebody else has to remove.
+/// Returns why the static key is used, for causes that the user cannot remove.
 fn fallback(error: &TrustError) -> Option<String> {
     match error {
         TrustError::NotRegistered(why) => {
@@ -134,9 +134,9 @@ pub(crate) mod tests {
     }
 
     #[derive(Default)]
-    struct Said(Vec<String>);
+    struct Reported(Vec<String>);
 
-    impl Reporter for Said {
+    impl Reporter for Reported {
         fn changed(
             &mut self,
             _: postern_kube::apply::Change,
@@ -155,7 +155,7 @@ pub(crate) mod tests {
 
     type Observation = fn() -> Result<Option<String>, TrustError>;
 
-    /// A provider whose observation ends as it is told.
+    /// A provider whose `observe` returns a given result.
     struct Cloud(Observation);
 
     impl Provider for Cloud {
@@ -199,21 +199,21 @@ pub(crate) mod tests {
         }
     }
 
-    async fn said(mode: Mode, dry_run: bool, cloud: Observation) -> (bool, Vec<String>) {
-        let mut said = Said::default();
-        let obtained = obtain(mode, &OpsPod::default(), &Cloud(cloud), dry_run, &mut said).await;
-        (obtained.is_ok_and(|identity| identity.is_some()), said.0)
+    async fn reported(mode: Mode, dry_run: bool, cloud: Observation) -> (bool, Vec<String>) {
+        let mut reported = Reported::default();
+        let obtained = obtain(mode, &OpsPod::default(), &Cloud(cloud), dry_run, &mut reported).await;
+        (obtained.is_ok_and(|identity| identity.is_some()), reported.0)
     }
 
     #[tokio::test]
     async fn a_grant_is_one_line_and_a_new_one_is_followed_by_what_it_lacks() {
-        let (granted, lines) = said(Mode::Auto, false, || Ok(None)).await;
+        let (granted, lines) = reported(Mode::Auto, false, || Ok(None)).await;
         assert!(granted);
         let receipt = "✓ provisioned A Cloud trusted profile postern-ops-test (Profile-1)";
         assert_eq!(lines, [receipt, "  no policy yet"]);
-        let (_, lines) = said(Mode::On, false, || Ok(Some("Profile-7".to_owned()))).await;
+        let (_, lines) = reported(Mode::On, false, || Ok(Some("Profile-7".to_owned()))).await;
         assert_eq!(lines, ["✓ unchanged A Cloud trusted profile postern-ops-test (Profile-7)"]);
-        let (_, lines) = said(Mode::Auto, true, || Ok(None)).await;
+        let (_, lines) = reported(Mode::Auto, true, || Ok(None)).await;
         assert_eq!(lines[0], "✓ would provision A Cloud trusted profile postern-ops-test");
     }
 
@@ -234,19 +234,21 @@ pub(crate) mod tests {
             ),
         ];
         for (cause, words) in causes {
-            let (granted, lines) = said(Mode::Auto, false, cause).await;
+            let (granted, lines) = reported(Mode::Auto, false, cause).await;
             assert!(
                 !granted && lines.len() == 1 && lines[0].starts_with("warning: ") && lines[0].contains(words),
                 "{lines:?}"
             );
-            assert_eq!(said(Mode::On, false, cause).await, (false, Vec::new()));
-            assert_eq!(said(Mode::Off, false, cause).await, (false, Vec::new()));
+            assert_eq!(reported(Mode::On, false, cause).await, (false, Vec::new()));
+            assert_eq!(reported(Mode::Off, false, cause).await, (false, Vec::new()));
         }
-        // What is none of the three is not covered up by a key.
+        // Any other error is not hidden by the fallback to a key.
         let other = || Err(TrustError::Call { attempt: "making it".to_owned(), source: no() });
-        assert_eq!(said(Mode::Auto, false, other).await, (false, Vec::new()));
+        assert_eq!(reported(Mode::Auto, false, other).await, (false, Vec::new()));
         assert!(
-            obtain(Mode::Auto, &OpsPod::default(), &Cloud(other), false, &mut Said::default()).await.is_err()
+            obtain(Mode::Auto, &OpsPod::default(), &Cloud(other), false, &mut Reported::default())
+                .await
+                .is_err()
         );
     }
 

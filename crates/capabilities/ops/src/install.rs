@@ -1,9 +1,9 @@
-//! `ops install`: idempotent, in steps that can each be the last; running it again converges.
+//! `ops install`: idempotent. It can stop after any step, and running it again converges.
 //!
-//! The order keeps every state between two steps safe: what the ServiceAccount may reach is recorded before it is
-//! granted and forgotten only after it is taken away, and the Secret is there before the pod that mounts it.
+//! The order keeps every intermediate state safe. The ServiceAccount's access is recorded before it is granted, and
+//! the record is removed only after the access. The Secret exists before the pod that mounts it.
 
-mod planned;
+mod account_and_secret;
 mod pod;
 mod stream;
 
@@ -25,7 +25,7 @@ use serde::Serialize;
 /// Why an install stopped. Running it again continues.
 #[derive(Debug, thiserror::Error)]
 pub enum InstallError {
-    /// A setting cannot be right; nothing was sent.
+    /// A setting is invalid; nothing was sent.
     #[error(transparent)]
     Invalid(#[from] InvalidSetting),
     /// A step failed.
@@ -33,9 +33,9 @@ pub enum InstallError {
     Step {
         /// The step.
         step: String,
-        /// Why.
+        /// The reason.
         source: KubeError,
-        /// What the refusal of a pod means.
+        /// The diagnosis of a refused pod.
         diagnosis: Option<Box<Diagnosis>>,
     },
     /// The pod did not become ready.
@@ -43,18 +43,18 @@ pub enum InstallError {
     NotReady {
         /// `NAMESPACE/NAME`.
         pod: String,
-        /// In a word.
+        /// A short reason.
         why: String,
-        /// What was found.
+        /// The diagnosis.
         diagnosis: Box<Diagnosis>,
     },
-    /// An object kept being changed by someone else.
-    #[error("{0} kept changing while it was installed: another install is at work")]
+    /// Another client kept changing an object.
+    #[error("{0} kept changing while it was installed: another install is running")]
     Contended(ObjectRef),
 }
 
 impl InstallError {
-    /// What to do about it; `None` where the diagnosis says it.
+    /// Returns what the user can do; `None` if the diagnosis says it.
     pub fn hint(&self) -> Option<String> {
         const AGAIN: &str = "run install again to continue";
         match self {
@@ -76,16 +76,16 @@ impl InstallError {
     }
 }
 
-/// What an install did.
+/// The result of an install.
 #[derive(Debug, Clone, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Installed {
-    /// Each object and what happened to it.
+    /// Each object and its change.
     pub changes: Vec<Changed>,
     /// The provider that trusts the pod; none with a static key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub identity: Option<Identity>,
-    /// Whether nothing was really changed.
+    /// Whether this was a dry run.
     pub dry_run: bool,
     /// Whether the pod is ready.
     pub ready: bool,
@@ -95,9 +95,9 @@ pub struct Installed {
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Changed {
-    /// What happened.
+    /// The change.
     pub change: Change,
-    /// To what.
+    /// The object.
     #[serde(flatten)]
     pub object: ObjectRef,
     /// The differences of a dry run.
@@ -111,11 +111,11 @@ struct Install<'a, R> {
     reporter: &'a mut R,
     dry_run: bool,
     report: Installed,
-    /// The UID of the `ServiceAccount` that is there now.
+    /// The UID of the current `ServiceAccount`.
     account: Option<String>,
 }
 
-/// Installs or converges; with `dry_run` the server judges everything and keeps nothing.
+/// Installs or converges; with `dry_run` the server validates everything and stores nothing.
 pub async fn install(
     cluster: &Cluster,
     settings: &Settings,
@@ -130,13 +130,13 @@ pub async fn install(
     }
     install.may_grant().await?;
     let before = install.account().await?;
-    install.rehearse().await?;
+    install.check_replacement().await?;
     install.secret().await?;
     install.roles(&before).await?;
     let key = install.stream().await?;
     install.pod().await?;
     if let Some(key) = key {
-        install.announce(&key).await?;
+        install.notify_kubelet(&key).await?;
     }
     Ok(install.report)
 }
@@ -150,7 +150,7 @@ fn at(of: &ObjectRef) -> impl FnOnce(KubeError) -> InstallError {
     }
 }
 
-/// The object as it is sent.
+/// Returns the object as it is sent.
 fn written<K>(desired: &K, of: &ObjectRef) -> Result<DynamicObject, InstallError>
 where
     K: Resource<DynamicType = ()> + Serialize,
@@ -166,10 +166,10 @@ impl<R: Reporter> Install<'_, R> {
         self.report.changes.push(Changed { change, object: of, differences });
     }
 
-    /// In a dry run, an object whose namespace is one that would be made, and is not there yet, cannot be judged by the server.
-    fn unjudged(&self, of: &ObjectRef, error: &KubeError) -> bool {
+    /// In a dry run, the server cannot validate an object whose namespace would be created and does not exist yet.
+    fn cannot_validate(&self, of: &ObjectRef, error: &KubeError) -> bool {
         let ours = self.settings.pod.own_namespaces();
-        // A pod is judged after its ServiceAccount, which was not made either: admission says so by a 403.
+        // A pod is validated after its ServiceAccount, which was not created either: admission answers 403.
         let absent = error.is_not_found()
             || matches!(&error.reason, Reason::Refused { code: 403, message } if message.contains("looking up service account"));
         self.dry_run && absent && of.namespace.as_deref().is_none_or(|name| ours.contains(&name))
@@ -178,12 +178,12 @@ impl<R: Reporter> Install<'_, R> {
     async fn observe(&self, of: &ObjectRef) -> Result<Option<DynamicObject>, InstallError> {
         match apply::get(self.cluster, of).await {
             Ok(existing) => Ok(existing),
-            Err(error) if self.unjudged(of, &error) => Ok(None),
+            Err(error) if self.cannot_validate(of, &error) => Ok(None),
             Err(error) => Err(at(of)(error)),
         }
     }
 
-    /// The object as it is. One that is on its way out is waited for: what is written to it goes with it.
+    /// Returns the current object. Waits if it is being deleted: changes to it would be lost.
     async fn settled(&mut self, of: &ObjectRef) -> Result<Option<DynamicObject>, InstallError> {
         let there = self.observe(of).await?;
         match there {
@@ -204,7 +204,7 @@ impl<R: Reporter> Install<'_, R> {
         apply::gone(self.cluster, of, uid, self.settings.timeout).await.map_err(at(of))
     }
 
-    /// Applies an object that is desired whatever is there: the read before is for the report alone.
+    /// Applies an object that does not depend on the existing one: the read before is only for the report.
     async fn apply<K>(&mut self, desired: &K) -> Result<(), InstallError>
     where
         K: Resource<DynamicType = ()> + Serialize,
@@ -222,15 +222,15 @@ impl<R: Reporter> Install<'_, R> {
             && binding
             && matches!(&applied, Err(KubeError { reason: Reason::Refused { code: 422, .. }, .. }))
         {
-            self.record(Change::Updated, of, vec!["replaced: it binds another role".to_owned()]);
+            self.record(Change::Updated, of, vec!["replaced: it binds a different role".to_owned()]);
             return Ok(());
         }
         while let Err(error) = &applied {
             tries += 1;
             match &error.reason {
-                // Someone else was at it in the same moment.
+                // Another client changed it at the same time.
                 Reason::Refused { code: 409, .. } if tries <= 3 => {}
-                // A binding cannot be pointed to another role: an older one makes way.
+                // The role of a binding cannot be changed: an older binding is replaced.
                 Reason::Refused { code: 422, .. } if tries == 1 && binding => {
                     let any = Deletion::default();
                     apply::delete(self.cluster, &of, &any, self.settings.timeout).await.map_err(at(&of))?;
@@ -242,7 +242,7 @@ impl<R: Reporter> Install<'_, R> {
         self.applied(of, existing.as_ref(), applied)
     }
 
-    /// Records what an apply over `existing` did.
+    /// Records the change that an apply over `existing` made.
     fn applied(
         &mut self,
         of: ObjectRef,
@@ -266,7 +266,7 @@ impl<R: Reporter> Install<'_, R> {
                 self.record(change, of, differences);
                 Ok(())
             }
-            Err(error) if self.unjudged(&of, &error) => {
+            Err(error) if self.cannot_validate(&of, &error) => {
                 self.record(Change::Created, of, Vec::new());
                 Ok(())
             }
@@ -274,14 +274,14 @@ impl<R: Reporter> Install<'_, R> {
         }
     }
 
-    /// A namespace that someone made for us is used as it is.
+    /// A namespace that someone else created is used as it is.
     async fn namespace(&mut self, name: &str) -> Result<(), InstallError> {
         let of = ObjectRef::of::<Namespace>(None, name);
         let desired = objects::namespace(name);
         let mut existing = match apply::get(self.cluster, &of).await {
             Ok(existing) => existing,
             Err(error) if error.is_forbidden() => {
-                self.reporter.progress(&format!("{of}: taken as given (you may not read it)"));
+                self.reporter.progress(&format!("{of}: assumed to exist (you may not read it)"));
                 return Ok(());
             }
             Err(error) => return Err(at(&of)(error)),
@@ -310,8 +310,8 @@ impl<R: Reporter> Install<'_, R> {
         Ok(())
     }
 
-    /// Asks whether the access may be given before it is recorded: a record of what was never granted is one that a user
-    /// without rights there cannot take back.
+    /// Checks whether the user may grant the access before it is recorded: without the right to grant, a user could
+    /// not remove a record of access that was never granted.
     async fn may_grant(&self) -> Result<(), InstallError> {
         if self.dry_run {
             return Ok(());
@@ -321,15 +321,16 @@ impl<R: Reporter> Install<'_, R> {
             Access::None => Ok(()),
             Access::Namespaces(wanted) => {
                 for namespace in wanted {
-                    self.judged(&objects::role(pod, namespace, &pod.access_role(), rules::ACCESS).0).await?;
+                    self.check_allowed(&objects::role(pod, namespace, &pod.access_role(), rules::ACCESS).0)
+                        .await?;
                 }
                 Ok(())
             }
-            Access::All => self.judged(&objects::cluster_role(pod).0).await,
+            Access::All => self.check_allowed(&objects::cluster_role(pod).0).await,
         }
     }
 
-    async fn judged<K>(&self, desired: &K) -> Result<(), InstallError>
+    async fn check_allowed<K>(&self, desired: &K) -> Result<(), InstallError>
     where
         K: Resource<DynamicType = ()> + Serialize,
     {
@@ -338,14 +339,15 @@ impl<R: Reporter> Install<'_, R> {
         let desired = written(desired, &of)?;
         match apply::apply(self.cluster, &desired, None, true).await {
             Ok(_) => Ok(()),
-            // Another install is at it in the same moment, and may.
+            // Another install is running at the same time, and it has the permission.
             Err(error) if error.is_conflict() => Ok(()),
             Err(error) => Err(at(&of)(error)),
         }
     }
 
-    /// Whether it was there. Who may not delete what is not there has nothing to be refused.
-    async fn taken_away(&self, of: &ObjectRef) -> Result<bool, InstallError> {
+    /// Deletes an object; returns whether it existed. If it does not exist, a missing delete permission is not an
+    /// error.
+    async fn delete_if_present(&self, of: &ObjectRef) -> Result<bool, InstallError> {
         if self.dry_run {
             return Ok(self.observe(of).await?.is_some());
         }
@@ -386,12 +388,12 @@ impl<R: Reporter> Install<'_, R> {
             self.apply(&binding).await?;
         }
         for of in stale(pod, before, desired) {
-            if self.taken_away(&of).await? {
+            if self.delete_if_present(&of).await? {
                 self.record(Change::Deleted, of, Vec::new());
             }
         }
         if !self.dry_run && before != desired.text() && !before.is_empty() {
-            // A merge, as an apply would leave alone what someone else wrote there too.
+            // A merge patch, because an apply would leave alone what another client wrote.
             let text = Some(desired.text()).filter(|text| !text.is_empty());
             let patch = serde_json::json!({ "metadata": { "annotations": { names::CLUSTER_ACCESS: text } } });
             let of = pod.account_ref();
@@ -401,7 +403,7 @@ impl<R: Reporter> Install<'_, R> {
     }
 }
 
-/// Roles and bindings of an earlier access that the desired one has not got.
+/// Returns the Roles and bindings of an earlier access that the desired access does not include.
 fn stale(pod: &OpsPod, before: &str, desired: &Access) -> Vec<ObjectRef> {
     let role = pod.access_role();
     let (namespaces, all) = Access::parse(before);
@@ -425,7 +427,7 @@ fn stale(pod: &OpsPod, before: &str, desired: &Access) -> Vec<ObjectRef> {
     gone
 }
 
-/// The manifests as they would be applied, the Secret's values left out.
+/// Returns the manifests that would be applied, without the Secret's values.
 pub fn manifests(settings: &Settings) -> Result<Vec<DynamicObject>, serde_json::Error> {
     let empty = objects::secret_data(settings).into_keys().map(|key| (key, ByteString::default())).collect();
     let credential =
@@ -460,7 +462,7 @@ pub fn manifests(settings: &Settings) -> Result<Vec<DynamicObject>, serde_json::
         all.extend([apply::dynamic(&role)?, apply::dynamic(&binding)?]);
     }
     if settings.stream {
-        // Their content is made by each install.
+        // Each install generates their content.
         all.push(apply::dynamic(&objects::secret_named(pod, &pod.stream_secret(), "never"))?);
         all.push(apply::dynamic(&objects::config_map(pod, &pod.stream_keys(), []))?);
     }

@@ -1,25 +1,25 @@
-//! Values that Kubernetes would refuse.
+//! Values that Kubernetes would reject.
 
-/// A value that Kubernetes would refuse; names the setting, the value and what is right.
+/// A value that Kubernetes would reject; names the setting, the value and what is valid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{setting} {value:?}: {why}")]
 pub struct InvalidSetting {
     /// The flag or key.
     pub setting: &'static str,
-    /// What was given.
+    /// The value.
     pub value: String,
-    /// What is wrong with it, and what is right.
+    /// Why it is invalid, and what is valid.
     pub why: String,
 }
 
-/// A DNS label (RFC 1123) of at most `limit` characters.
+/// Checks a DNS label (RFC 1123) of at most `limit` characters.
 pub fn dns_name(setting: &'static str, value: &str, limit: usize) -> Result<(), InvalidSetting> {
     let invalid = |why: String| Err(InvalidSetting { setting, value: value.to_owned(), why });
     let allowed = |byte: u8| {
         byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-' || (limit > 63 && byte == b'.')
     };
     if value.is_empty() {
-        return invalid("a name is needed".to_owned());
+        return invalid("the name is empty".to_owned());
     }
     if value.len() > limit {
         return invalid(format!("a name has at most {limit} characters, this one has {}", value.len()));

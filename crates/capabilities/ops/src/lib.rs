@@ -1,7 +1,7 @@
-//! The ops pod: a small, restricted pod in which tools run on behalf of people outside.
+//! The ops pod: a small, restricted pod that runs tools for users outside the cluster.
 //!
-//! Each operation goes through the same steps: *observe* what is there, *validate*, *plan* (pure), *apply*, *report*.
-//! [`objects`] holds what is desired, and [`rules`] every permission with its reason; neither knows a client.
+//! Each operation has the same steps: *observe* the current state, *validate*, *plan* (pure), *apply*, *report*.
+//! [`objects`] has the desired objects, and [`rules`] every permission with its reason; neither uses a client.
 
 pub mod audit;
 pub mod check;
@@ -13,7 +13,7 @@ mod invalid_setting;
 pub mod names;
 pub mod objects;
 mod ops_pod;
-mod podstate;
+mod pod_plan;
 mod quota;
 mod reporter;
 pub mod rules;
@@ -26,6 +26,6 @@ pub use diagnose::Diagnosis;
 pub use ops_pod::OpsPod;
 pub use settings::{Access, InvalidSetting, Settings};
 
-/// What to do where the cluster refuses something about an ops pod.
+/// What the user can do if the cluster refuses something about an ops pod.
 pub const FORBIDDEN: &str =
     "ask for the verb and resource named above; `postern ops rbac` prints Roles that hold them";

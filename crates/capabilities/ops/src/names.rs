@@ -1,4 +1,4 @@
-//! The names of everything the ops pod consists of.
+//! The names of the ops pod's objects, annotations and images.
 
 /// The default ops pod's namespace.
 pub const NAMESPACE: &str = "postern-ops";
@@ -12,30 +12,31 @@ pub const STREAM_DIRECTORY: &str = "/etc/postern/stream";
 pub const CONTAINER: &str = "tools";
 /// The agent in the image.
 pub const AGENT: &str = "/usr/local/bin/postern-agent";
-/// Where the image of releases lies; a mirror prefix in the config takes the place of the registry's host.
+/// The repository of released images; a mirror prefix in the config replaces the registry's host.
 pub const IMAGE_REPOSITORY: &str = "ghcr.io/postern-dev/postern-ops";
 
 /// When the credential was last changed.
 pub const ROTATED_AT: &str = "postern.dev/rotated-at";
-/// UID and version of the Secret that the pod was made with; reveals nothing of its content.
+/// UID and version of the Secret that the pod was created with; reveals nothing of its content.
 pub const CREDENTIAL_VERSION: &str = "postern.dev/credential-version";
-/// UID of the ServiceAccount that the pod was made with: its tokens are bound to it, and one of the same name has another.
+/// UID of the ServiceAccount that the pod was created with: its tokens are bound to it, and a new account of the same
+/// name has another UID.
 pub const ACCOUNT_UID: &str = "postern.dev/service-account-uid";
 /// A hash over the pod's desired spec.
 pub const SPEC_HASH: &str = "postern.dev/spec-hash";
-/// The stream transport's public key that the pod is to take; a change makes the kubelet look at once.
+/// The stream transport's public key that the pod must accept; a change makes the kubelet update the mount at once.
 pub const STREAM_KEY: &str = "postern.dev/stream-key";
-/// Set on the ServiceAccount while a provider's grant is ours to remove.
+/// Set on the ServiceAccount while it has a provider's grant that Postern may remove.
 pub const TRUST_MANAGED: &str = "postern.dev/trusted-profile-managed";
 /// When that grant was obtained for it.
 pub const PROVISIONED_AT: &str = "postern.dev/provisioned-at";
-/// Which namespaces the ServiceAccount was given access to.
+/// The namespaces to which the ServiceAccount was given access.
 pub const CLUSTER_ACCESS: &str = "postern.dev/cluster-access";
 
-/// A user of no name and no group but that of everyone who is somebody: what it may, all may.
+/// A user with only the group of all authenticated users: its permissions are those of everyone.
 pub const BASELINE_USER: &str = "postern:audit:nobody";
 
-/// Where the image lies that holds nothing but this program.
+/// The repository of the image that contains only this program.
 pub const PROGRAM_REPOSITORY: &str = "ghcr.io/postern-dev/postern";
 
 /// The image of this release: its tag is the program's version, and `dev` for a development build.
@@ -44,7 +45,7 @@ pub fn default_image(repository: &str, version: &str) -> String {
     format!("{repository}:{tag}")
 }
 
-/// `image` as it is named behind a mirror: the mirror takes the place of the registry's host.
+/// Returns `image` behind a mirror, which replaces the registry's host.
 pub fn mirrored(image: &str, mirror: &str) -> String {
     let path = match image.split_once('/') {
         Some((host, path)) if host.contains(['.', ':']) || host == "localhost" => path,

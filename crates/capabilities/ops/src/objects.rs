@@ -1,4 +1,4 @@
-//! What is desired, as pure functions of the settings.
+//! The desired objects, as pure functions of the settings.
 
 use crate::identity::Identity;
 use crate::names;
@@ -20,7 +20,7 @@ use postern_kube::k8s_openapi::api::rbac::v1::{
 use postern_kube::k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use std::collections::BTreeMap;
 
-/// The label by which we know what is ours.
+/// The label that identifies Postern's objects.
 pub const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "postern");
 
 fn labels() -> [(&'static str, String); 3] {
@@ -31,7 +31,7 @@ fn labels() -> [(&'static str, String); 3] {
     ]
 }
 
-/// A namespace in which nothing but restricted pods can run.
+/// A namespace in which only restricted pods can run.
 pub fn namespace(name: &str) -> Namespace {
     let pss = |mode: &str| format!("pod-security.kubernetes.io/{mode}");
     let mut metadata = metadata(None, name, labels());
@@ -42,8 +42,8 @@ pub fn namespace(name: &str) -> Namespace {
     Namespace { metadata, ..Namespace::default() }
 }
 
-/// The identity of the pod; its annotations record the `access` it was given, and the provider that trusts it with the
-/// time since when.
+/// The identity of the pod. Its annotations record the granted `access`, and the provider that trusts it with the
+/// time of the grant.
 pub fn service_account(pod: &OpsPod, access: &str, trusted: Option<(&Identity, &str)>) -> ServiceAccount {
     let mut metadata = metadata(Some(pod.namespace()), pod.name(), labels());
     let mut annotations = BTreeMap::new();
@@ -56,11 +56,11 @@ pub fn service_account(pod: &OpsPod, access: &str, trusted: Option<(&Identity, &
         annotations.insert(names::PROVISIONED_AT.to_owned(), since.to_owned());
     }
     metadata.annotations = (!annotations.is_empty()).then_some(annotations);
-    // A pod of ours that wants a token says so itself; no other pod of this account gets one by accident.
+    // A pod that needs a token requests it itself; no other pod of this account gets one by accident.
     ServiceAccount { metadata, automount_service_account_token: Some(false), ..ServiceAccount::default() }
 }
 
-/// The data of the credential Secret: each credential under all its names.
+/// Returns the data of the credential Secret: each credential under all its names.
 pub fn secret_data(settings: &Settings) -> BTreeMap<String, ByteString> {
     let entries = settings.credentials.iter().flat_map(|(credential, secret)| {
         credential.names.iter().map(|name| (name.clone(), ByteString(secret.expose().to_vec())))
@@ -68,18 +68,18 @@ pub fn secret_data(settings: &Settings) -> BTreeMap<String, ByteString> {
     entries.collect()
 }
 
-/// The credential Secret; always there, empty without a static key.
+/// The credential Secret; it always exists, and is empty without a static key.
 pub fn secret(pod: &OpsPod, data: BTreeMap<String, ByteString>, rotated_at: &str) -> Secret {
     Secret { data: Some(data), ..secret_named(pod, &pod.secret(), rotated_at) }
 }
 
-/// A Secret of ours without data.
+/// A Secret without data.
 pub fn secret_named(pod: &OpsPod, name: &str, rotated_at: &str) -> Secret {
     let mut metadata = metadata(Some(pod.namespace()), name, labels());
     metadata.annotations = Some(
         [
             (names::ROTATED_AT.to_owned(), rotated_at.to_owned()),
-            // A chart that adopts the namespace must not sweep the credential away.
+            // A chart that adopts the namespace must not delete the credential.
             ("helm.sh/resource-policy".to_owned(), "keep".to_owned()),
         ]
         .into(),
@@ -87,7 +87,7 @@ pub fn secret_named(pod: &OpsPod, name: &str, rotated_at: &str) -> Secret {
     Secret { metadata, type_: Some("Opaque".to_owned()), ..Secret::default() }
 }
 
-/// A `ConfigMap` of ours.
+/// A `ConfigMap`.
 pub fn config_map<const N: usize>(pod: &OpsPod, name: &str, data: [(&str, String); N]) -> ConfigMap {
     ConfigMap {
         metadata: metadata(Some(pod.namespace()), name, labels()),
@@ -96,7 +96,7 @@ pub fn config_map<const N: usize>(pod: &OpsPod, name: &str, data: [(&str, String
     }
 }
 
-/// What the pod is made with, and to be made anew without.
+/// The objects that the pod is created with; if they change, the pod is replaced.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MadeWith {
     /// The Secret's UID and resource version.
@@ -107,8 +107,8 @@ pub struct MadeWith {
     pub account: Option<String>,
 }
 
-/// The pod. It passes PSA `restricted` and OpenShift's restricted-v2: neither a user nor a group is set, so any
-/// namespace's range fits, and everything writable is an emptyDir.
+/// The pod. It passes PSA `restricted` and OpenShift's restricted-v2: it sets neither a user nor a group, so it fits
+/// any namespace's range, and every writable directory is an emptyDir.
 pub fn pod(settings: &Settings, with: &MadeWith) -> Pod {
     let spec = pod_spec(settings);
     let mut metadata = metadata(Some(settings.pod.namespace()), settings.pod.name(), labels());
@@ -127,9 +127,9 @@ pub fn pod(settings: &Settings, with: &MadeWith) -> Pod {
     Pod { metadata, spec: Some(spec), status: None }
 }
 
-/// A hash over the spec as we write it, to know an older one by.
+/// Returns a hash over the spec as Postern writes it, to detect an older one.
 fn spec_hash(spec: &PodSpec) -> String {
-    // A plain structure of maps with string keys: it cannot fail to be written.
+    // Serializing a plain structure of maps with string keys cannot fail.
     let text = serde_json::to_vec(spec).unwrap_or_default();
     blake3::hash(&text).to_hex()[..16].to_owned()
 }
@@ -201,7 +201,7 @@ fn pod_spec(settings: &Settings) -> PodSpec {
         name: "credentials".to_owned(),
         secret: Some(SecretVolumeSource {
             secret_name: Some(settings.pod.secret()),
-            // Readable whatever user the pod is given; nobody else is in it.
+            // Readable for any user that the pod gets; the pod has no other user.
             default_mode: Some(0o444),
             items: None,
             optional: None,
@@ -238,10 +238,10 @@ fn pod_spec(settings: &Settings) -> PodSpec {
     }
 }
 
-/// The name of the volume with the token that a provider takes.
+/// The name of the volume with the token for a provider.
 const IDENTITY_VOLUME: &str = "identity";
 
-/// The token by which the pod proves to a provider who it is; the kubelet keeps it fresh.
+/// The token that authenticates the pod to a provider; the kubelet refreshes it.
 fn identity_token(pod: &PodIdentity) -> Volume {
     let token = ServiceAccountTokenProjection {
         audience: Some(pod.audience.clone()),
@@ -251,7 +251,7 @@ fn identity_token(pod: &PodIdentity) -> Volume {
     Volume {
         name: IDENTITY_VOLUME.to_owned(),
         projected: Some(ProjectedVolumeSource {
-            // Readable whatever user the pod is given; nobody else is in it.
+            // Readable for any user that the pod gets; the pod has no other user.
             default_mode: Some(0o444),
             sources: Some(vec![VolumeProjection {
                 service_account_token: Some(token),
@@ -262,7 +262,7 @@ fn identity_token(pod: &PodIdentity) -> Volume {
     }
 }
 
-/// The public keys that the agent's listener takes; the private one is in a Secret that the pod does not name.
+/// The public keys that the agent's listener accepts; the private key is in a Secret that the pod does not reference.
 fn stream_keys(pod: &OpsPod) -> Volume {
     Volume {
         name: "stream".to_owned(),
@@ -297,7 +297,7 @@ fn role_ref(kind: &str, name: &str) -> RoleRef {
     }
 }
 
-/// A Role of ours and its binding to the ops pod's ServiceAccount.
+/// A Role and its binding to the ops pod's ServiceAccount.
 pub fn role(pod: &OpsPod, namespace: &str, name: &str, rules: &[Rule]) -> (Role, RoleBinding) {
     let metadata = metadata(Some(namespace), name, labels());
     (

@@ -1,11 +1,11 @@
-//! Which ops pod: its namespace, its name, and the names of everything that belongs to it.
+//! The ops pod's namespace and name, and the names of all its objects.
 
 use crate::invalid_setting::{InvalidSetting, dns_name};
 use crate::names;
 use postern_kube::apply::ObjectRef;
 use postern_kube::k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, ServiceAccount};
 
-/// One ops pod of a cluster. Two of them share no object, so neither can read the other's keys or credentials.
+/// One ops pod of a cluster. Two ops pods share no object, so neither can read the other's keys or credentials.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OpsPod {
     namespace: String,
@@ -25,7 +25,7 @@ impl std::fmt::Display for OpsPod {
 }
 
 impl OpsPod {
-    /// The pod of this name in this namespace; without them, the default's.
+    /// Returns the pod with this name in this namespace; the defaults are those of the default pod.
     pub fn new(namespace: Option<String>, name: Option<String>) -> Result<Self, InvalidSetting> {
         let default = Self::default();
         let pod =
@@ -45,8 +45,8 @@ impl OpsPod {
         &self.name
     }
 
-    /// The namespaces that an install makes and an uninstall deletes: those of the default pod. Any other namespace is
-    /// its team's own.
+    /// Returns the namespaces that an install creates and an uninstall deletes: those of the default pod. Any other
+    /// namespace belongs to its team.
     pub fn own_namespaces(&self) -> &'static [&'static str] {
         if self.namespace == names::NAMESPACE { &[names::NAMESPACE, names::TEST_NAMESPACE] } else { &[] }
     }
@@ -56,7 +56,7 @@ impl OpsPod {
         format!("{}-credentials", self.name)
     }
 
-    /// The Role that opens the credential Secret, and its binding.
+    /// The Role that permits reading the credential Secret, and its binding.
     pub fn secret_role(&self) -> String {
         self.secret()
     }
@@ -75,17 +75,17 @@ impl OpsPod {
         format!("{}-stream", self.name)
     }
 
-    /// The `ConfigMap` with the public keys that the agent's listener takes.
+    /// The `ConfigMap` with the public keys that the agent's listener accepts.
     pub fn stream_keys(&self) -> String {
         format!("{}-stream-keys", self.name)
     }
 
-    /// The ServiceAccount as a user.
+    /// The ServiceAccount's user name.
     pub fn user(&self) -> String {
         format!("system:serviceaccount:{}:{}", self.namespace, self.name)
     }
 
-    /// The groups of the ServiceAccount, as the API server gives them to it.
+    /// The groups that the API server assigns to the ServiceAccount.
     pub fn groups(&self) -> [String; 3] {
         [
             "system:serviceaccounts".to_owned(),
@@ -94,7 +94,7 @@ impl OpsPod {
         ]
     }
 
-    /// The pod as an object.
+    /// The reference to the pod.
     pub fn pod_ref(&self) -> ObjectRef {
         ObjectRef::of::<Pod>(Some(&self.namespace), &self.name)
     }
@@ -119,7 +119,7 @@ impl OpsPod {
         ObjectRef::of::<ConfigMap>(Some(&self.namespace), &self.stream_keys())
     }
 
-    /// The command line's options that name this pod, with a space before them; empty for the default pod.
+    /// Returns the command line's options that name this pod, with a leading space; empty for the default pod.
     pub fn options(&self) -> String {
         let default = Self::default();
         let mut options = String::new();

@@ -1,18 +1,18 @@
-//! Whether a quota that has no room for one pod more has room for one in another's place.
+//! Whether a quota without room for another pod has room for a replacement.
 
 use postern_kube::{KubeError, Reason};
 
-/// From the server's words on an exceeded quota, `exceeded quota: NAME, requested: pods=1, used: pods=1, limited: pods=1`:
-/// whether what is used now is within the limits, so that a pod which asks for what its predecessor did fits in as soon as
-/// that one is gone. Also where the amounts cannot be read: then only trying tells.
-pub(crate) fn has_room_then(error: &KubeError) -> bool {
+/// Parses the server's message on an exceeded quota, `exceeded quota: NAME, requested: pods=1, used: pods=1, limited:
+/// pods=1`: if the current use is within the limits, a pod that requests what its predecessor did fits as soon as
+/// that one is gone. Also true if the amounts cannot be parsed: then only a try can show it.
+pub(crate) fn fits_as_replacement(error: &KubeError) -> bool {
     matches!(&error.reason, Reason::Refused { message, .. } if fits(message))
 }
 
 fn fits(message: &str) -> bool {
-    let Some((_, said)) = message.split_once("exceeded quota: ") else { return false };
+    let Some((_, amounts)) = message.split_once("exceeded quota: ") else { return false };
     let part = |name: &str| {
-        let (_, rest) = said.split_once(name)?;
+        let (_, rest) = amounts.split_once(name)?;
         let end = rest.find(", ").unwrap_or(rest.len());
         Some(rest[..end].split(',').filter_map(|pair| pair.split_once('=')).collect::<Vec<_>>())
     };
@@ -23,7 +23,7 @@ fn fits(message: &str) -> bool {
     })
 }
 
-/// A quantity as Kubernetes writes it (whole numbers with a suffix), in thousandths.
+/// Parses a quantity as Kubernetes formats it (whole numbers with a suffix), in thousandths.
 fn thousandths(quantity: &str) -> Option<u128> {
     let digits = quantity.find(|c: char| !c.is_ascii_digit()).unwrap_or(quantity.len());
     let (number, suffix) = quantity.split_at(digits);
@@ -49,17 +49,17 @@ mod tests {
 
     #[test]
     fn a_quota_is_full_or_too_small() {
-        let said = |used: &str, limited: &str| {
+        let amounts = |used: &str, limited: &str| {
             format!(
                 "pods \"p\" is forbidden: exceeded quota: q, requested: x, used: {used}, limited: {limited}"
             )
         };
-        assert!(fits(&said("limits.cpu=500m,pods=1", "limits.cpu=500m,pods=1")));
-        assert!(fits(&said("requests.memory=64Mi", "requests.memory=1Gi")));
-        assert!(!fits(&said("limits.cpu=500m,pods=1", "limits.cpu=500m,pods=0")));
-        assert!(!fits(&said("limits.cpu=1", "limits.cpu=600m")));
+        assert!(fits(&amounts("limits.cpu=500m,pods=1", "limits.cpu=500m,pods=1")));
+        assert!(fits(&amounts("requests.memory=64Mi", "requests.memory=1Gi")));
+        assert!(!fits(&amounts("limits.cpu=500m,pods=1", "limits.cpu=500m,pods=0")));
+        assert!(!fits(&amounts("limits.cpu=1", "limits.cpu=600m")));
         assert!(!fits("pods \"p\" is forbidden: violates PodSecurity"));
-        // What cannot be read is tried.
-        assert!(fits(&said("count/x=1.5", "count/x=1")) && fits("exceeded quota: q"));
+        // What cannot be parsed is tried.
+        assert!(fits(&amounts("count/x=1.5", "count/x=1")) && fits("exceeded quota: q"));
     }
 }

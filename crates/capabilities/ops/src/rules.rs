@@ -1,12 +1,12 @@
-//! Every permission that Postern ever asks for, each with the reason why something breaks without it.
+//! Every permission that Postern needs, each with the reason.
 
-mod printed;
+mod manifests;
 
 use crate::names;
 use crate::ops_pod::OpsPod;
 use postern_kube::k8s_openapi::api::rbac::v1::PolicyRule;
 
-pub use printed::{AnyRole, manifests, roles};
+pub use manifests::{AnyRole, manifests, roles};
 
 /// An object that a rule is limited to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,15 +21,15 @@ pub enum Named {
     StreamKeys,
     /// The Role of `--cluster-access`.
     AccessRole,
-    /// The Role that opens the credential Secret.
+    /// The Role that permits reading the credential Secret.
     SecretRole,
     /// The group of all `ServiceAccounts`.
     Accounts,
     /// The group of the `ServiceAccounts` of the pod's namespace.
     NamespaceAccounts,
-    /// The group of everyone who is authenticated.
+    /// The group of all authenticated users.
     Authenticated,
-    /// The user whom an audit compares with.
+    /// The user that an audit compares with.
     Baseline,
 }
 
@@ -62,17 +62,17 @@ pub struct Rule {
     pub names: &'static [Named],
     /// Verbs.
     pub verbs: &'static [&'static str],
-    /// What breaks without it.
+    /// The reason: what fails without it.
     pub reason: &'static str,
 }
 
 impl Rule {
-    /// The names of the objects that it is limited to.
+    /// Returns the names of the objects that it is limited to.
     pub fn names(&self, pod: &OpsPod) -> Vec<String> {
         self.names.iter().map(|named| named.of(pod)).collect()
     }
 
-    /// As the API has it.
+    /// Returns the rule as an API object.
     pub fn policy(&self, pod: &OpsPod) -> PolicyRule {
         let Self { group, resources, names, verbs, reason: _ } = *self;
         let owned = |all: &[&str]| all.iter().map(|one| (*one).to_owned()).collect::<Vec<_>>();
@@ -86,7 +86,7 @@ impl Rule {
     }
 }
 
-/// What tools in the ops pod may do where `--cluster-access` says so.
+/// The permissions of tools in the ops pod in the namespaces of `--cluster-access`.
 pub const ACCESS: &[Rule] = &[
     Rule {
         group: "batch",
@@ -113,13 +113,13 @@ pub const ACCESS: &[Rule] = &[
         group: "",
         resources: &["pods/exec"],
         names: &[],
-        // A WebSocket exec was authorized as get before Kubernetes 1.35, and is as create since.
+        // A WebSocket exec was authorized as get before Kubernetes 1.35, and as create since.
         verbs: &["create", "get"],
         reason: "tools run commands in pods of these namespaces",
     },
 ];
 
-/// What tools may do in the ops namespace itself, once they have any access at all.
+/// The permissions of tools in the ops namespace itself, if they have any access at all.
 pub const ACCESS_SECRET: &[Rule] = &[Rule {
     group: "",
     resources: &["secrets"],
@@ -128,7 +128,7 @@ pub const ACCESS_SECRET: &[Rule] = &[Rule {
     reason: "a workflow may hand the ops pod's own credential on; no other Secret can be read or listed",
 }];
 
-/// For a person who installs, re-installs and uninstalls, in the ops namespace.
+/// For a user who installs, re-installs and uninstalls, in the ops namespace.
 pub const INSTALLER: &[Rule] = &[
     Rule {
         group: "",
@@ -196,7 +196,7 @@ pub const INSTALLER: &[Rule] = &[
     },
 ];
 
-/// What an installer needs besides, in each namespace given to `--cluster-access` and in the ops namespace.
+/// The additional permissions of an installer, in each namespace of `--cluster-access` and in the ops namespace.
 pub const INSTALLER_ACCESS: &[Rule] = &[
     Rule {
         group: "rbac.authorization.k8s.io",
@@ -214,7 +214,7 @@ pub const INSTALLER_ACCESS: &[Rule] = &[
     },
 ];
 
-/// For a person who runs tools, in the ops namespace.
+/// For a user who runs tools, in the ops namespace.
 pub const RUNNER: &[Rule] = &[Rule {
     group: "",
     resources: &["pods/exec"],
@@ -223,7 +223,7 @@ pub const RUNNER: &[Rule] = &[Rule {
     reason: "`postern run` is one exec into this one pod (get before Kubernetes 1.35, create since)",
 }];
 
-/// For a person who runs tools by stream, in the ops namespace.
+/// For a user who runs tools by stream, in the ops namespace.
 pub const STREAMER: &[Rule] = &[
     Rule {
         group: "",
@@ -249,7 +249,7 @@ pub const STREAMER: &[Rule] = &[
     },
 ];
 
-/// For a person who looks, in the ops namespace.
+/// For a user who reads the state, in the ops namespace.
 pub const VIEWER: &[Rule] = &[
     Rule {
         group: "",
@@ -274,7 +274,7 @@ pub const VIEWER: &[Rule] = &[
     },
 ];
 
-/// For a person who audits, in the ops namespace.
+/// For a user who audits, in the ops namespace.
 pub const AUDITOR: &[Rule] = &[
     Rule {
         group: "",
@@ -292,7 +292,7 @@ pub const AUDITOR: &[Rule] = &[
     },
 ];
 
-/// What an auditor needs besides, of kinds that are in no namespace.
+/// The additional permissions of an auditor, on cluster-scoped kinds.
 pub const AUDITOR_CLUSTER: &[Rule] = &[
     Rule {
         group: "",
@@ -317,29 +317,29 @@ pub const AUDITOR_CLUSTER: &[Rule] = &[
     },
 ];
 
-/// Where a Role for people holds.
+/// The scope of a Role for users.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
     /// In the ops namespace: a Role.
     Ops,
-    /// In the whole cluster: a `ClusterRole`, for kinds that are in no namespace.
+    /// In the whole cluster: a `ClusterRole`, for cluster-scoped kinds.
     Cluster,
 }
 
-/// A Role for people, as `ops rbac` prints it.
+/// A Role for users, as `ops rbac` prints it.
 #[derive(Debug, Clone, Copy)]
 pub struct OperatorRole {
     /// Its name.
     pub name: &'static str,
-    /// Where it holds.
+    /// Its scope.
     pub scope: Scope,
-    /// What it is for.
+    /// Its purpose.
     pub purpose: &'static str,
     /// Its rules.
     pub rules: &'static [Rule],
 }
 
-/// The Roles for people.
+/// The Roles for users.
 pub const OPERATORS: &[OperatorRole] = &[
     OperatorRole {
         name: "postern-installer",

@@ -1,4 +1,4 @@
-//! What the user asked for, validated.
+//! The user's settings, validated.
 
 use crate::identity::Identity;
 pub use crate::invalid_setting::{InvalidSetting, dns_name};
@@ -8,20 +8,20 @@ use postern_secret::credential::Credential;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-/// Which part of the cluster the tools in the ops pod may reach with the pod's own identity.
+/// The part of the cluster that the tools in the ops pod may access with the pod's own identity.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Access {
     /// None: no token is mounted and no Role is bound.
     #[default]
     None,
-    /// These namespaces, by a Role in each.
+    /// These namespaces, with a Role in each.
     Namespaces(BTreeSet<String>),
-    /// All namespaces, by a `ClusterRole`.
+    /// All namespaces, with a `ClusterRole`.
     All,
 }
 
 impl Access {
-    /// As it is kept in the ServiceAccount's annotation.
+    /// Formats it for the ServiceAccount's annotation.
     pub fn text(&self) -> String {
         match self {
             Self::None => String::new(),
@@ -30,7 +30,7 @@ impl Access {
         }
     }
 
-    /// From the annotation: the namespaces, and whether all of them.
+    /// Parses the annotation: the namespaces, and whether all of them.
     pub fn parse(text: &str) -> (BTreeSet<String>, bool) {
         let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
         let (all, names): (Vec<_>, Vec<_>) = parts.partition(|part| *part == "*");
@@ -41,28 +41,28 @@ impl Access {
 /// Everything that determines an installation.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Which ops pod.
+    /// The ops pod.
     pub pod: OpsPod,
     /// The pod's image.
     pub image: String,
-    /// A Secret in the ops namespace to pull it with.
+    /// A Secret in the ops namespace for pulling the image.
     pub image_pull_secret: Option<String>,
-    /// What the pod itself may reach.
+    /// The access of the pod itself.
     pub access: Access,
-    /// The credentials for its tools; none for "no static key".
+    /// The credentials for its tools; empty without a static key.
     pub credentials: Vec<(Credential, Secret)>,
     /// The provider that trusts the pod, instead of a key.
     pub identity: Option<Identity>,
-    /// Whether the agent also takes runs by port-forward.
+    /// Whether the agent also accepts runs through a port-forward.
     pub stream: bool,
-    /// How long the pod may take to be ready, and running tools to finish.
+    /// The time limit for the pod to be ready, and for running tools to finish.
     pub timeout: Duration,
     /// Replaces the pod even if nothing changed.
     pub force: bool,
 }
 
 impl Settings {
-    /// Takes a provider's trust in place of the key that it makes superfluous.
+    /// Sets a provider's trust, and removes the key that it replaces.
     pub fn trust(&mut self, identity: Option<Identity>) {
         if let Some(identity) = &identity {
             self.credentials.retain(|(credential, _)| credential.name != identity.replaces);
@@ -70,7 +70,7 @@ impl Settings {
         self.identity = identity;
     }
 
-    /// Rejects what cannot be right before anything is sent.
+    /// Rejects invalid values before anything is sent.
     pub fn validate(&self) -> Result<(), InvalidSetting> {
         if let Some(name) = &self.image_pull_secret {
             dns_name("--image-pull-secret", name, 253)?;

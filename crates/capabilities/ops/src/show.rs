@@ -1,8 +1,8 @@
-//! `ops show`: what is there, and what is missing; changes nothing.
+//! `ops show`: reports what exists and what is missing; changes nothing.
 
 use crate::names;
 use crate::ops_pod::OpsPod;
-use crate::podstate::outlived;
+use crate::pod_plan::account_replaced;
 use postern_kube::apply::{self, ObjectRef};
 use postern_kube::k8s_openapi::api::core::v1::{Namespace, Pod, Secret};
 use postern_kube::kube::ResourceExt as _;
@@ -11,31 +11,31 @@ use postern_kube::kube::core::DynamicObject;
 use postern_kube::{Cluster, KubeError, pods};
 use serde::Serialize;
 
-/// What may be known of an object.
+/// Whether an object exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Presence {
-    /// It is there.
+    /// It exists.
     Present,
-    /// It is on its way out.
+    /// It is being deleted.
     Deleting,
-    /// It is not.
+    /// It does not exist.
     Missing,
-    /// We may not look.
+    /// The user lacks the permission to read it.
     Unknown,
 }
 
-/// The state of the ops pod and all that belongs to it.
+/// The state of the ops pod and all its objects.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Shown {
+pub struct OpsPodState {
     /// The namespace's name.
     pub namespace: String,
-    /// Whether it is there.
+    /// Whether it exists.
     pub namespace_state: Presence,
     /// The pod's name.
     pub pod: String,
-    /// Whether it is there.
+    /// Whether it exists.
     pub pod_state: Presence,
     /// Its phase.
     pub phase: Option<String>,
@@ -43,40 +43,40 @@ pub struct Shown {
     pub ready: bool,
     /// Its image.
     pub image: Option<String>,
-    /// Whether that is the image this program would install.
+    /// Whether that is the image that this program would install.
     pub image_matches: Option<bool>,
-    /// Who it is to the API server.
+    /// Its user name for the API server.
     pub rbac_subject: String,
-    /// Whether the `ServiceAccount` was made after the pod, whose tokens are then refused.
+    /// Whether the `ServiceAccount` is newer than the pod, so that the pod's tokens are rejected.
     pub service_account_replaced: bool,
-    /// Whether the `ServiceAccount` is there.
+    /// Whether the `ServiceAccount` exists.
     pub service_account_state: Presence,
-    /// What it may reach with that: `none`, `all`, or the namespaces.
+    /// Its declared access: `none`, `all`, or the namespaces.
     pub cluster_access: Option<String>,
-    /// Where the tools' identity towards a provider comes from.
+    /// The source of the tools' identity towards a provider.
     pub identity: Option<String>,
-    /// The provider's grant that the `ServiceAccount` carries.
+    /// The provider's grant in the `ServiceAccount`'s annotations.
     pub trusted_profile: Option<String>,
     /// The credential Secret's name.
     pub secret: String,
-    /// Whether it is there.
+    /// Whether it exists.
     pub secret_state: Presence,
-    /// The names of the credentials in it, where we may look.
+    /// The names of the credentials in it, if the user may read it.
     pub credentials: Option<Vec<String>>,
     /// When it was rotated.
     pub rotated_at: Option<String>,
-    /// The release of the agent in the pod.
+    /// The version of the agent in the pod.
     pub agent_version: Option<String>,
-    /// Whether the pod takes streams, though the key for them may be gone.
+    /// Whether the pod accepts streams, although the key for them may be missing.
     #[serde(skip)]
     pub listens: bool,
-    /// How runs may reach the agent: `exec`, and `stream` where it was installed.
+    /// The transports to the agent: `exec`, and `stream` if it was installed.
     pub transports: Vec<&'static str>,
 }
 
-type Found = (Presence, Option<DynamicObject>);
+type FoundObject = (Presence, Option<DynamicObject>);
 
-async fn find(cluster: &Cluster, of: &ObjectRef) -> Result<Found, KubeError> {
+async fn find(cluster: &Cluster, of: &ObjectRef) -> Result<FoundObject, KubeError> {
     match apply::get(cluster, of).await {
         Ok(Some(object)) if object.metadata.deletion_timestamp.is_some() => {
             Ok((Presence::Deleting, Some(object)))
@@ -88,17 +88,17 @@ async fn find(cluster: &Cluster, of: &ObjectRef) -> Result<Found, KubeError> {
     }
 }
 
-/// Reads everything; what we may not read is `unknown`. `image` is what this program would install.
-pub async fn show(cluster: &Cluster, ops: &OpsPod, image: &str) -> Result<Shown, KubeError> {
+/// Reads everything; without permission, an object is `unknown`. `image` is the one that this program would install.
+pub async fn show(cluster: &Cluster, ops: &OpsPod, image: &str) -> Result<OpsPodState, KubeError> {
     let (namespace_state, _) = find(cluster, &ObjectRef::of::<Namespace>(None, ops.namespace())).await?;
     let (service_account_state, account) = find(cluster, &ops.account_ref()).await?;
     let (secret_state, secret) = find(cluster, &ops.secret_ref()).await?;
     let (pod_state, pod) = find(cluster, &ops.pod_ref()).await?;
     let pod: Option<Pod> = pod.and_then(|object| object.try_parse().ok());
-    // Namespaces are often not readable where what is in them is.
-    let seen = [service_account_state, secret_state, pod_state].contains(&Presence::Present);
+    // Namespaces are often not readable although their objects are.
+    let any_present = [service_account_state, secret_state, pod_state].contains(&Presence::Present);
     let namespace_state =
-        if namespace_state == Presence::Unknown && seen { Presence::Present } else { namespace_state };
+        if namespace_state == Presence::Unknown && any_present { Presence::Present } else { namespace_state };
     let secret: Option<Secret> = secret.and_then(|object| object.try_parse().ok());
     let annotated = |pod: &Pod| pod.annotations().get(names::ROTATED_AT).cloned();
     let credentials = secret
@@ -119,11 +119,11 @@ pub async fn show(cluster: &Cluster, ops: &OpsPod, image: &str) -> Result<Shown,
     let profile =
         account.as_ref().and_then(|account| postern_identity::grant_of(account.annotations()).cloned());
     let trusted = profile.as_ref().map(|profile| format!("trusted profile {profile}"));
-    let held = credentials.as_ref().map(|names| {
+    let static_key = credentials.as_ref().map(|names| {
         if names.is_empty() { "none (no static key)" } else { "static key in the Secret" }.to_owned()
     });
-    let identity = trusted.or(held);
-    Ok(Shown {
+    let identity = trusted.or(static_key);
+    Ok(OpsPodState {
         namespace: ops.namespace().to_owned(),
         namespace_state,
         pod: ops.name().to_owned(),
@@ -135,7 +135,7 @@ pub async fn show(cluster: &Cluster, ops: &OpsPod, image: &str) -> Result<Shown,
         rbac_subject: ops.user(),
         service_account_state,
         service_account_replaced: pod.as_ref().is_some_and(|pod| {
-            outlived(pod, account.as_ref().and_then(|account| account.metadata.uid.as_deref()))
+            account_replaced(pod, account.as_ref().and_then(|account| account.metadata.uid.as_deref()))
         }),
         cluster_access: access,
         identity,
@@ -146,7 +146,7 @@ pub async fn show(cluster: &Cluster, ops: &OpsPod, image: &str) -> Result<Shown,
         rotated_at: secret
             .as_ref()
             .and_then(|secret| secret.annotations().get(names::ROTATED_AT).cloned())
-            // Where the Secret may not be read, the pod says which it was made with.
+            // If the Secret is not readable, the pod's annotation has the version that it was created with.
             .or_else(|| pod.as_ref().filter(|_| secret_state == Presence::Unknown).and_then(annotated)),
         agent_version,
         listens: pod.as_ref().is_some_and(crate::stream::listens),
@@ -157,19 +157,19 @@ pub async fn show(cluster: &Cluster, ops: &OpsPod, image: &str) -> Result<Shown,
     })
 }
 
-/// The transports: `stream` if the pod's PID 1 listens and its key exists.
+/// Returns the transports: `stream` if the pod's PID 1 listens and its key exists.
 async fn transports(cluster: &Cluster, ops: &OpsPod, pod: &Pod) -> Result<Vec<&'static str>, KubeError> {
     if !crate::stream::listens(pod) {
         return Ok(vec!["exec"]);
     }
     Ok(match find(cluster, &ops.stream_secret_ref()).await?.0 {
-        // Who may not look may have a key of their own.
+        // A user who may not read the key may have one of their own.
         Presence::Present | Presence::Unknown => vec!["exec", "stream"],
         Presence::Missing | Presence::Deleting => vec!["exec"],
     })
 }
 
-/// From the first line of the pod's log, where PID 1 says it.
+/// Reads it from the first line of the pod's log, which PID 1 writes.
 async fn agent_version(cluster: &Cluster, ops: &OpsPod) -> Option<String> {
     let params = LogParams { limit_bytes: Some(4_096), ..LogParams::default() };
     let log = pods::log(cluster, ops.namespace(), ops.name(), &params).await.ok()?;

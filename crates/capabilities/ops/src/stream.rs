@@ -1,7 +1,7 @@
-//! The stream transport's keys in the cluster, and the way through them to the agent.
+//! The stream transport's keys in the cluster, and connections to the agent with them.
 //!
-//! The pod mounts a `ConfigMap` with the public keys that are authorized; the private key that every install makes anew
-//! lies in a Secret of its own, which the pod cannot name. Operators may add keys of their own to the `ConfigMap`.
+//! The pod mounts a `ConfigMap` with the authorized public keys. The private key, which every install generates anew,
+//! is in a Secret of its own that the pod cannot reference. Operators may add their own keys to the `ConfigMap`.
 
 use crate::objects;
 use crate::ops_pod::OpsPod;
@@ -19,9 +19,9 @@ use tokio::time::Instant;
 const PRIVATE: &str = "key.der";
 /// In the Secret: the random name of the installation.
 const INSTALLATION: &str = "installation";
-/// In the `ConfigMap`: lines as OpenSSH has them.
+/// In the `ConfigMap`: lines in OpenSSH's format.
 pub const AUTHORIZED: &str = "authorized_keys";
-/// In the `ConfigMap`: whom a proof must be meant for.
+/// In the `ConfigMap`: the audience of a proof.
 pub const AUDIENCE: &str = "audience";
 /// The comment of the line for the Secret's key.
 const OWN: &str = "postern-ops-install";
@@ -29,9 +29,9 @@ const OWN: &str = "postern-ops-install";
 /// After a rotation the kubelet needs a moment to bring the new key into the pod.
 const SYNC: Duration = Duration::from_secs(20);
 
-/// A private key and what it opens, as the Secret holds them.
+/// The content of the Secret: a private key and its installation.
 #[derive(Debug)]
-pub struct Opener {
+pub struct InstallKey {
     /// The key.
     pub key: Key,
     /// The installation it is for.
@@ -41,48 +41,48 @@ pub struct Opener {
 /// Why there is no stream to the ops pod.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// The cluster said no, or there is no such pod.
+    /// The cluster refused, or there is no such pod.
     #[error(transparent)]
     Kube(#[from] KubeError),
     /// There are no keys.
     #[error("the ops pod was not installed with --stream")]
     NotInstalled,
-    /// The objects are not as an install leaves them.
+    /// The objects differ from what an install writes.
     #[error("{0} is not as an install leaves it: {1}")]
     Damaged(ObjectRef, &'static str),
-    /// The key is of no use.
+    /// The key cannot be used.
     #[error(transparent)]
     Key(#[from] KeyError),
-    /// The agent's side.
+    /// The connection to the agent failed.
     #[error("opening a stream to the ops pod: {0}")]
     Stream(#[from] StreamError),
-    /// A name that several keys have does not say which of them is meant.
+    /// Several keys have this name, so it does not identify one of them.
     #[error("{} authorized keys are called {name:?}", keys.len())]
     Several {
         /// The name.
         name: String,
-        /// Those keys, as the lines have them.
+        /// Those keys, in the format of the lines.
         keys: Vec<String>,
     },
 }
 
 impl OpenError {
-    /// Whether streams are simply not there, or not for this user: an exec may do instead.
-    pub fn is_not_for_us(&self) -> bool {
+    /// Whether this user cannot use streams, so that an exec is used instead.
+    pub fn is_unavailable(&self) -> bool {
         match self {
             Self::NotInstalled => true,
-            // Admission refuses a port-forward to who may do it.
+            // Admission may refuse a port-forward that RBAC permits.
             Self::Kube(error) => error.is_forbidden() || matches!(error.reason, Reason::Refused { .. }),
             Self::Damaged(..) | Self::Key(_) | Self::Stream(_) | Self::Several { .. } => false,
         }
     }
 }
 
-/// A new key and a new installation.
+/// Generates a new key and a new installation name.
 pub fn new_secret(pod: &OpsPod, rotated_at: &str) -> Result<Secret, KeyError> {
     let mut secret = objects::secret_named(pod, &pod.stream_secret(), rotated_at);
     let private = Key::generate()?;
-    // As random as the key, and of no use to anyone.
+    // As random as the key, and public.
     let public = Key::from_pkcs8(&private, "the new key")?.public();
     let installation = blake3::hash(&public).to_hex()[..24].to_owned();
     secret.data = Some(
@@ -95,35 +95,35 @@ pub fn new_secret(pod: &OpsPod, rotated_at: &str) -> Result<Secret, KeyError> {
     Ok(secret)
 }
 
-/// What the Secret holds.
-pub fn opener(pod: &OpsPod, secret: &Secret) -> Result<Opener, OpenError> {
+/// Parses the Secret.
+pub fn install_key(pod: &OpsPod, secret: &Secret) -> Result<InstallKey, OpenError> {
     let damaged = |what| OpenError::Damaged(pod.stream_secret_ref(), what);
     let data = secret.data.as_ref().ok_or_else(|| damaged("it is empty"))?;
     let private = data.get(PRIVATE).ok_or_else(|| damaged("key.der is missing"))?;
     let installation = data.get(INSTALLATION).ok_or_else(|| damaged("installation is missing"))?;
     let installation =
         String::from_utf8(installation.0.clone()).map_err(|_| damaged("installation is not text"))?;
-    let key = Key::from_pkcs8(&private.0, "key.der").map_err(|_| damaged("key.der is no Ed25519 key"))?;
-    Ok(Opener { key, installation })
+    let key = Key::from_pkcs8(&private.0, "key.der").map_err(|_| damaged("key.der is not an Ed25519 key"))?;
+    Ok(InstallKey { key, installation })
 }
 
-/// The `ConfigMap` for this key and the operators' own lines.
-pub fn authorized(pod: &OpsPod, opener: &Opener, operators: &[String]) -> ConfigMap {
-    let Opener { key, installation } = opener;
+/// Returns the `ConfigMap` for this key and the operators' lines.
+pub fn authorized(pod: &OpsPod, install_key: &InstallKey, operators: &[String]) -> ConfigMap {
+    let InstallKey { key, installation } = install_key;
     let mut lines = format!("ssh-ed25519 {} {OWN}\n", openssh(&key.public()));
     operators.iter().for_each(|line| lines.extend([line.as_str(), "\n"]));
     let audience = audience(pod.namespace(), pod.name(), installation);
     objects::config_map(pod, &pod.stream_keys(), [(AUTHORIZED, lines), (AUDIENCE, audience)])
 }
 
-/// The operators' own lines in a `ConfigMap` of ours.
+/// Returns the operators' lines in a `ConfigMap`.
 pub fn operators(keys: &DynamicObject) -> Vec<String> {
     let text = keys.data["data"][AUTHORIZED].as_str().unwrap_or_default();
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
     lines.filter(|line| line.split_ascii_whitespace().nth(2) != Some(OWN)).map(str::to_owned).collect()
 }
 
-/// An operator's line, checked: `ssh-ed25519 BASE64 [comment]`, as `ssh-keygen -t ed25519` writes it.
+/// Parses an operator's line: `ssh-ed25519 BASE64 [comment]`, as `ssh-keygen -t ed25519` writes it.
 pub fn parse_line(line: &str) -> Result<(PublicKey, String), String> {
     let mut fields = line.split_ascii_whitespace();
     let (kind, field) = (fields.next().unwrap_or_default(), fields.next().unwrap_or_default());
@@ -137,17 +137,17 @@ pub fn parse_line(line: &str) -> Result<(PublicKey, String), String> {
     Ok((key, format!("ssh-ed25519 {field} {comment}")))
 }
 
-/// What [`authorize`] is to change.
+/// A change for [`authorize`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Authorization {
     /// Adds this line, as [`parse_line`] returns it; a line with the same key is replaced.
     Add(String),
-    /// Takes away the line with this key, or the only one with this comment.
+    /// Removes the line with this key, or the only one with this comment.
     Revoke(String),
 }
 
 impl Authorization {
-    /// The operators' lines as they are to be.
+    /// Returns the operators' lines after the change.
     fn plan(&self, mut lines: Vec<String>) -> Result<Vec<String>, OpenError> {
         let field = |line: &str, at| line.split_ascii_whitespace().nth(at).unwrap_or_default().to_owned();
         match self {
@@ -168,8 +168,8 @@ impl Authorization {
     }
 }
 
-/// The operators' keys, before and after a change; nothing is written with `dry_run`, or without a change. The pod takes
-/// them as soon as the kubelet has brought them there.
+/// Changes the operators' keys; returns them before and after the change. Writes nothing with `dry_run`, or without a
+/// change. The pod accepts the keys as soon as the kubelet has updated its mount.
 pub async fn authorize(
     cluster: &Cluster,
     pod: &OpsPod,
@@ -197,27 +197,27 @@ pub async fn authorize(
         });
         match apply::merge(cluster, &of, &patch).await {
             Ok(_) => return Ok((before, after)),
-            // An install or another operator wrote in the same moment.
+            // An install or another operator wrote at the same time.
             Err(error) if error.is_conflict() => {}
             Err(error) => return Err(error.into()),
         }
     }
 }
 
-/// A stream to the ops pod's agent: with the operator's `own` key, else with the install's.
+/// Opens a stream to the ops pod's agent: with the operator's `own` key, otherwise with the install's.
 ///
-/// The port-forward is asked for while the key is being read. A key that was rotated a moment ago may take the
-/// kubelet some seconds to reach the pod; with `patient` that is waited for.
+/// The port-forward is requested while the key is being read. The kubelet may need some seconds to bring a new key
+/// into the pod; with `wait_for_key` this function waits for that.
 pub async fn connect(
     cluster: &Cluster,
     pod: &OpsPod,
     own: Option<&Key>,
-    patient: bool,
+    wait_for_key: bool,
 ) -> Result<Connection, OpenError> {
     let end = Instant::now() + SYNC;
     loop {
         match once(cluster, pod, own).await {
-            Err(OpenError::Stream(StreamError::Refused)) if patient && Instant::now() < end => {
+            Err(OpenError::Stream(StreamError::Refused)) if wait_for_key && Instant::now() < end => {
                 tokio::time::sleep(Duration::from_millis(500)).await;
             }
             other => return other,
@@ -237,7 +237,7 @@ async fn once(cluster: &Cluster, pod: &OpsPod, own: Option<&Key>) -> Result<Conn
             let secret = secret
                 .try_parse()
                 .map_err(|_| OpenError::Damaged(pod.stream_secret_ref(), "it cannot be read"))?;
-            let Opener { key, installation } = opener(pod, &secret)?;
+            let InstallKey { key, installation } = install_key(pod, &secret)?;
             let (reader, writer) = forward?;
             let audience = audience(pod.namespace(), pod.name(), &installation);
             Ok(open(reader, writer, &key, &audience).await?)
@@ -248,9 +248,9 @@ async fn once(cluster: &Cluster, pod: &OpsPod, own: Option<&Key>) -> Result<Conn
             let audience = keys.data["data"][AUDIENCE].as_str();
             let audience =
                 audience.ok_or(OpenError::Damaged(pod.stream_keys_ref(), "audience is missing"))?;
-            // It must be this pod's, or the proof could be carried to another.
+            // It must be this pod's audience, or the proof could be used for another pod.
             if !audience.starts_with(&format!("{pod}/")) {
-                return Err(OpenError::Damaged(pod.stream_keys_ref(), "audience is another pod's"));
+                return Err(OpenError::Damaged(pod.stream_keys_ref(), "audience belongs to another pod"));
             }
             let (reader, writer) = forward?;
             Ok(open(reader, writer, key, audience).await?)
@@ -258,7 +258,7 @@ async fn once(cluster: &Cluster, pod: &OpsPod, own: Option<&Key>) -> Result<Conn
     }
 }
 
-/// Why a key is not there: a pod that listens was installed with it.
+/// Returns why a key is missing: a pod that listens was installed with it.
 async fn absent(cluster: &Cluster, pod: &OpsPod, of: ObjectRef) -> OpenError {
     match postern_kube::pods::get(cluster, pod.namespace(), pod.name()).await {
         Ok(Some(pod)) if listens(&pod) => OpenError::Damaged(of, "it is missing"),
@@ -266,7 +266,7 @@ async fn absent(cluster: &Cluster, pod: &OpsPod, of: ObjectRef) -> OpenError {
     }
 }
 
-/// Whether a pod's PID 1 was told to take streams.
+/// Whether a pod's PID 1 was started with the stream listener.
 pub(crate) fn listens(pod: &Pod) -> bool {
     let command = pod.spec.as_ref().and_then(|spec| spec.containers.first()?.command.as_ref());
     command.is_some_and(|command| command.iter().any(|argument| argument == "--stream"))
@@ -281,13 +281,13 @@ mod tests {
     #[test]
     fn what_an_install_writes_it_can_read() {
         let secret = new_secret(&OpsPod::default(), "2026-01-01T00:00:00Z").unwrap();
-        let opener = opener(&OpsPod::default(), &secret).unwrap();
-        assert_eq!(opener.installation.len(), 24);
-        let map = authorized(&OpsPod::default(), &opener, &[format!("{LINE} jo@example.com")]);
+        let install_key = install_key(&OpsPod::default(), &secret).unwrap();
+        assert_eq!(install_key.installation.len(), 24);
+        let map = authorized(&OpsPod::default(), &install_key, &[format!("{LINE} jo@example.com")]);
         let data = map.data.clone().unwrap();
-        assert_eq!(data[AUDIENCE], format!("postern-ops/postern-ops/{}", opener.installation));
+        assert_eq!(data[AUDIENCE], format!("postern-ops/postern-ops/{}", install_key.installation));
         assert_eq!(data[AUTHORIZED].lines().count(), 2);
-        // The operators' lines survive the next install; the install's own does not.
+        // The operators' lines stay in the next install; the install's own line does not.
         let again = operators(&apply::dynamic(&map).unwrap());
         assert_eq!(again, [format!("{LINE} jo@example.com")]);
     }
@@ -319,7 +319,7 @@ mod tests {
     fn a_line_is_an_ed25519_key_or_it_is_refused() {
         assert_eq!(parse_line(LINE).unwrap(), ([1; 32], format!("{LINE} operator")));
         assert_eq!(parse_line(&format!("{LINE} jo smith")).unwrap().1, format!("{LINE} jo-smith"));
-        // Nobody passes for the install's key.
+        // No operator's line can use the comment of the install's key.
         assert_eq!(parse_line(&format!("{LINE} {OWN}")).unwrap().1, format!("{LINE} operator"));
         for wrong in
             ["", "ssh-rsa AAAA", "ssh-ed25519", "ssh-ed25519 AAAA x", "command=\"x\" ssh-ed25519 AAAA"]

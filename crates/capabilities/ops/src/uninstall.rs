@@ -1,4 +1,4 @@
-//! `ops uninstall`: what would go, and taking it away in an order that can stop anywhere.
+//! `ops uninstall`: lists what it would delete, and deletes it in an order that can stop anywhere.
 
 use crate::names;
 use crate::objects::MANAGED_BY;
@@ -17,47 +17,47 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::time::Duration;
 
-/// What an uninstall would do.
+/// The plan of an uninstall.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Plan {
-    /// What is there, in the order in which it goes.
+    /// The existing objects, in the order of their deletion.
     pub objects: Vec<ObjectRef>,
-    /// What may be there all the same, because it could not be looked at.
-    pub unseen: Vec<Unseen>,
+    /// Objects that may exist too, but could not be read.
+    pub unreadable: Vec<Unreadable>,
 }
 
-/// What is installed: in the cluster, and with a provider.
+/// What is installed, in the cluster and with a provider.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Found {
+pub struct Installation {
     /// In the cluster.
     pub plan: Plan,
-    /// The provider's grant, by its id; it goes first.
+    /// The ID of the provider's grant, which is revoked first.
     pub trusted: Option<String>,
 }
 
-/// Something that we may not look at, so that it stays if it is there.
+/// Something that the user may not read, so it stays if it exists.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Unseen {
+pub enum Unreadable {
     /// One object.
     Object(ObjectRef),
-    /// All objects of a kind, in all namespaces; the server's words.
+    /// All objects of a kind, in all namespaces; the server's message.
     Kind(String, String),
 }
 
 impl Plan {
-    /// What the user has to know before taking the plan for all there is; empty when everything could be looked at.
+    /// Returns what the plan may lack; empty if everything could be read.
     pub fn warnings(&self) -> Vec<String> {
         let (mut objects, mut kinds) = (Vec::new(), Vec::new());
-        for unseen in &self.unseen {
-            match unseen {
-                Unseen::Object(of) => objects.push(of.to_string()),
-                Unseen::Kind(kind, why) => kinds.push((kind.as_str(), why.as_str())),
+        for unreadable in &self.unreadable {
+            match unreadable {
+                Unreadable::Object(of) => objects.push(of.to_string()),
+                Unreadable::Kind(kind, why) => kinds.push((kind.as_str(), why.as_str())),
             }
         }
         let mut warnings = Vec::new();
         if !objects.is_empty() {
             warnings.push(format!(
-                "you lack the verb get on {}: what is there of these stays",
+                "you lack the verb get on {}: any of these that exist will stay",
                 objects.join(", ")
             ));
         }
@@ -77,14 +77,14 @@ impl Plan {
     }
 }
 
-/// The labels of everything of ours.
+/// The labels of all of Postern's objects.
 fn selector() -> String {
     format!("{}={},app.kubernetes.io/component=ops", MANAGED_BY.0, MANAGED_BY.1)
 }
 
-/// Everything of ours that is there, in the order in which it goes: first what runs, then what it may do, at last the
-/// record of what that was.
-pub async fn plan(cluster: &Cluster, pod: &OpsPod) -> Result<Found, KubeError> {
+/// Returns all existing objects in the order of their deletion: first what runs, then its permissions, last the
+/// record of its access.
+pub async fn plan(cluster: &Cluster, pod: &OpsPod) -> Result<Installation, KubeError> {
     let account = pod.account_ref();
     let annotations = apply::get(cluster, &account).await?.map(|account| account.annotations().clone());
     let annotations = annotations.unwrap_or_default();
@@ -94,15 +94,15 @@ pub async fn plan(cluster: &Cluster, pod: &OpsPod) -> Result<Found, KubeError> {
     for listed in [listed::<RoleBinding>(cluster).await?, listed::<Role>(cluster).await?] {
         match listed {
             Ok(found) => labelled.extend(found.into_iter().filter(|of| belongs(pod, of))),
-            Err(unseen) => plan.unseen.push(unseen),
+            Err(unreadable) => plan.unreadable.push(unreadable),
         }
     }
     for of in candidates(pod, recorded, labelled) {
         match apply::get(cluster, &of).await {
             Ok(Some(_)) => plan.objects.push(of),
             Ok(None) => {}
-            // What we may not even look at is not ours to delete either.
-            Err(error) if error.is_forbidden() => plan.unseen.push(Unseen::Object(of)),
+            // An object that the user may not even read is not deleted either.
+            Err(error) if error.is_forbidden() => plan.unreadable.push(Unreadable::Object(of)),
             Err(error) => return Err(error),
         }
     }
@@ -111,20 +111,20 @@ pub async fn plan(cluster: &Cluster, pod: &OpsPod) -> Result<Found, KubeError> {
         let labels = match apply::get(cluster, &of).await {
             Ok(object) => object.map(|object| object.labels().clone()).unwrap_or_default(),
             Err(error) if error.is_forbidden() => {
-                plan.unseen.push(Unseen::Object(of));
+                plan.unreadable.push(Unreadable::Object(of));
                 continue;
             }
             Err(error) => return Err(error),
         };
-        // One that was made for us beforehand is not ours to delete.
+        // A namespace that someone else created is not deleted.
         if labels.get(MANAGED_BY.0).is_some_and(|value| value == MANAGED_BY.1) {
             plan.objects.push(of);
         }
     }
-    Ok(Found { plan, trusted: managed(&annotations) })
+    Ok(Installation { plan, trusted: managed(&annotations) })
 }
 
-/// What of the plan the server would not let us delete; asks, and deletes nothing.
+/// Returns the objects of the plan that the server would not let the user delete; deletes nothing.
 pub async fn denied(cluster: &Cluster, plan: &Plan) -> Result<Vec<ObjectRef>, KubeError> {
     let mut denied = Vec::new();
     for of in &plan.objects {
@@ -144,14 +144,14 @@ pub async fn denied(cluster: &Cluster, plan: &Plan) -> Result<Vec<ObjectRef>, Ku
     Ok(denied)
 }
 
-/// The grant that an install made for the account; one that someone else made is not ours to take away.
+/// Returns the grant that an install created for the account; one that someone else created is not revoked.
 fn managed(annotations: &BTreeMap<String, String>) -> Option<String> {
     annotations.get(names::TRUST_MANAGED).filter(|value| *value == "true")?;
     postern_identity::grant_of(annotations).cloned()
 }
 
-/// What may be there, in the order in which it goes: what is always made, what the account records, and what was found
-/// by its labels besides.
+/// Returns what may exist, in the order of deletion: the objects that are always created, those that the account
+/// records, and those that were found by their labels.
 fn candidates(pod: &OpsPod, recorded: &str, labelled: Vec<ObjectRef>) -> Vec<ObjectRef> {
     let (namespaces, _) = Access::parse(recorded);
     let role = pod.access_role();
@@ -165,7 +165,7 @@ fn candidates(pod: &OpsPod, recorded: &str, labelled: Vec<ObjectRef>) -> Vec<Obj
     all.extend(bindings.chain(roles));
     all.push(ObjectRef::of::<ClusterRoleBinding>(None, &role));
     all.push(ObjectRef::of::<ClusterRole>(None, &role));
-    // What an account that was deleted behind our back no longer records.
+    // The objects of an account that was deleted by another client.
     for found in labelled {
         if !all.contains(&found) {
             all.push(found);
@@ -175,14 +175,14 @@ fn candidates(pod: &OpsPod, recorded: &str, labelled: Vec<ObjectRef>) -> Vec<Obj
     all
 }
 
-/// Whether a Role or `RoleBinding` with our labels is this pod's and not another one's.
+/// Whether a Role or `RoleBinding` with our labels belongs to this pod.
 fn belongs(pod: &OpsPod, of: &ObjectRef) -> bool {
     of.name == pod.access_role()
         || (of.name == pod.secret_role() && of.namespace.as_deref() == Some(pod.namespace()))
 }
 
-/// Objects of a kind that carry our labels, in all namespaces; or that we may not list them.
-async fn listed<K>(cluster: &Cluster) -> Result<Result<Vec<ObjectRef>, Unseen>, KubeError>
+/// Returns the objects of a kind with our labels, in all namespaces; or that the user may not list them.
+async fn listed<K>(cluster: &Cluster) -> Result<Result<Vec<ObjectRef>, Unreadable>, KubeError>
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
 {
@@ -196,7 +196,7 @@ where
         Err(error) => {
             let error = cluster.error(format!("listing {kind}s in all namespaces"), &error);
             if error.is_forbidden() {
-                Ok(Err(Unseen::Kind(kind, error.reason.to_string())))
+                Ok(Err(Unreadable::Kind(kind, error.reason.to_string())))
             } else {
                 Err(error)
             }
@@ -204,7 +204,7 @@ where
     }
 }
 
-/// Deletes one object of the plan and waits until it is gone. `false` when it was gone already.
+/// Deletes one object of the plan and waits until it is gone. Returns `false` if it was already gone.
 pub async fn remove(cluster: &Cluster, of: &ObjectRef, timeout: Duration) -> Result<bool, KubeError> {
     apply::delete(cluster, of, &Deletion::default(), timeout).await
 }
@@ -228,11 +228,11 @@ mod tests {
     fn what_could_not_be_looked_at_is_named_with_the_way_to_find_it() {
         assert!(Plan::default().warnings().is_empty());
         let role = ObjectRef::of::<Role>(Some("a"), names::NAME);
-        let kind = |kind: &str| Unseen::Kind(kind.to_owned(), format!("cannot list {kind}"));
-        let unseen = vec![kind("RoleBinding"), kind("Role"), Unseen::Object(role)];
-        let warnings = Plan { objects: Vec::new(), unseen }.warnings();
+        let kind = |kind: &str| Unreadable::Kind(kind.to_owned(), format!("cannot list {kind}"));
+        let unreadable = vec![kind("RoleBinding"), kind("Role"), Unreadable::Object(role)];
+        let warnings = Plan { objects: Vec::new(), unreadable }.warnings();
         let [object, kinds] = &warnings[..] else { panic!("{warnings:?}") };
-        assert_eq!(object, "you lack the verb get on Role a/postern-ops: what is there of these stays");
+        assert_eq!(object, "you lack the verb get on Role a/postern-ops: any of these that exist will stay");
         for part in [
             "RoleBindings and Roles in all namespaces could not be listed",
             "cannot list RoleBinding; cannot list Role",

@@ -12,17 +12,17 @@ use kube::{Resource, ResourceExt as _};
 use serde::Serialize;
 use std::time::Duration;
 
-/// What applying an object did.
+/// The effect of applying an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Change {
-    /// It was not there.
+    /// The object did not exist.
     Created,
-    /// It was there and differs now.
+    /// The object existed and was changed.
     Updated,
-    /// It was there as desired.
+    /// The object existed as desired.
     Unchanged,
-    /// It is gone now.
+    /// The object was deleted.
     Deleted,
 }
 
@@ -37,7 +37,7 @@ impl std::fmt::Display for Change {
     }
 }
 
-/// Any typed object as the dynamic one that is applied.
+/// Converts a typed object to a dynamic one, which can be applied.
 pub fn dynamic<K>(object: &K) -> Result<DynamicObject, serde_json::Error>
 where
     K: Resource<DynamicType = ()> + Serialize,
@@ -50,13 +50,13 @@ where
     serde_json::from_value(value)
 }
 
-/// The object as it is, or `None`.
+/// Returns the object, or `None` if it does not exist.
 pub async fn get(cluster: &Cluster, of: &ObjectRef) -> Result<Option<DynamicObject>, KubeError> {
     of.api(cluster).get_opt(&of.name).await.map_err(|error| cluster.error(format!("reading {of}"), &error))
 }
 
-/// Applies one object; `existing` is what was observed before. With `dry_run` the server does everything but keep it.
-/// Returns what it did, and the object as it is now.
+/// Applies one object; `existing` is the object as it was read before. With `dry_run` the server does everything but
+/// store it. Returns the change, and the object as it is now.
 pub async fn apply(
     cluster: &Cluster,
     desired: &DynamicObject,
@@ -73,7 +73,7 @@ pub async fn apply(
         .map_err(|error| cluster.error(format!("applying {of}"), &error))?;
     let change = match existing {
         None => Change::Created,
-        // A server-side apply that changes nothing keeps the version.
+        // A server-side apply that changes nothing keeps the resource version.
         Some(before) if before.resource_version() == now.resource_version() => Change::Unchanged,
         Some(before) if before.uid() != now.uid() => Change::Created,
         Some(_) => Change::Updated,
@@ -81,7 +81,7 @@ pub async fn apply(
     Ok((change, now))
 }
 
-/// Merges a patch (RFC 7396) into an object: for taking away what others put there, which an apply leaves alone.
+/// Merges a patch (RFC 7396) into an object, to remove fields that others manage, which an apply leaves alone.
 /// Returns the object as it is now.
 pub async fn merge(
     cluster: &Cluster,
@@ -93,16 +93,16 @@ pub async fn merge(
     merged.map_err(|error| cluster.error(format!("changing {of}"), &error))
 }
 
-/// What to delete, exactly.
+/// Options of a deletion.
 #[derive(Debug, Clone, Default)]
 pub struct Deletion {
-    /// Only the object of this UID: one that took its place stays.
+    /// Deletes only the object with this UID: an object that replaced it stays.
     pub uid: Option<String>,
-    /// Seconds its processes may take to end; the object's own setting when absent.
+    /// Seconds that its processes have to end; by default the object's own setting.
     pub grace_seconds: Option<u32>,
 }
 
-/// Deletes an object and waits until it is gone. `false` when it was not there.
+/// Deletes an object and waits until it is gone. Returns `false` if it did not exist.
 pub async fn delete(
     cluster: &Cluster,
     of: &ObjectRef,
@@ -121,7 +121,7 @@ pub async fn delete(
     match api.delete(&of.name, &params).await {
         Ok(_) => {}
         Err(kube::Error::Api(status)) if status.code == 404 => return Ok(false),
-        // Another object of that name: ours is gone.
+        // Another object has this name: ours is gone.
         Err(kube::Error::Api(status)) if status.code == 409 && uid.is_some() => return Ok(false),
         Err(error) => return Err(cluster.error(attempt(), &error)),
     }
@@ -129,8 +129,8 @@ pub async fn delete(
     Ok(true)
 }
 
-/// Waits until an object that is being deleted is gone; with `uid`, only the one of that UID. Says what holds it, where it
-/// stays.
+/// Waits until an object that is being deleted is gone; with `uid`, only the object with that UID. If it stays, the
+/// error says what holds it.
 pub async fn gone(
     cluster: &Cluster,
     of: &ObjectRef,
@@ -141,49 +141,49 @@ pub async fn gone(
     let api = of.api(cluster);
     let gone = crate::pods::until(cluster, &api, of, timeout, |object: Option<&DynamicObject>| {
         let there = object.filter(|object| uid.is_none_or(|uid| object.meta().uid.as_deref() == Some(uid)));
-        last = there.map(held);
+        last = there.map(blockers);
         there.is_none().then_some(())
     });
     match (gone.await, last) {
-        (Err(KubeError { attempt: _, reason: Reason::NoAnswer(seconds) }), Some(held)) => {
-            Err(KubeError::new(format!("deleting {of}"), Reason::StillThere { seconds, held }))
+        (Err(KubeError { attempt: _, reason: Reason::NoAnswer(seconds) }), Some(blockers)) => {
+            Err(KubeError::new(format!("deleting {of}"), Reason::StillThere { seconds, blockers }))
         }
         (done, _) => done,
     }
 }
 
-/// What keeps an object from going.
-fn held(object: &DynamicObject) -> Vec<String> {
+/// Returns what prevents the object's removal.
+fn blockers(object: &DynamicObject) -> Vec<String> {
     let finalizers = object.finalizers();
-    let mut held = Vec::new();
+    let mut blockers = Vec::new();
     if !finalizers.is_empty() {
-        held.push(format!("finalizers {}", finalizers.join(", ")));
+        blockers.push(format!("finalizers {}", finalizers.join(", ")));
     }
-    // A namespace tells what is left in it by conditions that are otherwise false.
+    // A namespace reports its remaining content with conditions that are otherwise false.
     let conditions = object.data["status"]["conditions"].as_array().into_iter().flatten();
     let left = conditions.filter(|condition| {
         let of = condition["type"].as_str().unwrap_or_default();
         of.starts_with("Namespace") && condition["status"] == "True"
     });
-    held.extend(left.filter_map(|condition| condition["message"].as_str().map(str::to_owned)));
-    held
+    blockers.extend(left.filter_map(|condition| condition["message"].as_str().map(str::to_owned)));
+    blockers
 }
 
-/// Whether the server would take an object of this name that is not there yet: validation and admission are passed before
-/// it looks whether one is there already. Nothing is made.
+/// Checks whether the server would admit a new object of this name: the server runs validation and admission before
+/// it checks whether the object exists. Nothing is created.
 pub async fn admitted(cluster: &Cluster, desired: &DynamicObject) -> Result<(), KubeError> {
     let of = ObjectRef::to(desired);
     let params = PostParams { dry_run: true, field_manager: Some(FIELD_MANAGER.to_owned()) };
     match of.api(cluster).create(&params, desired).await {
         Ok(_) => Ok(()),
         Err(error) => {
-            let error = cluster.error(format!("asking whether a new {of} would be admitted"), &error);
+            let error = cluster.error(format!("checking whether a new {of} would be admitted"), &error);
             if error.is_conflict() { Ok(()) } else { Err(error) }
         }
     }
 }
 
-/// The metadata every object of ours has.
+/// Returns the metadata of every object that Postern creates.
 pub fn metadata(
     namespace: Option<&str>,
     name: &str,

@@ -1,10 +1,10 @@
-//! From a kubeconfig to a client.
+//! Creates a client from a kubeconfig.
 
 use crate::credential_error::{CredentialCause, CredentialError};
 use crate::credentials::{self, Bearer, TokenFile};
 use crate::error::{KubeError, Reason};
 use crate::exec_plugin::ExecPlugin;
-use crate::{busy, fields, kubeconfig};
+use crate::{kubeconfig, kubeconfig_fields, retry};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hyper_util::client::legacy::Client as HttpClient;
@@ -21,10 +21,10 @@ use std::sync::Arc;
 use std::time::Duration;
 use tower::{BoxError, ServiceBuilder};
 
-/// How long the API server may take to begin an answer.
-const ANSWER: Duration = Duration::from_secs(30);
+/// The time limit for the API server to begin an answer.
+const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 
-/// Which cluster, as the user said it.
+/// The cluster, as the user named it.
 #[derive(Debug, Clone, Default)]
 pub struct Target {
     /// A kubeconfig other than `$KUBECONFIG` or `~/.kube/config`.
@@ -33,12 +33,13 @@ pub struct Target {
     pub context: Option<String>,
     /// Act as this user, with these groups.
     pub impersonate: Option<(String, Vec<String>)>,
-    /// What takes our stdin as data, such as `-i`: a kubeconfig's exec plug-in does not read from it then.
+    /// The option that reads stdin as data, such as `-i`: a kubeconfig's exec plug-in does not read stdin then.
     pub stdin_taken: Option<&'static str>,
 }
 
 impl Target {
-    /// Which cluster and user it comes to, in words that differ when they do; asks nobody. Not for people.
+    /// Returns a text that identifies the cluster and the user: different ones have different texts. Sends no
+    /// requests. Not for display.
     pub fn resolved(&self) -> String {
         let Self { kubeconfig, context, impersonate, stdin_taken: _ } = self;
         let Ok(read) = kubeconfig::read(kubeconfig.as_deref()).1 else {
@@ -55,16 +56,16 @@ impl Target {
     }
 }
 
-/// A connected cluster. Connecting sends nothing; the first request does.
+/// A client of one cluster. Creating it sends nothing; the first request connects.
 #[derive(Clone)]
 pub struct Cluster {
     /// The client.
     pub client: Client,
-    /// Its address, for messages.
+    /// The server's address, for messages.
     pub server: String,
     /// The context's namespace.
     pub namespace: String,
-    /// The user's name in the kubeconfig: what we claim to be where nobody checks.
+    /// The user's name in the kubeconfig, for records that nobody verifies.
     pub user: String,
 }
 
@@ -80,7 +81,7 @@ impl std::fmt::Debug for Cluster {
 }
 
 impl Cluster {
-    /// Reads the kubeconfig (or, inside a pod without one, the mounted `ServiceAccount`) and makes a client.
+    /// Reads the kubeconfig (or, in a pod without one, the mounted `ServiceAccount`) and creates a client.
     pub async fn connect(target: &Target) -> Result<Self, KubeError> {
         let Loaded { mut config, user, bearer } = Box::pin(load(target)).await?;
         if let Some((name, groups)) = &target.impersonate {
@@ -97,19 +98,19 @@ impl Cluster {
         Ok(Self { client, server, namespace, user })
     }
 
-    /// One that asks for nothing but an address.
+    /// A client that needs only an address.
     #[cfg(test)]
     pub(crate) fn at(server: &str) -> Self {
         Self::from_config(&Config::new(server.parse().unwrap()), String::new(), None).unwrap()
     }
 
-    /// Classes an error of the client library.
+    /// Classifies an error of the client library.
     pub fn error(&self, attempt: impl Into<String>, error: &kube::Error) -> KubeError {
         KubeError::from_client(attempt, &self.server, error)
     }
 }
 
-/// A client by way of our own resolver and of the proxy that `config` names, if it names one.
+/// Returns a client with our own resolver, and with the proxy of `config` if it has one.
 fn client(config: &Config, server: &str, bearer: Option<Bearer>) -> Result<Client, KubeError> {
     let attempt = || format!("connecting to {server}");
     let setting = |why: String| KubeError::new(attempt(), Reason::Setting(why));
@@ -119,29 +120,30 @@ fn client(config: &Config, server: &str, bearer: Option<Bearer>) -> Result<Clien
     let tls = tls_config(config).map_err(|cause| {
         KubeError::new(attempt(), Reason::Tls { server: server.to_owned(), cause, expired: false })
     })?;
-    let name =
-        match &config.tls_server_name {
-            None => None,
-            Some(name) => Some(name.clone().try_into().map_err(|_| {
-                setting(format!("tls-server-name is {name:?}, which is no name of a server"))
-            })?),
-        };
+    let name = match &config.tls_server_name {
+        None => None,
+        Some(name) => Some(
+            name.clone()
+                .try_into()
+                .map_err(|_| setting(format!("tls-server-name is {name:?}, which is not a server name")))?,
+        ),
+    };
     let https = connector::secured(plain, tls, Versions::Upgradable, name);
     stack(config, https, bearer).map_err(|error| KubeError::from_client(attempt(), server, &error))
 }
 
-/// What TLS needs to know of the server and of us; the error is for people.
+/// Returns the TLS configuration; the error is for display.
 fn tls_config(config: &Config) -> Result<rustls::ClientConfig, String> {
     let mut tls = config.rustls_client_config().map_err(|error| chain(&error))?;
-    // Of a mounted ServiceAccount the authority is read again when it changes, by the library.
+    // The library rereads the CA of a mounted ServiceAccount when it changes.
     if !config.accept_invalid_certs && config.root_cert_file.is_none() {
         tls::pin(&mut tls, config.root_cert.as_deref())?;
     }
     Ok(tls)
 }
 
-/// The layers that every request passes: address, credentials, patience with a busy server, and a limit on how long an
-/// answer may take to begin.
+/// Returns the layers of every request: address, credentials, retries for a busy server, and the time limit for an
+/// answer to begin.
 fn stack(
     config: &Config,
     https: connector::Connector,
@@ -149,7 +151,7 @@ fn stack(
 ) -> Result<Client, kube::Error> {
     let http: Https = HttpClient::builder(TokioExecutor::new()).build(https);
     let timed = tower::service_fn(move |request: http::Request<Body>| -> Answering {
-        Box::pin(answered(http.clone(), request, bearer.clone()))
+        Box::pin(send_request(http.clone(), request, bearer.clone()))
     });
     let service = ServiceBuilder::new()
         .layer(config.base_uri_layer())
@@ -164,7 +166,7 @@ type Https = HttpClient<connector::Connector, Body>;
 type Answer = Result<http::Response<hyper::body::Incoming>, BoxError>;
 type Answering = std::pin::Pin<Box<dyn Future<Output = Answer> + Send>>;
 
-async fn answered(http: Https, mut request: http::Request<Body>, bearer: Option<Bearer>) -> Answer {
+async fn send_request(http: Https, mut request: http::Request<Body>, bearer: Option<Bearer>) -> Answer {
     if let Some(bearer) = bearer
         && !request.headers().contains_key(http::header::AUTHORIZATION)
         && let Some(header) = bearer.header().await.map_err(Box::new)?
@@ -174,17 +176,17 @@ async fn answered(http: Https, mut request: http::Request<Body>, bearer: Option<
     let once = |request| -> Answering {
         let answer = http.request(request);
         Box::pin(async move {
-            match tokio::time::timeout(ANSWER, answer).await {
+            match tokio::time::timeout(ANSWER_LIMIT, answer).await {
                 Ok(Ok(answer)) => Ok(answer),
                 Ok(Err(error)) => Err(Box::new(error).into()),
-                Err(_) => Err(format!("no answer within {}", ANSWER.as_secs()).into()),
+                Err(_) => Err(format!("no answer within {}", ANSWER_LIMIT.as_secs()).into()),
             }
         })
     };
-    busy::patiently(request, once).await
+    retry::send_with_retries(request, once).await
 }
 
-/// A configuration without the credentials that change while we run, and those.
+/// A configuration without the credentials that change during a run, and those credentials.
 struct Loaded {
     config: Config,
     user: String,
@@ -192,7 +194,8 @@ struct Loaded {
 }
 
 impl Loaded {
-    /// Takes the credentials out that are ours to look after; `attempt` is what an error is about.
+    /// Takes out of the configuration the credentials that Postern refreshes itself; `attempt` is the prefix of
+    /// errors.
     async fn new(
         mut config: Config,
         user: String,
@@ -210,7 +213,7 @@ impl Loaded {
             }
             (None, None) => None,
         };
-        // Nothing is sent that would be taken as nobody's; and a certificate is needed before there is a connection.
+        // No request may be sent without credentials, and a certificate is needed before the connection.
         if let Some(bearer) = &bearer {
             bearer.header().await.map_err(failed)?;
         }
@@ -219,7 +222,7 @@ impl Loaded {
         {
             info.client_certificate_data = Some(STANDARD.encode(certificate));
             info.client_key_data = Some(STANDARD.encode(key.expose_secret()).into());
-            fields::of_user(&user, info).map_err(|why| {
+            kubeconfig_fields::check_user(&user, info).map_err(|why| {
                 let why = format!("{}: {why}", plugin.name());
                 let reason = Reason::Credentials { why, cause: CredentialCause::Plugin };
                 KubeError::new(attempt.to_owned(), reason)
@@ -238,7 +241,7 @@ async fn load(target: &Target) -> Result<Loaded, KubeError> {
                 && target.context.is_none()
                 && !kubeconfig::any(std::env::var_os("KUBECONFIG").as_deref()) =>
         {
-            // In a pod there is no kubeconfig but a mounted ServiceAccount.
+            // A pod has no kubeconfig but a mounted ServiceAccount.
             return match Config::incluster() {
                 Ok(mut config) => {
                     config.proxy_url = address::proxy(&config.cluster_url);
@@ -258,22 +261,23 @@ async fn load(target: &Target) -> Result<Loaded, KubeError> {
     let holds = |why| KubeError::new(what.clone(), Reason::Field(why));
     let cluster = kubeconfig.clusters.iter().find(|one| one.name == of).and_then(|one| one.cluster.as_ref());
     if let Some(cluster) = cluster {
-        fields::of_cluster(&of, cluster).map_err(holds)?;
+        kubeconfig_fields::check_cluster(&of, cluster).map_err(holds)?;
     }
     let own = cluster.and_then(|cluster| cluster.proxy_url.clone());
     let secure =
         cluster.and_then(|cluster| cluster.server.as_deref()).is_some_and(|url| url.starts_with("https"));
     let info = kubeconfig.auth_infos.iter_mut().find(|info| info.name == user);
-    // Without these, requests would be sent as nobody. Without TLS nothing proves us anyway, as behind `kubectl proxy`.
+    // Without these, requests would be anonymous. Without TLS no credentials are sent anyway, as behind `kubectl
+    // proxy`.
     let why = match info {
         None if !user.is_empty() => {
-            Some(format!("the context {name:?} names the user {user:?}, and there is none of this name"))
+            Some(format!("the context {name:?} names the user {user:?}, which does not exist"))
         }
         None => secure.then(|| format!("the context {name:?} names no user")),
         Some(info) => {
             let info = info.auth_info.get_or_insert_default();
             credentials::choose(&user, info).map_err(holds)?;
-            fields::of_user(&user, info).map_err(holds)?;
+            kubeconfig_fields::check_user(&user, info).map_err(holds)?;
             (secure && !credentials::has_any(info))
                 .then(|| format!("the user {user:?} of the context {name:?} has no credentials"))
         }
@@ -284,7 +288,7 @@ async fn load(target: &Target) -> Result<Loaded, KubeError> {
     let options = KubeConfigOptions { context: Some(name.clone()), ..KubeConfigOptions::default() };
     match Config::from_custom_kubeconfig(kubeconfig, &options).await {
         Ok(mut config) => {
-            // The library looks for the proxy itself in NO_PROXY. An address that is none it has refused.
+            // The library itself checks NO_PROXY for a proxy. It rejects an invalid address.
             config.proxy_url = match own {
                 Some(own) => own.parse().ok(),
                 None => address::proxy(&config.cluster_url),

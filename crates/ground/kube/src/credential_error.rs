@@ -1,6 +1,6 @@
-//! Why there is no credential to send.
+//! Why there are no credentials to send.
 
-/// No credential, before anything was sent; for people.
+/// There are no credentials, and nothing was sent; for display.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{why}")]
 pub(crate) struct CredentialError {
@@ -8,12 +8,12 @@ pub(crate) struct CredentialError {
     pub(crate) cause: CredentialCause,
 }
 
-/// What is to be corrected where there is no credential.
+/// What the user must correct if there are no credentials.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CredentialCause {
     /// The kubeconfig's exec plug-in.
     Plugin,
-    /// A token that holds a line break or another character that no header may have.
+    /// A token that contains a line break or another character that is not allowed in a header.
     Characters,
     /// The credentials in the kubeconfig, or the file that it names.
     Kubeconfig,

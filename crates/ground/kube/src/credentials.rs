@@ -1,4 +1,4 @@
-//! Which of a user's credentials are used, and bearer tokens that change while we run.
+//! Selects a user's credentials, and reads bearer tokens that change during a run.
 
 use crate::credential_error::{CredentialCause, CredentialError};
 use crate::exec_plugin::ExecPlugin;
@@ -11,49 +11,49 @@ use std::time::{Duration, Instant};
 use tokio::sync::Mutex;
 use zeroize::Zeroizing;
 
-/// How long a token of a file is used before the file is read again, as client-go has it.
+/// How long a file's token is used before the file is read again, as in client-go.
 const REREAD: Duration = Duration::from_secs(60);
 
-/// Where the token of each request comes from.
+/// The source of each request's token.
 #[derive(Debug, Clone)]
 pub(crate) enum Bearer {
-    /// A file that others rewrite.
+    /// A file that another program rewrites.
     File(Arc<TokenFile>),
     /// The kubeconfig's exec plug-in.
     Plugin(Arc<ExecPlugin>),
 }
 
-/// A file that holds a token.
+/// A file that contains a token.
 #[derive(Debug)]
 pub(crate) struct TokenFile {
     path: PathBuf,
-    held: Mutex<Option<(SecretString, Option<Instant>)>>,
+    cached: Mutex<Option<(SecretString, Option<Instant>)>>,
 }
 
 impl TokenFile {
-    /// `token` is sent as long as the file holds none, as client-go has it.
+    /// `token` is sent while the file is empty or missing, as in client-go.
     pub(crate) fn new(path: &str, token: Option<SecretString>) -> Self {
-        // Read at the first request, whatever is held.
-        let held = token.map(|token| (token, None));
-        Self { path: path.into(), held: Mutex::new(held) }
+        // The file is read at the first request in any case.
+        let cached = token.map(|token| (token, None));
+        Self { path: path.into(), cached: Mutex::new(cached) }
     }
 
     async fn token(&self) -> Result<SecretString, CredentialError> {
-        let mut held = self.held.lock().await;
-        if let Some((token, read)) = &*held
+        let mut cached = self.cached.lock().await;
+        if let Some((token, read)) = &*cached
             && read.is_some_and(|read| read.elapsed() < REREAD)
         {
             return Ok(token.clone());
         }
-        // A file that is written anew may be empty for a moment.
+        // A file that is being rewritten may be empty for a moment.
         let read =
             std::fs::read_to_string(&self.path).map(Zeroizing::new).and_then(|text| match text.trim() {
                 "" => Err(std::io::Error::other("it is empty")),
                 token => Ok(SecretString::from(token)),
             });
-        match (read, &mut *held) {
-            (Ok(token), held) => {
-                *held = Some((token.clone(), Some(Instant::now())));
+        match (read, &mut *cached) {
+            (Ok(token), cached) => {
+                *cached = Some((token.clone(), Some(Instant::now())));
                 Ok(token)
             }
             // A file that is removed after the start does not end the command (kubernetes#68164).
@@ -67,7 +67,7 @@ impl TokenFile {
 }
 
 impl Bearer {
-    /// The header for a request now; nothing where a plug-in gave only a certificate.
+    /// Returns the header for a request now; `None` if a plug-in returned only a certificate.
     pub(crate) async fn header(&self) -> Result<Option<HeaderValue>, CredentialError> {
         let token = match self {
             Self::File(file) => Some(file.token().await?),
@@ -89,8 +89,8 @@ impl Bearer {
     }
 }
 
-/// Keeps the credentials that client-go would use: those in the kubeconfig win over an exec plug-in. A token beside a token
-/// file is used while the file holds none. The error names the fields.
+/// Keeps the credentials that client-go would use: those in the kubeconfig have precedence over an exec plug-in. A
+/// token next to a token file is used while the file is empty. The error names the fields.
 pub(crate) fn choose(name: &str, user: &mut AuthInfo) -> Result<(), String> {
     let token = user.token.is_some() || user.token_file.is_some();
     let basic = user.username.is_some();
@@ -117,7 +117,7 @@ pub(crate) fn choose(name: &str, user: &mut AuthInfo) -> Result<(), String> {
     Ok(())
 }
 
-/// Whether a user has anything that says who they are.
+/// Returns whether a user has any credentials.
 pub(crate) fn has_any(user: &AuthInfo) -> bool {
     user.token.is_some()
         || user.token_file.is_some()
@@ -186,10 +186,10 @@ mod tests {
         let file = |token: Option<&str>| {
             Bearer::File(Arc::new(TokenFile::new(path.to_str().unwrap(), token.map(SecretString::from))))
         };
-        let bearer = file(Some("held"));
-        assert_eq!(bearer.header().await.unwrap().unwrap(), "Bearer held");
+        let bearer = file(Some("cached"));
+        assert_eq!(bearer.header().await.unwrap().unwrap(), "Bearer cached");
         std::fs::write(&path, "\n").unwrap();
-        assert_eq!(bearer.header().await.unwrap().unwrap(), "Bearer held");
+        assert_eq!(bearer.header().await.unwrap().unwrap(), "Bearer cached");
         let why = file(None).header().await.unwrap_err().to_string();
         assert!(why.ends_with("it is empty"), "{why}");
         std::fs::write(&path, "new").unwrap();

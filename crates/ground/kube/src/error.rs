@@ -1,7 +1,7 @@
-//! What can go wrong between us and an API server, classed by who must act.
+//! Errors of requests to an API server, classified by who must act.
 
-use crate::busy::Busy;
 use crate::credential_error::{CredentialCause, CredentialError};
+use crate::retry::Busy;
 use kube::client::AuthError;
 use postern_net::error::{chain, is_expired, is_tls};
 
@@ -9,7 +9,7 @@ use postern_net::error::{chain, is_expired, is_tls};
 #[derive(Debug, thiserror::Error)]
 #[error("{attempt}: {reason}")]
 pub struct KubeError {
-    /// What was attempted, on what object.
+    /// What was attempted, on which object.
     pub attempt: String,
     /// Why it failed.
     #[source]
@@ -25,92 +25,92 @@ pub enum Reason {
     /// The kubeconfig has no such context.
     #[error("{0}")]
     Context(String),
-    /// What a field of the kubeconfig holds, or leads to, cannot be used; names the field.
+    /// A field of the kubeconfig, or the file it names, cannot be used; names the field.
     #[error("{0}")]
     Field(String),
-    /// What this machine's environment says of the way there cannot be used; says what would.
+    /// An environment variable for the connection cannot be used; says what would be valid.
     #[error("{0}")]
     Setting(String),
-    /// No connection, or it broke.
+    /// No connection, or it was lost.
     #[error("the API server at {server} cannot be reached: {cause}")]
     Unreachable {
-        /// Its address.
+        /// The server's address.
         server: String,
         /// The innermost cause.
         cause: String,
     },
-    /// No answer in time.
+    /// No answer within the time limit.
     #[error("the API server did not answer within {0} s")]
     NoAnswer(u64),
-    /// One side's certificate was refused.
+    /// The certificate of one side was rejected.
     #[error("the TLS connection to {server} was refused: {cause}")]
     Tls {
-        /// Its address.
+        /// The server's address.
         server: String,
         /// The innermost cause.
         cause: String,
         /// Whether a certificate has expired.
         expired: bool,
     },
-    /// It is too busy for us (429, 503), and was asked again.
+    /// The server is too busy (429, 503), and the retries failed.
     #[error("{0}")]
     Busy(String),
-    /// We are nobody to it (401).
+    /// The server does not accept the credentials (401).
     #[error("the API server does not accept the credentials (401 Unauthorized)")]
     Unauthorized,
-    /// We may not (403).
+    /// The user lacks permission (403).
     #[error("{0}")]
     Forbidden(String),
-    /// It is not there (404).
+    /// The object does not exist (404).
     #[error("{0}")]
     NotFound(String),
-    /// The object is not acceptable (400, 409, 422 and admission's answers).
+    /// The object was rejected (400, 409, 422 and admission errors).
     #[error("{message}{}", status(.message, *.code))]
     Refused {
         /// The HTTP status.
         code: u16,
-        /// The server's words.
+        /// The server's message.
         message: String,
     },
-    /// It was told to go and is there still; what keeps it, as far as it says so.
-    #[error("it is still there after {seconds} s{}", keeps(.held))]
+    /// The object was deleted and still exists; what holds it, as far as the object shows.
+    #[error("it is still there after {seconds} s{}", held_by(.blockers))]
     StillThere {
-        /// How long was waited.
+        /// How long the client waited.
         seconds: u64,
-        /// Its finalizers, and what a namespace says of what is left in it.
-        held: Vec<String>,
+        /// Its finalizers, and the remaining content that a namespace reports.
+        blockers: Vec<String>,
     },
-    /// The kubelet does not run the container, or not any more (500).
+    /// The kubelet does not run the container, or no longer (500).
     #[error("{0}{status}", status = status(.0, 500))]
     NotRunning(String),
-    /// The server itself is in trouble (429, 5xx).
+    /// The server has an internal problem (429, 5xx).
     #[error("{message}{}", status(.message, *.code))]
     Server {
         /// The HTTP status.
         code: u16,
-        /// The server's words.
+        /// The server's message.
         message: String,
     },
     /// Getting credentials failed before anything was sent.
     #[error("getting credentials: {why}")]
     Credentials {
-        /// What went wrong.
+        /// Why it failed.
         why: String,
-        /// What is to be corrected.
+        /// What the user must correct.
         cause: CredentialCause,
     },
-    /// The answer makes no sense.
+    /// The answer is not valid.
     #[error("{0}")]
     Answer(String),
 }
 
-/// The HTTP status, where the message does not say it.
+/// Returns the HTTP status, unless the message contains it.
 fn status(message: &str, code: u16) -> String {
     if message.contains(&code.to_string()) { String::new() } else { format!(" (HTTP status {code})") }
 }
 
-fn keeps(held: &[String]) -> String {
-    if held.is_empty() { String::new() } else { format!(", held by {}", held.join("; ")) }
+fn held_by(blockers: &[String]) -> String {
+    if blockers.is_empty() { String::new() } else { format!(", held by {}", blockers.join("; ")) }
 }
 
 impl KubeError {
@@ -118,22 +118,22 @@ impl KubeError {
         Self { attempt: attempt.into(), reason }
     }
 
-    /// Classes what the client library reports. `server` is the address for messages.
+    /// Classifies an error of the client library. `server` is the address for messages.
     pub fn from_client(attempt: impl Into<String>, server: &str, error: &kube::Error) -> Self {
         Self::new(attempt, classify(server, error))
     }
 
-    /// Whether the object was simply not there.
+    /// Whether the object does not exist.
     pub fn is_not_found(&self) -> bool {
         matches!(self.reason, Reason::NotFound(_))
     }
 
-    /// Whether the object changed or appeared under our hands (409).
+    /// Whether another client changed or created the object at the same time (409).
     pub fn is_conflict(&self) -> bool {
         matches!(self.reason, Reason::Refused { code: 409, .. })
     }
 
-    /// Whether the cluster said no to who we are.
+    /// Whether the server refused the credentials or the permission.
     pub fn is_forbidden(&self) -> bool {
         matches!(self.reason, Reason::Forbidden(_))
     }
@@ -155,7 +155,7 @@ impl KubeError {
 }
 
 fn classify(server: &str, error: &kube::Error) -> Reason {
-    // The layers of the client may be around it.
+    // The layers of the client may wrap it.
     let mut inner: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(error) = inner {
         if let Some(error) = error.downcast_ref::<AuthError>() {
@@ -179,16 +179,16 @@ fn classify(server: &str, error: &kube::Error) -> Reason {
     }
 }
 
-/// What the kubelet says of a container that does not run.
+/// The kubelet's messages about a container that does not run.
 const NOT_RUNNING: [&str; 3] =
     ["container not found", "pod not found", "container is not created or running"];
 
-/// Classes an answer by its HTTP status.
+/// Classifies an answer by its HTTP status.
 pub(crate) fn of_status(code: u16, message: &str) -> Reason {
     let message =
         if message.is_empty() { "the server gave no reason".to_owned() } else { message.to_owned() };
     match code {
-        // What was sent did not say who we are, or the server does not read it.
+        // The request had no credentials, or the server does not read them.
         403 if message.contains("\"system:anonymous\"") => Reason::Unauthorized,
         401 => Reason::Unauthorized,
         403 if !message.contains("violates PodSecurity") && message.contains(" cannot ") => {
@@ -211,8 +211,8 @@ fn of_transport(server: &str, error: &(dyn std::error::Error + 'static)) -> Reas
         return Reason::Tls { server, cause: text, expired: is_expired(error) };
     }
     if text.contains("uri too long") {
-        // Of all that we ask, only the command of an exec has no bound; http(crate) stops at 64 KiB.
-        let message = "the command is too long: without an agent it travels in the address; use --inject, or send it \
+        // Of all requests, only the command of an exec has no size limit; http(crate) stops at 64 KiB.
+        let message = "the command is too long: without an agent it is part of the URL; use --inject, or send it \
                        through stdin (sh -s)";
         return Reason::Refused { code: 414, message: message.to_owned() };
     }

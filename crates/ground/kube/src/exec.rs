@@ -1,7 +1,7 @@
-//! Exec streams, with reader and writer apart: neither waits for the other, so bulk in both directions at once cannot
-//! deadlock, and memory stays bounded by one message.
+//! Exec streams with separate readers and writers. Neither waits for the other, so bulk data in both directions at
+//! once cannot deadlock, and memory is bounded by one message.
 //!
-//! By SPDY where whoever is between lets it pass, else by a WebSocket.
+//! The protocol is SPDY if every proxy on the path supports it, otherwise WebSocket.
 
 mod spdy;
 mod websocket;
@@ -16,16 +16,16 @@ use postern_net::error::chain;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// How long the far side may take to know its streams.
+/// The time limit for the server to accept the streams.
 const STREAMS: Duration = Duration::from_secs(30);
 
-/// Names the only protocol that is tried, for servers behind something that takes one and does not pass it on.
+/// The only protocol to try, for servers behind a proxy that accepts a protocol and does not forward it.
 const PROTOCOL: &str = "POSTERN_EXEC_PROTOCOL";
 
-/// Whether something on the way refused SPDY and took a WebSocket: this process does not ask for it again.
+/// Whether SPDY was refused and a WebSocket was accepted: this process does not try SPDY again.
 static REFUSED: AtomicBool = AtomicBool::new(false);
 
-/// What may be tried.
+/// The protocols to try.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Protocols {
     Either,
@@ -47,20 +47,20 @@ impl Protocols {
     }
 }
 
-/// What to start, and where.
+/// The command, and its container.
 #[derive(Debug, Clone)]
 pub struct ExecRequest<'a> {
     /// The pod's namespace.
     pub namespace: &'a str,
     /// The pod.
     pub pod: &'a str,
-    /// The container; the pod's only one when absent.
+    /// The container; by default the pod's only one.
     pub container: Option<&'a str>,
-    /// The command and its arguments, as bytes: Linux knows no encoding.
+    /// The command and its arguments, as bytes: Linux requires no encoding.
     pub command: &'a [Vec<u8>],
     /// Whether stdin is attached.
     pub stdin: bool,
-    /// Whether the runtime allocates a terminal; stderr then comes on stdout.
+    /// Whether the runtime allocates a terminal; stderr is then part of stdout.
     pub tty: bool,
 }
 
@@ -69,18 +69,18 @@ pub struct ExecRequest<'a> {
 pub enum ExecEnd {
     /// It exited with this code.
     Exited(i32),
-    /// It never started, or the runtime lost it; the runtime's words.
+    /// It never started, or the runtime lost it; the runtime's message.
     Failed(String),
 }
 
-/// What comes from the far side.
+/// An event from the server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ExecEvent {
     /// Bytes of stdout.
     Stdout(Bytes),
     /// Bytes of stderr.
     Stderr(Bytes),
-    /// The end of the command. Without it an exec has not succeeded, whatever came before.
+    /// The end of the command. Without it an exec has not succeeded, whatever arrived before.
     End(ExecEnd),
     /// The server answered a ping.
     Alive,
@@ -110,7 +110,7 @@ enum Half<S, W> {
     WebSocket(W),
 }
 
-/// Starts a command in a running container. One request: nothing is looked up before.
+/// Starts a command in a running container. Sends one request, and reads nothing before.
 pub async fn open(
     cluster: &Cluster,
     request: &ExecRequest<'_>,
@@ -132,7 +132,8 @@ pub async fn open(
     let http = http::Request::get(path(request))
         .body(Vec::new())
         .map_err(|error| cluster.error(attempt(), &kube::Error::HttpError(error)))?;
-    // A server that may not be asked by POST may be by GET, before 1.35; else the first answer names what is missing.
+    // Before 1.35 a server that does not permit POST may permit GET; otherwise the first answer names the missing
+    // permission.
     let connection = cluster.client.connect(http).await;
     let connection =
         connection.map_err(|error| refused.unwrap_or_else(|| cluster.error(attempt(), &error)))?;
@@ -141,10 +142,11 @@ pub async fn open(
     Ok((ExecReader { half: Half::WebSocket(reader), unread: None }, ExecWriter(Half::WebSocket(writer))))
 }
 
-/// What became of asking for SPDY.
+/// The result of a request for SPDY.
 enum Spdy {
     Opened(Box<(ExecReader, ExecWriter)>),
-    /// The server, or what is before it, did not take up the protocol; the API server's own reason, where it is one about us.
+    /// The server, or a proxy before it, did not accept the protocol. The API server's own reason, if it is about the
+    /// user.
     Refused(Option<KubeError>),
 }
 
@@ -174,13 +176,13 @@ async fn by_spdy(
             let reader = ExecReader { half: Half::Spdy(reader), unread: None };
             Ok(Spdy::Opened(Box::new((reader, ExecWriter(Half::Spdy(writer))))))
         }
-        Ok(Err(spdy::Unopened::Unknown)) => Ok(Spdy::Refused(None)),
-        Ok(Err(spdy::Unopened::Broke(error))) => Err(broke(error.to_string())),
-        Err(_) => Err(broke(format!("its streams were not made within {} s", STREAMS.as_secs()))),
+        Ok(Err(spdy::OpenError::Unknown)) => Ok(Spdy::Refused(None)),
+        Ok(Err(spdy::OpenError::Broke(error))) => Err(broke(error.to_string())),
+        Err(_) => Err(broke(format!("its streams were not created within {} s", STREAMS.as_secs()))),
     }
 }
 
-/// Why the API server itself refused us: its Status, not the page of a proxy that knows no SPDY.
+/// Returns the API server's own reason for a refusal: its Status, not the page of a proxy that does not support SPDY.
 async fn reason(answer: http::Response<Body>) -> Option<Reason> {
     use http_body_util::{BodyExt as _, Limited};
     let code = answer.status().as_u16();
@@ -213,7 +215,7 @@ fn path(request: &ExecRequest<'_>) -> String {
 }
 
 impl ExecReader {
-    /// The next event; `None` when the stream was closed.
+    /// Returns the next event; `None` after the stream was closed.
     pub async fn next(&mut self) -> Result<Option<ExecEvent>, StreamBroke> {
         if let Some(bytes) = self.unread.take() {
             return Ok(Some(ExecEvent::Stdout(bytes)));
@@ -224,7 +226,7 @@ impl ExecReader {
         }
     }
 
-    /// Gives back bytes of stdout: they come first next time.
+    /// Puts back bytes of stdout: the next call returns them first.
     pub fn unread(&mut self, bytes: Bytes) {
         self.unread = Some(bytes);
     }
@@ -258,8 +260,8 @@ impl ExecWriter {
         }
     }
 
-    /// Ends stdin. By WebSocket on a server before 1.30 that is impossible without losing output; returns whether it was
-    /// done.
+    /// Ends stdin. With a WebSocket on a server before 1.30 that is impossible without losing output. Returns whether
+    /// it was done.
     pub async fn end_stdin(&mut self) -> Result<bool, StreamBroke> {
         match &mut self.0 {
             Half::Spdy(writer) => writer.end_stdin().await.map(|()| true),
@@ -267,7 +269,7 @@ impl ExecWriter {
         }
     }
 
-    /// Tells the size of our terminal, in character cells.
+    /// Sends the size of the terminal, in character cells.
     pub async fn resize(&mut self, columns: u16, rows: u16) -> Result<(), StreamBroke> {
         let size = format!("{{\"Width\":{columns},\"Height\":{rows}}}");
         match &mut self.0 {
@@ -276,7 +278,7 @@ impl ExecWriter {
         }
     }
 
-    /// Asks the server for a sign of life.
+    /// Sends a ping.
     pub async fn ping(&mut self) -> Result<(), StreamBroke> {
         match &mut self.0 {
             Half::Spdy(writer) => writer.ping().await,
@@ -284,7 +286,7 @@ impl ExecWriter {
         }
     }
 
-    /// Closes the stream; the far side's stdin ends.
+    /// Closes the stream; stdin of the command ends.
     pub async fn close(&mut self) {
         match &mut self.0 {
             Half::Spdy(writer) => writer.close().await,

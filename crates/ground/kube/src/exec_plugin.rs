@@ -1,8 +1,9 @@
-//! A kubeconfig's exec plug-in (`client.authentication.k8s.io`): one process, one answer, for the whole command.
+//! A kubeconfig's exec plug-in (`client.authentication.k8s.io`). It runs once, and its answer is used for the whole
+//! command.
 //!
-//! It gets our stdin only where that is a terminal and holds no data for the command. What it prints on stdout holds a
-//! secret, and so may its arguments: neither is ever repeated. Its stderr is shown where that is a terminal, for a login
-//! may be explained there; elsewhere its last line is part of the error.
+//! It gets our stdin only if that is a terminal and the command does not read data from it. Its stdout contains a
+//! secret, and its arguments may too, so neither is ever printed. Its stderr is shown if ours is a terminal, because
+//! it may explain a login. Otherwise the last line of its stderr is part of the error.
 
 use crate::credential_error::{CredentialCause, CredentialError};
 use kube::config::{ExecAuthCluster, ExecConfig, ExecInteractiveMode};
@@ -17,19 +18,19 @@ use tokio::process::{Child, Command};
 use tokio::sync::Mutex;
 use zeroize::Zeroizing;
 
-/// Most bytes that an answer may have.
-const LONGEST: u64 = 1024 * 1024;
+/// The maximum size of an answer, in bytes.
+const MAX_ANSWER: u64 = 1024 * 1024;
 
-/// How long after the end of the plug-in its output may still be held open by a process that it left behind.
+/// How long after the plug-in's end a process that it left behind may keep its output open.
 const LINGER: Duration = Duration::from_millis(200);
 
-/// A credential that ends sooner than this is asked for again.
+/// A credential that expires sooner than this is requested again.
 const LEEWAY: Duration = Duration::from_secs(5);
 
-/// What the environment of a plug-in says of what is asked for.
+/// The variable that passes the request to a plug-in.
 const INFO: &str = "KUBERNETES_EXEC_INFO";
 
-/// What a plug-in gave.
+/// The answer of a plug-in.
 #[derive(Debug)]
 pub(crate) struct Credential {
     pub(crate) token: Option<SecretString>,
@@ -38,13 +39,13 @@ pub(crate) struct Credential {
     expires: Option<SystemTime>,
 }
 
-/// A plug-in and what it gave last.
+/// A plug-in and its last answer.
 #[derive(Debug)]
 pub(crate) struct ExecPlugin {
     config: ExecConfig,
     /// Why the plug-in may not read our stdin, such as `-i`.
     stdin_taken: Option<&'static str>,
-    held: Mutex<Option<Arc<Credential>>>,
+    cached: Mutex<Option<Arc<Credential>>>,
 }
 
 #[derive(Serialize)]
@@ -79,17 +80,17 @@ struct Status {
     client_key_data: Option<String>,
 }
 
-type Known = Vec<(String, Arc<ExecPlugin>)>;
+type Plugins = Vec<(String, Arc<ExecPlugin>)>;
 
-/// Plug-ins of this process by their configuration: what one command asks for twice is run once.
-static KNOWN: LazyLock<StdMutex<Known>> = LazyLock::new(StdMutex::default);
+/// The plug-ins of this process by their configuration, so that a command runs each only once.
+static PLUGINS: LazyLock<StdMutex<Plugins>> = LazyLock::new(StdMutex::default);
 
 fn of_plugin(why: String) -> CredentialError {
     CredentialError { why, cause: CredentialCause::Plugin }
 }
 
 impl ExecPlugin {
-    /// The plug-in of this configuration, which may have run already. The error names the field that is wrong.
+    /// Returns the plug-in with this configuration, which may have run already. The error names the invalid field.
     pub(crate) fn shared(
         config: ExecConfig,
         stdin_taken: Option<&'static str>,
@@ -101,37 +102,38 @@ impl ExecPlugin {
             Some("client.authentication.k8s.io/v1" | "client.authentication.k8s.io/v1beta1") => {}
             other => {
                 return Err(of_plugin(format!(
-                    "apiVersion of the kubeconfig's exec plug-in is {:?}; use client.authentication.k8s.io/v1 or v1beta1",
+                    "apiVersion of the kubeconfig's exec plug-in is {:?}; use client.authentication.k8s.io/v1 \
+                     or v1beta1",
                     other.unwrap_or_default()
                 )));
             }
         }
         let key = serde_json::to_string(&(&config, &config.cluster)).unwrap_or_default();
-        let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = PLUGINS.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, plugin)) = known.iter().find(|(of, _)| *of == key) {
             return Ok(Arc::clone(plugin));
         }
-        let plugin = Arc::new(Self { config, stdin_taken, held: Mutex::new(None) });
+        let plugin = Arc::new(Self { config, stdin_taken, cached: Mutex::new(None) });
         known.push((key, Arc::clone(&plugin)));
         Ok(plugin)
     }
 
-    /// For messages.
+    /// Returns its name for messages.
     pub(crate) fn name(&self) -> String {
         format!("the kubeconfig's exec plug-in {}", self.config.command.as_deref().unwrap_or_default())
     }
 
-    /// A credential that is good now. Several who ask at once wait for one answer.
+    /// Returns a valid credential. Concurrent callers share one answer.
     pub(crate) async fn credential(&self) -> Result<Arc<Credential>, CredentialError> {
-        let mut held = self.held.lock().await;
+        let mut cached = self.cached.lock().await;
         let good = |credential: &&Arc<Credential>| {
             credential.expires.is_none_or(|expires| SystemTime::now() + LEEWAY < expires)
         };
-        if let Some(credential) = held.as_ref().filter(good) {
+        if let Some(credential) = cached.as_ref().filter(good) {
             return Ok(Arc::clone(credential));
         }
         let credential = Arc::new(self.run().await?);
-        *held = Some(Arc::clone(&credential));
+        *cached = Some(Arc::clone(&credential));
         Ok(credential)
     }
 
@@ -139,7 +141,7 @@ impl ExecPlugin {
         of_plugin(format!("{} {what}", self.name()))
     }
 
-    /// Whether the plug-in may ask the user something.
+    /// Whether the plug-in may prompt the user.
     fn interactive(&self) -> Result<bool, CredentialError> {
         let terminal = std::io::stdin().is_terminal();
         match self.config.interactive_mode {
@@ -149,7 +151,7 @@ impl ExecPlugin {
                     "needs our standard input (interactiveMode: Always), which {by} takes for the command"
                 ))),
                 None if !terminal => Err(self.error(
-                    "needs a terminal as our standard input (interactiveMode: Always), which it is not",
+                    "needs a terminal as standard input (interactiveMode: Always), and standard input is not one",
                 )),
                 None => Ok(true),
             },
@@ -165,8 +167,8 @@ impl ExecPlugin {
         let api_version = api_version.as_deref().unwrap_or_default();
         let spec = Spec { interactive, cluster: cluster.as_ref().filter(|_| *provide_cluster_info) };
         let info = serde_json::to_string(&Request { api_version, kind: "ExecCredential", spec })
-            .map_err(|error| self.error(&format!("cannot be told what is asked for: {error}")))?;
-        let shown = std::io::stderr().is_terminal();
+            .map_err(|error| self.error(&format!("cannot be given the request: {error}")))?;
+        let show_stderr = std::io::stderr().is_terminal();
         let mut process = Command::new(command.as_deref().unwrap_or_default());
         process.args(args.iter().flatten()).env(INFO, info).kill_on_drop(true);
         for variable in env.iter().flatten() {
@@ -175,7 +177,7 @@ impl ExecPlugin {
             }
         }
         process.stdin(if interactive { Stdio::inherit() } else { Stdio::null() });
-        process.stdout(Stdio::piped()).stderr(if shown { Stdio::inherit() } else { Stdio::piped() });
+        process.stdout(Stdio::piped()).stderr(if show_stderr { Stdio::inherit() } else { Stdio::piped() });
         let child = process.spawn().map_err(|error| {
             let hint = install_hint.as_ref().filter(|_| error.kind() == std::io::ErrorKind::NotFound);
             let hint = hint.map_or(String::new(), |hint| format!("; how to install it: {}", hint.trim()));
@@ -183,37 +185,37 @@ impl ExecPlugin {
         })?;
         let mut child = Running(child);
         let (stdout, stderr) = (child.0.stdout.take(), child.0.stderr.take());
-        let (mut said, mut complaints) = (Zeroizing::new(Vec::new()), Vec::new());
+        let (mut answer, mut messages) = (Zeroizing::new(Vec::new()), Vec::new());
         let status = {
             let ended = tokio::sync::Notify::new();
             let reading = async {
-                tokio::join!(read(stdout, &mut said, &ended), read(stderr, &mut complaints, &ended));
+                tokio::join!(read(stdout, &mut answer, &ended), read(stderr, &mut messages, &ended));
             };
             let waiting = async {
                 let status = child.0.wait().await;
                 ended.notify_waiters();
                 status
             };
-            // Both: what it wrote before it ended may not have been read yet.
+            // Wait for both: the output from before the end may not have been read yet.
             tokio::join!(reading, waiting).1
         };
         let status = status.map_err(|error| self.error(&format!("cannot be waited for: {error}")))?;
         if !status.success() {
-            let text = String::from_utf8_lossy(&complaints);
+            let text = String::from_utf8_lossy(&messages);
             let last: String =
                 text.trim().lines().next_back().unwrap_or_default().chars().take(300).collect();
             let last =
                 if last.is_empty() { String::new() } else { format!("; it said: {}", last.escape_debug()) };
             return Err(self.error(&format!("ended with {status}{last}")));
         }
-        self.answer(&said)
+        self.parse(&answer)
     }
 
-    /// Reads what it printed. Half an answer is none: requests would go out as nobody.
-    fn answer(&self, said: &[u8]) -> Result<Credential, CredentialError> {
+    /// Parses the answer. An incomplete answer is an error: otherwise requests would be anonymous.
+    fn parse(&self, text: &[u8]) -> Result<Credential, CredentialError> {
         let wanted = self.config.api_version.as_deref().unwrap_or_default();
         let no = || self.error("printed no ExecCredential (client.authentication.k8s.io)");
-        let text = std::str::from_utf8(said).map_err(|_| no())?;
+        let text = std::str::from_utf8(text).map_err(|_| no())?;
         let Answer { api_version, kind, status } = serde_json::from_str(text).map_err(|_| no())?;
         if kind.is_some_and(|kind| kind != "ExecCredential") {
             return Err(no());
@@ -241,30 +243,30 @@ impl ExecPlugin {
         let expires = expiration_timestamp.filter(|text| !text.is_empty());
         let expires = expires.map(|text| {
             text.parse::<k8s_openapi::jiff::Timestamp>().map(SystemTime::from).map_err(|_| {
-                self.error(&format!("gave expirationTimestamp {text:?}, which is no RFC 3339 time"))
+                self.error(&format!("gave expirationTimestamp {text:?}, which is not an RFC 3339 time"))
             })
         });
         Ok(Credential { token, certificate, expires: expires.transpose()? })
     }
 }
 
-/// Reads until the end, or for a moment after the plug-in has ended: a process that it left behind may hold the pipe open
-/// for ever, and may write to it.
+/// Reads to the end, or for a moment after the plug-in has ended: a process that it left behind may keep the pipe
+/// open for ever, and may write to it.
 async fn read(from: Option<impl AsyncRead + Unpin>, into: &mut Vec<u8>, ended: &tokio::sync::Notify) {
-    let Some(mut from) = from.map(|from| from.take(LONGEST)) else { return };
+    let Some(mut from) = from.map(|from| from.take(MAX_ANSWER)) else { return };
     let all = async { while from.read_buf(into).await.is_ok_and(|count| count > 0) {} };
     let over = async {
         ended.notified().await;
         tokio::time::sleep(LINGER).await;
     };
     tokio::select! {
-        biased; // what is in the pipe is taken, however late
+        biased; // data in the pipe is read, however late
         () = all => {}
         () = over => {}
     }
 }
 
-/// A plug-in that runs. One that is given up is ended, with what it has started.
+/// A running plug-in. If it is dropped, it is killed, with its descendants.
 struct Running(Child);
 
 impl Drop for Running {
@@ -275,8 +277,8 @@ impl Drop for Running {
     }
 }
 
-/// Ends what a process has started, as far as the kernel tells (proc(5), `children`); the process itself is killed by its
-/// handle.
+/// Kills the descendants of a process, as far as the kernel lists them (proc(5), `children`). The process's handle
+/// kills the process itself.
 #[cfg(target_os = "linux")]
 fn end_descendants(pid: u32) {
     let mut waiting = vec![pid];
@@ -315,7 +317,7 @@ mod tests {
             args: Some(vec!["-c".to_owned(), script.to_owned()]),
             ..ExecConfig::default()
         };
-        ExecPlugin { config, stdin_taken: None, held: Mutex::new(None) }
+        ExecPlugin { config, stdin_taken: None, cached: Mutex::new(None) }
     }
 
     fn printing(status: &str) -> String {
@@ -336,7 +338,7 @@ mod tests {
                 "gave clientCertificateData without clientKeyData",
             ),
             (r#"{"clientKeyData":"k"}"#, "gave clientKeyData without clientCertificateData"),
-            (r#"{"token":"t","expirationTimestamp":"soon"}"#, "no RFC 3339 time"),
+            (r#"{"token":"t","expirationTimestamp":"soon"}"#, "not an RFC 3339 time"),
             ("null", "without a status"),
         ] {
             let said = error(&printing(status)).await;
@@ -379,7 +381,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_child_that_holds_its_output_is_not_waited_for() {
-        // It writes all the while, as one that logs does.
+        // It writes continuously, like a program that logs.
         let chatty = "while :; do echo >&2 x; sleep 0.05; done";
         let script = format!("({chatty}) & {}; echo $! > \"$PIDFILE\"", printing(r#"{"token":"t"}"#));
         let folder = tempfile::tempdir().unwrap();
@@ -415,7 +417,7 @@ mod tests {
         }
         let pid = std::fs::read_to_string(&file).unwrap();
         let stat = format!("/proc/{}/stat", pid.trim());
-        // Gone, or a zombie that nobody has reaped.
+        // Gone, or a zombie that was not reaped.
         let ended = || std::fs::read_to_string(&stat).map_or(true, |text| text.contains(") Z "));
         let until = std::time::Instant::now() + Duration::from_secs(30);
         while !ended() {

@@ -1,10 +1,10 @@
-//! What to do about each error.
+//! What the user can do about each error.
 
 use crate::credential_error::CredentialCause;
 use crate::error::{KubeError, Reason};
 
 impl KubeError {
-    /// What to do about it; `None` where the message says all there is.
+    /// Returns what the user can do; `None` if the message says everything.
     pub fn hint(&self) -> Option<&'static str> {
         self.reason.hint()
     }
@@ -29,21 +29,21 @@ impl Reason {
                 "check certificate-authority-data in the kubeconfig, or SSL_CERT_FILE behind an inspecting proxy"
             }
             Self::Unauthorized => {
-                "the token or client certificate is expired or not of this cluster: log in again"
+                "the token or client certificate is expired, or not for this cluster: log in again"
             }
             Self::Forbidden(_) => "ask for the verb and resource named above in that namespace",
             Self::NotRunning(_) => {
                 "the pod is not running, or is ending: `kubectl describe pod` says why (`postern ops show --check` \
                  for the ops pod)"
             }
-            Self::StillThere { held, .. } if !held.is_empty() => {
-                "who set the finalizer has to remove it; until then nothing can take the object's place"
+            Self::StillThere { blockers, .. } if !blockers.is_empty() => {
+                "the finalizer's owner must remove it; until then the object cannot be replaced"
             }
             Self::StillThere { .. } => "give it more time with --timeout",
             Self::Credentials { cause, .. } => match cause {
                 CredentialCause::Characters => "print the token without a newline",
                 CredentialCause::Plugin => {
-                    "run the plug-in by hand to see what it says (`kubectl config view` shows how it is called)"
+                    "run the plug-in by hand to see its error (`kubectl config view` shows its command)"
                 }
                 CredentialCause::Kubeconfig => {
                     "correct the user's credentials in the kubeconfig, or log in again"

@@ -1,13 +1,13 @@
-//! Reading kubeconfigs, as client-go reads and merges them.
+//! Reads and merges kubeconfigs as client-go does.
 
 use crate::error::{KubeError, Reason};
-use crate::fields;
+use crate::kubeconfig_fields;
 use kube::config::Kubeconfig;
 use postern_net::error::chain;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-/// Reads the file that was named, or what `$KUBECONFIG` lists, or else `~/.kube/config`; and what was attempted with it.
+/// Reads the named file, or the files in `$KUBECONFIG`, or else `~/.kube/config`. Also returns what was attempted.
 pub(crate) fn read(named: Option<&Path>) -> (String, Result<Kubeconfig, KubeError>) {
     match named {
         Some(path) => (attempt(path), read_file(path)),
@@ -19,17 +19,18 @@ fn attempt(path: &Path) -> String {
     format!("reading the kubeconfig {}", path.display())
 }
 
-/// One file, with an absent field wherever it says `""`: the first of several files to set a field wins, and `""` sets none.
+/// Reads one file, and removes fields that are `""`: the first of several files to set a field has precedence, and
+/// `""` sets none.
 fn read_file(path: &Path) -> Result<Kubeconfig, KubeError> {
     let mut read = Kubeconfig::read_from(path)
         .map_err(|error| KubeError::new(attempt(path), Reason::Kubeconfig(chain(&error))))?;
-    // The library has made `""` the directory of the file.
+    // The library has turned `""` into the directory of the file.
     let nothing = path.parent().map(|folder| folder.join("").to_string_lossy().into_owned());
-    fields::normalize(&mut read, nothing.as_deref().unwrap_or_default());
+    kubeconfig_fields::normalize(&mut read, nothing.as_deref().unwrap_or_default());
     Ok(read)
 }
 
-/// The files that `$KUBECONFIG` lists.
+/// Returns the files in `$KUBECONFIG`.
 fn paths(listed: Option<&OsStr>) -> Vec<PathBuf> {
     let paths = listed.map(std::env::split_paths).into_iter().flatten();
     paths.filter(|path| !path.as_os_str().is_empty()).collect()
@@ -39,18 +40,18 @@ fn usual() -> PathBuf {
     std::env::home_dir().unwrap_or_default().join(".kube/config")
 }
 
-/// Whether there is a kubeconfig that [`read`] would read without a name, whatever is in it.
+/// Whether there is a kubeconfig that [`read`] would read without a name, whatever its content.
 pub(crate) fn any(listed: Option<&OsStr>) -> bool {
     let paths = paths(listed);
     if paths.is_empty() { is_there(&usual()) } else { paths.iter().any(|path| is_there(path)) }
 }
 
-/// One that cannot be looked at counts: it is to be named, not passed over.
+/// A file whose existence cannot be checked counts: it must be reported, not ignored.
 fn is_there(path: &Path) -> bool {
     path.try_exists().unwrap_or(true)
 }
 
-/// What `$KUBECONFIG` lists, files that are not there left out as kubectl does, or else `~/.kube/config`.
+/// Reads the files in `$KUBECONFIG`, without missing ones as in kubectl, or else `~/.kube/config`.
 fn read_listed(listed: Option<&OsStr>) -> (String, Result<Kubeconfig, KubeError>) {
     let paths = paths(listed);
     let (Some(listed), Some(first)) = (listed, paths.first()) else {
@@ -76,7 +77,7 @@ fn read_listed(listed: Option<&OsStr>) -> (String, Result<Kubeconfig, KubeError>
     (what, Ok(all.unwrap_or_default()))
 }
 
-/// The error for a context that does not exist.
+/// Returns the error for a context that does not exist.
 pub(crate) fn unknown_context(name: &str, kubeconfig: &Kubeconfig) -> String {
     let known: Vec<_> = kubeconfig.contexts.iter().map(|context| context.name.as_str()).collect();
     if known.is_empty() {
@@ -109,7 +110,7 @@ mod tests {
         let (what, read) = read_listed(Some(&listed));
         assert_eq!(read.unwrap().current_context.as_deref(), Some("mine"));
         assert!(what.contains("missing") && what.contains("$KUBECONFIG"), "{what}");
-        // A pod's ServiceAccount stands in for none, and never for one that cannot be read.
+        // A pod's ServiceAccount is used if there is no kubeconfig, and never if one cannot be read.
         std::fs::write(&there, "{").unwrap();
         assert!(any(Some(&listed)) && read_listed(Some(&listed)).1.is_err());
         assert!(!any(Some(missing.as_os_str())));

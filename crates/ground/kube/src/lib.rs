@@ -1,22 +1,22 @@
-//! The cluster's door. Everything Postern says to an API server goes through here: connecting, applying, waiting,
-//! exec streams, logs, events and access reviews, with errors that say who must act.
+//! The Kubernetes API client. Every request of Postern to an API server uses this crate: connecting, applying,
+//! waiting, exec streams, logs, events and access reviews. Its errors say who must act.
 
 pub mod access;
 pub mod apply;
-mod busy;
 mod connect;
 mod credential_error;
 mod credentials;
 mod error;
 pub mod exec;
 mod exec_plugin;
-mod fields;
 mod hint;
 mod kubeconfig;
+mod kubeconfig_fields;
 mod object_ref;
 pub mod pods;
 pub mod portforward;
 pub mod raw;
+mod retry;
 pub mod spdy;
 pub mod tokens;
 

@@ -5,7 +5,7 @@ use kube::core::{ApiResource, DynamicObject, GroupVersionKind, TypeMeta};
 use kube::{Api, Resource, ResourceExt as _};
 use serde::Serialize;
 
-/// Our field manager.
+/// Postern's field manager.
 pub const FIELD_MANAGER: &str = "postern";
 
 /// An object by kind, namespace and name.
@@ -34,7 +34,7 @@ impl std::fmt::Display for ObjectRef {
 }
 
 impl ObjectRef {
-    /// The reference to an object of a known kind.
+    /// Returns the reference to an object of a known kind.
     pub fn of<K: Resource<DynamicType = ()>>(namespace: Option<&str>, name: &str) -> Self {
         Self {
             api_version: K::api_version(&()).into_owned(),
@@ -44,7 +44,7 @@ impl ObjectRef {
         }
     }
 
-    /// The reference to an object as it is.
+    /// Returns the reference to an existing object.
     pub fn to(object: &DynamicObject) -> Self {
         let TypeMeta { api_version, kind } = object.types.clone().unwrap_or_default();
         Self { api_version, kind, namespace: object.namespace(), name: object.name_any() }

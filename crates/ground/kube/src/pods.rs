@@ -1,6 +1,6 @@
-//! Looking at pods: waiting for a state, their logs, their events.
+//! Reads pods: waits for a state, and reads logs and events.
 
-mod seen;
+mod partial_pod;
 
 use crate::connect::Cluster;
 use crate::error::{KubeError, Reason};
@@ -13,11 +13,12 @@ use serde::de::DeserializeOwned;
 use std::fmt::Debug;
 use std::time::Duration;
 
-/// Between two looks at what may not be watched.
-const AGAIN: Duration = Duration::from_millis(500);
+/// The interval of reads if the user may not watch.
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Waits until `done` finds what it looks for in an object (`None` when it is not there). Each change the server
-/// reports is looked at; a watch that ends or expires (410) is begun again. Errors after `timeout` as "no answer".
+/// Waits until `done` returns a value for an object (`None` if it does not exist). It is called for each change that
+/// the server reports. A watch that ends or expires (410) is started again. After `timeout`, the error is "no
+/// answer".
 pub async fn until<K, T>(
     cluster: &Cluster,
     api: &Api<K>,
@@ -35,14 +36,14 @@ where
             let listed = api.list(&ListParams::default().fields(&selector)).await;
             let listed = match listed.map_err(|error| cluster.error(attempt(), &error)) {
                 Ok(listed) => listed,
-                // Who may only read it looks again and again.
+                // Without permission to list, it polls with get.
                 Err(error) if error.is_forbidden() => {
                     let found = api.get_opt(&of.name).await;
-                    let found = found.map_err(|_| error)?; // what to ask for is the list
+                    let found = found.map_err(|_| error)?; // the permission to request is list
                     if let Some(found) = done(found.as_ref()) {
                         return Ok(found);
                     }
-                    tokio::time::sleep(AGAIN).await;
+                    tokio::time::sleep(POLL_INTERVAL).await;
                     continue;
                 }
                 Err(error) => return Err(error),
@@ -53,7 +54,7 @@ where
             let version = listed.metadata.resource_version.unwrap_or_default();
             let params = WatchParams::default().fields(&selector).timeout(60);
             let Ok(events) = api.watch(&params, &version).await else {
-                // The list above tells why, should it fail too.
+                // If the list above fails too, it gives the reason.
                 tokio::time::sleep(Duration::from_millis(200)).await;
                 continue;
             };
@@ -77,12 +78,12 @@ where
     }
 }
 
-/// The pods of a namespace.
+/// Returns the API for the pods of a namespace.
 pub fn api(cluster: &Cluster, namespace: &str) -> Api<Pod> {
     Api::namespaced(cluster.client.clone(), namespace)
 }
 
-/// A pod as it is, or `None`.
+/// Returns a pod, or `None` if it does not exist.
 pub async fn get(cluster: &Cluster, namespace: &str, name: &str) -> Result<Option<Pod>, KubeError> {
     api(cluster, namespace)
         .get_opt(name)
@@ -93,9 +94,9 @@ pub async fn get(cluster: &Cluster, namespace: &str, name: &str) -> Result<Optio
 /// Pods in one answer of the server, so that a big namespace is never in memory as a whole.
 const PAGE: u32 = 250;
 
-/// Gives each pod that a label selector picks (an empty one picks all), page by page. Of a pod there is what says whether and
-/// where something can be run in it, and no more: name, namespace, annotations, deletion; the containers' names; phase,
-/// conditions and the containers' states.
+/// Passes on each pod that matches a label selector (an empty one matches all), page by page. The pods have only the
+/// fields that decide whether and where commands can run: name, namespace, annotations, deletion; the containers'
+/// names; phase, conditions and the containers' states.
 pub async fn each(
     cluster: &Cluster,
     namespace: &str,
@@ -107,7 +108,7 @@ pub async fn each(
     loop {
         let listed = async {
             let list = lists.list(&params).map_err(kube::Error::BuildRequest)?;
-            cluster.client.request::<seen::Page>(list).await
+            cluster.client.request::<partial_pod::Page>(list).await
         };
         let listed = listed.await.map_err(|error| {
             let which = if selector.is_empty() { String::new() } else { format!(" by {selector:?}") };
@@ -121,14 +122,14 @@ pub async fn each(
     }
 }
 
-/// The pods that a label selector picks, with what [`each`] gives of them.
+/// Returns the pods that match a label selector, with the fields that [`each`] reads.
 pub async fn select(cluster: &Cluster, namespace: &str, selector: &str) -> Result<Vec<Pod>, KubeError> {
     let mut pods = Vec::new();
     each(cluster, namespace, selector, |pod| pods.push(pod)).await?;
     Ok(pods)
 }
 
-/// A container's log.
+/// Returns a container's log.
 pub async fn log(
     cluster: &Cluster,
     namespace: &str,
@@ -141,8 +142,8 @@ pub async fn log(
         .map_err(|error| cluster.error(format!("reading the log of Pod {namespace}/{name}"), &error))
 }
 
-/// Adds an ephemeral container to a pod, beside those that it has. One of the same name and content is no error; one of
-/// other content is. Nobody can take it away again.
+/// Adds an ephemeral container to a pod. If one with the same name and content exists, that is not an error; other
+/// content is. It cannot be removed again.
 pub async fn add_ephemeral(
     cluster: &Cluster,
     namespace: &str,
@@ -151,7 +152,7 @@ pub async fn add_ephemeral(
 ) -> Result<Pod, KubeError> {
     let patch = serde_json::json!({ "spec": { "ephemeralContainers": [container] } });
     let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
-    // Strategic, as the list is then merged by name.
+    // A strategic merge patch merges the list by name.
     let added =
         api(cluster, namespace).patch_ephemeral_containers(name, &params, &Patch::Strategic(&patch)).await;
     added.map_err(|error| {
@@ -160,7 +161,7 @@ pub async fn add_ephemeral(
     })
 }
 
-/// The events about one object, oldest first.
+/// Returns the events about one object, oldest first.
 pub async fn events(
     cluster: &Cluster,
     namespace: &str,

@@ -1,7 +1,7 @@
-//! One port of a pod as a byte stream, with reader and writer apart.
+//! One port of a pod as a byte stream, with separate reader and writer.
 //!
-//! The protocol is `v4.channel.k8s.io` as port-forward speaks it: binary WebSocket messages whose first byte is 0 for
-//! data and 1 for the runtime's errors, and on each the port number, little-endian, before anything else.
+//! The protocol is `v4.channel.k8s.io` as port-forward uses it: binary WebSocket messages whose first byte is 0 for
+//! data and 1 for the runtime's errors. On each channel the port number comes first, little-endian.
 
 use crate::connect::Cluster;
 use crate::error::{KubeError, Reason};
@@ -17,7 +17,7 @@ const ERROR: u8 = 1;
 
 type Socket = WebSocketStream<TokioIo<hyper::upgrade::Upgraded>>;
 
-/// The stream broke, or the port answers no one.
+/// The stream broke, or nothing listens on the port.
 #[derive(Debug, thiserror::Error)]
 #[error("the port-forward to the pod broke: {0}")]
 pub struct PortBroke(pub String);
@@ -26,7 +26,7 @@ pub struct PortBroke(pub String);
 #[derive(Debug)]
 pub struct PortReader {
     stream: futures_util::stream::SplitStream<Socket>,
-    /// Which channels have told their port.
+    /// The channels whose port number has arrived.
     began: [bool; 2],
 }
 
@@ -34,7 +34,7 @@ pub struct PortReader {
 #[derive(Debug)]
 pub struct PortWriter(futures_util::stream::SplitSink<Socket, Message>);
 
-/// Connects to a port on the pod's loopback. Whether anyone listens there is only known when something was read.
+/// Connects to a port on the pod's loopback. Only a read shows whether anything listens there.
 pub async fn open(
     cluster: &Cluster,
     namespace: &str,
@@ -51,10 +51,11 @@ pub async fn open(
     let connection = cluster.client.connect(http).await.map_err(|error| {
         let error = cluster.error(attempt(), &error);
         match error.reason {
-            // From 1.35 on the server asks for both verbs, and of the second it says nothing.
+            // From 1.35 on the server requires both verbs, and does not report the second one.
             Reason::Forbidden(message) | Reason::Refused { code: 403, message } => {
                 let message = format!(
-                    "{message}: a user who cannot get and create resource \"pods/portforward\" opens no WebSocket to it"
+                    "{message}: a user who cannot get and create resource \"pods/portforward\" opens no \
+                     WebSocket to it"
                 );
                 KubeError::new(error.attempt, Reason::Forbidden(message))
             }
@@ -66,7 +67,7 @@ pub async fn open(
 }
 
 impl PortReader {
-    /// The next bytes; `None` when the stream was closed.
+    /// Returns the next bytes; `None` after the stream was closed.
     pub async fn next(&mut self) -> Result<Option<Bytes>, PortBroke> {
         loop {
             let message = match self.stream.next().await {
@@ -94,7 +95,7 @@ fn data(mut message: Bytes, began: &mut [bool; 2]) -> Result<Option<Bytes>, Port
     let mut rest = message.split_off(1);
     let channel = message[0];
     let Some(began) = began.get_mut(usize::from(channel)) else {
-        return Err(PortBroke(format!("channel {channel} was not asked for")));
+        return Err(PortBroke(format!("channel {channel} was not requested")));
     };
     if !*began {
         if rest.len() < 2 {

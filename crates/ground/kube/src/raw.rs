@@ -1,9 +1,9 @@
-//! Documents of the API server that are no objects.
+//! Documents of the API server that are not objects.
 
 use crate::connect::Cluster;
 use crate::error::KubeError;
 
-/// The body at a path.
+/// Returns the body at a path.
 pub async fn get(cluster: &Cluster, path: &str) -> Result<Vec<u8>, KubeError> {
     let attempt = || format!("reading {path}");
     let request = http::Request::get(path)

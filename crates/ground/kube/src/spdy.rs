@@ -2,10 +2,10 @@
 
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 
-/// Longest control frame that is taken.
+/// The longest control frame that is accepted.
 pub const LONGEST: usize = 64 * 1024;
 
-/// First bytes of a control frame: its bit, and version 3.
+/// The first bytes of a control frame: the control bit, and version 3.
 const CONTROL: u16 = 0x8003;
 
 pub(crate) const SYN_STREAM: u16 = 1;
@@ -13,19 +13,19 @@ pub(crate) const SYN_REPLY: u16 = 2;
 pub(crate) const RST_STREAM: u16 = 3;
 pub(crate) const PING: u16 = 6;
 
-/// In the flags: nothing more comes on this stream.
+/// The flag of a stream's last frame.
 pub(crate) const FIN: u8 = 1;
 
-/// Who answers does not keep to the protocol.
+/// The peer violates the protocol.
 #[derive(Debug, thiserror::Error)]
-#[error("the server does not keep to SPDY")]
-pub struct Odd;
+#[error("the server violates the SPDY protocol")]
+pub struct ProtocolViolation;
 
 /// Appends a control frame.
 pub(crate) fn control(out: &mut BytesMut, kind: u16, payload: &[u8]) {
     out.put_u16(CONTROL);
     out.put_u16(kind);
-    out.put_u32(u32::try_from(payload.len()).unwrap_or(0)); // flags, none, and 24 bits of length
+    out.put_u32(u32::try_from(payload.len()).unwrap_or(0)); // no flags, and 24 bits of length
     out.extend_from_slice(payload);
 }
 
@@ -36,38 +36,39 @@ pub(crate) fn data(out: &mut BytesMut, stream: u32, flags: u8, data: &[u8]) {
     out.extend_from_slice(data);
 }
 
-/// What was read and not given out.
+/// The bytes that were read and not yet returned.
 #[derive(Debug, Default)]
 pub struct Frames {
-    /// Where what is read is appended.
+    /// The buffer to which new bytes are appended.
     pub buffer: BytesMut,
-    /// Stream and rest of the data frame that is being given out.
+    /// Stream and remaining bytes of the current data frame.
     data: Option<(u32, usize)>,
 }
 
-/// A piece of a stream, or of what is about all of them.
+/// A piece of a stream, or of the connection.
 #[derive(Debug)]
 pub enum Piece {
     /// Bytes of a stream.
     Data(u32, Bytes),
-    /// A stream was made.
+    /// A stream was accepted.
     Reply,
-    /// A stream was broken off.
+    /// A stream was reset.
     Reset(u32),
     /// A ping, or the answer to one of ours.
     Ping(u32),
-    /// Nothing that matters to exec.
+    /// A frame that exec ignores.
     Other,
 }
 
 impl Frames {
-    /// Whether nothing is left in the middle.
+    /// Whether no frame is incomplete.
     pub(crate) fn is_empty(&self) -> bool {
         self.buffer.is_empty() && self.data.is_none()
     }
 
-    /// The next piece, or nothing until more is read. Data is given out as it comes, whatever length its frame claims.
-    pub fn next_piece(&mut self) -> Result<Option<Piece>, Odd> {
+    /// Returns the next piece, or `None` until more bytes are read. Data is returned as it arrives, whatever length
+    /// its frame announces.
+    pub fn next_piece(&mut self) -> Result<Option<Piece>, ProtocolViolation> {
         if let Some((stream, left)) = self.data {
             let count = left.min(self.buffer.len());
             if count == 0 && left > 0 {
@@ -79,7 +80,7 @@ impl Frames {
         let Some(header) = self.buffer.first_chunk::<8>() else { return Ok(None) };
         let mut fields = &header[..];
         let (first, rest) = (fields.get_u32(), fields.get_u32());
-        let length = (rest & 0x00ff_ffff) as usize; // after eight flags
+        let length = (rest & 0x00ff_ffff) as usize; // after 8 bits of flags
         if first >> 31 == 0 {
             self.buffer.advance(8);
             self.data = Some((first, length));
@@ -87,7 +88,7 @@ impl Frames {
         }
         let [version, kind] = [first >> 16, first & 0xffff].map(|half| u16::try_from(half).unwrap_or(0));
         if version != CONTROL || length > LONGEST {
-            return Err(Odd);
+            return Err(ProtocolViolation);
         }
         if self.buffer.len() < 8 + length {
             return Ok(None);
@@ -98,7 +99,7 @@ impl Frames {
             SYN_REPLY => Piece::Reply,
             RST_STREAM => Piece::Reset(number()),
             PING => Piece::Ping(number()),
-            _ => Piece::Other, // what is about the connection, which then ends
+            _ => Piece::Other, // connection frames, after which the connection ends
         }))
     }
 }

@@ -1,4 +1,4 @@
-//! Tokens of a `ServiceAccount` from the API server itself (`TokenRequest`, KEP-1205), for use outside pods.
+//! Tokens of a `ServiceAccount` from the API server (`TokenRequest`, KEP-1205), for use outside pods.
 
 use crate::connect::Cluster;
 use crate::error::KubeError;
@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::Api;
 use kube::api::PostParams;
 
-/// A token for one audience. `seconds` is a wish, at least 600.
+/// Creates a token for one audience. `seconds` is the requested lifetime, at least 600.
 pub async fn request(
     cluster: &Cluster,
     namespace: &str,

@@ -1,9 +1,9 @@
-//! Servers that are too busy: 429 (RFC 6585 section 4) and 503, and how long they ask us to wait.
+//! Servers that are too busy: 429 (RFC 6585 section 4) and 503, and the wait that they ask for.
 
 use http::{HeaderMap, header};
 use std::time::{Duration, SystemTime};
 
-/// What a status means that says "not now"; nothing of any other.
+/// Returns the meaning of a status for "try later"; `None` for any other status.
 pub fn busy_reason(status: u16) -> Option<&'static str> {
     match status {
         429 => Some("it limits the rate of our requests"),
@@ -12,12 +12,12 @@ pub fn busy_reason(status: u16) -> Option<&'static str> {
     }
 }
 
-/// How often something was tried, in words.
+/// Returns the number of tries in words.
 pub fn times(tries: u32) -> String {
     if tries == 1 { "once".to_owned() } else { format!("{tries} times") }
 }
 
-/// How long a server asks us to wait: seconds, or until a date (RFC 9110 section 10.2.3).
+/// Returns the wait that a server asks for: seconds, or until a date (RFC 9110 section 10.2.3).
 pub fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
     if let Ok(seconds) = text.parse() {

@@ -1,4 +1,5 @@
-//! An HTTP client for other people's requests: streams both ways, keeps connections, speaks HTTP/2 where the server does.
+//! An HTTP client for proxied requests: streams both ways, keeps connections, and uses HTTP/2 if the server supports
+//! it.
 
 pub use crate::connector::Versions;
 
@@ -10,16 +11,16 @@ use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use std::time::Duration;
 
-/// How long a connection that nobody uses is kept; servers commonly close theirs after a minute or more.
+/// How long an idle connection is kept; servers commonly close theirs after a minute or more.
 const IDLE: Duration = Duration::from_secs(30);
 
 /// A client for one server. `B` is the body of its requests.
 pub type Upstream<B> = Client<Connector, B>;
 
-/// A client for the server at `address`, which `certificates` (DER) vouch for, or the platform's. Proxies of the
-/// environment are honoured, as by [`crate::web::Server`]. A connection of which the other side takes nothing for longer than
-/// `stall` breaks, on Linux (`TCP_USER_TIMEOUT`, tcp(7)); without it that may be a quarter of an hour, or for ever. Sends
-/// nothing.
+/// Returns a client for the server at `address`, with the CA certificates `certificates` (DER), or the platform's. It
+/// uses the proxies of the environment, as [`crate::web::Server`] does. On Linux, a connection breaks if the peer
+/// acknowledges nothing for longer than `stall` (`TCP_USER_TIMEOUT`, tcp(7)); without it that may take a quarter of
+/// an hour, or for ever. Sends nothing.
 pub fn client<B>(
     address: &str,
     certificates: Option<Vec<Vec<u8>>>,
@@ -33,9 +34,9 @@ where
     client_at(address, &address::base(address)?, certificates, versions, stall)
 }
 
-/// The same for a server that may be spoken to without TLS wherever it is: one that the user named with `http://`, or a
-/// link-local service of the machine's, such as a cloud's metadata.
-pub fn client_in_the_clear<B>(
+/// Like [`client`], for a server that may be reached without TLS anywhere: one that the user named with `http://`, or
+/// a link-local service of the machine, such as a cloud's metadata.
+pub fn client_without_tls<B>(
     address: &str,
     certificates: Option<Vec<Vec<u8>>>,
     versions: Versions,
@@ -47,11 +48,11 @@ where
 {
     let base = address
         .parse()
-        .map_err(|_| WebError::Address { address: address.to_owned(), why: "this is no URL".to_owned() })?;
+        .map_err(|_| WebError::Address { address: address.to_owned(), why: "not a URL".to_owned() })?;
     client_at(address, &base, certificates, versions, stall)
 }
 
-/// The same for an address that was judged before: `base` is `address`, parsed.
+/// The same for an address that was already validated: `base` is `address`, parsed.
 pub(crate) fn client_at<B>(
     address: &str,
     base: &http::Uri,
@@ -70,7 +71,7 @@ where
     let client = Client::builder(TokioExecutor::new())
         .timer(TokioTimer::new())
         .pool_timer(TokioTimer::new())
-        // One connection may carry all requests: a dead one must be noticed.
+        // One connection may carry all requests, so a dead one must be detected.
         .http2_keep_alive_interval(Some(Duration::from_secs(15)))
         .http2_keep_alive_timeout(Duration::from_secs(10))
         .pool_idle_timeout(IDLE)

@@ -1,4 +1,4 @@
-//! Connections: to the server itself or through a proxy, by TLS or without.
+//! Connections: directly or through a proxy, with or without TLS.
 
 use crate::resolver::resolver;
 use hyper::rt::{Read, ReadBufCursor, Write};
@@ -15,17 +15,17 @@ use std::time::Duration;
 use tower::util::BoxCloneSyncService;
 use tower::{BoxError, ServiceExt as _};
 
-/// How long a TCP connection may take.
+/// The time limit for a TCP connection.
 const CONNECT: Duration = Duration::from_secs(10);
 
-/// The port of a SOCKS proxy that names none (RFC 1928 section 3).
+/// The default port of a SOCKS proxy (RFC 1928 section 3).
 const SOCKS_PORT: u16 = 1080;
 
-/// Makes connections.
+/// Opens connections.
 pub type Connector = BoxCloneSyncService<http::Uri, Stream, BoxError>;
 
-/// Connections through `proxy`, if there is one. One of which the other side takes nothing for longer than `stall` breaks,
-/// on Linux (`TCP_USER_TIMEOUT`, tcp(7)). The error names the proxy schemes that are supported.
+/// Returns a connector that uses `proxy`, if there is one. On Linux, a connection breaks if the peer acknowledges
+/// nothing for longer than `stall` (`TCP_USER_TIMEOUT`, tcp(7)). The error names the supported proxy schemes.
 pub fn connector(proxy: Option<&http::Uri>, stall: Option<Duration>) -> Result<Connector, String> {
     let mut http = HttpConnector::new_with_resolver(resolver());
     http.enforce_http(false);
@@ -37,19 +37,19 @@ pub fn connector(proxy: Option<&http::Uri>, stall: Option<Duration>) -> Result<C
     #[cfg(target_os = "linux")]
     http.set_tcp_user_timeout(stall);
     #[cfg(not(target_os = "linux"))]
-    let _ = stall; // nothing like it there
+    let _ = stall; // not supported there
     let Some(proxy) = proxy else { return Ok(boxed(http)) };
     match proxy.scheme_str() {
         Some("http") => Ok(boxed(authorized(Tunnel::new(proxy.clone(), http), proxy))),
         Some("https") => {
-            // The proxy is not the server: the server's CA does not vouch for it, and our client certificate is not for it
-            // to see. It is checked as any other server, SSL_CERT_FILE included.
+            // The proxy is not the server: it is verified like any other server, SSL_CERT_FILE included, and not with
+            // the server's CA. It must not see our client certificate either.
             let tls = crate::tls::client_config(None)?;
             let inner = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http();
             let inner = inner.enable_http1().wrap_connector(http);
             Ok(boxed(authorized(Tunnel::new(proxy.clone(), inner), proxy)))
         }
-        // As curl and Go have it, the proxy looks names up.
+        // As in curl and Go, the proxy resolves names.
         Some("socks5" | "socks5h") => {
             let place = (proxy.host().unwrap_or_default(), proxy.port_u16().unwrap_or(SOCKS_PORT));
             let address = format!("socks5://{}:{}", place.0, place.1).parse::<http::Uri>();
@@ -59,7 +59,7 @@ pub fn connector(proxy: Option<&http::Uri>, stall: Option<Duration>) -> Result<C
                 None => boxed(socks),
             })
         }
-        // Its address may hold a password.
+        // Its address may contain a password.
         scheme => {
             let place = proxy.authority().map_or("", |authority| {
                 authority.as_str().rsplit_once('@').map_or(authority.as_str(), |(_, place)| place)
@@ -70,17 +70,17 @@ pub fn connector(proxy: Option<&http::Uri>, stall: Option<Duration>) -> Result<C
     }
 }
 
-/// Which versions of HTTP are offered to a server that speaks TLS. Without TLS it is always HTTP/1.1.
+/// The versions of HTTP that are offered to a server with TLS. Without TLS it is always HTTP/1.1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Versions {
-    /// HTTP/2, else HTTP/1.1.
+    /// HTTP/2, otherwise HTTP/1.1.
     Newest,
-    /// HTTP/1.1 only: what can be upgraded (RFC 9110 section 7.8).
+    /// HTTP/1.1 only, for connections that can be upgraded (RFC 9110 section 7.8).
     Upgradable,
 }
 
-/// The connections of `plain`, by TLS where the address is `https://`. The certificate must be for `server_name`, else for
-/// the address's host.
+/// Adds TLS to the connections of `plain` if the address is `https://`. The certificate must be valid for
+/// `server_name`, by default the address's host.
 pub fn secured(
     plain: Connector,
     tls: ClientConfig,
@@ -97,7 +97,7 @@ pub fn secured(
     }
 }
 
-/// The user and password of a proxy's address, without their escapes.
+/// Returns the user and password of a proxy's address, percent-decoded.
 fn user(proxy: &http::Uri) -> Option<(String, String)> {
     let (user, _) = proxy.authority()?.as_str().rsplit_once('@')?;
     let (user, password) = user.split_once(':').unwrap_or((user, ""));
@@ -105,7 +105,7 @@ fn user(proxy: &http::Uri) -> Option<(String, String)> {
     Some((plain(user), plain(password)))
 }
 
-/// Sends the user and password of a proxy's address, as RFC 9110 section 11.7.2 has it.
+/// Sends the user and password of a proxy's address (RFC 9110 section 11.7.2).
 fn authorized<C>(tunnel: Tunnel<C>, proxy: &http::Uri) -> Tunnel<C> {
     let matcher = Matcher::builder().all(proxy.to_string()).build();
     let target = http::Uri::from_static("https://any.invalid");
@@ -115,7 +115,7 @@ fn authorized<C>(tunnel: Tunnel<C>, proxy: &http::Uri) -> Tunnel<C> {
     }
 }
 
-/// The same connector, whatever it goes through.
+/// Hides the type of a connector.
 fn boxed<S>(connector: S) -> Connector
 where
     S: tower::Service<http::Uri> + Clone + Send + Sync + 'static,
@@ -129,7 +129,7 @@ where
 trait Io: Connection + Read + Write + Send + Unpin {}
 impl<T: Connection + Read + Write + Send + Unpin> Io for T {}
 
-/// A connection, whatever it goes through.
+/// A connection of any type.
 pub struct Stream(Box<dyn Io>);
 
 impl std::fmt::Debug for Stream {

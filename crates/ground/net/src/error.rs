@@ -1,35 +1,35 @@
-//! Why a server gave no answer, and what other libraries' errors say, in words for people.
+//! Errors of requests to a server, and readable messages for other libraries' errors.
 
-/// No answer that could be judged.
+/// There is no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum WebError {
-    /// The address is none that we speak to.
+    /// The address is not allowed.
     #[error("{address}: {why}")]
     Address {
-        /// As it was given.
+        /// The address as the user gave it.
         address: String,
-        /// What is wrong with it.
+        /// Why it is not allowed.
         why: String,
     },
-    /// No connection, or it broke.
+    /// No connection, or it was lost.
     #[error("{server} cannot be reached: {cause}")]
     Unreachable {
-        /// Its address.
+        /// The server's address.
         server: String,
         /// The innermost cause.
         cause: String,
     },
-    /// No whole answer in time.
+    /// No complete answer within the time limit.
     #[error("{server} did not answer within {seconds} s")]
     NoAnswer {
-        /// Its address.
+        /// The server's address.
         server: String,
-        /// How long was waited.
+        /// The time limit.
         seconds: u64,
     },
 }
 
-/// The messages of an error and its sources, each said once, the outermost wrappers of HTTP clients left out.
+/// Returns the messages of an error and its sources, each once, without the outermost wrappers of HTTP clients.
 pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let mut parts: Vec<String> = Vec::new();
     let mut next = Some(error);
@@ -48,13 +48,13 @@ pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     if parts.is_empty() { error.source().map_or_else(|| error.to_string(), chain) } else { parts.join(": ") }
 }
 
-/// The TLS library's own error, where an error is one or holds one.
+/// Returns the TLS library's own error, if an error is one or contains one.
 fn own_tls_error<'e>(error: &'e (dyn std::error::Error + 'static)) -> Option<&'e rustls::Error> {
-    // One may be in another, and neither is the other's source.
+    // One may contain another without being its source.
     error.downcast_ref().or_else(|| own_tls_error(error.downcast_ref::<std::io::Error>()?.get_ref()?))
 }
 
-/// The last of an error's causes, in words; of TLS what it means.
+/// Returns the message of an error's last cause; TLS errors get a readable message.
 pub fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
     if let Some(error) = tls_error(error) {
         return of_tls(error);
@@ -66,7 +66,7 @@ pub fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
     plain(&error.to_string())
 }
 
-/// Whether an error is that a certificate has expired, or has that among its causes. Alerts of the other side count.
+/// Whether a certificate has expired, according to the error or one of its causes. Alerts of the peer count.
 pub fn is_expired(error: &(dyn std::error::Error + 'static)) -> bool {
     use rustls::{AlertDescription, CertificateError, Error};
     matches!(
@@ -78,7 +78,7 @@ pub fn is_expired(error: &(dyn std::error::Error + 'static)) -> bool {
     )
 }
 
-/// Whether an error is one of TLS, or has one among its causes.
+/// Whether an error or one of its causes is a TLS error.
 pub fn is_tls(error: &(dyn std::error::Error + 'static)) -> bool {
     tls_error(error).is_some()
 }
@@ -94,8 +94,7 @@ fn tls_error<'e>(error: &'e (dyn std::error::Error + 'static)) -> Option<&'e rus
     None
 }
 
-/// A text of another library without what is of no use to people: addresses of its documentation, and what is longer than
-/// anybody reads.
+/// Shortens another library's message: removes the addresses of its documentation, and limits the length.
 fn plain(text: &str) -> String {
     const LONGEST: usize = 400;
     let words: Vec<&str> = text.split(' ').filter(|word| !word.contains("docs.rs/")).collect();
@@ -106,7 +105,7 @@ fn plain(text: &str) -> String {
     }
 }
 
-/// Why a TLS connection was not made, in words.
+/// Returns a readable reason for a failed TLS connection.
 pub fn of_tls(error: &rustls::Error) -> String {
     use rustls::{CertificateError as Bad, Error};
     match error {
@@ -125,7 +124,7 @@ pub fn of_tls(error: &rustls::Error) -> String {
                 let names: Vec<&str> = presented.iter().map(|name| name_of(name)).take(5).collect();
                 let more = if presented.len() > names.len() { " and others" } else { "" };
                 match names.is_empty() {
-                    true => format!("the server's certificate names no server, and {expected} was wanted"),
+                    true => format!("the server's certificate names no server; expected {expected}"),
                     false => format!(
                         "the server's certificate is not for {expected} but for {}{more}",
                         names.join(", ")
@@ -134,7 +133,7 @@ pub fn of_tls(error: &rustls::Error) -> String {
             }
             Bad::NotValidForName => "the server's certificate is for another server".to_owned(),
             Bad::Other(other) if format!("{other:?}").contains("CaUsedAsEndEntity") => {
-                "the server's certificate is an authority's own, and not one that is trusted here".to_owned()
+                "the server's certificate is a CA certificate that is not trusted here".to_owned()
             }
             Bad::Other(other) if format!("{other:?}").contains("UnsupportedCertVersion") => {
                 "the certificate is of X.509 version 1, which is too old".to_owned()
@@ -146,14 +145,14 @@ pub fn of_tls(error: &rustls::Error) -> String {
         }
         Error::AlertReceived(alert) => {
             format!(
-                "the server refused our TLS connection (alert {alert:?}); does it want a client certificate?"
+                "the server refused our TLS connection (alert {alert:?}); it may require a client certificate"
             )
         }
         other => plain(&other.to_string()),
     }
 }
 
-/// The name itself in `DnsName("a.example")` and the like.
+/// Returns the name in `DnsName("a.example")` and the like.
 fn name_of(presented: &str) -> &str {
     let inner = presented.split_once('(').and_then(|(_, rest)| rest.strip_suffix(')'));
     inner.map_or(presented, |name| name.trim_matches('"'))
@@ -164,7 +163,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_tls_says_is_said_in_words() {
+    fn tls_errors_have_readable_messages() {
         use rustls::{AlertDescription, CertificateError, Error, InvalidMessage};
         let of = |error: Error| chain(&std::io::Error::new(std::io::ErrorKind::InvalidData, error));
         let said = of(Error::InvalidCertificate(CertificateError::UnknownIssuer));

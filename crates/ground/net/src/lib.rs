@@ -1,4 +1,4 @@
-//! TLS, trust, proxies, names and HTTP: how Postern reaches any server, the cluster's API server among them.
+//! TLS, CA certificates, proxies, name resolution and HTTP, for the API server and for any other server.
 
 pub mod address;
 pub mod busy;

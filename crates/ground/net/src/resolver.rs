@@ -1,5 +1,5 @@
-//! Names to addresses. glibc's resolver loads shared libraries at run time, which a static binary in a scratch image
-//! has not got (and on another distribution must not load); so on Linux names are resolved in process.
+//! Name resolution. glibc's resolver loads shared libraries at run time, which a static binary in a scratch image
+//! does not have (and must not load on another distribution). So on Linux names are resolved in process.
 
 #[cfg(target_os = "linux")]
 pub(crate) use in_process::Resolver;
@@ -26,7 +26,7 @@ mod in_process {
     use std::pin::Pin;
     use std::task::{Context, Poll};
 
-    /// Follows /etc/hosts and /etc/resolv.conf. They are read at the first name, never for an IP address.
+    /// Uses /etc/hosts and /etc/resolv.conf. They are read for the first name, never for an IP address.
     #[derive(Clone, Copy, Debug, Default)]
     pub(crate) struct Resolver;
 

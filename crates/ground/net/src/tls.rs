@@ -1,8 +1,8 @@
-//! Which certificates of servers are trusted.
+//! Verification of servers' certificates.
 //!
-//! A certificate that is listed as an authority is a chain of its own, whether it may sign others or not: Go and OpenSSL
-//! take it, and webpki does not (`CaUsedAsEndEntity` of one that may sign, `UnknownIssuer` of one that may not). Both come
-//! after the dates were found to be right; the name is checked here.
+//! A certificate that is listed as an authority is a valid chain by itself, whether it may sign others or not. Go and
+//! OpenSSL accept that, and webpki does not (`CaUsedAsEndEntity` for one that may sign, `UnknownIssuer` for one that
+//! may not). webpki reports both only after it has checked the dates; the name is checked here.
 
 use crate::error::of_tls;
 use rustls::client::WebPkiServerVerifier;
@@ -13,8 +13,8 @@ use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 use std::sync::Arc;
 
-/// A configuration that trusts these certificates (DER), or else the platform's; no client certificate. The error is for
-/// people.
+/// Returns a configuration that trusts these certificates (DER), or the platform's; without a client certificate. The
+/// error is for display.
 pub fn client_config(certificates: Option<&[Vec<u8>]>) -> Result<ClientConfig, String> {
     let provider = Arc::new(ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
@@ -24,8 +24,8 @@ pub fn client_config(certificates: Option<&[Vec<u8>]>) -> Result<ClientConfig, S
     Ok(tls)
 }
 
-/// Makes a configuration trust these certificates (DER), or else the platform's. A listed certificate is trusted as the
-/// server's own, too. Of an empty list none is.
+/// Sets the trusted certificates (DER) of a configuration, or the platform's. A listed certificate is also accepted
+/// as the server's own. An empty list trusts nothing.
 pub fn pin(tls: &mut ClientConfig, certificates: Option<&[Vec<u8>]>) -> Result<(), String> {
     let provider = Arc::clone(tls.crypto_provider());
     let verifier = match certificates {
@@ -37,7 +37,7 @@ pub fn pin(tls: &mut ClientConfig, certificates: Option<&[Vec<u8>]>) -> Result<(
     Ok(())
 }
 
-/// The certificates of a PEM file, as DER; the error says what is wrong with it.
+/// Parses the certificates of a PEM file, as DER; the error says what is wrong with it.
 pub fn certificates(pem: &[u8]) -> Result<Vec<Vec<u8>>, String> {
     use rustls_pki_types::pem::PemObject as _;
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
@@ -51,7 +51,7 @@ pub fn certificates(pem: &[u8]) -> Result<Vec<Vec<u8>>, String> {
 #[derive(Debug)]
 struct Pinned {
     usual: Arc<dyn ServerCertVerifier>,
-    /// Those that were named; nothing for the platform's.
+    /// The configured certificates; `None` for the platform's.
     certificates: Option<Vec<CertificateDer<'static>>>,
 }
 
@@ -80,20 +80,20 @@ impl Pinned {
     }
 }
 
-/// Whether the platform's own list, or `SSL_CERT_FILE`, has this very certificate.
+/// Whether the platform's own list, or `SSL_CERT_FILE`, contains this certificate.
 #[cfg(target_os = "linux")]
 fn platform_holds(certificate: &CertificateDer<'_>) -> bool {
     rustls_native_certs::load_native_certs().certs.contains(certificate)
 }
 
-/// Elsewhere the system itself judges.
+/// On other platforms the system decides.
 #[cfg(not(target_os = "linux"))]
 fn platform_holds(_: &CertificateDer<'_>) -> bool {
     false
 }
 
-/// Whether a certificate is refused only because nobody else vouches for it.
-fn is_unvouched(error: &Error) -> bool {
+/// Whether a certificate is rejected only because no trusted authority has signed it.
+fn is_unknown_issuer(error: &Error) -> bool {
     match error {
         Error::InvalidCertificate(CertificateError::UnknownIssuer) => true,
         Error::InvalidCertificate(CertificateError::Other(other)) => {
@@ -113,7 +113,7 @@ impl ServerCertVerifier for Pinned {
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         match self.usual.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now) {
-            Err(error) if is_unvouched(&error) && self.holds(end_entity) => {
+            Err(error) if is_unknown_issuer(&error) && self.holds(end_entity) => {
                 rustls::client::verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
                 Ok(ServerCertVerified::assertion())
             }

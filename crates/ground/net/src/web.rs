@@ -1,4 +1,4 @@
-//! Short requests to one server, such as a cloud's API, and their whole answers.
+//! Short requests to one server, such as a cloud's API, with their complete answers.
 
 use crate::address;
 use crate::client::{Upstream, Versions, client_at};
@@ -9,13 +9,13 @@ use http::{Request, Uri};
 use http_body_util::{BodyExt as _, Full, Limited};
 use std::time::Duration;
 
-/// How long a whole exchange may take.
+/// The time limit for one exchange.
 const EXCHANGE: Duration = Duration::from_secs(15);
 
-/// The longest answer that is read, in bytes.
+/// The maximum size of an answer, in bytes.
 const LONGEST: usize = 4 * 1024 * 1024;
 
-/// One server, with its connections kept.
+/// One server, with its kept connections.
 #[derive(Clone)]
 pub struct Server {
     client: Upstream<Full<Bytes>>,
@@ -30,28 +30,28 @@ impl std::fmt::Debug for Server {
     }
 }
 
-/// What a server said.
+/// The answer of a server.
 pub struct Answer {
-    /// The HTTP status. Redirects are answers too: none is followed, as what we send is not for others.
+    /// The HTTP status. Redirects are returned too, and never followed: the request is not meant for another server.
     pub status: u16,
-    /// How long it asks us to wait, in seconds (`Retry-After`, RFC 9110 section 10.2.3).
+    /// The wait that it asks for, in seconds (`Retry-After`, RFC 9110 section 10.2.3).
     pub retry_after: Option<u64>,
-    /// How often it was asked, this time included.
+    /// The number of tries, this one included.
     pub tries: u32,
-    /// Its clock (`Date`), as it wrote it.
+    /// The server's clock (`Date`), as it was sent.
     pub date: Option<String>,
-    /// The body; may hold a token.
+    /// The body; may contain a token.
     pub body: Vec<u8>,
 }
 
 impl Server {
-    /// A server by its address, `https://…`; without TLS only on loopback. Sends nothing; to be called
+    /// Returns a server for its address, `https://…`; without TLS only on loopback. Sends nothing; must be called
     /// within a runtime.
     pub fn new(address: &str) -> Result<Self, WebError> {
         Self::with(address, None)
     }
 
-    /// The same, for a server that only these certificates (DER) vouch for.
+    /// The same, with only these trusted CA certificates (DER).
     pub fn trusting(address: &str, certificates: Vec<Vec<u8>>) -> Result<Self, WebError> {
         Self::with(address, Some(certificates))
     }
@@ -59,7 +59,7 @@ impl Server {
     fn with(address: &str, certificates: Option<Vec<Vec<u8>>>) -> Result<Self, WebError> {
         let base = address::base(address)?;
         let address = address.trim_end_matches('/').to_owned();
-        // The address is right, so it is this machine's proxy or trust that is not.
+        // The address is valid, so the cause is this machine's proxy or CA certificates.
         let client = client_at(&address, &base, certificates, Versions::Upgradable, None).map_err(
             |error| match error {
                 WebError::Address { address: server, why: cause } => WebError::Unreachable { server, cause },
@@ -69,7 +69,7 @@ impl Server {
         Ok(Self { client, base, address })
     }
 
-    /// Where a request goes whose path and query are below our base.
+    /// Returns the URI of a request whose path and query are relative to the base.
     fn at(&self, below: &Uri) -> Result<Uri, String> {
         let path = below.path_and_query().map_or("/", PathAndQuery::as_str);
         let whole = format!("{}{path}", self.base.path().trim_end_matches('/'));
@@ -78,7 +78,8 @@ impl Server {
         Uri::from_parts(parts).map_err(|error| error.to_string())
     }
 
-    /// One request and its whole answer, whatever its status. The request's URI is a path and a query.
+    /// Sends one request and returns its complete answer, whatever its status. The request's URI is a path and a
+    /// query.
     pub async fn send(&self, request: Request<Vec<u8>>) -> Result<Answer, WebError> {
         let exchange = async {
             let mut request = request.map(|body| Full::new(Bytes::from(body)));
@@ -108,7 +109,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn nothing_is_said_in_the_clear_but_on_loopback() {
+    async fn plain_http_is_allowed_on_loopback_only() {
         for fine in
             ["https://iam.cloud.ibm.com", "http://127.0.0.1:8080", "http://[::1]:80/x", "http://localhost"]
         {

@@ -52,7 +52,7 @@ impl Connections {
         // HTTP/2 would put all parts on one connection. S3 does not support it, and other servers are slower
         // with it.
         let connect = match self.clear.contains(&origin) || is_link_local(&origin) {
-            true => client::client_in_the_clear,
+            true => client::client_without_tls,
             false => client::client,
         };
         let client = connect(&origin, self.certificates.clone(), Versions::Upgradable, Some(STALL))

@@ -1,4 +1,4 @@
-//! Which ephemeral container a pod needs, as a pure function of the pod.
+//! Determines which ephemeral container a pod needs, as a pure function of the pod.
 
 use super::{User, Wanted};
 use crate::ephemeral_error::EphemeralError;
@@ -7,52 +7,52 @@ use postern_kube::k8s_openapi::api::core::v1::{
     PodSpec, PodStatus, SeccompProfile, SecurityContext,
 };
 
-/// What the names of ours begin with.
+/// The prefix of the names of Postern's ephemeral containers.
 const PREFIX: &str = "postern-";
 
-/// The longest name of a container: a DNS label.
+/// The maximum length of a container's name: a DNS label.
 const LABEL: usize = 63;
 
-/// The user of images that have one and are not root's, by the custom of distroless.
+/// The usual non-root user of images, by the convention of distroless.
 const NONROOT: i64 = 65_532;
 
-/// What is to be done, and for whom.
+/// What to do, and as which user.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Plan {
-    /// What is to be done.
+    /// What to do.
     pub step: Step,
-    /// Whom it runs as.
+    /// The user of the ephemeral container.
     pub user: User,
-    /// Whether that is a guess at the target's user: from inside its true one can be asked for.
+    /// Whether that user is a guess; the true one can be read from inside.
     pub guessed: bool,
 }
 
-/// What is to be done.
+/// What to do.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Step {
-    /// This one is there and serves.
+    /// Use this existing container.
     Use(String),
-    /// This one is to be added.
+    /// Add this container.
     Add(Box<EphemeralContainer>),
 }
 
-/// What became of an ephemeral container.
+/// The state of an ephemeral container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum State {
     /// It runs.
     Running,
-    /// It may still come to run; why it does not yet.
+    /// It may still start; why it has not yet.
     Waiting(Option<String>),
-    /// Its node tries again and again, to no avail as long as nothing is changed.
+    /// Its node retries without success until something is changed.
     Stuck(String),
     /// It will never run (again).
     Ended(String),
 }
 
-/// Which ephemeral container reaches `container`.
+/// Returns the ephemeral container that reaches `container`.
 pub fn plan(pod: &Pod, container: &str, wanted: &Wanted<'_>) -> Result<Plan, EphemeralError> {
     let spec = pod.spec.as_ref().ok_or_else(|| EphemeralError::Target("the pod has no spec".to_owned()))?;
-    // Known before anything is added that nobody could use.
+    // This fails before a container is added that could not be used.
     target_id(pod, container)?;
     let (user, guessed) = user(pod, spec, container, wanted.user);
     let mut new = EphemeralContainer {
@@ -65,7 +65,7 @@ pub fn plan(pod: &Pod, container: &str, wanted: &Wanted<'_>) -> Result<Plan, Eph
         security_context: Some(security(spec, container, user)),
         ..EphemeralContainer::default()
     };
-    // Not all of the security context: admission may have added to it.
+    // Not the whole security context is compared: admission may have added to it.
     let user_in = |one: &EphemeralContainer| {
         let security = one.security_context.as_ref();
         security.map(|security| (security.run_as_user, security.run_as_group))
@@ -85,8 +85,8 @@ pub fn plan(pod: &Pod, container: &str, wanted: &Wanted<'_>) -> Result<Plan, Eph
     Ok(Plan { step: Step::Add(Box::new(new)), user, guessed })
 }
 
-/// `postern-CONTAINER-N`, of the first number that is free. Two clients at a time come to the same name, and so to one
-/// container.
+/// Returns `postern-CONTAINER-N`, with the lowest free number. Two clients at the same time choose the same name, and
+/// so share one container.
 fn free_name(pod: &Pod, container: &str) -> String {
     let taken: Vec<&str> = existing(pod).map(|(_, _, name)| name).collect();
     let name = |number: usize| {
@@ -95,14 +95,14 @@ fn free_name(pod: &Pod, container: &str) -> String {
         middle.truncate(LABEL - PREFIX.len() - suffix.len());
         format!("{PREFIX}{}{suffix}", middle.trim_end_matches('-'))
     };
-    // One more than there are names must be free.
+    // One of the numbers up to the count of names plus one must be free.
     (1..=taken.len())
         .map(name)
         .find(|name| !taken.contains(&name.as_str()))
         .unwrap_or_else(|| name(taken.len() + 1))
 }
 
-/// Every container of a pod: the list of the spec it is in, its index there, and its name.
+/// Returns every container of a pod: its list in the spec, its index there, and its name.
 pub(super) fn existing(pod: &Pod) -> impl Iterator<Item = (&'static str, usize, &str)> {
     let spec = pod.spec.as_ref();
     let of = |kind, names: Vec<_>| names.into_iter().enumerate().map(move |(at, name)| (kind, at, name));
@@ -116,17 +116,18 @@ pub(super) fn existing(pod: &Pod) -> impl Iterator<Item = (&'static str, usize, 
         .chain(of("spec.ephemeralContainers", ephemeral.collect()))
 }
 
-/// The security context that a container of the pod has of its own.
+/// Returns the security context of a container itself, without the pod's.
 fn own_security(spec: &PodSpec, container: &str) -> SecurityContext {
     let mut all = spec.containers.iter().chain(spec.init_containers.iter().flatten());
     all.find(|one| one.name == container).and_then(|one| one.security_context.clone()).unwrap_or_default()
 }
 
-/// What lets it look into the target and no further, within the restricted Pod Security Standard wherever the target is.
+/// Returns a security context that permits access to the target only, within the restricted Pod Security Standard if
+/// the target is within it.
 ///
-/// The kernel wants the same UID and GID (ptrace(2)), and no capability in the target that we have not. A process that
-/// is not root's has none in a pod, so neither do we. One that is root's has what its container was given, so we ask
-/// for the same. What confines the target, where that is its own, must confine us too.
+/// The kernel requires the same UID and GID (ptrace(2)), and that the target has no capability that we lack. A
+/// non-root process in a pod has none, so neither do we. A root process has what its container was given, so we
+/// request the same. If the target has its own confinement, it must apply to us too.
 fn security(spec: &PodSpec, container: &str, user: User) -> SecurityContext {
     let own = own_security(spec, container);
     let root = user.uid == 0;
@@ -145,11 +146,11 @@ fn security(spec: &PodSpec, container: &str, user: User) -> SecurityContext {
     }
 }
 
-/// Whom the target runs as, and whether that is a guess. What the container or the pod asks for is what runs; the rest
-/// only its node knows, and tells from Kubernetes 1.31 and containerd 2 on.
+/// Returns the target's user, and whether that is a guess. A user that the container or the pod sets is the one that
+/// runs. Otherwise only the node has it, and reports it from Kubernetes 1.31 and containerd 2 on.
 ///
-/// Where it does not: any UID but root's may ask from inside, so the one that is most often right is taken. The GID is
-/// 0 unless the image's `/etc/passwd` has another for the UID (the image's `USER` is not looked at for it).
+/// If it does not: any UID except root's may read it from inside, so the most frequent one is used. The GID is 0
+/// unless the image's `/etc/passwd` has another one for the UID (the group in the image's `USER` is ignored for it).
 fn user(pod: &Pod, spec: &PodSpec, container: &str, named: Option<User>) -> (User, bool) {
     if let Some(user) = named {
         return (user, false);
@@ -170,8 +171,8 @@ fn user(pod: &Pod, spec: &PodSpec, container: &str, named: Option<User>) -> (Use
     }
 }
 
-/// The group of an image's user that nobody tells: that of its `/etc/passwd`, which distroless images and their like have, else
-/// 0 (the image's `USER` is not looked at for it).
+/// Returns the group of an image's unknown user: the one in its `/etc/passwd`, which distroless images and similar
+/// ones have, otherwise 0 (the group in the image's `USER` is ignored for it).
 fn likely_group(spec: &PodSpec, container: &str) -> i64 {
     let mut all = spec.containers.iter().chain(spec.init_containers.iter().flatten());
     let image =
@@ -180,14 +181,14 @@ fn likely_group(spec: &PodSpec, container: &str) -> i64 {
     if lists { NONROOT } else { 0 }
 }
 
-/// The status of a container that is not ephemeral.
+/// Returns the status of a container that is not ephemeral.
 fn status<'a>(pod: &'a Pod, container: &str) -> Option<&'a ContainerStatus> {
     let PodStatus { container_statuses, init_container_statuses, .. } = pod.status.as_ref()?;
     let all = container_statuses.iter().chain(init_container_statuses).flatten();
     all.into_iter().find(|status| status.name == container)
 }
 
-/// The id of a container that runs.
+/// Returns the ID of a running container.
 pub(super) fn target_id(pod: &Pod, container: &str) -> Result<String, EphemeralError> {
     if existing(pod).any(|(kind, _, name)| kind == "spec.ephemeralContainers" && name == container) {
         return Err(EphemeralError::Target("it is an ephemeral container itself".to_owned()));
@@ -207,11 +208,11 @@ pub(super) fn target_id(pod: &Pod, container: &str) -> Result<String, EphemeralE
     }
 }
 
-/// Reasons to wait that time alone does not cure.
+/// Waiting reasons that do not resolve with time.
 const STUCK: [&str; 4] =
     ["InvalidImageName", "ErrImageNeverPull", "CreateContainerConfigError", "CreateContainerError"];
 
-/// What its node says of an ephemeral container.
+/// Returns the state of an ephemeral container from its node's report.
 pub(super) fn state_of(pod: &Pod, name: &str) -> State {
     let statuses = pod.status.as_ref().and_then(|status| status.ephemeral_container_statuses.as_ref());
     let its = statuses.into_iter().flatten().find(|status| status.name == name);
@@ -229,7 +230,7 @@ pub(super) fn state_of(pod: &Pod, name: &str) -> State {
     let Some(waiting) = &state.waiting else { return State::Waiting(None) };
     let why = words(&waiting.reason, &waiting.message);
     match waiting.reason.as_deref() {
-        // It was made, and nothing starts an ephemeral container a second time.
+        // It was created, and an ephemeral container is never started a second time.
         Some("RunContainerError") => State::Ended(format!("did not start ({why})")),
         Some(reason) if STUCK.contains(&reason) => State::Stuck(format!("does not start ({why})")),
         None | Some("ContainerCreating" | "PodInitializing") => State::Waiting(None),

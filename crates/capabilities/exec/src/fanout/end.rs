@@ -1,13 +1,13 @@
-//! How one target of a fan-out ended.
+//! Options one target of a fan-out ended.
 
 use crate::error::{ExecError, exit};
 use crate::session::Ended;
 use std::time::Duration;
 
-/// What came of running one target.
+/// The result of running one target.
 #[derive(Debug)]
 pub struct Ran {
-    /// How the command ended, or why it did not.
+    /// Options the command ended, or why there is no exit code.
     pub result: Result<Ended, ExecError>,
 }
 
@@ -23,29 +23,29 @@ impl From<Result<Ended, ExecError>> for Ran {
     }
 }
 
-/// How one target ended, and what it said until then.
+/// Options one target ended, and how much output it sent.
 #[derive(Debug)]
 pub struct End {
-    /// What came of it.
+    /// The result.
     pub ran: Ran,
     /// Bytes of its stdout.
     pub stdout_bytes: u64,
     /// Bytes of its stderr.
     pub stderr_bytes: u64,
-    /// From its start, connecting included.
+    /// The time since its start, connecting included.
     pub duration: Duration,
 }
 
-/// What kind of end it was.
+/// The class of an end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Class {
     /// With code 0.
     Ok,
-    /// With another, by a signal, too late, or with output that is not whole.
+    /// It exited with another code, was ended by a signal, ran out of time, or its output is incomplete.
     Failed,
     /// The command was never reached.
     NotReached,
-    /// Ended, or never started, because all was.
+    /// It ended, or was never started, because the whole fan-out was stopped.
     Cancelled,
 }
 
@@ -55,7 +55,7 @@ impl End {
         Self { ran, stdout_bytes: 0, stderr_bytes: 0, duration: Duration::ZERO }
     }
 
-    /// The exit code it counts with.
+    /// Returns the exit code that counts for this target.
     pub fn exit_code(&self) -> u8 {
         match &self.ran.result {
             Ok(ended) => ended.exit_code(),
@@ -63,7 +63,7 @@ impl End {
         }
     }
 
-    /// Its kind.
+    /// Returns its class.
     pub fn class(&self) -> Class {
         match &self.ran.result {
             Ok(ended) if ended.exit_code() == 0 => Class::Ok,
@@ -73,7 +73,7 @@ impl End {
         }
     }
 
-    /// The end in one word, for programs.
+    /// Returns the end in one word, for programs.
     pub fn outcome(&self) -> &'static str {
         match &self.ran.result {
             Ok(Ended::Exited(_)) => "exited",
@@ -84,23 +84,23 @@ impl End {
         }
     }
 
-    /// Why the command did not end by itself, with what led to it.
+    /// Returns why the command did not end by itself, with the causes of the error.
     pub fn error(&self) -> Option<String> {
         let error = self.ran.result.as_ref().err()?;
         let mut text = error.to_string();
         let mut next = std::error::Error::source(error);
         while let Some(source) = next {
-            let said = source.to_string();
-            if !text.contains(&said) {
-                text = format!("{text}: {said}");
+            let cause = source.to_string();
+            if !text.contains(&cause) {
+                text = format!("{text}: {cause}");
             }
             next = source.source();
         }
         Some(text)
     }
 
-    /// The end in a few words, for people.
-    pub fn words(&self) -> String {
+    /// Returns the end in a few words, for people.
+    pub fn description(&self) -> String {
         match (&self.ran.result, self.class()) {
             (Ok(Ended::Exited(code)), _) => format!("exit {code}"),
             (Ok(Ended::Signaled(number)), _) => format!("ended by signal {number}"),

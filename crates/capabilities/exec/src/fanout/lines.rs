@@ -1,44 +1,44 @@
-//! Bytes into lines, each with its target's name before it.
+//! Splits bytes into lines, each with its target's name in front.
 
 /// A longer line is broken into lines of this many bytes, so that memory stays bounded.
 pub(super) const LONGEST: usize = 64 * 1024;
 
-/// What has come of a line that has not ended.
+/// The part of an unfinished line that has arrived.
 #[derive(Debug, Default)]
 pub(super) struct Lines {
-    begun: Vec<u8>,
+    started: Vec<u8>,
 }
 
 impl Lines {
-    /// Appends to `out` the lines that `data` ends, each after `prefix`.
+    /// Appends to `out` the lines that `data` completes, each after `prefix`.
     pub(super) fn push(&mut self, data: &[u8], prefix: &[u8], out: &mut Vec<u8>) {
         for piece in data.split_inclusive(|byte| *byte == b'\n') {
             let mut piece = piece;
             loop {
-                let room = LONGEST - self.begun.len();
+                let room = LONGEST - self.started.len();
                 let content = piece.len() - usize::from(piece.ends_with(b"\n"));
                 if content <= room {
                     break;
                 }
                 out.extend_from_slice(prefix);
-                out.append(&mut self.begun);
+                out.append(&mut self.started);
                 out.extend_from_slice(&piece[..room]);
                 out.push(b'\n');
                 piece = &piece[room..];
             }
             if piece.ends_with(b"\n") {
                 out.extend_from_slice(prefix);
-                out.append(&mut self.begun);
+                out.append(&mut self.started);
                 out.extend_from_slice(piece);
             } else {
-                self.begun.extend_from_slice(piece);
+                self.started.extend_from_slice(piece);
             }
         }
     }
 
-    /// Appends the last line, should it lack its newline.
+    /// Appends the last line, if it has no newline.
     pub(super) fn end(&mut self, prefix: &[u8], out: &mut Vec<u8>) {
-        if !self.begun.is_empty() {
+        if !self.started.is_empty() {
             self.push(b"\n", prefix, out);
         }
     }
@@ -71,13 +71,13 @@ mod tests {
         let (mut lines, mut out) = (Lines::default(), Vec::new());
         for _ in 0..100 {
             lines.push(&[b'x'; 10_000], b"", &mut out);
-            assert!(lines.begun.len() <= LONGEST);
+            assert!(lines.started.len() <= LONGEST);
         }
         lines.end(b"", &mut out);
         let lengths: Vec<_> = out.split(|byte| *byte == b'\n').map(<[u8]>::len).collect();
         assert_eq!(lengths.iter().sum::<usize>(), 1_000_000);
         assert!(lengths[..15].iter().all(|length| *length == LONGEST), "{lengths:?}");
-        // Exactly as long as may be is one line.
+        // A line of exactly the maximum length stays one line.
         let mut exact = vec![b'y'; LONGEST];
         exact.push(b'\n');
         assert_eq!(super::tests::lines(&[&exact]).lines().count(), 1);

@@ -1,13 +1,14 @@
-//! Running a command in one of many containers: by the agent of its image, by one that is put there, or plainly.
+//! Runs a command in one of many containers: with the agent of its image, with an injected agent, or with a plain
+//! exec.
 
 use super::Ran;
+use crate::container_end;
 use crate::error::ExecError;
 use crate::inject::{self, Agents};
 use crate::io::{Control, Streams};
 use crate::plain;
 use crate::session::{self, Ended, Run};
 use crate::target::Place;
-use crate::vanished;
 use postern_kube::Cluster;
 use postern_wire::Request;
 use std::future::Future;
@@ -15,28 +16,28 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-/// What is to be done in each place.
+/// What to run in each container, and how.
 #[derive(Debug, Clone)]
-pub struct How {
-    /// The command, and what the agent is asked besides.
+pub struct Options {
+    /// The command, and the other fields of the request to the agent.
     pub request: Request,
-    /// The agents to put where there is none.
+    /// The agents to inject where the image has none.
     pub inject: Option<Agents>,
-    /// The options that only the agent can honour.
+    /// The options that only the agent supports.
     pub needs_agent: Vec<&'static str>,
-    /// Ends it after this long, connecting included.
+    /// The time limit, connecting included.
     pub timeout: Option<Duration>,
 }
 
-/// Runs it in one place.
+/// Runs the command in one container.
 pub async fn run(
     cluster: &Cluster,
     place: Place,
-    how: &How,
+    how: &Options,
     streams: Streams,
     mut control: mpsc::Receiver<Control>,
 ) -> Ran {
-    let How { request, inject, needs_agent, timeout } = how;
+    let Options { request, inject, needs_agent, timeout } = how;
     let supervised = match (&place.agent, inject) {
         (Some(path), _) => {
             let command = [path.clone().into_bytes(), b"run".to_vec()];
@@ -55,30 +56,30 @@ pub async fn run(
             session::run(reader, writer, run, streams, control).await.map(|report| report.outcome)
         };
         let ran = ran.await.map_err(|error| place.of_agent(error));
-        return vanished::explained(cluster, &place, ran).await.into();
+        return container_end::explain_error(cluster, &place, ran).await.into();
     }
     if !needs_agent.is_empty() {
         return Ran::from(Err(place.needs_agent(needs_agent)));
     }
-    let begun = Instant::now();
+    let started = Instant::now();
     let opened = place.open(cluster, &request.argv, false, false);
     let ran = async {
         let (reader, writer) = unless_stopped(opened, *timeout, &mut control).await?;
-        let left = timeout.map(|limit| limit.saturating_sub(begun.elapsed()));
+        let left = timeout.map(|limit| limit.saturating_sub(started.elapsed()));
         let code = plain::run(reader, writer, false, left, streams, control).await;
         let code = code.map_err(|error| match error {
-            // The limit that the user gave, not what connecting left of it.
+            // The limit that the user set, not what is left of it after connecting.
             ExecError::TimedOut { limit, note } => {
                 ExecError::TimedOut { limit: timeout.unwrap_or(limit), note }
             }
             other => other,
         })?;
-        vanished::judged(cluster, &place, code, begun.elapsed()).await.map(Ended::Exited)
+        container_end::check_exit_code(cluster, &place, code, started.elapsed()).await.map(Ended::Exited)
     };
     ran.await.into()
 }
 
-/// What `opening` gives, unless all is stopped, or its time is over, before it does.
+/// Returns the result of `opening`, unless a stop or the time limit comes first.
 pub async fn unless_stopped<T>(
     opening: impl Future<Output = Result<T, ExecError>>,
     timeout: Option<Duration>,

@@ -1,28 +1,28 @@
-//! One record for each target, for programs.
+//! Prints one record for each target, for programs.
 
 use super::end::End;
-use super::held::Held;
-use super::show::{Outputs, Show, memory_of_one};
+use super::output_buffer::OutputBuffer;
+use super::printer::{Outputs, Printer, memory_of_one};
 use super::{Id, Stream};
 use crate::error::ExecError;
 use std::collections::HashMap;
 
-/// So many bytes of each of a target's outputs are in its record.
+/// At most this many bytes of each of a target's outputs are in its record.
 pub const CAPTURED: usize = 1024 * 1024;
 
-/// What a target said.
+/// A target's output.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Captured {
     /// Its stdout.
     pub stdout: Vec<u8>,
     /// Its stderr.
     pub stderr: Vec<u8>,
-    /// Whether it said more than is captured.
+    /// Whether it sent more than is captured.
     pub truncated: bool,
 }
 
 struct Capturing {
-    held: Held,
+    buffer: OutputBuffer,
     /// Bytes that may still be captured, of stdout and stderr.
     room: [usize; 2],
     truncated: bool,
@@ -30,7 +30,7 @@ struct Capturing {
 
 type Render = dyn FnMut(&Id, &End, Captured) -> Vec<u8> + Send;
 
-/// A record when a target has ended.
+/// Prints a record when a target ends.
 pub struct Records {
     outputs: Outputs,
     render: Box<Render>,
@@ -39,7 +39,7 @@ pub struct Records {
 }
 
 impl Records {
-    /// Writes to these what `render` makes of each target, with so many targets at a time.
+    /// Writes the records that `render` returns to `outputs`. `parallel` is the number of targets that run at once.
     pub fn new(
         outputs: Outputs,
         parallel: usize,
@@ -56,25 +56,24 @@ impl std::fmt::Debug for Records {
     }
 }
 
-impl Show for Records {
-    fn said(&mut self, id: &Id, stream: Stream, data: &[u8]) -> Result<(), ExecError> {
+impl Printer for Records {
+    fn output(&mut self, id: &Id, stream: Stream, data: &[u8]) -> Result<(), ExecError> {
         let memory = self.memory;
-        let Capturing { held, room, truncated } = self
-            .capturing
-            .entry(id.index)
-            .or_insert_with(|| Capturing { held: Held::new(memory), room: [CAPTURED; 2], truncated: false });
+        let Capturing { buffer, room, truncated } = self.capturing.entry(id.index).or_insert_with(|| {
+            Capturing { buffer: OutputBuffer::new(memory), room: [CAPTURED; 2], truncated: false }
+        });
         let room = &mut room[usize::from(stream == Stream::Stderr)];
         let taken = &data[..data.len().min(*room)];
         *room -= taken.len();
         *truncated |= taken.len() < data.len();
-        if taken.is_empty() { Ok(()) } else { held.push(stream, taken) }
+        if taken.is_empty() { Ok(()) } else { buffer.push(stream, taken) }
     }
 
     fn ended(&mut self, id: &Id, end: End) -> Result<(), ExecError> {
         let mut captured = Captured::default();
-        if let Some(Capturing { held, room: _, truncated }) = self.capturing.remove(&id.index) {
+        if let Some(Capturing { buffer, room: _, truncated }) = self.capturing.remove(&id.index) {
             captured.truncated = truncated;
-            held.replay(|stream, data| {
+            buffer.replay(|stream, data| {
                 match stream {
                     Stream::Stdout => captured.stdout.extend_from_slice(data),
                     Stream::Stderr => captured.stderr.extend_from_slice(data),

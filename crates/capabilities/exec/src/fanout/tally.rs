@@ -1,26 +1,26 @@
-//! What came of all targets: counts, the exit code, the first of those that failed.
+//! The summary of all targets: counts, the exit code, and the first targets that failed.
 
 use super::Id;
 use super::end::{Class, End};
 use std::collections::BTreeMap;
 
-/// So many of the targets that failed are kept by name.
+/// At most this many failed targets are kept by name.
 const NAMED: usize = 10;
 
-/// What the tally keeps of one target's end.
+/// The part of a target's end that the tally keeps.
 #[derive(Debug)]
-pub(super) struct Short {
+pub(super) struct EndSummary {
     name: String,
     class: Class,
     exit_code: u8,
     words: String,
 }
 
-impl Short {
+impl EndSummary {
     pub(super) fn of(id: &Id, end: &End) -> Self {
-        // Only what may be shown is worth its memory.
+        // Only text that may be printed is kept in memory.
         let words = if matches!(end.class(), Class::Failed | Class::NotReached) {
-            end.words()
+            end.description()
         } else {
             String::new()
         };
@@ -32,30 +32,30 @@ impl Short {
     }
 }
 
-/// How many ended how.
+/// Options many targets ended in each way.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Tally {
     /// All of them.
     pub targets: usize,
     /// Ended with code 0.
     pub ok: usize,
-    /// Ended otherwise.
+    /// Ended with another result.
     pub failed: usize,
-    /// The exit codes of those that failed, and how many had each.
+    /// The exit codes of the failed targets, and how many targets had each.
     pub exit_codes: BTreeMap<u8, usize>,
     /// Never reached.
     pub not_reached: usize,
-    /// Ended, or never started, because all was.
+    /// Ended, or never started, because the whole fan-out was stopped.
     pub cancelled: usize,
-    /// The first that failed or were not reached: name, and how they ended.
+    /// The first targets that failed or were not reached: the name, and how each ended.
     pub named: Vec<(String, String)>,
     /// The highest exit code.
     pub exit_code: u8,
 }
 
 impl Tally {
-    pub(super) fn add(&mut self, end: Short) {
-        let Short { name, class, exit_code, words } = end;
+    pub(super) fn add(&mut self, end: EndSummary) {
+        let EndSummary { name, class, exit_code, words } = end;
         self.targets += 1;
         self.exit_code = self.exit_code.max(exit_code);
         match class {
@@ -72,7 +72,7 @@ impl Tally {
         }
     }
 
-    /// The summary: a line, and one for each of the named.
+    /// Returns the summary: one line, and one for each target in `named`.
     pub fn lines(&self) -> Vec<String> {
         let Self { targets, ok, failed, exit_codes, not_reached, cancelled, named, exit_code: _ } = self;
         let mut parts = vec![format!("{ok} ok")];
@@ -105,8 +105,8 @@ impl Tally {
 mod tests {
     use super::*;
 
-    fn short(name: &str, class: Class, exit_code: u8, words: &str) -> Short {
-        Short { name: name.to_owned(), class, exit_code, words: words.to_owned() }
+    fn short(name: &str, class: Class, exit_code: u8, words: &str) -> EndSummary {
+        EndSummary { name: name.to_owned(), class, exit_code, words: words.to_owned() }
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The half that sends: the request with its files, then stdin, signals and heartbeats.
+//! The sending task: the request with its files, then stdin, signals and heartbeats.
 
 use super::Run;
 use crate::error::ExecError;
@@ -14,16 +14,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::mpsc;
 
-/// Bytes of stdin in one message, at most, but for a chunk.
+/// The maximum bytes of stdin in one message, not counting its last chunk.
 const MESSAGE: usize = 7 * CHUNK;
 
-/// What the half that reads tells this one.
+/// A message from the receiving task to this one.
 pub(super) enum ToWriter {
     Window(u32),
     Done,
 }
 
-/// Sends everything; returns only when that fails. Ends quietly (never returning) once the agent was let go.
+/// Sends everything; returns only when that fails. After the agent was released, it never returns.
 pub(super) async fn send_all(
     mut writer: impl Writer,
     run: Run,
@@ -37,7 +37,7 @@ pub(super) async fn send_all(
     let sent = {
         let sending = send_request(&mut writer, run);
         tokio::pin!(sending);
-        // Files may not fit into what is on the way while the pod is busy with others.
+        // While the pod is busy with other commands, the buffers on the way may be full before the files are sent.
         let mut open = true;
         loop {
             tokio::select! {
@@ -55,7 +55,7 @@ pub(super) async fn send_all(
     };
     match sent {
         Ok(()) => {}
-        // The agent has its reasons, and the reader hears them.
+        // The agent refuses more data; the receiving task gets the reason.
         Err(SendError::Far) => return std::future::pending().await,
         Err(SendError::Near(error)) => {
             writer.close().await;
@@ -86,7 +86,7 @@ pub(super) async fn send_all(
                 }
             },
             action = next_action(&mut early, &mut control), if listening => match action {
-                // There is nothing yet that could take it.
+                // No command runs yet that could receive it.
                 Some(Control::Signal(_)) if !answered.load(Ordering::Relaxed) => {
                     writer.close().await;
                     return ExecError::Cancelled(" before the pod started it");
@@ -109,7 +109,7 @@ pub(super) async fn send_all(
             },
             _ = heartbeat.tick() => ToAgent::Heartbeat.encode(&mut frames),
         }
-        // What is there already goes along: each message wakes every server on the way.
+        // Chunks that are already there go into the same message: each message wakes every server on the way.
         while let Some(chunk) = waiting.take_if(|chunk| chunk.len() <= window) {
             window -= chunk.len();
             ToAgent::Stdin(&chunk).encode(&mut frames);
@@ -122,10 +122,10 @@ pub(super) async fn send_all(
             }
         }
         if !frames.is_empty() && writer.send(&frames).await.is_err() {
-            // The reader hears how the stream ended; it may still hold a trailer.
+            // The receiving task gets the reason; the stream may still contain a trailer.
             return std::future::pending().await;
         }
-        // Not as an end: a command that takes it for one would go on with half of what it was to have.
+        // A read error is not sent as an end of file: a command would then continue with part of its input.
         if let Some(error) = unread {
             writer.close().await;
             return ExecError::Input(error);
@@ -133,7 +133,7 @@ pub(super) async fn send_all(
     }
 }
 
-/// What came while the request was sent, and then what comes.
+/// Returns the actions that arrived while the request was sent, and then new ones.
 async fn next_action(
     early: &mut VecDeque<Control>,
     control: &mut mpsc::Receiver<Control>,
@@ -145,9 +145,9 @@ async fn next_action(
 }
 
 enum SendError {
-    /// The far side takes no more.
+    /// The pod accepts no more data.
     Far,
-    /// Something here.
+    /// A local error.
     Near(ExecError),
 }
 

@@ -1,26 +1,26 @@
-//! The Ed25519 key by which an operator is known to an agent's listener.
+//! The Ed25519 key that authenticates an operator to an agent's listener.
 
 use postern_wire::stream::{Proof, PublicKey};
 use ring::rand::{SecureRandom as _, SystemRandom};
 use ring::signature::{Ed25519KeyPair, KeyPair as _};
 
-/// A key that cannot be made or used.
+/// The error of a key that cannot be created or used.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
-    /// The system gives no random bytes.
-    #[error("the system gives no random bytes")]
+    /// The system provides no random bytes.
+    #[error("the system provides no random bytes")]
     Random,
     /// The bytes are not a key.
     #[error("{0} is not an Ed25519 private key (make one with: postern ops authorize --generate FILE)")]
     Invalid(String),
-    /// It is locked.
+    /// The key is encrypted.
     #[error(
-        "{0} has a passphrase, which cannot be asked for here; make one with: postern ops authorize --generate FILE"
+        "{0} has a passphrase, which is not supported; make a key without one: postern ops authorize --generate FILE"
     )]
     Passphrase(String),
 }
 
-/// An operator's private key. Neither its bytes nor a form of them is ever printed.
+/// An operator's private key. It is never printed in any form.
 pub struct Key(Ed25519KeyPair);
 
 impl std::fmt::Debug for Key {
@@ -30,14 +30,14 @@ impl std::fmt::Debug for Key {
 }
 
 impl Key {
-    /// A new key as PKCS#8 v2 (RFC 5958), DER.
+    /// Generates a new key as PKCS#8 v2 (RFC 5958), DER.
     pub fn generate() -> Result<Vec<u8>, KeyError> {
         let document = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).map_err(|_| KeyError::Random)?;
         Ok(document.as_ref().to_vec())
     }
 
-    /// Reads PKCS#8, DER; `from` names it in the error. Keys without their public half (RFC 8410, as OpenSSL writes
-    /// them) serve too.
+    /// Parses PKCS#8, DER; `from` names it in the error. Keys without their public half (RFC 8410, as OpenSSL writes
+    /// them) are accepted too.
     pub fn from_pkcs8(der: &[u8], from: &str) -> Result<Self, KeyError> {
         Ed25519KeyPair::from_pkcs8_maybe_unchecked(der)
             .map(Self)
@@ -53,7 +53,7 @@ impl Key {
         Self(Ed25519KeyPair::from_seed_unchecked(seed).unwrap())
     }
 
-    /// The public half.
+    /// Returns the public half.
     pub fn public(&self) -> PublicKey {
         let mut key = PublicKey::default();
         key.copy_from_slice(self.0.public_key().as_ref());

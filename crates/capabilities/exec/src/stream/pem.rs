@@ -1,5 +1,5 @@
-//! Private keys in files: PKCS#8 as we and OpenSSL write it (RFC 7468, RFC 8410), and OpenSSH's own format without a
-//! passphrase (PROTOCOL.key in its sources).
+//! Private keys in files: PKCS#8 as Postern and OpenSSL write it (RFC 7468, RFC 8410), and OpenSSH's own format
+//! without a passphrase (PROTOCOL.key in its sources).
 
 use super::key::{Key, KeyError};
 use base64::Engine as _;
@@ -9,7 +9,7 @@ const PKCS8: &str = "PRIVATE KEY";
 const OPENSSH: &str = "OPENSSH PRIVATE KEY";
 
 impl Key {
-    /// PKCS#8 DER as text for a file.
+    /// Formats PKCS#8 DER as PEM.
     pub fn pem(der: &[u8]) -> String {
         let body = STANDARD.encode(der);
         let mut text = format!("-----BEGIN {PKCS8}-----\n");
@@ -24,7 +24,7 @@ impl Key {
         text
     }
 
-    /// Reads a file's text; `from` names it in the error.
+    /// Parses a file's text; `from` names it in the error.
     pub fn from_pem(text: &str, from: &str) -> Result<Self, KeyError> {
         let invalid = || KeyError::Invalid(from.to_owned());
         if let Some(der) = body(text, PKCS8) {
@@ -40,7 +40,7 @@ impl Key {
     }
 }
 
-/// What stands between the lines of this label.
+/// Returns the decoded text between the lines of this label.
 fn body(text: &str, label: &str) -> Option<Vec<u8>> {
     let (_, rest) = text.split_once(&format!("-----BEGIN {label}-----"))?;
     let (body, _) = rest.split_once(&format!("-----END {label}-----"))?;
@@ -67,7 +67,7 @@ impl<'a> Fields<'a> {
         self.take(length)
     }
 
-    /// Seed and public key, from behind the cipher's name.
+    /// Returns the seed and the public key, after the cipher's name.
     fn pair(&mut self) -> Option<([u8; 32], [u8; 32])> {
         let (_kdf, _options, keys, _public) =
             (self.string()?, self.string()?, self.number()?, self.string()?);

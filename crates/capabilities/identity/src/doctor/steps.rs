@@ -1,4 +1,4 @@
-//! The steps of the chain, one by one.
+//! The individual steps.
 
 use super::Findings;
 use crate::exchange::{Exchanger, Metadata, discover_at, server, split};
@@ -10,10 +10,10 @@ use postern_kube::Cluster;
 use postern_report::{Finding, Severity};
 use std::path::Path;
 
-/// The mount and the token in it.
+/// Checks the mount and the token in it.
 pub(super) async fn source(of: &Findings<'_>, exchanger: &Exchanger) -> (Option<SubjectToken>, Vec<Finding>) {
     let Some(source) = exchanger.source() else {
-        return (None, vec![of.ok("source", "this provider exchanges no token of somebody else")]);
+        return (None, vec![of.ok("source", "this provider needs no subject token")]);
     };
     let mut findings = Vec::new();
     if let Some(path) = source.file() {
@@ -40,7 +40,7 @@ pub(super) async fn source(of: &Findings<'_>, exchanger: &Exchanger) -> (Option<
     }
 }
 
-/// How the file is mounted: by `subPath` it is the file of the pod's first minute for ever.
+/// Checks how the file is mounted: with `subPath` it never changes after the pod's start.
 fn mount(of: &Findings<'_>, path: &Path) -> Option<Finding> {
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").ok()?;
     let whole = path.to_string_lossy();
@@ -59,11 +59,12 @@ fn mount(of: &Findings<'_>, path: &Path) -> Option<Finding> {
     linked.then(|| of.ok("mount", "a projected volume, which the kubelet replaces whole"))
 }
 
-/// What the token says.
+/// Checks the token's claims.
 pub(super) fn claims(of: &Findings<'_>, exchanger: &Exchanger, claims: &Claims) -> Vec<Finding> {
     let text = |text: &Option<String>| text.clone().unwrap_or_else(|| "nobody".to_owned());
-    let left =
-        claims.remaining(now()).map_or("without an end".to_owned(), |left| format!("ends in {left:.0} s"));
+    let left = claims
+        .remaining(now())
+        .map_or("without an expiration".to_owned(), |left| format!("ends in {left:.0} s"));
     let mut findings = vec![of.ok(
         "claims",
         format!(
@@ -96,7 +97,7 @@ pub(super) fn claims(of: &Findings<'_>, exchanger: &Exchanger, claims: &Claims) 
     findings
 }
 
-/// What the cluster says of its issuer, where it can be asked.
+/// Checks the cluster's issuer, if the cluster can be reached.
 pub(super) async fn cluster(
     of: &Findings<'_>,
     exchanger: &Exchanger,
@@ -116,13 +117,13 @@ pub(super) async fn cluster(
         }
     };
     if Some(documents.issuer()) != claims.iss.as_deref() {
-        let seen = format!(
+        let message = format!(
             "the cluster's issuer is {}, the token's is {}",
             documents.issuer(),
             claims.iss.as_deref().unwrap_or("none")
         );
         let fix = "the token is of another cluster, or the API server's --service-account-issuer has changed";
-        return vec![of.finding("issuer-cluster", Severity::Warning, seen).fix(fix)];
+        return vec![of.finding("issuer-cluster", Severity::Warning, message).fix(fix)];
     }
     vec![key(of, "issuer-cluster", &documents, header)]
 }
@@ -141,14 +142,14 @@ fn key(of: &Findings<'_>, step: &str, documents: &Documents, header: &Header) ->
                     "{} has {} keys, and not the one that signed the token ({})",
                     documents.issuer(),
                     keys.len(),
-                    kid.as_deref().unwrap_or("which it does not name")
+                    kid.as_deref().unwrap_or("the token names none")
                 ),
             )
             .fix("publish the cluster's keys again (`postern identity issuer mirror --watch` keeps them)"),
     }
 }
 
-/// What is published where the token says that its issuer is.
+/// Checks what is published at the token's issuer.
 pub(super) async fn publication(of: &Findings<'_>, header: &Header, claims: &Claims) -> Finding {
     const STEP: &str = "issuer-published";
     let Some(issuer) = claims.iss.as_deref() else {
@@ -161,13 +162,15 @@ pub(super) async fn publication(of: &Findings<'_>, header: &Header, claims: &Cla
         Err(error) => {
             let cause =
                 std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
-            of.finding(STEP, Severity::Inconclusive, format!("{error}{cause}")).fix("the provider may reach it where we do not; if the issuer is inside the cluster, publish a copy (`postern \
-                 identity issuer mirror`) or give the provider the keys")
+            of.finding(STEP, Severity::Inconclusive, format!("{error}{cause}")).fix(
+                "the provider may reach it where we do not; if the issuer is inside the cluster, publish a copy (`postern \
+                 identity issuer mirror`) or give the provider the keys",
+            )
         }
     }
 }
 
-/// The provider's own metadata, and its clock.
+/// Checks the provider's metadata and its clock.
 pub(super) async fn provider(of: &Findings<'_>, exchanger: &Exchanger) -> Vec<Finding> {
     let provider = &exchanger.provider;
     let mut findings = Vec::new();
@@ -196,7 +199,7 @@ pub(super) async fn provider(of: &Findings<'_>, exchanger: &Exchanger) -> Vec<Fi
 
 fn offers(of: &Findings<'_>, exchanger: &Exchanger, metadata: &Metadata) -> Finding {
     let endpoint = metadata.token_endpoint.as_deref().unwrap_or("none");
-    let seen = format!("{} has its token endpoint at {endpoint}", metadata.issuer);
+    let message = format!("{} has its token endpoint at {endpoint}", metadata.issuer);
     let wanted = match exchanger.provider.grant {
         Some(Grant::JwtBearer) => "urn:ietf:params:oauth:grant-type:jwt-bearer",
         Some(Grant::TokenExchange) => "urn:ietf:params:oauth:grant-type:token-exchange",
@@ -206,18 +209,18 @@ fn offers(of: &Findings<'_>, exchanger: &Exchanger, metadata: &Metadata) -> Find
     };
     let known = &metadata.grant_types_supported;
     match known.is_empty() || known.iter().any(|grant| grant == wanted) {
-        true => of.ok("discovery", seen),
+        true => of.ok("discovery", message),
         false => of
             .finding(
                 "discovery",
                 Severity::Warning,
-                format!("{seen}; it does not say that it knows the grant {wanted}"),
+                format!("{message}; it does not say that it knows the grant {wanted}"),
             )
             .fix("switch the grant on at the provider, or use another"),
     }
 }
 
-/// Clocks that differ by more than half a minute make tokens too old or too new.
+/// If the clocks differ by more than half a minute, tokens are rejected as too old or not yet valid.
 async fn clock(of: &Findings<'_>, exchanger: &Exchanger, address: &str) -> Option<Finding> {
     let server = server(split(address).0, exchanger.provider.ca_file.as_ref()).ok()?;
     let request = http::Request::get(split(address).1).body(Vec::new()).ok()?;
@@ -226,13 +229,13 @@ async fn clock(of: &Findings<'_>, exchanger: &Exchanger, address: &str) -> Optio
         true => of.ok("clock", format!("within {:.0} s of the provider's", skew.abs().ceil())),
         false => {
             let way = if skew > 0.0 { "ahead of" } else { "behind" };
-            let seen = format!("{:.0} s {way} the provider's", skew.abs());
-            of.finding("clock", Severity::Problem, seen).fix("set this machine's clock (NTP)")
+            let message = format!("{:.0} s {way} the provider's", skew.abs());
+            of.finding("clock", Severity::Problem, message).fix("set this machine's clock (NTP)")
         }
     })
 }
 
-/// What no look from here can tell.
+/// Returns what cannot be checked from here.
 pub(super) fn only_the_provider_sees(exchanger: &Exchanger, claims: Option<&Claims>) -> String {
     let subject = claims.and_then(|claims| claims.sub.as_deref()).unwrap_or("this subject");
     let what = match exchanger.provider.r#type {
@@ -249,6 +252,6 @@ pub(super) fn only_the_provider_sees(exchanger: &Exchanger, claims: Option<&Clai
         ProviderType::Azure => "the app registration's federated credentials",
     };
     format!(
-        "only the provider can see {what}; what it must trust of {subject} is what `postern identity trust` prints"
+        "only the provider can see {what}; `postern identity trust` prints what it must trust of {subject}"
     )
 }

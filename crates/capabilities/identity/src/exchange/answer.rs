@@ -1,4 +1,4 @@
-//! A token endpoint's answer (RFC 6749 section 5.1, RFC 8693 section 2.2.1), from a stranger.
+//! Parses a token endpoint's answer (RFC 6749 section 5.1, RFC 8693 section 2.2.1), which is untrusted.
 
 use super::{Bearer, Credential, Issued};
 use serde::Deserialize;
@@ -6,7 +6,7 @@ use serde_json::Value;
 use std::time::Duration;
 use zeroize::Zeroizing;
 
-/// Nobody issues a token for longer; a larger number is a mistake, and would overflow a clock.
+/// The maximum lifetime of a token; a larger number is a mistake, and would overflow a clock.
 const LONGEST: f64 = 10.0 * 366.0 * 86_400.0;
 
 #[derive(Deserialize)]
@@ -20,7 +20,7 @@ struct TokenAnswer {
     issued_token_type: Option<String>,
 }
 
-/// Reads a token; the error says what is wrong without showing any of it.
+/// Parses a token; the error says what is wrong without any of its content.
 pub(crate) fn token(body: &[u8]) -> Result<Issued, String> {
     let TokenAnswer { access_token, token_type, expires_in, refresh_token, scope, issued_token_type } =
         serde_json::from_slice(body).map_err(|error| match error.is_data() {
@@ -29,7 +29,7 @@ pub(crate) fn token(body: &[u8]) -> Result<Issued, String> {
         })?;
     let access_token = access_token.filter(|token| !token.is_empty()).ok_or("it has no access_token")?;
     usable(&access_token)?;
-    // RFC 8693 section 2.2.1: "N_A" is what is no access token.
+    // RFC 8693 section 2.2.1: "N_A" means that it is not an access token.
     if let Some(kind) =
         token_type.filter(|kind| !["bearer", "n_a"].iter().any(|known| kind.eq_ignore_ascii_case(known)))
     {
@@ -48,15 +48,15 @@ pub(crate) fn token(body: &[u8]) -> Result<Issued, String> {
     })
 }
 
-/// A token goes into a header: visible ASCII (RFC 6750 section 2.1).
+/// A token is sent in a header, so it must be visible ASCII (RFC 6750 section 2.1).
 pub(crate) fn usable(token: &str) -> Result<(), String> {
     match token.bytes().all(|byte| byte.is_ascii_graphic()) {
         true => Ok(()),
-        false => Err("its token holds characters that no header may carry".to_owned()),
+        false => Err("its token contains characters that are not allowed in a header".to_owned()),
     }
 }
 
-/// `expires_in` is a number of seconds; some servers write it as a string.
+/// `expires_in` is a number of seconds; some servers send it as a string.
 pub(crate) fn lifetime(value: &Value) -> Result<Option<Duration>, String> {
     let seconds = match value {
         Value::Null => return Ok(None),
@@ -66,7 +66,7 @@ pub(crate) fn lifetime(value: &Value) -> Result<Option<Duration>, String> {
     };
     match seconds.filter(|seconds: &f64| seconds.is_finite()) {
         Some(seconds) if seconds > 0.0 => Ok(Some(Duration::from_secs_f64(seconds.min(LONGEST)))),
-        Some(_) => Err("its expires_in is not positive: the token has ended already".to_owned()),
+        Some(_) => Err("its expires_in is not positive: the token has already expired".to_owned()),
         None => Err("its expires_in is no number".to_owned()),
     }
 }
@@ -99,7 +99,7 @@ mod tests {
             (json!({"token_type": "bearer"}), "no access_token"),
             (json!({"access_token": ""}), "no access_token"),
             (json!({"access_token": 7}), "another type"),
-            (json!({"access_token": "s3cr3t\r\nX: y"}), "no header may carry"),
+            (json!({"access_token": "s3cr3t\r\nX: y"}), "not allowed in a header"),
             (json!({"access_token": "s3cr3t", "token_type": "mac"}), "\"mac\""),
             (json!({"access_token": "s3cr3t", "expires_in": -1}), "not positive"),
         ] {

@@ -1,4 +1,4 @@
-//! `private_key_jwt` (`OpenID` Connect Core 1.0 section 9, RFC 7523): a client signs who it is.
+//! `private_key_jwt` (`OpenID` Connect Core 1.0 section 9, RFC 7523): client authentication with a signed assertion.
 
 use super::ExchangeError;
 use crate::source::now;
@@ -16,7 +16,7 @@ use serde_json::json;
 use std::path::Path;
 use zeroize::Zeroizing;
 
-/// For how long an assertion holds, in seconds: one request. Keycloak takes at most 60.
+/// The lifetime of an assertion in seconds, enough for one request. Keycloak accepts at most 60.
 const LIFE: u64 = 60;
 
 enum Key {
@@ -25,7 +25,7 @@ enum Key {
     Ed25519(Ed25519KeyPair),
 }
 
-/// A key and how it signs.
+/// A key and its signature algorithm.
 pub(super) struct Signer {
     key: Key,
     algorithm: SigningAlgorithm,
@@ -51,7 +51,7 @@ impl Signer {
     fn parse(pem: &[u8], algorithm: Option<SigningAlgorithm>) -> Result<Self, String> {
         use SigningAlgorithm::{ES256, ES384, EdDSA, PS256, RS256};
         let der =
-            PrivateKeyDer::from_pem_slice(pem).map_err(|_| "it holds no private key in PEM".to_owned())?;
+            PrivateKeyDer::from_pem_slice(pem).map_err(|_| "it contains no private key in PEM".to_owned())?;
         let found: Vec<(SigningAlgorithm, Key)> = match &der {
             PrivateKeyDer::Pkcs1(der) => RsaKeyPair::from_der(der.secret_pkcs1_der())
                 .ok()
@@ -63,7 +63,10 @@ impl Signer {
         };
         let suggestion = "openssl pkcs8 -topk8 -nocrypt -in KEY";
         let (own, key) = found.into_iter().next().ok_or_else(|| {
-            format!("it is no key that signs: RSA of at least 2048 bits, P-256, P-384 or Ed25519, as PKCS #8 ({suggestion})")
+            format!(
+                "it is not a supported signing key: RSA of at least 2048 bits, P-256, P-384 or Ed25519, as \
+                     PKCS #8 ({suggestion})"
+            )
         })?;
         let algorithm = algorithm.unwrap_or(own);
         let fits = match (&key, algorithm) {
@@ -114,7 +117,7 @@ fn pkcs8(der: &[u8], algorithm: Option<SigningAlgorithm>) -> Vec<(SigningAlgorit
     .collect()
 }
 
-/// A statement of `client_id` for one server, good for a minute and for one use.
+/// Returns an assertion of `client_id` for one server, valid for a minute and for one use.
 pub(super) fn sign(
     signer: &Signer,
     key_id: Option<&str>,

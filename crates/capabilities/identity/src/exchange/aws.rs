@@ -17,19 +17,19 @@ use zeroize::Zeroizing;
 
 const VERSION: &str = "2011-06-15";
 
-/// Keys of a session.
+/// The keys of a session.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct AwsCredential {
-    /// Which key.
+    /// The key's ID.
     pub access_key_id: String,
-    /// The key.
+    /// The secret key.
     pub secret_access_key: Zeroizing<String>,
-    /// The session.
+    /// The session token.
     pub session_token: Zeroizing<String>,
 }
 
-/// STS of a region, in the partition that the region is in.
+/// Returns the address of STS for a region, in the region's partition.
 fn address(region: &str) -> String {
     let suffix = if region.starts_with("cn-") { "amazonaws.com.cn" } else { "amazonaws.com" };
     format!("https://sts.{region}.{suffix}")
@@ -51,7 +51,7 @@ pub(super) async fn exchange(exchanger: &Exchanger) -> Result<Issued, ExchangeEr
     };
     let mut form = request("AssumeRoleWithWebIdentity", provider.role_arn.as_deref(), &session);
     form.push(("WebIdentityToken".to_owned(), subject.token.clone()));
-    // A chained role's session is the one that is asked to last.
+    // With a chain of roles, the duration applies to the last request.
     if let Some(seconds) = seconds(provider).filter(|_| provider.chain.is_empty()) {
         form.push(parameter("DurationSeconds", seconds.to_string()));
     }
@@ -83,7 +83,7 @@ fn request(action: &str, role: Option<&str>, session: &str) -> Form {
     ]
 }
 
-/// By default who asks: it is what `CloudTrail` shows.
+/// By default the name of the token's ServiceAccount, which `CloudTrail` shows.
 fn session_name(provider: &Provider, claims: Option<&Claims>) -> String {
     if let Some(name) = &provider.session_name {
         return name.clone();
@@ -147,15 +147,15 @@ impl Sts<'_> {
     }
 }
 
-/// The text of the first element of this name that holds text only. STS answers in a fixed shape of XML without
-/// attributes, comments or CDATA; whatever has another shape yields nothing.
+/// Returns the text of the first element of this name that contains only text. STS answers with a fixed form of XML
+/// without attributes, comments or CDATA; for any other form this returns `None`.
 fn element<'a>(xml: &'a str, name: &str) -> Option<&'a str> {
     let start = xml.find(&format!("<{name}>"))? + name.len() + 2;
     let text = &xml[start..start + xml[start..].find('<')?];
     xml[start + text.len()..].starts_with(&format!("</{name}>")).then_some(text.trim())
 }
 
-/// The five entities of XML.
+/// Replaces the five entities of XML.
 fn unescape(text: &str) -> String {
     let pairs =
         [("&lt;", "<"), ("&gt;", ">"), ("&quot;", "\""), ("&apos;", "'"), ("&#39;", "'"), ("&amp;", "&")];
@@ -176,7 +176,8 @@ pub(super) fn credentials(body: &[u8], now: Timestamp) -> Result<Issued, String>
         let found = found.ok_or_else(|| format!("its Credentials have no {name}"))?;
         super::answer::usable(found).map(|()| Zeroizing::new(unescape(found)))
     };
-    let end: Timestamp = field("Expiration")?.parse().map_err(|_| "its Expiration is no time".to_owned())?;
+    let end: Timestamp =
+        field("Expiration")?.parse().map_err(|_| "its Expiration is not a time".to_owned())?;
     let lifetime = Duration::try_from(end.duration_since(now)).ok().filter(|left| !left.is_zero());
     let credential = AwsCredential {
         access_key_id: field("AccessKeyId")?.to_string(),

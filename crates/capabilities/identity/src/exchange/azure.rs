@@ -4,7 +4,7 @@ use super::token_endpoint::{Asking, parameter, token};
 use super::{ExchangeError, Exchanger, Issued};
 
 const AUTHORITY: &str = "https://login.microsoftonline.com";
-/// What is asked for unless the configuration says otherwise: Azure's own management API.
+/// The default scope: Azure's own management API.
 const SCOPE: &str = "https://management.azure.com/.default";
 
 pub(super) async fn exchange(exchanger: &Exchanger) -> Result<Issued, ExchangeError> {

@@ -1,34 +1,34 @@
-//! An authorization server's metadata: `OpenID` Connect Discovery 1.0, else RFC 8414.
+//! An authorization server's metadata: `OpenID` Connect Discovery 1.0, or RFC 8414.
 
 use super::ExchangeError;
-use crate::call::persistent;
+use crate::request::send_with_retries;
 use http::{Request, header};
 use postern_net::web::Server;
 use serde::Deserialize;
 
-/// What we use of it.
+/// The fields of the metadata that Postern uses.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct Metadata {
-    /// Who it says it is.
+    /// The issuer.
     pub issuer: String,
-    /// Where tokens are asked for.
+    /// The token endpoint.
     pub token_endpoint: Option<String>,
-    /// Where people are sent.
+    /// The authorization endpoint.
     pub authorization_endpoint: Option<String>,
-    /// Where devices begin (RFC 8628 section 4).
+    /// The device authorization endpoint (RFC 8628 section 4).
     pub device_authorization_endpoint: Option<String>,
-    /// Where its keys are.
+    /// The address of its keys.
     pub jwks_uri: Option<String>,
-    /// How clients may authenticate; where it says nothing, by the header (RFC 8414 section 2).
+    /// The methods of client authentication; the default is HTTP Basic (RFC 8414 section 2).
     pub token_endpoint_auth_methods_supported: Option<Vec<String>>,
-    /// The grants it knows.
+    /// The supported grants.
     pub grant_types_supported: Vec<String>,
 }
 
 impl Metadata {
-    /// Whether a client's secret is taken in the header (RFC 7617) and not in the body. Without metadata nobody knows,
-    /// and the body it is: an empty issuer means that none was read.
+    /// Whether a client's secret is sent in the header (RFC 7617) and not in the body. Without metadata the secret
+    /// goes into the body: an empty issuer means that no metadata was read.
     pub(super) fn wants_basic(&self) -> bool {
         let named = |method: &str| {
             let all = self.token_endpoint_auth_methods_supported.as_ref();
@@ -40,7 +40,8 @@ impl Metadata {
     }
 }
 
-/// The addresses of an issuer's metadata, most common first: both documents put the path elsewhere (RFC 8414 section 5).
+/// Returns the addresses of an issuer's metadata, most common first: the two documents place the path differently
+/// (RFC 8414 section 5).
 fn addresses(issuer: &str) -> [String; 2] {
     let issuer = issuer.trim_end_matches('/');
     let (server, path) = super::token_endpoint::split(issuer);
@@ -51,7 +52,7 @@ fn addresses(issuer: &str) -> [String; 2] {
     ]
 }
 
-/// Reads an issuer's metadata and checks that it is that issuer's.
+/// Reads an issuer's metadata and checks that it belongs to that issuer.
 pub(crate) async fn discover(server: &Server, issuer: &str) -> Result<Metadata, ExchangeError> {
     let mut last = None;
     for address in addresses(issuer) {
@@ -59,7 +60,7 @@ pub(crate) async fn discover(server: &Server, issuer: &str) -> Result<Metadata, 
             Err(ExchangeError::Answer { server, why }) if last.is_none() => {
                 last = Some(ExchangeError::Answer { server, why });
             }
-            // What the first address said is what people expect to hear.
+            // The error of the first address is the more useful one.
             Err(ExchangeError::Answer { .. }) => {}
             other => return other,
         }
@@ -73,20 +74,19 @@ async fn fetch(server: &Server, issuer: &str, address: &str) -> Result<Metadata,
         .header(header::ACCEPT, "application/json")
         .body(Vec::new())
         .map_err(|error| wrong(error.to_string()))?;
-    let answer = persistent(server, &request, |_| false).await.map_err(|source| ExchangeError::Web {
-        attempt: format!("reading the metadata of {issuer}"),
-        source,
+    let answer = send_with_retries(server, &request, |_| false).await.map_err(|source| {
+        ExchangeError::Web { attempt: format!("reading the metadata of {issuer}"), source }
     })?;
     if answer.status != 200 {
         return Err(wrong(format!("HTTP status {} in place of the issuer's metadata", answer.status)));
     }
     let metadata: Metadata = serde_json::from_slice(&answer.body)
-        .map_err(|_| wrong("it is no metadata of an issuer".to_owned()))?;
+        .map_err(|_| wrong("it is not an issuer's metadata".to_owned()))?;
     check(issuer, metadata).map_err(wrong)
 }
 
-/// `OpenID` Connect Discovery section 4.3 and RFC 8414 section 3.3: exactly the issuer that was asked for. Else whoever
-/// answers could send us, and our token, to a server of theirs (mix-up).
+/// `OpenID` Connect Discovery section 4.3 and RFC 8414 section 3.3: the issuer must be exactly the requested one.
+/// Otherwise another server could redirect us, with our token, to one of its own servers (mix-up).
 fn check(issuer: &str, metadata: Metadata) -> Result<Metadata, String> {
     let found = &metadata.issuer;
     if found == issuer {
@@ -111,7 +111,7 @@ fn absolute(metadata: Metadata) -> Result<Metadata, String> {
         if let Some(endpoint) = endpoint.as_deref().filter(|endpoint| !is_url(endpoint)) {
             let shown: String = endpoint.chars().filter(|c| !c.is_control()).take(200).collect();
             return Err(format!(
-                "its {name} is {shown:?}, which is no absolute URL (RFC 8414 section 2); name it in the config"
+                "its {name} is {shown:?}, which is not an absolute URL (RFC 8414 section 2); set it in the config"
             ));
         }
     }

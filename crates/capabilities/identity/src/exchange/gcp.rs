@@ -1,8 +1,9 @@
-//! Google Cloud: workload identity federation (RFC 8693 at its STS), then a service account's token where one is named.
+//! Google Cloud: workload identity federation (RFC 8693 at its STS), then a service account's token if one is
+//! configured.
 
 use super::token_endpoint::{Asking, judge, parameter, split, token};
 use super::{Bearer, Credential, ExchangeError, Exchanger, Issued, answer};
-use crate::call::persistent;
+use crate::request::send_with_retries;
 use http::{Request, header};
 use jiff::Timestamp;
 use postern_config::parse_duration;
@@ -22,7 +23,7 @@ struct Impersonated {
     expire_time: Timestamp,
 }
 
-/// The audience by which Google knows the pool's provider.
+/// Returns the audience that identifies the pool's provider to Google.
 pub(crate) fn audience(provider: &str) -> String {
     format!("//iam.googleapis.com/{}", provider.trim_start_matches("//iam.googleapis.com/"))
 }
@@ -34,7 +35,7 @@ pub(super) async fn exchange(exchanger: &Exchanger) -> Result<Issued, ExchangeEr
     let server = provider.endpoint.as_deref().unwrap_or(STS).trim_end_matches('/');
     let url = format!("{server}/v1/token");
     let scope = if provider.scopes.is_empty() { SCOPE.to_owned() } else { provider.scopes.join(" ") };
-    // To impersonate is all that the first token is for.
+    // The first token is only used for impersonation.
     let first = if provider.service_account.is_some() { SCOPE.to_owned() } else { scope.clone() };
     let form = vec![
         parameter("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange"),
@@ -51,7 +52,7 @@ pub(super) async fn exchange(exchanger: &Exchanger) -> Result<Issued, ExchangeEr
     }
 }
 
-/// `generateAccessToken` of the IAM Service Account Credentials API.
+/// Calls `generateAccessToken` of the IAM Service Account Credentials API.
 async fn impersonate(
     exchanger: &Exchanger,
     account: &str,
@@ -72,19 +73,19 @@ async fn impersonate(
         .header(header::CONTENT_TYPE, "application/json")
         .body(body.to_string().into_bytes())
         .map_err(|error| wrong(error.to_string()))?;
-    let answer = persistent(&exchanger.server(server)?, &request, |_| false).await;
+    let answer = send_with_retries(&exchanger.server(server)?, &request, |_| false).await;
     let answer = answer.map_err(|source| ExchangeError::Web {
-        attempt: format!("asking for a token of {account}"),
+        attempt: format!("requesting a token of {account}"),
         source,
     })?;
     if answer.status != 200 {
-        // It is a refusal, and judged as one.
+        // It is a refusal, and is classified as one.
         return judge(&url, &answer, asking);
     }
     let Impersonated { access_token, expire_time } = serde_json::from_slice(&answer.body)
         .map_err(|_| wrong("it has no accessToken and expireTime".to_owned()))?;
     answer::usable(&access_token).map_err(&wrong)?;
-    // By the clock of who said it, where that is known: ours may be off.
+    // Measured by the server's clock if it is known: ours may be wrong.
     let now = answer.date.as_deref().and_then(|date| jiff::fmt::rfc2822::parse(date).ok());
     let now = now.map_or_else(Timestamp::now, |date| date.timestamp());
     let lifetime = Duration::try_from(expire_time.duration_since(now))

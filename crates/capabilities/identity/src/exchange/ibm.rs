@@ -1,4 +1,4 @@
-//! IBM Cloud IAM: a compute resource's token for a trusted profile (`cr-token`).
+//! IBM Cloud IAM: exchanges a compute resource's token for a trusted profile (`cr-token`).
 
 use super::token_endpoint::{Asking, parameter, token};
 use super::{ExchangeError, Exchanger, Issued};

@@ -1,6 +1,7 @@
-//! Grants for people: a device code (RFC 8628), or a browser and PKCE (RFC 6749 section 4.1, RFC 7636, RFC 8252).
+//! Grants that need a user: a device code (RFC 8628), or a browser and PKCE (RFC 6749 section 4.1, RFC 7636, RFC
+//! 8252).
 
-use super::oauth2::Client;
+use super::client::Client;
 use super::token_endpoint::{Form, encode, parameter, post, split};
 use super::{ExchangeError, Issued, answer, refusal};
 use base64::Engine as _;
@@ -14,30 +15,30 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, Buf
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 
-/// How long a person may take in a browser.
-const PATIENCE: Duration = Duration::from_secs(300);
+/// The time limit for a login in a browser.
+const LOGIN_LIMIT: Duration = Duration::from_secs(300);
 
-/// Who can log in.
+/// Whether a user can log in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Person {
-    /// Someone at a terminal.
+    /// A user at a terminal.
     AtTerminal(Browser),
-    /// No one, for this reason.
+    /// No user, for this reason.
     Nobody(&'static str),
 }
 
-/// Whether a browser may be started for them.
+/// Whether Postern may start a browser.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Browser {
-    /// Try to.
+    /// Try to start one.
     Start,
     /// Only print the address.
     Leave,
 }
 
 impl Person {
-    /// Fails when nobody is there.
-    pub(super) fn must_be_there(self, grant: Grant) -> Result<(), ExchangeError> {
+    /// Returns an error if no user is present.
+    pub(super) fn require(self, grant: Grant) -> Result<(), ExchangeError> {
         match self {
             Self::AtTerminal(_) => Ok(()),
             Self::Nobody(why) => Err(ExchangeError::NoPerson { grant: grant.name(), why }),
@@ -55,7 +56,7 @@ pub(super) async fn log_in(client: &Client<'_>, grant: Grant) -> Result<Issued, 
 fn random() -> Result<String, ExchangeError> {
     let mut bytes = [0; 32];
     let filled = SystemRandom::new().fill(&mut bytes);
-    filled.map_err(|_| ExchangeError::Person("there is no randomness on this machine".to_owned()))?;
+    filled.map_err(|_| ExchangeError::Person("the system provides no random bytes".to_owned()))?;
     Ok(URL_SAFE_NO_PAD.encode(bytes))
 }
 
@@ -85,26 +86,26 @@ async fn device(client: &Client<'_>) -> Result<Issued, ExchangeError> {
     let answer = post(&client.server(&endpoint)?, &endpoint, &form, &own.headers, once, |_| false).await?;
     let wrong = |why: String| ExchangeError::Answer { server: endpoint.clone(), why };
     if answer.status != 200 {
-        // Judged as any refusal of a token would be.
+        // Classified like any other refusal of a token.
         let asking =
             super::token_endpoint::Asking { r#type: client.provider().r#type, claims: None, once: false };
         return super::token_endpoint::judge(&endpoint, &answer, asking);
     }
-    let begun: DeviceAnswer = serde_json::from_slice(&answer.body)
-        .map_err(|_| wrong("it is no device authorization (RFC 8628 section 3.2)".to_owned()))?;
-    let life = answer::lifetime(&begun.expires_in).map_err(wrong)?.unwrap_or(PATIENCE);
-    let interval = answer::lifetime(&begun.interval).ok().flatten().unwrap_or(Duration::from_secs(5));
-    let (uri, code) = (refusal::clean(&begun.verification_uri), refusal::clean(&begun.user_code));
-    let direct = begun.verification_uri_complete.as_deref().map(refusal::clean);
+    let started: DeviceAnswer = serde_json::from_slice(&answer.body)
+        .map_err(|_| wrong("it is not a device authorization (RFC 8628 section 3.2)".to_owned()))?;
+    let life = answer::lifetime(&started.expires_in).map_err(wrong)?.unwrap_or(LOGIN_LIMIT);
+    let interval = answer::lifetime(&started.interval).ok().flatten().unwrap_or(Duration::from_secs(5));
+    let (uri, code) = (refusal::clean(&started.verification_uri), refusal::clean(&started.user_code));
+    let direct = started.verification_uri_complete.as_deref().map(refusal::clean);
     let direct = direct.map(|uri| format!(" (or go to {uri})")).unwrap_or_default();
     client.exchanger.listener.instruct(&format!("to log in, open {uri} and enter the code {code}{direct}"));
-    poll(client, &begun, life, interval).await
+    poll(client, &started, life, interval).await
 }
 
-/// RFC 8628 sections 3.4 and 3.5.
+/// Polls for the token (RFC 8628 sections 3.4 and 3.5).
 async fn poll(
     client: &Client<'_>,
-    begun: &DeviceAnswer,
+    started: &DeviceAnswer,
     life: Duration,
     mut interval: Duration,
 ) -> Result<Issued, ExchangeError> {
@@ -115,7 +116,7 @@ async fn poll(
             return Err(ExchangeError::Person("the code has expired before anyone entered it".to_owned()));
         }
         let mut form = vec![parameter("grant_type", "urn:ietf:params:oauth:grant-type:device_code")];
-        form.push(("device_code".to_owned(), begun.device_code.clone()));
+        form.push(("device_code".to_owned(), started.device_code.clone()));
         match client.ask(form, None).await {
             Err(ExchangeError::Refused(refused)) => match refused.code.as_deref() {
                 Some("authorization_pending") => {}
@@ -130,7 +131,7 @@ async fn poll(
                 }
                 _ => return Err(refused.into()),
             },
-            // A time-out is no answer, and the next poll is a new question.
+            // A time-out is not an answer, and the next poll is a new request.
             Err(ExchangeError::Web { .. }) => interval += Duration::from_secs(5),
             other => return other,
         }
@@ -162,15 +163,15 @@ async fn browser(client: &Client<'_>) -> Result<Issued, ExchangeError> {
     client.targets(&mut query);
     let joint = if endpoint.contains('?') { '&' } else { '?' };
     let url = format!("{endpoint}{joint}{}", *encode(&query));
-    // It goes to a browser on this machine: the same rule as for what we send ourselves.
+    // The address is opened in a browser on this machine: the same rule applies as for our own requests.
     client.server(split(&endpoint).0)?;
     client.exchanger.listener.instruct(&format!("to log in, open {url}"));
     if client.exchanger.person == Person::AtTerminal(Browser::Start) {
         start_browser(&url);
     }
-    let code = tokio::time::timeout(PATIENCE, callback(&listener, &state)).await;
+    let code = tokio::time::timeout(LOGIN_LIMIT, callback(&listener, &state)).await;
     let code = code.map_err(|_| {
-        ExchangeError::Person(format!("nobody logged in within {} minutes", PATIENCE.as_secs() / 60))
+        ExchangeError::Person(format!("nobody logged in within {} minutes", LOGIN_LIMIT.as_secs() / 60))
     })??;
     let form = vec![
         parameter("grant_type", "authorization_code"),
@@ -184,26 +185,26 @@ async fn browser(client: &Client<'_>) -> Result<Issued, ExchangeError> {
 fn start_browser(url: &str) {
     let program = if cfg!(target_os = "macos") { "open" } else { "xdg-open" };
     let null = std::process::Stdio::null;
-    // Without one, the address above is there to be opened by hand.
+    // Without a browser, the user can open the printed address.
     let _ = std::process::Command::new(program).arg(url).stdin(null()).stdout(null()).stderr(null()).spawn();
 }
 
-/// Waits until the browser comes back with our state; whatever else knocks is told to go.
+/// Waits for the browser's redirect with our state; any other request gets a 404.
 async fn callback(listener: &TcpListener, state: &str) -> Result<String, ExchangeError> {
     loop {
         let Ok((stream, _)) = listener.accept().await else { continue };
-        let one = tokio::time::timeout(Duration::from_secs(5), knock(stream, state)).await;
+        let one = tokio::time::timeout(Duration::from_secs(5), handle_connection(stream, state)).await;
         if let Ok(Some(end)) = one {
             return end;
         }
     }
 }
 
-async fn knock(stream: TcpStream, state: &str) -> Option<Result<String, ExchangeError>> {
+async fn handle_connection(stream: TcpStream, state: &str) -> Option<Result<String, ExchangeError>> {
     let mut stream = BufReader::new(stream);
     let mut line = String::new();
     (&mut stream).take(8_192).read_line(&mut line).await.ok()?;
-    let found = returned(&line, state);
+    let found = parse_redirect(&line, state);
     let words = match &found {
         Some(Ok(_)) => "You are logged in. You may close this window.",
         Some(Err(_)) => "The login failed. See the terminal.",
@@ -219,8 +220,8 @@ async fn knock(stream: TcpStream, state: &str) -> Option<Result<String, Exchange
     found
 }
 
-/// The code that a browser brings, when it brings our state with it (RFC 6749 section 10.12).
-fn returned(line: &str, state: &str) -> Option<Result<String, ExchangeError>> {
+/// Returns the code from a redirect, if it contains our state (RFC 6749 section 10.12).
+fn parse_redirect(line: &str, state: &str) -> Option<Result<String, ExchangeError>> {
     let query = line.strip_prefix("GET /callback?")?.split(' ').next()?;
     let find = |name: &str| {
         form_urlencoded::parse(query.as_bytes())
@@ -233,7 +234,8 @@ fn returned(line: &str, state: &str) -> Option<Result<String, ExchangeError>> {
     match (find("code"), find("error")) {
         (Some(code), None) => Some(Ok(code)),
         (_, error) => {
-            let words = find("error_description").or(error).unwrap_or_else(|| "no code came back".to_owned());
+            let words =
+                find("error_description").or(error).unwrap_or_else(|| "the redirect has no code".to_owned());
             Some(Err(ExchangeError::Person(format!("the login failed: {}", refusal::clean(&words)))))
         }
     }
@@ -245,7 +247,8 @@ mod tests {
 
     #[test]
     fn only_the_browser_that_was_sent_brings_a_code() {
-        let code = |line: &str| returned(line, "s1").map(|found| found.map_err(|error| error.to_string()));
+        let code =
+            |line: &str| parse_redirect(line, "s1").map(|found| found.map_err(|error| error.to_string()));
         assert_eq!(code("GET /callback?code=a%2Fb&state=s1 HTTP/1.1\r\n"), Some(Ok("a/b".to_owned())));
         assert_eq!(code("GET /callback?code=a&state=s2 HTTP/1.1"), None);
         assert_eq!(code("GET /callback?code=a HTTP/1.1"), None);

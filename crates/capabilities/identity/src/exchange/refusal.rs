@@ -1,4 +1,4 @@
-//! What a provider's no usually means.
+//! The usual causes of a provider's refusal.
 
 use crate::jwt::Claims;
 use crate::source::now;
@@ -6,34 +6,34 @@ use jiff::fmt::rfc2822;
 use postern_config::providers::ProviderType;
 use serde_json::Value;
 
-/// A difference between two clocks that is worth a word, in seconds. Providers forgive about a minute.
+/// The difference between two clocks that is reported, in seconds. Providers tolerate about a minute.
 const SKEW: f64 = 30.0;
 
-/// The longest that a provider's words may be, in characters.
+/// The maximum length of a provider's message, in characters.
 const WORDS: usize = 500;
 
-/// Where a provider says nothing else.
+/// The message if the provider sends none.
 pub(super) const NO_REASON: &str = "it gave no reason";
 
-/// A provider said no.
+/// A provider refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{server} refused: {message} (HTTP status {status}{code})", code = .code.as_ref().map(|code| format!(", {code}")).unwrap_or_default())]
 pub struct Refusal {
-    /// Who.
+    /// The server.
     pub server: String,
     /// The HTTP status.
     pub status: u16,
-    /// The provider's own code.
+    /// The provider's own error code.
     pub code: Option<String>,
-    /// The provider's words.
+    /// The provider's message.
     pub message: String,
-    /// What it usually means, and what helps.
+    /// The usual cause, and what helps.
     pub cause: Option<String>,
-    /// How long it asks us to wait, in seconds.
+    /// The wait that it asks for, in seconds.
     pub retry_after: Option<u64>,
 }
 
-/// What the provider was shown.
+/// What was sent to the provider.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Sent<'a> {
     pub(super) r#type: ProviderType,
@@ -41,7 +41,8 @@ pub(super) struct Sent<'a> {
     pub(super) skew: Option<f64>,
 }
 
-/// How far this machine's clock is ahead of a server's, in seconds, by the server's `Date` (RFC 9110 section 6.6.1).
+/// Returns by how many seconds this machine's clock is ahead of a server's, from the server's `Date` (RFC 9110
+/// section 6.6.1).
 pub(crate) fn skew(date: &str) -> Option<f64> {
     let theirs = rfc2822::parse(date).ok()?;
     #[allow(clippy::cast_precision_loss, reason = "seconds since 1970 are exact in an f64")]
@@ -49,7 +50,8 @@ pub(crate) fn skew(date: &str) -> Option<f64> {
     Some(now() - theirs)
 }
 
-/// Code and words of a refusal, whichever way the provider writes them. Nothing of a page or of an unknown body is shown.
+/// Returns code and message of a refusal in any of the providers' formats. Content of a web page or an unknown body
+/// is never shown.
 pub(super) fn read(status: u16, body: &[u8]) -> (Option<String>, String) {
     let nothing = || (None, NO_REASON.to_owned());
     if (300..400).contains(&status) {
@@ -58,7 +60,7 @@ pub(super) fn read(status: u16, body: &[u8]) -> (Option<String>, String) {
     let Ok(value) = serde_json::from_slice::<Value>(body) else { return nothing() };
     let text = |pointer: &str| value.pointer(pointer).and_then(Value::as_str).map(clean);
     let first = |pointers: &[&str]| pointers.iter().find_map(|pointer| text(pointer));
-    // OAuth 2.0; IBM Cloud; Google; AWS by JSON.
+    // OAuth 2.0; IBM Cloud; Google; AWS with JSON.
     let code = first(&["/error", "/errorCode", "/error/status", "/errors/0/code", "/Error/Code"]);
     let message = first(&[
         "/error_description",
@@ -75,14 +77,14 @@ pub(super) fn read(status: u16, body: &[u8]) -> (Option<String>, String) {
     }
 }
 
-/// A stranger's words: one line, not endless, and no token that it may have echoed.
+/// Sanitizes an untrusted text: one line, a limited length, and no token that it may have echoed.
 pub(super) fn clean(text: &str) -> String {
     let line = text.split_whitespace().map(without_tokens);
     let line: Vec<_> = line.collect();
     line.join(" ").chars().take(WORDS).collect()
 }
 
-/// A word with each JWT in it taken out: they begin with `{"`, which is `eyJ` in base64.
+/// Removes each JWT from a word: they begin with `{"`, which is `eyJ` in base64.
 fn without_tokens(word: &str) -> String {
     let mut rest = word;
     let mut out = String::new();
@@ -95,7 +97,7 @@ fn without_tokens(word: &str) -> String {
     out + rest
 }
 
-/// The usual cause, with what helps.
+/// Returns the usual cause, with what helps.
 pub(super) fn cause(sent: &Sent<'_>, status: u16, code: Option<&str>, message: &str) -> Option<String> {
     let Sent { r#type, claims, skew } = sent;
     if let Some(skew) = skew.filter(|skew| skew.abs() > SKEW) {
@@ -128,7 +130,7 @@ pub(super) fn cause(sent: &Sent<'_>, status: u16, code: Option<&str>, message: &
              for a while; see `postern identity issuer diff`"
         )
     };
-    let lag = || "a trust that is new takes a minute or two to be known everywhere: try again".to_owned();
+    let lag = || "a new trust takes a minute or two to take effect: try again".to_owned();
     let by_type = match r#type {
         ProviderType::Aws if has(&["no openidconnect provider"]) => Some(wrong_issuer()),
         ProviderType::Aws if has(&["incorrect token audience"]) => Some(wrong_audience()),
@@ -188,7 +190,7 @@ pub(super) fn cause(sent: &Sent<'_>, status: u16, code: Option<&str>, message: &
 mod tests {
     use super::*;
 
-    fn said(r#type: ProviderType, skew: Option<f64>, body: &str) -> (String, String) {
+    fn message_and_cause(r#type: ProviderType, skew: Option<f64>, body: &str) -> (String, String) {
         let claims = Claims {
             iss: Some("https://k8s".to_owned()),
             sub: Some("system:serviceaccount:a:b".to_owned()),
@@ -243,14 +245,14 @@ mod tests {
                 "not registered",
             ),
         ] {
-            let (said, why) = said(r#type, None, body);
-            assert!(said.contains(code) && why.contains(cause), "{said} / {why}");
+            let (message, why) = message_and_cause(r#type, None, body);
+            assert!(message.contains(code) && why.contains(cause), "{message} / {why}");
         }
     }
 
     #[test]
     fn a_clock_that_is_off_is_named_with_the_measured_offset() {
-        let (_, why) = said(ProviderType::Oauth2, Some(-90.4), r#"{"error":"invalid_grant"}"#);
+        let (_, why) = message_and_cause(ProviderType::Oauth2, Some(-90.4), r#"{"error":"invalid_grant"}"#);
         assert_eq!(
             why,
             "this machine's clock is 90 s behind the provider's: times in tokens do not fit; set the clock"

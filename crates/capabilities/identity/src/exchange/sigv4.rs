@@ -1,9 +1,9 @@
-//! AWS Signature Version 4, for the one signed request we send: a form posted to STS by the session of another role.
+//! AWS Signature Version 4, for the only signed request: a form posted to STS with the session of another role.
 //! <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html>
 
 use ring::{digest, hmac};
 
-/// Who signs, when and where.
+/// The signing parameters.
 pub(super) struct Signing<'a> {
     pub(super) access_key_id: &'a str,
     pub(super) secret_access_key: &'a str,
@@ -17,7 +17,7 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
 }
 
-/// The `Authorization` header of a POST to `/` without a query. Headers in lower case, sorted by name.
+/// Returns the `Authorization` header of a POST to `/` without a query. Header names are in lower case, sorted.
 pub(super) fn authorization(signing: &Signing<'_>, headers: &[(&str, &str)], body: &[u8]) -> String {
     let Signing { access_key_id, secret_access_key, time, region, service } = signing;
     let date = time.split('T').next().unwrap_or_default();

@@ -1,27 +1,27 @@
-//! One request to a token endpoint, judged (RFC 6749 sections 3.2, 5.1 and 5.2).
+//! Requests to a token endpoint (RFC 6749 sections 3.2, 5.1 and 5.2).
 
 use super::refusal::{self, Refusal, Sent};
 use super::{ExchangeError, Issued, answer};
-use crate::call::{busy, persistent};
 use crate::jwt::Claims;
+use crate::request::{busy, send_with_retries};
 use form_urlencoded::Serializer;
 use http::{Request, header};
 use postern_config::providers::ProviderType;
 use postern_net::web::{Answer, Server};
 use zeroize::Zeroizing;
 
-/// What goes into the form, in order; parameters may repeat.
+/// The parameters of a form, in order; they may repeat.
 pub(super) type Form = Vec<(String, Zeroizing<String>)>;
 
-/// Headers besides those of every form.
+/// Headers in addition to those of every form.
 pub(super) type Headers = [(header::HeaderName, Zeroizing<String>)];
 
-/// One parameter of a form.
+/// Returns one parameter of a form.
 pub(super) fn parameter(name: &str, value: impl Into<String>) -> (String, Zeroizing<String>) {
     (name.to_owned(), Zeroizing::new(value.into()))
 }
 
-/// Splits an address into what a server is made of and what a request names.
+/// Splits an address into the server's part and the request's part.
 pub(crate) fn split(url: &str) -> (&str, &str) {
     let start = url.find("://").map_or(0, |at| at + 3);
     match url[start..].find(['/', '?']) {
@@ -30,18 +30,18 @@ pub(crate) fn split(url: &str) -> (&str, &str) {
     }
 }
 
-/// Whose request it is, for judging a refusal.
+/// The context of a request, to explain a refusal.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Asking<'a> {
     /// The provider's type.
     pub(super) r#type: ProviderType,
-    /// The token's claims, where one was shown.
+    /// The claims of the token that was sent, if any.
     pub(super) claims: Option<&'a Claims>,
-    /// Whether the form may be sent once only.
+    /// Whether the form must be sent only once.
     pub(super) once: bool,
 }
 
-/// `application/x-www-form-urlencoded`.
+/// Encodes as `application/x-www-form-urlencoded`.
 pub(super) fn encode(form: &Form) -> Zeroizing<String> {
     let mut text = Serializer::new(String::new());
     for (name, value) in form {
@@ -50,13 +50,13 @@ pub(super) fn encode(form: &Form) -> Zeroizing<String> {
     Zeroizing::new(text.finish())
 }
 
-/// What may be used once must not be sent twice: the server takes the second for theft, and takes back what it gave (RFC
-/// 6749 section 4.1.2, RFC 9700 section 4.14.2).
+/// A single-use parameter must not be sent twice: the server treats the second use as theft, and revokes what it
+/// issued (RFC 6749 section 4.1.2, RFC 9700 section 4.14.2).
 pub(super) fn is_for_once(form: &Form) -> bool {
     form.iter().any(|(name, _)| ["code", "refresh_token"].contains(&name.as_str()))
 }
 
-/// Posts a form, `once` or until it is taken; the answer, whatever it is.
+/// Posts a form, `once` or with retries; returns the answer, whatever it is.
 pub(super) async fn post(
     server: &Server,
     url: &str,
@@ -65,7 +65,7 @@ pub(super) async fn post(
     once: bool,
     transient: impl Fn(&Answer) -> bool,
 ) -> Result<Answer, ExchangeError> {
-    let attempt = || format!("asking {url} for a token");
+    let attempt = || format!("requesting a token from {url}");
     let body = encode(form);
     let mut request = Request::post(split(url).1)
         .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
@@ -80,12 +80,12 @@ pub(super) async fn post(
     let sent = if once || is_for_once(form) {
         server.send(request).await
     } else {
-        persistent(server, &request, transient).await
+        send_with_retries(server, &request, transient).await
     };
     sent.map_err(|source| ExchangeError::Web { attempt: attempt(), source })
 }
 
-/// Posts a form to a token endpoint and reads the token.
+/// Posts a form to a token endpoint and parses the token.
 pub(super) async fn token(
     server: &Server,
     url: &str,
@@ -97,7 +97,7 @@ pub(super) async fn token(
     judge(url, &answer, asking)
 }
 
-/// A token, or why there is none.
+/// Returns a token, or the error.
 pub(super) fn judge(url: &str, answer: &Answer, asking: Asking<'_>) -> Result<Issued, ExchangeError> {
     let Asking { r#type, claims, once: _ } = asking;
     // Some servers refuse with 200, such as GitHub's device flow.
@@ -109,7 +109,7 @@ pub(super) fn judge(url: &str, answer: &Answer, asking: Asking<'_>) -> Result<Is
     Err(refused(url, answer, (r#type, claims), code, message).into())
 }
 
-/// A refusal, with what it usually means.
+/// Returns the error of a refusal, with its usual cause.
 pub(super) fn refused(
     url: &str,
     answer: &Answer,
@@ -129,7 +129,7 @@ pub(super) fn refused(
     Refusal { server: url.to_owned(), status, code, message, cause, retry_after: answer.retry_after }
 }
 
-/// Whether a body names an error (RFC 6749 section 5.2), whatever its status says.
+/// Whether a body contains an error (RFC 6749 section 5.2), whatever the status.
 fn has_error(body: &[u8]) -> bool {
     let read = serde_json::from_slice::<serde_json::Value>(body);
     read.is_ok_and(|body| match body.get("error") {
@@ -168,17 +168,17 @@ mod refusals {
 
     #[test]
     fn a_busy_server_is_told_with_how_often_it_was_asked() {
-        let said = |status, retry_after, tries| {
+        let refusal = |status, retry_after, tries| {
             judged(&Answer { retry_after, tries, ..answer(status, "") }).err().map(|error| error.to_string())
         };
-        let limited = said(429, Some(3_600), 1).unwrap();
+        let limited = refusal(429, Some(3_600), 1).unwrap();
         assert!(
             limited.contains("limits the rate")
                 && limited.contains("asked once, and it asks us to wait 3600 s"),
             "{limited}"
         );
         assert_eq!(limited.matches("429").count(), 1, "{limited}");
-        let away = said(503, None, 3).unwrap();
+        let away = refusal(503, None, 3).unwrap();
         assert!(away.contains("unavailable for now: it was asked 3 times"), "{away}");
     }
 }

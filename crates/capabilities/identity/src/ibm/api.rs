@@ -1,7 +1,7 @@
-//! IBM Cloud's calls: what is sent, what is read.
+//! Requests to IBM Cloud's APIs, and their answers.
 
 use crate::Subject;
-use crate::call::{CallError, call, read};
+use crate::request::{CallError, call, read};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use form_urlencoded::Serializer;
@@ -13,7 +13,7 @@ use serde::Deserialize;
 use serde_json::json;
 use zeroize::Zeroizing;
 
-/// IAM and the Kubernetes Service, by an API key.
+/// IAM and the Kubernetes Service, with an API key.
 #[derive(Debug)]
 pub(super) struct Api {
     iam: Server,
@@ -21,7 +21,7 @@ pub(super) struct Api {
     key: Secret,
 }
 
-/// An IAM access token, and the account that it is for.
+/// An IAM access token, and its account.
 pub(super) struct Token {
     bearer: Zeroizing<String>,
     account: String,
@@ -87,7 +87,7 @@ impl Api {
         Ok(Self { iam: Server::new(iam)?, containers: Server::new(containers)?, key })
     }
 
-    /// A token for the API key.
+    /// Returns a token for the API key.
     pub(super) async fn token(&self) -> Result<Token, CallError> {
         let key = String::from_utf8_lossy(self.key.expose());
         let form = Serializer::new(String::new())
@@ -104,7 +104,7 @@ impl Api {
         Ok(Token { bearer: access_token, account })
     }
 
-    /// The cluster by its CRN or id.
+    /// Returns the cluster for a CRN or ID.
     pub(super) async fn cluster(&self, token: &Token, registered: &str) -> Result<Cluster, CallError> {
         // crn:v1:bluemix:public:containers-kubernetes:REGION:a/ACCOUNT:ID::
         let id = if registered.starts_with("crn:") {
@@ -121,7 +121,7 @@ impl Api {
         Ok(answer.compute_resource(registered, &token.account))
     }
 
-    /// The profile of this name in the token's account.
+    /// Returns the profile of this name in the token's account.
     pub(super) async fn profile(&self, token: &Token, name: &str) -> Result<Option<String>, CallError> {
         let query = Serializer::new(String::new())
             .append_pair("account_id", &token.account)
@@ -133,7 +133,7 @@ impl Api {
         found.map(|Profile { id, name: _ }| identifier(id)).transpose()
     }
 
-    /// Makes a profile; 409 when there is one of that name.
+    /// Creates a profile; 409 if the name exists.
     pub(super) async fn create_profile(&self, token: &Token, name: &str) -> Result<String, CallError> {
         let body = json!({
             "name": name, "account_id": token.account,
@@ -143,7 +143,7 @@ impl Api {
         identifier(id)
     }
 
-    /// Lets the cluster's `ServiceAccount` assume the profile; 409 when it may already.
+    /// Permits the cluster's `ServiceAccount` to assume the profile; 409 if it already may.
     pub(super) async fn link(
         &self,
         token: &Token,
@@ -160,7 +160,7 @@ impl Api {
         self.iam(json_request(&format!("/v1/profiles/{profile}/links"), token, &body)?).await.map(drop)
     }
 
-    /// Deletes a profile with its links; 404 when it is gone.
+    /// Deletes a profile with its links; 404 if it does not exist.
     pub(super) async fn delete_profile(&self, token: &Token, id: &str) -> Result<(), CallError> {
         let id = identifier(id.to_owned())?;
         let request = request(Method::DELETE, &format!("/v1/profiles/{id}"), Some(token))?.body(Vec::new());
@@ -171,8 +171,8 @@ impl Api {
         call(&self.iam, &built(request)?, |status, body| self.refusal(status, body)).await
     }
 
-    /// What the services say when they say no: IAM's token endpoint, IAM's management and the Kubernetes Service each in
-    /// its own form. A key in it is not repeated.
+    /// Parses a refusal: IAM's token endpoint, IAM's management and the Kubernetes Service each have their own
+    /// format. An API key in the message is redacted.
     fn refusal(&self, status: u16, body: &[u8]) -> CallError {
         let said: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
         let first = &said["errors"][0];
@@ -205,7 +205,7 @@ fn request(method: Method, path: &str, token: Option<&Token>) -> Result<http::re
     let builder = Request::builder().method(method).uri(path).header(header::ACCEPT, "application/json");
     let Some(Token { bearer, account: _ }) = token else { return Ok(builder) };
     let mut value = http::HeaderValue::from_str(&format!("Bearer {}", bearer.as_str()))
-        .map_err(|_| CallError::Answer("the token is no header value".to_owned()))?;
+        .map_err(|_| CallError::Answer("the token is not a valid header value".to_owned()))?;
     value.set_sensitive(true);
     Ok(builder.header(header::AUTHORIZATION, value))
 }
@@ -223,16 +223,16 @@ fn built(request: http::Result<Request<Vec<u8>>>) -> Result<Request<Vec<u8>>, Ca
     request.map_err(|error| CallError::Answer(error.to_string()))
 }
 
-/// An id that becomes part of a path and of a manifest.
+/// Validates an ID that becomes part of a path and of a manifest.
 fn identifier(id: String) -> Result<String, CallError> {
     let fine = !id.is_empty()
         && id.len() <= 128
         && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'))
         && !id.starts_with('.');
-    if fine { Ok(id) } else { Err(CallError::Answer("the profile's id is not one".to_owned())) }
+    if fine { Ok(id) } else { Err(CallError::Answer("the profile's id is invalid".to_owned())) }
 }
 
-/// The account in an access token's claims, which nobody but the issuer needs to verify.
+/// Returns the account in an access token's claims, which only the issuer needs to verify.
 fn account(token: &str) -> Result<String, CallError> {
     let claims = token.split('.').nth(1).and_then(|part| URL_SAFE_NO_PAD.decode(part).ok());
     let claims: Option<Claims> = claims.and_then(|claims| serde_json::from_slice(&claims).ok());

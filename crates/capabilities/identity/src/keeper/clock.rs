@@ -1,7 +1,7 @@
-//! Time that does not jump.
+//! A clock that does not jump.
 //!
-//! Ages are measured on the clock that runs from boot, through sleep, and that nobody sets (`CLOCK_BOOTTIME`). The wall
-//! clock is used only between boots, for what was kept on disk.
+//! Ages are measured with the clock that counts from boot, including suspend, and that cannot be set
+//! (`CLOCK_BOOTTIME`). The wall clock is used only across boots, for credentials on disk.
 
 use serde::{Deserialize, Serialize};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -10,16 +10,17 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Moment {
-    /// Which run of the machine, where it can be known; else 0.
+    /// The identity of the boot, if known; otherwise 0.
     pub boot: u128,
-    /// Time since then.
+    /// The time since boot.
     pub since_boot: Duration,
-    /// Time since 1970, by the clock that people set.
+    /// The time since 1970, by the wall clock.
     pub wall: Duration,
 }
 
 impl Moment {
-    /// How much later than `earlier` this is. `None` when it seems to be before it: then nothing is known.
+    /// Returns how much later than `earlier` this is. `None` if it seems to be before `earlier`: then the age is
+    /// unknown.
     pub fn since(self, earlier: Self) -> Option<Duration> {
         if self.boot == earlier.boot && self.boot != 0 {
             self.since_boot.checked_sub(earlier.since_boot)
@@ -34,20 +35,20 @@ impl Moment {
     }
 }
 
-/// Where time is looked at.
+/// A source of time.
 pub trait Clock: Send + Sync {
-    /// Now.
+    /// Returns the current time.
     fn now(&self) -> Moment;
 }
 
-/// The machine's.
+/// The machine's clock.
 #[derive(Debug, Clone, Copy)]
 pub struct SystemClock {
     boot: u128,
 }
 
 impl SystemClock {
-    /// Looks at which boot it is, once.
+    /// Reads the boot's identity once.
     pub fn new() -> Self {
         let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
         let id: String = id.chars().filter(char::is_ascii_hexdigit).collect();
@@ -91,7 +92,7 @@ mod tests {
     fn a_wall_clock_that_is_set_changes_no_age_within_a_boot() {
         assert_eq!(moment(1, 70, 5).since(moment(1, 10, 1_000)), Some(Duration::from_secs(60)));
         assert_eq!(moment(1, 70, 9_000).since(moment(1, 10, 1_000)), Some(Duration::from_secs(60)));
-        // Another boot, or a machine that does not say which: the wall clock, unless it went back.
+        // Another boot, or a machine without a boot identity: the wall clock is used, unless it went back.
         assert_eq!(moment(2, 1, 1_060).since(moment(1, 10, 1_000)), Some(Duration::from_secs(60)));
         assert_eq!(moment(2, 1, 999).since(moment(1, 10, 1_000)), None);
         assert_eq!(moment(0, 70, 1_001).since(moment(0, 10, 1_000)), Some(Duration::from_secs(1)));

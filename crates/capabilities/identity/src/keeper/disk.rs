@@ -1,10 +1,12 @@
-//! Credentials on disk, for every process of this user: one file each, named by a hash of all that decides it.
+//! Credentials on disk, shared by all processes of this user. Each has its own file, whose name is a hash of
+//! everything that determines the credential.
 //!
-//! The directory is 0700, files are 0600 and replaced whole; what is not ours or cannot be read is set aside. A lock is
-//! the kernel's (flock): it goes with whoever held it, however they went.
+//! The directory has mode 0700, files have mode 0600 and are replaced atomically. A file that has another owner or
+//! cannot be read is moved aside. The locks are the kernel's (flock), so they end with their process, however it
+//! ends.
 
+use super::cached::CachedCredential;
 use super::clock::Moment;
-use super::held::Held;
 use crate::exchange::{Credential, Issued};
 use serde::{Deserialize, Serialize};
 use std::fs::{DirBuilder, File, OpenOptions};
@@ -15,16 +17,16 @@ use std::time::Duration;
 use zeroize::Zeroizing;
 
 const FORMAT: u32 = 1;
-/// Larger than any token; a file beyond it is not ours.
+/// Larger than any token; a longer file was not written by Postern.
 const LONGEST: u64 = 1024 * 1024;
-/// Where credentials are kept.
+/// The directory of the credentials.
 #[derive(Debug, Clone)]
 pub struct Directory {
     path: PathBuf,
 }
 
 impl Directory {
-    /// `$XDG_CACHE_HOME/postern/identity`, or below `~/.cache`; `None` without either.
+    /// Returns `$XDG_CACHE_HOME/postern/identity`, or the directory below `~/.cache`; `None` without either.
     pub fn of_user() -> Option<Self> {
         let absolute =
             |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
@@ -32,29 +34,29 @@ impl Directory {
         Some(Self { path: base.join("postern/identity") })
     }
 
-    /// A directory of the caller's.
+    /// Returns a directory that the caller chose.
     pub fn at(path: PathBuf) -> Self {
         Self { path }
     }
 
-    /// The directory's path.
+    /// Returns the directory's path.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The place of one credential. Nothing of `identity` is in the file's name but its hash.
+    /// Returns the entry of one credential. The file's name contains only a hash of `identity`.
     pub(super) fn entry(&self, identity: &str) -> Result<Entry, String> {
-        self.prepare().map_err(|why| format!("{} cannot keep tokens: {why}", self.path.display()))?;
+        self.prepare().map_err(|why| format!("{} cannot cache tokens: {why}", self.path.display()))?;
         Ok(Entry { directory: self.path.clone(), key: blake3::hash(identity.as_bytes()).to_string() })
     }
 
-    /// What is kept of a credential, and the last failure since; changes nothing.
-    pub fn peek(&self, identity: &str, now: Moment) -> (Option<Held>, Option<String>) {
+    /// Returns the stored credential, and the last failure since; changes nothing.
+    pub fn peek(&self, identity: &str, now: Moment) -> (Option<CachedCredential>, Option<String>) {
         let key = blake3::hash(identity.as_bytes()).to_string();
         let entry = Entry { directory: self.path.clone(), key };
-        let held = File::open(entry.file("json")).ok().and_then(|mut file| entry.parse(&mut file).ok());
-        let held = held.filter(|record| now.is_after(record.obtained)).map(Record::held);
-        (held, entry.failure().map(|failed| failed.message))
+        let cached = File::open(entry.file("json")).ok().and_then(|mut file| entry.parse(&mut file).ok());
+        let cached = cached.filter(|record| now.is_after(record.obtained)).map(Record::cached);
+        (cached, entry.failure().map(|failed| failed.message))
     }
 
     fn prepare(&self) -> Result<(), String> {
@@ -62,13 +64,13 @@ impl Directory {
         made.map_err(|error| error.to_string())?;
         let found = std::fs::symlink_metadata(&self.path).map_err(|error| error.to_string())?;
         if !found.is_dir() {
-            return Err("it is no directory".to_owned());
+            return Err("it is not a directory".to_owned());
         }
         if found.uid() != rustix::process::geteuid().as_raw() {
             return Err(format!("it belongs to user {}", found.uid()));
         }
         if found.mode() & 0o077 != 0 {
-            // Ours, so we may close it; a volume's root may come open.
+            // It is ours, so its mode may be corrected; the root of a volume may be open to others.
             let closed = std::fs::Permissions::from_mode(0o700);
             std::fs::set_permissions(&self.path, closed).map_err(|error| error.to_string())?;
         }
@@ -87,13 +89,13 @@ struct Record {
 }
 
 impl Record {
-    fn held(self) -> Held {
+    fn cached(self) -> CachedCredential {
         let Self { format: _, key: _, obtained, lifetime, credential } = self;
-        Held::new(Issued { credential, lifetime }, obtained)
+        CachedCredential::new(Issued { credential, lifetime }, obtained)
     }
 }
 
-/// A failure, for who was waiting for that answer.
+/// A failure, for processes that waited for the result.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Failed {
     pub(super) at: Moment,
@@ -101,21 +103,21 @@ pub(super) struct Failed {
     pub(super) cause: Option<String>,
 }
 
-/// Whether one waits for a lock.
+/// Whether to wait for a lock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Wait {
     UpTo(Duration),
     No,
 }
 
-/// Whose turn it is.
+/// The owner of a lock.
 #[derive(Debug)]
 pub(super) enum Locked {
-    Mine(#[allow(dead_code, reason = "held, and let go when dropped")] Option<File>),
+    Mine(#[allow(dead_code, reason = "cached, and let go when dropped")] Option<File>),
     Theirs,
 }
 
-/// One credential's files.
+/// The files of one credential.
 #[derive(Debug, Clone)]
 pub(super) struct Entry {
     directory: PathBuf,
@@ -127,31 +129,32 @@ impl Entry {
         self.directory.join(format!("{}.{suffix}", self.key))
     }
 
-    /// Waits for our turn.
+    /// Waits for the lock.
     pub(super) async fn lock(&self, wait: Wait) -> Locked {
         use rustix::fs::FlockOperation::{LockExclusive, NonBlockingLockExclusive};
         let opened =
             OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(self.file("lock"));
-        // Where nothing can be locked, nothing can be shared either.
+        // Without locks nothing can be shared either.
         let Ok(file) = opened else { return Locked::Mine(None) };
         match rustix::fs::flock(&file, NonBlockingLockExclusive) {
             Ok(()) => return Locked::Mine(Some(file)),
             Err(rustix::io::Errno::WOULDBLOCK) => {}
             Err(_) => return Locked::Mine(None),
         }
-        let Wait::UpTo(patience) = wait else { return Locked::Theirs };
-        // The kernel wakes us the moment it is free. A thread that outlives our patience lets go at once.
+        let Wait::UpTo(time_limit) = wait else { return Locked::Theirs };
+        // The kernel wakes the thread as soon as the lock is free. A thread that outlives the time limit releases it
+        // at once.
         let waiting =
             tokio::task::spawn_blocking(move || rustix::fs::flock(&file, LockExclusive).map(|()| file));
-        match tokio::time::timeout(patience, waiting).await {
+        match tokio::time::timeout(time_limit, waiting).await {
             Ok(Ok(Ok(file))) => Locked::Mine(Some(file)),
             Ok(_) => Locked::Mine(None),
             Err(_) => Locked::Theirs,
         }
     }
 
-    /// What is kept. An error says what was set aside, and why.
-    pub(super) fn read(&self, now: Moment) -> Result<Option<Held>, String> {
+    /// Returns the stored credential. The error says what was moved aside, and why.
+    pub(super) fn read(&self, now: Moment) -> Result<Option<CachedCredential>, String> {
         let path = self.file("json");
         let nofollow = i32::try_from(rustix::fs::OFlags::NOFOLLOW.bits()).unwrap_or_default();
         let mut file = match OpenOptions::new().read(true).custom_flags(nofollow).open(&path) {
@@ -160,9 +163,9 @@ impl Entry {
             Err(error) => return Err(self.set_aside(&path, &error.to_string())),
         };
         match self.parse(&mut file) {
-            // A clock that went back between two boots: nothing is known of its age.
+            // The wall clock went back between two boots: the age is unknown.
             Ok(record) if !now.is_after(record.obtained) => Ok(None),
-            Ok(record) => Ok(Some(record.held())),
+            Ok(record) => Ok(Some(record.cached())),
             Err(why) => Err(self.set_aside(&path, &why)),
         }
     }
@@ -179,7 +182,7 @@ impl Entry {
         file.take(LONGEST).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
         let record = record(&bytes)?;
         if record.format != FORMAT || record.key != self.key {
-            return Err("it is of another release, or of another provider".to_owned());
+            return Err("it is from another release, or of another provider".to_owned());
         }
         Ok(record)
     }
@@ -188,23 +191,23 @@ impl Entry {
         let aside = self.file("set-aside");
         let done = match std::fs::rename(path, &aside) {
             Ok(()) => {
-                // It may hold a token, and others may have been let at it.
+                // It may contain a token, and others may have had access to it.
                 let _ = std::fs::set_permissions(&aside, std::fs::Permissions::from_mode(0o600));
                 format!("set aside as {}", aside.display())
             }
             Err(error) => format!("and cannot be set aside ({error})"),
         };
-        format!("the kept token {} cannot be used: {why}; {done}", path.display())
+        format!("the cached token {} cannot be used: {why}; {done}", path.display())
     }
 
-    /// Keeps a credential. To be called by who has the lock.
-    pub(super) fn write(&self, held: &Held) -> Result<(), String> {
+    /// Stores a credential. The caller must hold the lock.
+    pub(super) fn write(&self, cached: &CachedCredential) -> Result<(), String> {
         let record = Record {
             format: FORMAT,
             key: self.key.clone(),
-            obtained: held.obtained,
-            lifetime: held.lifetime,
-            credential: held.credential.clone(),
+            obtained: cached.obtained,
+            lifetime: cached.lifetime,
+            credential: cached.credential.clone(),
         };
         let bytes = serde_json::to_vec(&record).map(Zeroizing::new).map_err(|error| error.to_string())?;
         self.replace("json", &bytes).map_err(|error| error.to_string())?;
@@ -212,14 +215,14 @@ impl Entry {
         Ok(())
     }
 
-    /// The last failure.
+    /// Returns the last failure.
     pub(super) fn failure(&self) -> Option<Failed> {
         let mut bytes = Vec::new();
         File::open(self.file("failed")).ok()?.take(LONGEST).read_to_end(&mut bytes).ok()?;
         serde_json::from_slice(&bytes).ok()
     }
 
-    /// Tells who is waiting that it failed. Nobody else needs to know, so what cannot be written is no loss.
+    /// Stores the failure for waiting processes. Only they need it, so a write error is ignored.
     pub(super) fn fail(&self, failed: &Failed) {
         if let Ok(bytes) = serde_json::to_vec(failed) {
             let _ = self.replace("failed", &bytes);
@@ -227,18 +230,18 @@ impl Entry {
     }
 
     fn replace(&self, suffix: &str, bytes: &[u8]) -> io::Result<()> {
-        crate::file::replace(&self.file(suffix), 0o600, |file| file.write_all(bytes))?;
-        // The rename is kept too, whatever happens to the machine.
+        crate::atomic_file::replace(&self.file(suffix), 0o600, |file| file.write_all(bytes))?;
+        // Makes the rename durable.
         File::open(&self.directory)?.sync_all()
     }
 }
 
-/// Whether a kept credential can be read.
+/// Whether a stored credential can be parsed.
 pub(crate) fn kept_file(bytes: &[u8]) -> Result<(), String> {
     record(bytes).map(|_| ())
 }
 
-/// Reads a kept credential; the file may be anyone's.
+/// Parses a stored credential; the content is untrusted.
 fn record(bytes: &[u8]) -> Result<Record, String> {
     serde_json::from_slice(bytes).map_err(|_| "it is damaged".to_owned())
 }

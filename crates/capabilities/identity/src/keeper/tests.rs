@@ -4,11 +4,11 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use zeroize::Zeroizing;
 
-/// A clock that moves when it is told to.
+/// A clock that only tests advance.
 #[derive(Default)]
-struct Hand(Mutex<(Duration, Duration)>);
+struct ManualClock(Mutex<(Duration, Duration)>);
 
-impl Hand {
+impl ManualClock {
     fn advance(&self, seconds: u64) {
         let mut at = self.0.lock().unwrap();
         at.0 += Duration::from_secs(seconds);
@@ -16,22 +16,22 @@ impl Hand {
     }
 }
 
-impl Clock for Hand {
+impl Clock for ManualClock {
     fn now(&self) -> Moment {
-        // Each look is a little later, as with a real one.
+        // Each read is a little later, as with a real clock.
         let mut at = self.0.lock().unwrap();
         at.0 += Duration::from_nanos(1);
         Moment { boot: 1, since_boot: at.0, wall: at.1 }
     }
 }
 
-/// A provider that answers as scripted; what is not scripted is a token that lives 100 s.
+/// A provider with scripted answers; the default answer is a token that lives 100 s.
 #[derive(Default)]
 struct Script {
     asked: Arc<AtomicUsize>,
     answers: Mutex<VecDeque<Result<Option<u64>, u16>>>,
     refresh: Mutex<Vec<Option<String>>>,
-    /// How long an answer takes, besides a moment.
+    /// How long an answer takes, in addition to a moment.
     slow: Mutex<Duration>,
 }
 
@@ -70,19 +70,23 @@ fn issued(token: &str, seconds: Option<u64>) -> Issued {
 }
 
 struct Stage {
-    clock: Arc<Hand>,
+    clock: Arc<ManualClock>,
     asked: Arc<AtomicUsize>,
     said: Arc<Mutex<Vec<String>>>,
     keeper: Arc<Keeper<Script>>,
 }
 
 impl Stage {
-    fn new(answers: &[Result<Option<u64>, u16>], disk: Option<&Path>, clock: Option<Arc<Hand>>) -> Self {
+    fn new(
+        answers: &[Result<Option<u64>, u16>],
+        disk: Option<&Path>,
+        clock: Option<Arc<ManualClock>>,
+    ) -> Self {
         let script = Script { answers: Mutex::new(answers.iter().copied().collect()), ..Script::default() };
         let (asked, clock) = (script.asked.clone(), clock.unwrap_or_default());
         let said = Arc::new(Mutex::new(Vec::new()));
-        let ear = said.clone();
-        let listener = Listener(Arc::new(move |notice| ear.lock().unwrap().push(format!("{notice:?}"))));
+        let messages = said.clone();
+        let listener = Listener(Arc::new(move |notice| messages.lock().unwrap().push(format!("{notice:?}"))));
         let disk = disk.map(|path| Directory::at(path.join("identity")));
         let keeper = Keeper::new("p", script, disk, clock.clone(), listener);
         Self { clock, asked, said, keeper }
@@ -99,8 +103,8 @@ impl Stage {
 
 use std::path::Path;
 
-fn text(held: &Held) -> String {
-    held.credential.bearer().unwrap().access_token.to_string()
+fn text(cached: &CachedCredential) -> String {
+    cached.credential.bearer().unwrap().access_token.to_string()
 }
 
 #[tokio::test]
@@ -146,14 +150,14 @@ async fn the_old_one_serves_while_the_provider_is_down_until_ten_seconds_before_
     assert_eq!(stage.asked(), 2);
     // Not at every call: there is a pause after a failure.
     assert_eq!((stage.token().await, stage.asked()), ("token-1".to_owned(), 2));
-    assert!(stage.said.lock().unwrap()[0].contains("the old token serves on"));
+    assert!(stage.said.lock().unwrap()[0].contains("the old token is still used"));
     stage.clock.advance(4);
     assert_eq!((stage.token().await, stage.asked()), ("token-1".to_owned(), 3));
     stage.clock.advance(2);
     let error = stage.keeper.credential().await.unwrap_err();
     assert!(error.to_string().contains("https://as refused") && error.cause() == Some("it is so"));
     assert!(stage.keeper.last_error().is_some());
-    // Nor at every call of who has none.
+    // Nor at every call without a token.
     assert!(stage.keeper.credential().await.is_err());
     assert_eq!(stage.asked(), 4);
     stage.clock.advance(1);
@@ -184,12 +188,12 @@ async fn a_refusal_by_the_api_asks_once() {
     let stage = Stage::new(&[], None, None);
     let first = stage.keeper.credential().await.unwrap();
     assert!(stage.keeper.refused(&first));
-    // A second request that had carried the same token says so too.
+    // A second request that had sent the same token reports it too.
     let second = stage.keeper.credential().await.unwrap();
     assert!(stage.keeper.refused(&first));
     assert_eq!((text(&second), stage.asked()), ("token-2".to_owned(), 2));
     assert_eq!(text(&stage.keeper.credential().await.unwrap()), "token-2");
-    // The new one is refused as well: that is the API's last word, for a while.
+    // The new one is rejected as well: for a while that is final.
     assert!(!stage.keeper.refused(&second));
     assert_eq!((stage.token().await, stage.asked()), ("token-2".to_owned(), 2));
     stage.clock.advance(31);
@@ -230,9 +234,9 @@ async fn another_process_finds_it_on_disk_closed_to_others() {
     }
     names.sort();
     assert_eq!(names, ["json", "lock"]);
-    // What one refused the other does not bring back.
-    let held = two.keeper.credential().await.unwrap();
-    assert!(two.keeper.refused(&held));
+    // A credential that one process saw rejected is not read again by the other.
+    let cached = two.keeper.credential().await.unwrap();
+    assert!(two.keeper.refused(&cached));
     assert_eq!((two.token().await, two.asked()), ("token-1".to_owned(), 1));
 }
 
@@ -240,7 +244,7 @@ async fn another_process_finds_it_on_disk_closed_to_others() {
 async fn what_is_damaged_or_open_to_others_is_set_aside_with_a_word() {
     use std::os::unix::fs::PermissionsExt as _;
     let home = tempfile::tempdir().unwrap();
-    let clock = Arc::new(Hand::default());
+    let clock = Arc::new(ManualClock::default());
     let key = blake3::hash(b"script").to_string();
     let kept = home.path().join(format!("identity/{key}.json"));
     Stage::new(&[], Some(home.path()), Some(clock.clone())).token().await;
@@ -266,7 +270,7 @@ async fn a_directory_that_cannot_be_made_costs_the_disk_only() {
     let file = tempfile::NamedTempFile::new().unwrap();
     let stage = Stage::new(&[], Some(file.path()), None);
     assert_eq!(stage.token().await, "token-1");
-    assert!(stage.said.lock().unwrap()[0].contains("cannot keep tokens"));
+    assert!(stage.said.lock().unwrap()[0].contains("cannot cache tokens"));
 }
 
 #[tokio::test]
@@ -275,8 +279,8 @@ async fn what_one_api_refused_serves_the_others_while_the_provider_is_down() {
     let first = stage.keeper.credential().await.unwrap();
     assert!(stage.keeper.refused(&first));
     assert_eq!((stage.token().await, stage.asked()), ("token-1".to_owned(), 2));
-    assert!(stage.said.lock().unwrap()[0].contains("the old token serves on"));
-    // And its refusal again is no reason to ask again, yet.
+    assert!(stage.said.lock().unwrap()[0].contains("the old token is still used"));
+    // A second rejection does not cause another exchange yet.
     assert!(!stage.keeper.refused(&first));
     assert_eq!((stage.token().await, stage.asked()), ("token-1".to_owned(), 2));
 }
@@ -290,7 +294,7 @@ async fn a_request_does_not_wait_long_for_a_renewal_that_it_can_do_without() {
     let began = std::time::Instant::now();
     assert_eq!(stage.token().await, "token-1");
     assert!(began.elapsed() < Duration::from_secs(10));
-    // Others meanwhile do not wait at all, and none asks a second time.
+    // Other callers do not wait at all, and none causes a second exchange.
     assert_eq!((stage.token().await, stage.asked()), ("token-1".to_owned(), 2));
 }
 
@@ -306,7 +310,7 @@ async fn the_timer_sleeps_while_another_renews() {
     tokio::spawn(async move { other.credential().await });
     tokio::time::sleep(Duration::from_secs(20)).await;
     timer.abort();
-    // Each look at the clock moves it a nanosecond: a timer that spun would have looked a million times.
+    // Each read of the clock advances it by a nanosecond: a busy loop would have read it a million times.
     let looked = stage.clock.0.lock().unwrap().0.saturating_sub(looks);
     assert!(looked < Duration::from_micros(2), "{looked:?}");
     assert_eq!(stage.asked(), 2);

@@ -1,4 +1,4 @@
-//! Bodies: a stranger's as it comes, or one that we have whole.
+//! Bodies of messages: streamed, or complete in memory.
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
@@ -7,23 +7,23 @@ use hyper::body::Incoming;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-/// A body that is sent on.
+/// A body that is forwarded.
 #[derive(Debug)]
-pub(super) enum Passing {
-    /// As it comes.
+pub(super) enum ForwardedBody {
+    /// Streamed as it arrives.
     Stream(Incoming),
-    /// Whole: it can be sent again.
+    /// Complete, so it can be sent again.
     Whole(Full<Bytes>),
 }
 
-impl Passing {
-    /// A body that we have.
+impl ForwardedBody {
+    /// Returns a complete body.
     pub(super) fn whole(bytes: impl Into<Bytes>) -> Self {
         Self::Whole(Full::new(bytes.into()))
     }
 }
 
-impl Body for Passing {
+impl Body for ForwardedBody {
     type Data = Bytes;
     type Error = hyper::Error;
 

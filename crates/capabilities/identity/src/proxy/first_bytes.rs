@@ -1,7 +1,7 @@
-//! Which version of HTTP a client speaks, from the first bytes of its connection, which stay unread.
+//! Detects the version of HTTP from the first bytes of a connection, without consuming them.
 //!
-//! hyper can tell by itself, but reads the first bytes into a buffer of their own for that, and each connection by
-//! HTTP/1.1 then keeps 16 KiB instead of 8.
+//! hyper can detect it too, but it reads the first bytes into a separate buffer, and each HTTP/1.1 connection then
+//! keeps 16 KiB instead of 8.
 
 use rustix::net::{RecvFlags, recv};
 use std::io;
@@ -9,21 +9,21 @@ use std::os::fd::AsFd;
 use tokio::io::Interest;
 use tokio::net::{TcpStream, UnixStream};
 
-/// What HTTP/2 begins with (RFC 9113 section 3.4). No method of HTTP/1.1 begins so.
+/// The first bytes of HTTP/2 (RFC 9113 section 3.4). No method of HTTP/1.1 begins with them.
 const HTTP2: &[u8] = b"PRI";
 
-/// How a connection begins.
+/// The beginning of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Beginning {
-    /// With a request by HTTP/1.1.
+    /// A request with HTTP/1.1.
     Http1,
-    /// With HTTP/2, or with too few bytes to tell.
+    /// HTTP/2, or too few bytes to decide.
     Unclear,
 }
 
-/// A connection whose next bytes can be looked at.
+/// A connection whose next bytes can be peeked at.
 pub(super) trait Peek {
-    /// Waits for bytes and copies them, without taking them from the connection; 0 at its end.
+    /// Waits for bytes and copies them without consuming them; returns 0 at the connection's end.
     fn peek_into(&self, bytes: &mut [u8]) -> impl Future<Output = io::Result<usize>> + Send;
 }
 
@@ -39,7 +39,7 @@ impl Peek for UnixStream {
     }
 }
 
-/// Waits for the first bytes of a connection. `None` when it ends before.
+/// Waits for the first bytes of a connection. Returns `None` if it ends before.
 pub(super) async fn look(stream: &impl Peek) -> Option<Beginning> {
     let mut bytes = [0; HTTP2.len()];
     let count = stream.peek_into(&mut bytes).await.ok().filter(|count| *count > 0)?;

@@ -1,11 +1,11 @@
-//! One request to an API, with our token.
+//! Forwards one request to an API, with our token.
 
-use super::body::Passing;
-use super::headers::{strip_credentials, strip_hops, upgrade};
-use super::metrics::Open;
+use super::body::ForwardedBody;
+use super::counters::Open;
+use super::headers::{strip_credentials, strip_hop_by_hop, upgrade};
+use super::response::{Answer, Problem, problem};
 use super::route::Route;
-use super::serve::{Answer, Problem, problem};
-use crate::keeper::{Held, KeeperError};
+use crate::keeper::{CachedCredential, KeeperError};
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONNECTION, HeaderValue, UPGRADE};
 use http::request::Parts;
@@ -18,22 +18,22 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-/// Bodies of known size up to this many bytes are taken whole, so that they can be sent again after a 401.
+/// Bodies of a known size up to this many bytes are buffered, so that they can be sent again after a 401.
 const REPLAYABLE: u64 = 64 * 1024;
 
 /// How often a safe request is sent again when its connection was closed.
 const RETRIES: usize = 3;
 
-/// Sends a request on; `below` is its path and query below the API's base.
+/// Forwards a request; `below` is its path and query below the API's base.
 pub(super) async fn forward(route: &Arc<Route>, below: &str, request: Request<Incoming>) -> Response<Answer> {
-    let open = Open::of(route);
+    let open = Open::new(&route.counters);
     let Some(uri) = route.uri(below) else {
-        return problem(StatusCode::BAD_REQUEST, "the path cannot be sent on", None);
+        return problem(StatusCode::BAD_REQUEST, "the path cannot be forwarded", None);
     };
     let wanted = upgrade(request.headers());
     let (mut head, body) = request.into_parts();
     let client_upgrade = wanted.as_ref().and_then(|_| head.extensions.remove::<hyper::upgrade::OnUpgrade>());
-    strip_hops(&mut head.headers);
+    strip_hop_by_hop(&mut head.headers);
     strip_credentials(&mut head.headers);
     if let Some(protocol) = &wanted {
         head.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
@@ -42,9 +42,11 @@ pub(super) async fn forward(route: &Arc<Route>, below: &str, request: Request<In
     (head.uri, head.version) = (uri, Version::HTTP_11);
     let (first, again) = match take(body).await {
         Ok(found) => found,
-        Err(error) => return problem(StatusCode::BAD_REQUEST, &format!("its body broke: {error}"), None),
+        Err(error) => {
+            return problem(StatusCode::BAD_REQUEST, &format!("reading the request's body: {error}"), None);
+        }
     };
-    // Not before: a body may take its time, and a token has little.
+    // Not earlier: the body may take long, and a token is valid for a short time.
     let credential = match route.keeper.credential().await {
         Ok(credential) => credential,
         Err(error) => return no_token(route, &error).response(),
@@ -59,7 +61,7 @@ pub(super) async fn forward(route: &Arc<Route>, below: &str, request: Request<In
             && let Some((head, body)) = &kept
             && head.method.is_safe()
             && is_closed(error)
-            && let Some(request) = authorized(copy(head), Passing::whole(body.clone()), &credential)
+            && let Some(request) = authorized(copy(head), ForwardedBody::whole(body.clone()), &credential)
         {
             sent = client.request(request).await;
         }
@@ -70,7 +72,7 @@ pub(super) async fn forward(route: &Arc<Route>, below: &str, request: Request<In
         && let Some((head, body)) = kept
         && let Ok(newer) = route.keeper.credential().await
         && newer.hash() != credential.hash()
-        && let Some(request) = authorized(head, Passing::whole(body), &newer)
+        && let Some(request) = authorized(head, ForwardedBody::whole(body), &newer)
     {
         route.counters.retried.fetch_add(1, Ordering::Relaxed);
         sent = client.request(request).await;
@@ -87,17 +89,17 @@ pub(super) async fn forward(route: &Arc<Route>, below: &str, request: Request<In
     }
 }
 
-/// A body to send, and the same again where it is small enough to keep.
-async fn take(body: Incoming) -> Result<(Passing, Option<Bytes>), hyper::Error> {
+/// Returns the body to send, and a copy if it is small enough to keep.
+async fn take(body: Incoming) -> Result<(ForwardedBody, Option<Bytes>), hyper::Error> {
     if body.is_end_stream() {
-        return Ok((Passing::whole(Bytes::new()), Some(Bytes::new())));
+        return Ok((ForwardedBody::whole(Bytes::new()), Some(Bytes::new())));
     }
     match body.size_hint().exact() {
         Some(size) if size <= REPLAYABLE => {
             let whole = body.collect().await?.to_bytes();
-            Ok((Passing::whole(whole.clone()), Some(whole)))
+            Ok((ForwardedBody::whole(whole.clone()), Some(whole)))
         }
-        _ => Ok((Passing::Stream(body), None)),
+        _ => Ok((ForwardedBody::Stream(body), None)),
     }
 }
 
@@ -110,13 +112,17 @@ fn copy(head: &Parts) -> Parts {
     copy
 }
 
-fn authorized(mut head: Parts, body: Passing, credential: &Held) -> Option<Request<Passing>> {
+fn authorized(
+    mut head: Parts,
+    body: ForwardedBody,
+    credential: &CachedCredential,
+) -> Option<Request<ForwardedBody>> {
     head.headers.insert(AUTHORIZATION, credential.header()?.clone());
     Some(Request::from_parts(head, body))
 }
 
 fn unusable(route: &Route) -> Problem {
-    let why = format!("{} gives no bearer token: its API cannot be reached through the proxy", route.name());
+    let why = format!("{} has no bearer token: its API cannot be reached through the proxy", route.name());
     Problem { status: StatusCode::BAD_GATEWAY, message: why, hint: None, again: false }
 }
 
@@ -128,7 +134,7 @@ fn no_token(route: &Route, error: &Arc<KeeperError>) -> Problem {
     Problem { status, message, hint: error.cause().map(str::to_owned), again }
 }
 
-/// The API's answer as it comes. When it changes the protocol, both ends are joined.
+/// Returns the API's answer as a stream. After an upgrade, the two connections are joined.
 fn pass_on(
     mut answer: Response<Incoming>,
     client: Option<hyper::upgrade::OnUpgrade>,
@@ -138,8 +144,8 @@ fn pass_on(
     let protocol = answer.headers().get(UPGRADE).cloned();
     let server = switching.then(|| hyper::upgrade::on(&mut answer));
     let (mut head, body) = answer.into_parts();
-    strip_hops(&mut head.headers);
-    // The version is between us and the client.
+    strip_hop_by_hop(&mut head.headers);
+    // The version applies between the proxy and the client.
     head.version = Version::HTTP_11;
     if let (Some(server), Some(client)) = (server, client) {
         head.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
@@ -150,7 +156,7 @@ fn pass_on(
             let _open = open;
             if let (Ok(server), Ok(client)) = (server.await, client.await) {
                 let (mut server, mut client) = (TokioIo::new(server), TokioIo::new(client));
-                // However it ends, both have ended.
+                // However it ends, both connections have ended.
                 let _ = tokio::io::copy_bidirectional(&mut server, &mut client).await;
             }
         });
@@ -159,7 +165,8 @@ fn pass_on(
     Response::from_parts(head, Answer::passing(body, open))
 }
 
-/// Whether the server closed the connection before it answered. hyper itself sends again what it had not begun to send.
+/// Whether the server closed the connection before it answered. hyper itself retries a request that it had not begun
+/// to send.
 fn is_closed(error: &hyper_util::client::legacy::Error) -> bool {
     let mut next = (!error.is_connect()).then_some(error as &dyn std::error::Error);
     while let Some(error) = next {
@@ -175,7 +182,7 @@ fn is_closed(error: &hyper_util::client::legacy::Error) -> bool {
     false
 }
 
-/// The error at the end of the chain, which says most.
+/// Returns the message of the last cause, which is the most specific.
 fn innermost(error: &dyn std::error::Error) -> String {
     let mut last = error;
     while let Some(source) = last.source() {

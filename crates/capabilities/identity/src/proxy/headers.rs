@@ -1,17 +1,17 @@
-//! What of a message's head is for the next hop, and what is not (RFC 9110 section 7.6.1).
+//! Hop-by-hop headers (RFC 9110 section 7.6.1), and other checks of a message's headers.
 
 use http::header::{
     AUTHORIZATION, CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN,
     PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
 
-/// What is never passed on, beside what `Connection` names and what has its own rule.
+/// Headers that are never forwarded, in addition to those that `Connection` names and those with a separate rule.
 const FOR_ONE_HOP: [&str; 5] =
     ["keep-alive", "proxy-connection", "proxy-authenticate", "proxy-authorization", "http2-settings"];
 
-/// Removes what was meant for us only. `Trailer` stays: trailers pass.
-pub(super) fn strip_hops(headers: &mut HeaderMap) {
-    // The common request names nothing there.
+/// Removes hop-by-hop headers. `Trailer` stays, because trailers are forwarded.
+pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    // Most requests name nothing there.
     if headers.contains_key(CONNECTION) {
         let named: Vec<HeaderName> = headers
             .get_all(CONNECTION)
@@ -30,31 +30,32 @@ pub(super) fn strip_hops(headers: &mut HeaderMap) {
     }
     headers.remove(TRANSFER_ENCODING);
     headers.remove(UPGRADE);
-    // gRPC needs this one to be passed (RFC 9110 section 10.1.4).
+    // gRPC needs this one to be forwarded (RFC 9110 section 10.1.4).
     let trailers = headers.get(TE).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"trailers"));
     if !trailers {
         headers.remove(TE);
     }
 }
 
-/// What the client may not decide.
+/// Removes the headers that the client must not set.
 pub(super) fn strip_credentials(headers: &mut HeaderMap) {
     headers.remove(AUTHORIZATION);
     headers.remove(PROXY_AUTHORIZATION);
-    // Set anew from the address that we send to.
+    // Set again from the API's address.
     headers.remove(HOST);
 }
 
-/// The protocol that a client wants to change to, when it wants to.
+/// Returns the protocol that a client wants to upgrade to, if any.
 pub(super) fn upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
     let mut named = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
     let wants = named.any(|value| value.split(',').any(|name| name.trim().eq_ignore_ascii_case("upgrade")));
     headers.get(UPGRADE).filter(|_| wants).cloned()
 }
 
-/// Whether a page of somebody else's, in a browser of this machine, sends this request: it could use our token without
-/// seeing it, and by WebSocket see the answers too. `ours` says whether a host is this proxy itself.
-pub(super) fn is_of_a_foreign_page(headers: &HeaderMap, ours: impl Fn(&str) -> bool) -> bool {
+/// Whether a page of another site in a browser on this machine sends this request. Such a page could use our token
+/// without seeing it, and with WebSocket it could read the answers too. `ours` returns whether a host is this proxy
+/// itself.
+pub(super) fn is_cross_site(headers: &HeaderMap, ours: impl Fn(&str) -> bool) -> bool {
     let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
     let site = text(HeaderName::from_static("sec-fetch-site"));
     let foreign = matches!(site, Some("cross-site" | "same-site"));
@@ -65,7 +66,8 @@ pub(super) fn is_of_a_foreign_page(headers: &HeaderMap, ours: impl Fn(&str) -> b
     foreign || origin
 }
 
-/// What makes a message's end ambiguous, and two servers see two different requests (RFC 9112 section 6.3).
+/// Returns what makes a message's end ambiguous: two servers could parse two different requests (RFC 9112 section
+/// 6.3).
 pub(super) fn ambiguous(headers: &HeaderMap) -> Option<&'static str> {
     let count = |name| headers.get_all(name).iter().count();
     if headers.contains_key(TRANSFER_ENCODING) && headers.contains_key(CONTENT_LENGTH) {
@@ -105,12 +107,12 @@ mod tests {
             ("trailer", "grpc-status"),
             ("accept", "x"),
         ]);
-        strip_hops(&mut found);
+        strip_hop_by_hop(&mut found);
         let mut left: Vec<_> = found.keys().map(HeaderName::as_str).collect();
         left.sort_unstable();
         assert_eq!(left, ["accept", "te", "trailer"]);
         let mut found = headers(&[("te", "gzip"), ("connection", "")]);
-        strip_hops(&mut found);
+        strip_hop_by_hop(&mut found);
         assert!(found.is_empty());
     }
 
@@ -137,7 +139,7 @@ mod tests {
     #[test]
     fn pages_of_others_are_told_from_programs() {
         let ours = |host: &str| host == "127.0.0.1:8080";
-        let foreign = |pairs: &[(&str, &str)]| is_of_a_foreign_page(&headers(pairs), ours);
+        let foreign = |pairs: &[(&str, &str)]| is_cross_site(&headers(pairs), ours);
         assert!(!foreign(&[("accept", "*/*")]));
         assert!(!foreign(&[("origin", "http://127.0.0.1:8080"), ("sec-fetch-site", "same-origin")]));
         assert!(foreign(&[("origin", "https://evil.example.com")]));

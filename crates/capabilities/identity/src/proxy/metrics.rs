@@ -1,54 +1,21 @@
-//! Numbers for Prometheus (text exposition format 0.0.4). Nothing in them is secret: names of providers and counts.
+//! Metrics for Prometheus (text exposition format 0.0.4). They contain no secrets: only names of providers and
+//! counts.
 
+use super::counters::Counters;
 use super::route::Routes;
 use crate::exchange::Exchanger;
 use crate::keeper::{Clock as _, Keeper, SystemClock};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// What one route counts.
-#[derive(Debug, Default)]
-pub(super) struct Counters {
-    /// Answers by the hundreds of their status, from 1xx.
-    by_class: [AtomicU64; 5],
-    pub(super) failed: AtomicU64,
-    pub(super) without_token: AtomicU64,
-    pub(super) retried: AtomicU64,
-    pub(super) open: AtomicU64,
-}
-
-impl Counters {
-    pub(super) fn answered(&self, status: http::StatusCode) {
-        if let Some(class) = self.by_class.get(usize::from(status.as_u16() / 100).wrapping_sub(1)) {
-            class.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-}
-
-/// A count that is taken back when it goes.
-pub(super) struct Open(pub(super) Arc<super::route::Route>);
-
-impl Open {
-    pub(super) fn of(route: &Arc<super::route::Route>) -> Self {
-        route.counters.open.fetch_add(1, Ordering::Relaxed);
-        Self(route.clone())
-    }
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.0.counters.open.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// Requests that took no route.
+/// Requests without a route.
 #[derive(Debug, Default)]
 pub struct Metrics {
     pub(super) refused: AtomicU64,
 }
 
 impl Metrics {
-    /// The page.
+    /// Returns the page.
     pub fn page(&self, routes: &Routes, keepers: &[Arc<Keeper<Exchanger>>], clock: SystemClock) -> String {
         let mut page = Page(String::new());
         let load = |count: &AtomicU64| count.load(Ordering::Relaxed).to_string();
@@ -92,7 +59,7 @@ impl Metrics {
         let now = clock.now();
         page.family("token_seconds_left", "gauge", "Until the token ends; 0 without one.");
         for keeper in keepers {
-            let left = keeper.peek().and_then(|held| held.ends_in(now)).unwrap_or_default();
+            let left = keeper.peek().and_then(|cached| cached.ends_in(now)).unwrap_or_default();
             page.value(
                 "token_seconds_left",
                 &format!("provider=\"{}\"", keeper.name()),

@@ -1,8 +1,8 @@
-//! Which API a request is for.
+//! Routes requests to APIs.
 
-use super::body::Passing;
-use super::metrics::Counters;
-use super::serve::Problem;
+use super::body::ForwardedBody;
+use super::counters::Counters;
+use super::response::{Problem, sanitized};
 use crate::exchange::Exchanger;
 use crate::keeper::Keeper;
 use http::uri::{Authority, PathAndQuery, Scheme};
@@ -14,29 +14,29 @@ use postern_net::tls;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-/// Paths of our own.
+/// The proxy's own paths.
 pub(super) const OWN: [&str; 4] = ["healthz", "readyz", "metrics", "aws-credentials"];
 
-/// The APIs cannot be served so.
+/// The APIs cannot be served.
 #[derive(Debug, thiserror::Error)]
 pub enum RoutesError {
-    /// A name that is a path of ours.
-    #[error("providers.{0}: this name is a path of the proxy's own; call the provider otherwise")]
+    /// The name of a provider is one of the proxy's own paths.
+    #[error("providers.{0}: this name is a path of the proxy's own; rename the provider")]
     Reserved(String),
-    /// An address that cannot be spoken to.
+    /// An invalid address.
     #[error("providers.{name}.api.base_url")]
     Address {
         /// The provider.
         name: String,
-        /// Why.
+        /// The reason.
         source: WebError,
     },
-    /// Certificates that cannot be read.
+    /// The certificates cannot be read.
     #[error("providers.{name}.api.ca_file: {why}")]
     Certificates {
         /// The provider.
         name: String,
-        /// Why.
+        /// The reason.
         why: String,
     },
 }
@@ -46,11 +46,11 @@ pub struct Route {
     pub(super) keeper: Arc<Keeper<Exchanger>>,
     pub(super) scheme: Scheme,
     pub(super) authority: Authority,
-    /// Without a '/' at its end.
+    /// Without a trailing '/'.
     pub(super) base: String,
-    pub(super) client: Upstream<Passing>,
-    pub(super) upgradable: Upstream<Passing>,
-    pub(super) counters: Counters,
+    pub(super) client: Upstream<ForwardedBody>,
+    pub(super) upgradable: Upstream<ForwardedBody>,
+    pub(super) counters: Arc<Counters>,
 }
 
 impl std::fmt::Debug for Route {
@@ -60,7 +60,7 @@ impl std::fmt::Debug for Route {
 }
 
 impl Route {
-    /// Whether an answer of the API has not ended, or a protocol that it changed to.
+    /// Whether an answer of the API, or an upgraded connection, is still open.
     pub(super) fn is_busy(&self) -> bool {
         self.counters.open.load(Ordering::Relaxed) > 0
     }
@@ -90,12 +90,12 @@ impl Route {
         let uri: Uri = base_url.parse().unwrap_or_default();
         let parts = uri.into_parts();
         let (Some(scheme), Some(authority)) = (parts.scheme, parts.authority) else {
-            let why = "this is no URL".to_owned();
+            let why = "not a URL".to_owned();
             return Err(failed(WebError::Address { address: base_url.clone(), why }));
         };
         let base = parts.path_and_query.map(|path| path.path().trim_end_matches('/').to_owned());
         let base = base.unwrap_or_default();
-        Ok(Self { keeper, scheme, authority, base, client, upgradable, counters: Counters::default() })
+        Ok(Self { keeper, scheme, authority, base, client, upgradable, counters: Arc::default() })
     }
 
     /// The provider's name.
@@ -108,13 +108,13 @@ impl Route {
         format!("{}://{}{}/", self.scheme, self.authority, self.base)
     }
 
-    /// What the client hears then.
+    /// Returns the response for an API that does not answer.
     pub(super) fn did_not_answer(&self, why: &str) -> Problem {
         let message = format!("{} did not answer: {why}", self.authority);
         Problem { status: StatusCode::BAD_GATEWAY, message, hint: None, again: false }
     }
 
-    /// Where a request goes.
+    /// Returns the URI of a request at the API.
     pub(super) fn uri(&self, rest: &str) -> Option<Uri> {
         let path: PathAndQuery = match (self.base.as_str(), rest) {
             ("", rest) => rest.parse().ok()?,
@@ -132,7 +132,7 @@ impl Route {
         let port = if self.scheme == Scheme::HTTPS { 443 } else { 80 };
         let Ok(asked) = host.parse::<Authority>() else { return false };
         asked.host().eq_ignore_ascii_case(self.authority.host())
-            // A client that was given a proxy for http:// asks for port 80 of what is at 443.
+            // A client that was given a proxy for http:// requests port 80 of an API at port 443.
             && asked.port_u16().is_none_or(|found| found == self.authority.port_u16().unwrap_or(port))
     }
 }
@@ -141,19 +141,19 @@ impl Route {
 #[derive(Debug)]
 pub struct Routes(Vec<Arc<Route>>);
 
-/// What a request is for.
+/// The target of a request.
 #[derive(Debug)]
-pub(super) enum Found<'a> {
+pub(super) enum RouteTarget<'a> {
     /// An API, at this path and query below its base.
     Api(&'a Arc<Route>, String),
-    /// Something of our own.
+    /// One of the proxy's own paths.
     Own(&'a str),
-    /// Nothing that we serve.
+    /// Nothing is served there.
     Nothing(StatusCode, String),
 }
 
 impl Routes {
-    /// One route for each provider that has an API.
+    /// Returns one route for each provider that has an API.
     pub fn new(keepers: &[Arc<Keeper<Exchanger>>]) -> Result<Self, RoutesError> {
         let mut routes = Vec::new();
         for keeper in keepers {
@@ -167,41 +167,41 @@ impl Routes {
         Ok(Self(routes))
     }
 
-    /// No route at all.
+    /// Returns no routes.
     pub fn none() -> Self {
         Self(Vec::new())
     }
 
-    /// All of them.
+    /// Returns all routes.
     pub fn all(&self) -> &[Arc<Route>] {
         &self.0
     }
 
-    /// Which route a request takes. `host` is its `Host` header; `ours` says whether a host is this proxy itself.
+    /// Finds the route of a request. `host` is its `Host` header; `ours` returns whether a host is this proxy itself.
     pub(super) fn find<'a>(
         &'a self,
         uri: &'a Uri,
         host: Option<&str>,
         ours: impl Fn(&str) -> bool,
-    ) -> Found<'a> {
+    ) -> RouteTarget<'a> {
         let whole = uri.path_and_query().map_or("/", PathAndQuery::as_str);
         if climbs(uri.path()) {
             let why = "the path holds '.' or '..' segments: the API could read it as another path".to_owned();
-            return Found::Nothing(StatusCode::BAD_REQUEST, why);
+            return RouteTarget::Nothing(StatusCode::BAD_REQUEST, why);
         }
-        // An absolute target wins over Host (RFC 9112 section 3.2.2).
+        // An absolute target has precedence over Host (RFC 9112 section 3.2.2).
         match uri.authority().map(Authority::as_str).or(host) {
             Some(host) if !ours(host) => self.by_host(host, uri.path(), whole),
             Some(_) => self.by_prefix(uri, whole),
-            None => Found::Nothing(StatusCode::BAD_REQUEST, "it names no host".to_owned()),
+            None => RouteTarget::Nothing(StatusCode::BAD_REQUEST, "the request has no Host".to_owned()),
         }
     }
 
-    fn by_host(&self, host: &str, path: &str, whole: &str) -> Found<'_> {
+    fn by_host(&self, host: &str, path: &str, whole: &str) -> RouteTarget<'_> {
         let at: Vec<_> = self.0.iter().filter(|route| route.is_at(host)).collect();
         if at.is_empty() {
-            let why = format!("no provider in the config has an API at {}", crate::proxy::serve::shown(host));
-            return Found::Nothing(StatusCode::FORBIDDEN, why);
+            let why = format!("no provider in the config has an API at {}", sanitized(host));
+            return RouteTarget::Nothing(StatusCode::FORBIDDEN, why);
         }
         let below = |route: &&&Arc<Route>| {
             path.strip_prefix(route.base.as_str())
@@ -213,47 +213,47 @@ impl Routes {
             (Some(route), None) => {
                 let rest = &whole[route.base.len()..];
                 let rest = if rest.starts_with('/') { rest.to_owned() } else { format!("/{rest}") };
-                Found::Api(route, rest)
+                RouteTarget::Api(route, rest)
             }
-            (Some(_), Some(_)) => Found::Nothing(
+            (Some(_), Some(_)) => RouteTarget::Nothing(
                 StatusCode::CONFLICT,
                 "several providers have this API: ask by their names, as in /PROVIDER/…".to_owned(),
             ),
             _ => {
                 let why = "the path is not below a base_url of the config".to_owned();
-                Found::Nothing(StatusCode::FORBIDDEN, why)
+                RouteTarget::Nothing(StatusCode::FORBIDDEN, why)
             }
         }
     }
 
-    fn by_prefix<'a>(&'a self, uri: &'a Uri, whole: &str) -> Found<'a> {
+    fn by_prefix<'a>(&'a self, uri: &'a Uri, whole: &str) -> RouteTarget<'a> {
         let path = uri.path().trim_start_matches('/');
         let first = path.split('/').next().unwrap_or_default();
         if OWN.contains(&first) {
-            return Found::Own(path);
+            return RouteTarget::Own(path);
         }
         match self.0.iter().find(|route| route.name() == first) {
             Some(route) => {
                 let rest = &whole[whole.find(first).unwrap_or_default() + first.len()..];
                 let rest = if rest.starts_with('/') { rest.to_owned() } else { format!("/{rest}") };
-                Found::Api(route, rest)
+                RouteTarget::Api(route, rest)
             }
             None => {
                 let known: Vec<_> = self.0.iter().map(|route| format!("/{}/", route.name())).collect();
                 let why = format!("there is no such path; there are: {}", known.join(", "));
-                Found::Nothing(StatusCode::NOT_FOUND, why)
+                RouteTarget::Nothing(StatusCode::NOT_FOUND, why)
             }
         }
     }
 }
 
-/// Whether a path has segments that lead elsewhere, written plainly or in percent.
+/// Whether a path has `.` or `..` segments, plain or percent-encoded.
 pub(crate) fn climbs(path: &str) -> bool {
     // Nearly all paths.
     if !path.bytes().any(|byte| matches!(byte, b'.' | b'%')) {
         return false;
     }
-    // As the most forgiving of readers would: decoded first, then cut.
+    // Decoded first and then split, as the most tolerant parser would do.
     let plain = path.to_ascii_lowercase().replace("%2f", "/").replace("%5c", "/").replace("%2e", ".");
     plain.split(['/', '\\']).any(|segment| {
         let name = segment.split([';', '%']).next().unwrap_or_default();
@@ -294,9 +294,9 @@ mod tests {
     fn find(routes: &Routes, target: &str, host: &str) -> String {
         let uri: Uri = target.parse().unwrap();
         match routes.find(&uri, Some(host), |host| host == "127.0.0.1:8080") {
-            Found::Api(route, rest) => route.uri(&rest).unwrap().to_string(),
-            Found::Own(path) => format!("own {path}"),
-            Found::Nothing(status, _) => status.as_u16().to_string(),
+            RouteTarget::Api(route, rest) => route.uri(&rest).unwrap().to_string(),
+            RouteTarget::Own(path) => format!("own {path}"),
+            RouteTarget::Nothing(status, _) => status.as_u16().to_string(),
         }
     }
 
@@ -326,11 +326,11 @@ mod tests {
             ("/v1x", "api.example.com", "403"),
             ("/v1/items", "api.example.com:444", "403"),
             ("/x", "other.example.com", "409"),
-            // Nothing that is not configured, whatever stands where.
+            // Nothing that is not configured, wherever the host is given.
             ("http://169.254.169.254/latest", ours, "403"),
             ("/reports/items", "evil.example.com", "403"),
             ("http://api.example.com.evil.com/v1/x", ours, "403"),
-            // Nothing that an API could read as another path.
+            // Nothing that an API could parse as another path.
             ("/reports/../../admin", ours, "400"),
             ("/reports/%2e%2E/x", ours, "400"),
             ("/reports/..;/x", ours, "400"),

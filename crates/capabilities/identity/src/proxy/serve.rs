@@ -1,18 +1,16 @@
-//! Doors, connections, and what we answer ourselves.
+//! Accepts connections, and serves the proxy's own paths.
 
-use super::body::Passing;
 use super::first_bytes::{Beginning, Peek, look};
 use super::forward::forward;
-use super::headers::{ambiguous, is_of_a_foreign_page};
-use super::metrics::{Metrics, Open};
-use super::route::{Found, Routes};
+use super::headers::{ambiguous, is_cross_site};
+use super::metrics::Metrics;
+use super::response::{Answer, problem, sanitized, typed};
+use super::route::{RouteTarget, Routes};
 use crate::exchange::{Credential, Exchanger, Listener};
 use crate::keeper::{Clock as _, Keeper, SystemClock};
 use crate::render::aws_container;
-use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue, RETRY_AFTER};
+use http::header::{AUTHORIZATION, HOST, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
-use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -23,7 +21,6 @@ use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
@@ -31,20 +28,20 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use zeroize::Zeroizing;
 
-/// How long a client may take to say what it wants.
+/// The time limit for a client to send its request's headers.
 const HEAD: Duration = Duration::from_secs(30);
 
 /// How long `/readyz` waits for tokens.
 const READY: Duration = Duration::from_secs(5);
 
-/// Where clients come in.
+/// A socket on which clients connect.
 #[derive(Debug)]
-pub enum Door {
+pub enum Endpoint {
     /// On loopback.
     Tcp(TcpListener),
     /// A socket in the file system.
     Unix(UnixListener),
-    /// For probes and Prometheus only: it opens no API.
+    /// For probes and Prometheus only: it serves no API.
     Watch(TcpListener),
 }
 
@@ -53,118 +50,33 @@ pub enum Door {
 pub struct Proxy {
     /// The APIs.
     pub routes: Routes,
-    /// Every provider, with an API or without.
+    /// All providers, with and without an API.
     pub keepers: Vec<Arc<Keeper<Exchanger>>>,
-    /// What the AWS endpoint demands as `Authorization`; without it there is none.
+    /// The value of `Authorization` that the AWS endpoint requires; without it the endpoint is off.
     pub aws_secret: Option<Zeroizing<String>>,
-    /// Who hears what went wrong.
+    /// The receiver of warnings.
     pub listener: Listener,
-    /// Whether each request is told.
+    /// Whether each request is reported.
     pub log_requests: bool,
-    /// Counts.
+    /// The metrics.
     pub metrics: Metrics,
     /// The clock.
     pub clock: SystemClock,
 }
 
-/// An answer's body: the API's, or ours.
-#[derive(Debug)]
-pub(super) struct Answer {
-    body: Passing,
-    _open: Option<OpenMark>,
-}
-
-struct OpenMark(#[allow(dead_code, reason = "it counts while it lives")] Open);
-
-impl std::fmt::Debug for OpenMark {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("OpenMark")
-    }
-}
-
-impl Answer {
-    pub(super) fn empty() -> Self {
-        Self { body: Passing::whole(Bytes::new()), _open: None }
-    }
-
-    pub(super) fn passing(body: Incoming, open: Open) -> Self {
-        Self { body: Passing::Stream(body), _open: Some(OpenMark(open)) }
-    }
-
-    fn text(text: impl Into<Bytes>) -> Self {
-        Self { body: Passing::whole(text), _open: None }
-    }
-}
-
-impl Body for Answer {
-    type Data = Bytes;
-    type Error = hyper::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
-/// A stranger's words, for a message of ours.
-pub(super) fn shown(text: &str) -> String {
-    text.chars().filter(char::is_ascii_graphic).take(100).collect()
-}
-
-/// What we answer when the API does not: JSON that says what, why and what usually helps.
-#[derive(Debug)]
-pub(super) struct Problem {
-    pub(super) status: StatusCode,
-    pub(super) message: String,
-    pub(super) hint: Option<String>,
-    /// It may be otherwise in a second.
-    pub(super) again: bool,
-}
-
-impl Problem {
-    fn body(&self) -> String {
-        let Self { status: _, message, hint, again: _ } = self;
-        let value = serde_json::json!({"error": {"kind": "postern_proxy", "message": message, "hint": hint}});
-        format!("{value}\n")
-    }
-
-    pub(super) fn response(&self) -> Response<Answer> {
-        let mut answer = typed(self.status, "application/json", self.body());
-        if self.again {
-            answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
-        }
-        answer
-    }
-}
-
-pub(super) fn problem(status: StatusCode, message: &str, hint: Option<&str>) -> Response<Answer> {
-    Problem { status, message: message.to_owned(), hint: hint.map(str::to_owned), again: false }.response()
-}
-
-fn typed(status: StatusCode, kind: &'static str, text: impl Into<Bytes>) -> Response<Answer> {
-    let mut answer = Response::new(Answer::text(text));
-    *answer.status_mut() = status;
-    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
-    answer
-}
-
 impl Proxy {
-    /// Serves until `stop` comes; then takes no new connections and lets requests end, for `grace` at most.
-    pub async fn serve(self: Arc<Self>, doors: Vec<Door>, stop: impl Future<Output = ()>, grace: Duration) {
+    /// Serves until `stop` completes. Then it accepts no new connections, and waits up to `grace` for requests to
+    /// end.
+    pub async fn serve(
+        self: Arc<Self>,
+        endpoints: Vec<Endpoint>,
+        stop: impl Future<Output = ()>,
+        grace: Duration,
+    ) {
         let stopping = watch::Sender::new(false);
         let mut tasks = Vec::new();
-        for door in doors {
-            tasks.push(tokio::spawn(self.clone().accept(door, stopping.subscribe())));
+        for endpoint in endpoints {
+            tasks.push(tokio::spawn(self.clone().accept(endpoint, stopping.subscribe())));
         }
         tasks.extend(self.keepers.iter().map(|keeper| tokio::spawn(keeper.clone().keep_fresh())));
         stop.await;
@@ -175,7 +87,7 @@ impl Proxy {
         let ended = async {
             stopping.send_replace(true);
             stopping.closed().await;
-            // What was upgraded (WebSocket) is no connection of HTTP any more, and is let end as well.
+            // An upgraded connection (WebSocket) is not an HTTP connection any more; wait for it too.
             while self.routes.all().iter().any(|route| route.is_busy()) {
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
@@ -183,10 +95,10 @@ impl Proxy {
         let _ = tokio::time::timeout(grace, ended).await;
     }
 
-    async fn accept(self: Arc<Self>, door: Door, stop: watch::Receiver<bool>) {
-        match &door {
-            Door::Tcp(listener) | Door::Watch(listener) => {
-                let watch = matches!(door, Door::Watch(_));
+    async fn accept(self: Arc<Self>, endpoint: Endpoint, stop: watch::Receiver<bool>) {
+        match &endpoint {
+            Endpoint::Tcp(listener) | Endpoint::Watch(listener) => {
+                let watch = matches!(endpoint, Endpoint::Watch(_));
                 let accept = || async {
                     let (stream, _) = listener.accept().await?;
                     let _ = stream.set_nodelay(true);
@@ -195,14 +107,14 @@ impl Proxy {
                 };
                 self.accept_by(accept, watch, &stop).await;
             }
-            Door::Unix(listener) => {
+            Endpoint::Unix(listener) => {
                 let accept = || async { Ok((listener.accept().await?.0, None)) };
                 self.accept_by(accept, false, &stop).await;
             }
         }
     }
 
-    /// Takes connections, and serves each that says something in time.
+    /// Accepts connections, and serves each that sends its first bytes in time.
     async fn accept_by<S, A>(
         self: &Arc<Self>,
         accept: impl Fn() -> A,
@@ -223,7 +135,7 @@ impl Proxy {
                         });
                     }
                     Err(error) => {
-                        // Out of descriptors, most likely: those who are served bring some back.
+                        // Probably out of file descriptors: connections that end free some.
                         self.listener.warn(&format!("a connection could not be taken: {error}"));
                         tokio::time::sleep(Duration::from_millis(100)).await;
                     }
@@ -252,7 +164,7 @@ impl Proxy {
             async move { Ok::<_, Infallible>(this.answer(request, port, watch).await) }
         });
         let stream = TokioIo::new(stream);
-        // A connection that breaks is its client's affair.
+        // A broken connection is not an error of the proxy.
         if watch || beginning == Beginning::Http1 {
             let mut builder = http1::Builder::new();
             builder.timer(TokioTimer::new()).header_read_timeout(HEAD);
@@ -272,8 +184,8 @@ impl Proxy {
             return self.route(request, port, watch).await;
         }
         let started = std::time::Instant::now();
-        // Without the query: it may hold anything.
-        let (method, path) = (request.method().clone(), shown(request.uri().path()));
+        // Without the query, which may contain secrets.
+        let (method, path) = (request.method().clone(), sanitized(request.uri().path()));
         let answer = self.route(request, port, watch).await;
         let (status, took) = (answer.status().as_u16(), started.elapsed().as_millis());
         self.listener.instruct(&format!("{method} {path} {status} {took} ms"));
@@ -286,13 +198,13 @@ impl Proxy {
             return problem(StatusCode::BAD_REQUEST, why, None);
         }
         let host = request.headers().get(HOST).and_then(|host| host.to_str().ok());
-        // Probes come by the pod's address.
+        // Probes use the pod's address.
         let ours = |host: &str| watch || is_ours(host, port);
         let refused = |status, why: &str| {
             self.metrics.refused.fetch_add(1, Ordering::Relaxed);
             problem(status, why, None)
         };
-        if is_of_a_foreign_page(request.headers(), |host| is_ours(host, port)) {
+        if is_cross_site(request.headers(), |host| is_ours(host, port)) {
             return refused(StatusCode::FORBIDDEN, "a page of another site may not use the proxy");
         }
         if request.method() == Method::CONNECT {
@@ -303,12 +215,12 @@ impl Proxy {
         }
         let uri = request.uri().clone();
         match self.routes.find(&uri, host, ours) {
-            Found::Api(..) if watch => {
-                refused(StatusCode::FORBIDDEN, "this door is for probes and metrics only")
+            RouteTarget::Api(..) if watch => {
+                refused(StatusCode::FORBIDDEN, "this endpoint serves only probes and metrics")
             }
-            Found::Api(route, rest) => forward(route, &rest, request).await,
-            Found::Own(path) => self.own(path, &request, watch).await,
-            Found::Nothing(status, why) => refused(status, &why),
+            RouteTarget::Api(route, rest) => forward(route, &rest, request).await,
+            RouteTarget::Own(path) => self.own(path, &request, watch).await,
+            RouteTarget::Nothing(status, why) => refused(status, &why),
         }
     }
 
@@ -335,7 +247,7 @@ impl Proxy {
         }
     }
 
-    /// Who is at a door that anyone may reach hears which provider it is, and not what it said.
+    /// The socket for probes is open to anyone, so it reports only the provider's name and not the error.
     async fn ready(&self, watch: bool) -> Response<Answer> {
         let mut missing = Vec::new();
         for keeper in &self.keepers {
@@ -352,7 +264,7 @@ impl Proxy {
     }
 }
 
-/// Serves a connection to its end. After `stop` it takes no new request.
+/// Serves a connection to its end. After `stop` it accepts no new request.
 async fn until_stopped<C: Future>(
     connection: C,
     shut_down: fn(Pin<&mut C>),
@@ -366,8 +278,8 @@ async fn until_stopped<C: Future>(
     connection.await;
 }
 
-/// Whether a `Host` is this proxy's own: a name of loopback, with our port. Any other name that leads here is
-/// somebody's trick (DNS rebinding), or an API's.
+/// Whether a `Host` is this proxy itself: a name of loopback, with our port. Any other name that resolves to here is
+/// an attack (DNS rebinding), or an API's.
 fn is_ours(host: &str, port: Option<u16>) -> bool {
     let Ok(authority) = host.parse::<http::uri::Authority>() else { return false };
     postern_net::address::is_loopback(authority.host())
@@ -382,18 +294,22 @@ async fn aws(
     secret: &str,
     clock: SystemClock,
 ) -> Response<Answer> {
-    let shown = request.headers().get(AUTHORIZATION).map(HeaderValue::as_bytes).unwrap_or_default();
-    // Hashes are compared, so that the time it takes says nothing.
-    if blake3::hash(shown) != blake3::hash(secret.as_bytes()) {
-        return problem(StatusCode::UNAUTHORIZED, "Authorization is not what this endpoint demands", None);
+    let presented = request.headers().get(AUTHORIZATION).map(HeaderValue::as_bytes).unwrap_or_default();
+    // Hashes are compared, so that the comparison's time reveals nothing.
+    if blake3::hash(presented) != blake3::hash(secret.as_bytes()) {
+        return problem(
+            StatusCode::UNAUTHORIZED,
+            "Authorization is not the value that this endpoint requires",
+            None,
+        );
     }
     let Some(keeper) = keepers.iter().find(|keeper| keeper.name() == name) else {
         return problem(StatusCode::NOT_FOUND, "there is no such provider", None);
     };
     match keeper.credential().await {
-        Ok(held) => match &held.credential {
+        Ok(cached) => match &cached.credential {
             Credential::Aws(session) => {
-                let text = aws_container(session, &held, clock.now());
+                let text = aws_container(session, &cached, clock.now());
                 typed(StatusCode::OK, "application/json", text.as_bytes().to_vec())
             }
             Credential::Bearer(_) => problem(StatusCode::NOT_FOUND, "this provider is not AWS", None),
@@ -402,7 +318,7 @@ async fn aws(
     }
 }
 
-/// Only that endpoint, for one provider: what `identity exec` gives a command.
+/// Serves only that endpoint, for one provider, as `identity exec` needs it.
 pub async fn serve_aws_only(
     listener: TcpListener,
     keeper: Arc<Keeper<Exchanger>>,
@@ -419,7 +335,7 @@ pub async fn serve_aws_only(
         clock: SystemClock::new(),
     };
     let stopping = watch::Sender::new(false);
-    Arc::new(proxy).accept(Door::Tcp(listener), stopping.subscribe()).await;
+    Arc::new(proxy).accept(Endpoint::Tcp(listener), stopping.subscribe()).await;
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The clouds.
+//! Cloud providers.
 
 use super::{Document, Setup, Side, command};
 use serde_json::{Value, json};
@@ -9,7 +9,7 @@ pub fn aws(side: &Side<'_>, account: &str, role: &str) -> Setup {
     let audience = side.audience("sts.amazonaws.com");
     let host = side.issuer().trim_start_matches("https://").trim_end_matches('/');
     let mut condition = serde_json::Map::new();
-    // Without both, any token of the issuer, or any audience's, would do.
+    // Without both conditions, any token of the issuer, or of any audience, would be accepted.
     condition.insert(format!("{host}:sub"), side.subject().into());
     condition.insert(format!("{host}:aud"), audience.into());
     let policy = json!({
@@ -58,8 +58,8 @@ pub fn aws(side: &Side<'_>, account: &str, role: &str) -> Setup {
     }
 }
 
-/// Google Cloud: a pool, a provider in it that takes one subject, and a service account that it may act as.
-/// <https://cloud.google.com/iam/docs/workload-identity-federation-with-kubernetes>
+/// Google Cloud: a pool, a provider in it that accepts one subject, and a service account that the subject may
+/// impersonate. <https://cloud.google.com/iam/docs/workload-identity-federation-with-kubernetes>
 pub fn gcp(
     side: &Side<'_>,
     project_number: &str,
@@ -168,7 +168,7 @@ pub fn azure(side: &Side<'_>, tenant: &str, client: &str) -> Setup {
     }
 }
 
-/// IBM Cloud: a trusted profile, linked to the `ServiceAccount` of a cluster that IBM Cloud knows.
+/// IBM Cloud: a trusted profile, linked to the `ServiceAccount` of a registered cluster.
 /// <https://cloud.ibm.com/docs/account?topic=account-trusted-profile-cli>
 pub fn ibm(side: &Side<'_>, crn: &str, openshift: bool, profile: &str) -> Setup {
     let kind = if openshift { "ROKS_SA" } else { "IKS_SA" };
@@ -178,7 +178,7 @@ pub fn ibm(side: &Side<'_>, crn: &str, openshift: bool, profile: &str) -> Setup 
     });
     let label = side.label();
     let mut notes = side.notes(false);
-    notes.push("a trusted profile can do nothing until a policy is attached to it".to_owned());
+    notes.push("a trusted profile has no permissions until a policy is attached to it".to_owned());
     Setup {
         provider: "ibm",
         issuer: side.issuer().to_owned(),

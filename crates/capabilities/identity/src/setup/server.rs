@@ -1,4 +1,4 @@
-//! Servers that people run themselves.
+//! Self-hosted servers.
 
 use super::{Document, Setup, Side, command};
 use serde_json::json;
@@ -17,7 +17,7 @@ pub fn keycloak(side: &Side<'_>, realm_url: &str, client: &str) -> Setup {
         "standardFlowEnabled": false, "clientAuthenticatorType": "federated-jwt",
         "attributes": {"jwt.credential.issuer": "kubernetes", "jwt.credential.sub": side.subject()},
     });
-    // Keycloak takes the realm's issuer as audience, alone and nothing else.
+    // Keycloak requires the realm's issuer as the only audience.
     let audience = side.audience(realm_url);
     let mut notes = side.notes(true);
     notes.push(

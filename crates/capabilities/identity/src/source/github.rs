@@ -1,4 +1,5 @@
-//! GitHub's OIDC tokens for workflows: `ACTIONS_ID_TOKEN_REQUEST_URL` with `audience`, by a bearer token of the runner's.
+//! GitHub's OIDC tokens for workflows: `ACTIONS_ID_TOKEN_REQUEST_URL` with `audience`, authenticated with the
+//! runner's bearer token.
 
 use super::SourceError;
 use postern_net::error::WebError;
@@ -18,7 +19,7 @@ fn variable(name: &'static str) -> Result<String, SourceError> {
     std::env::var(name).ok().filter(|value| !value.is_empty()).ok_or(SourceError::NoWorkflow(name))
 }
 
-/// The address is that of one job's token service.
+/// The address of the token service identifies the job.
 pub(super) fn identity() -> Result<String, SourceError> {
     variable(URL)
 }
@@ -27,9 +28,9 @@ pub(super) async fn token(audience: &str) -> Result<Zeroizing<String>, SourceErr
     let (url, bearer) = (variable(URL)?, Zeroizing::new(variable(TOKEN)?));
     let address =
         |why: &str| SourceError::GitHub(WebError::Address { address: url.clone(), why: why.to_owned() });
-    let uri: http::Uri = url.parse().map_err(|_| address("this is no URL"))?;
+    let uri: http::Uri = url.parse().map_err(|_| address("not a URL"))?;
     let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
-        return Err(address("a whole URL is needed"));
+        return Err(address("expected an absolute URL"));
     };
     let audience: String = form_urlencoded::byte_serialize(audience.as_bytes()).collect();
     let path = uri.path_and_query().map_or("/", |path| path.as_str());
@@ -40,7 +41,8 @@ pub(super) async fn token(audience: &str) -> Result<Zeroizing<String>, SourceErr
         .body(Vec::new())
         .map_err(|error| address(&error.to_string()))?;
     let server = Server::new(&format!("{scheme}://{authority}")).map_err(SourceError::GitHub)?;
-    let answer = crate::call::persistent(&server, &request, |_| false).await.map_err(SourceError::GitHub)?;
+    let answer =
+        crate::request::send_with_retries(&server, &request, |_| false).await.map_err(SourceError::GitHub)?;
     let read = (answer.status == 200).then(|| serde_json::from_slice::<Answer>(&answer.body).ok()).flatten();
     match read {
         Some(Answer { value }) => Ok(value),

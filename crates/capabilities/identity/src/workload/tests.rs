@@ -47,7 +47,7 @@ fn each_provider_has_a_token_for_its_own_audience() {
             {"serviceAccountToken": {"path": "staging/token", "audience": "own", "expirationSeconds": 3600}},
         ])
     );
-    // The mounted configuration is one, with the tokens where they are mounted.
+    // The mounted configuration is valid, with the tokens where they are mounted.
     let text = made[1]["data"]["config.yaml"].as_str().unwrap();
     let config = postern_config::Config::parse(text.as_bytes(), std::path::Path::new("c.yaml")).unwrap();
     let path = |name: &str| {
@@ -110,9 +110,9 @@ fn what_no_pod_can_do_is_said() {
         value
     };
     assert!(of(oauth(json!({"grant": "device_code"}))).contains("needs a person"));
-    assert!(of(oauth(json!({"grant": "jwt_bearer"}))).contains("whom its token is for"));
+    assert!(of(oauth(json!({"grant": "jwt_bearer"}))).contains("no audience is set"));
     let source = json!({"grant": "jwt_bearer", "subject_token": {"type": "env", "name": "T"}});
-    assert!(of(oauth(source)).contains("source env is not of a pod"));
+    assert!(of(oauth(source)).contains("source env is not available in a pod"));
     let providers = two();
     let none = manifests(&workload(Kind::Job, Way::Exec, &[], &providers)).unwrap_err();
     assert_eq!(none, WorkloadError::NoCommand);

@@ -1,7 +1,7 @@
-//! The last step of an install: the pod, kept, made or replaced, and waited for.
+//! The last step of an install: it keeps, creates or replaces the pod, and waits for it.
 
 use super::{Install, InstallError, Reporter, at, written};
-use crate::podstate::{Step, Wanted, next_step, stuck};
+use crate::pod_plan::{Step, Wanted, fatal_reason, next_step};
 use crate::{diagnose, names, objects, quota};
 use postern_kube::apply::{self, Change, Deletion, ObjectRef};
 use postern_kube::k8s_openapi::api::core::v1::{Pod, Secret};
@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 impl<R: Reporter> Install<'_, R> {
-    /// The Secret and the `ServiceAccount` as they are now.
+    /// Returns the current versions of the Secret and the `ServiceAccount`.
     async fn made_with(&self) -> Result<objects::MadeWith, InstallError> {
         let of = self.settings.pod.secret_ref();
         Ok(self.made_from(self.observe(&of).await?.as_ref()))
@@ -43,10 +43,10 @@ impl<R: Reporter> Install<'_, R> {
             return self.pod_dry_run(first.as_ref(), &desired, force).await;
         }
         let mut change = Change::Unchanged;
-        // What goes and what comes share the time that there is.
+        // The old pod's end and the new pod's start share one time limit.
         let end = Instant::now() + self.settings.timeout;
-        // Each turn looks afresh, at the Secret too: another install, or a person, may be at work at the same time,
-        // and a pod is to say which Secret it was made with, not which one we wrote.
+        // Each turn reads everything again, the Secret too: another install or a person may change it at the same
+        // time, and the pod must record the Secret that it was created with, not the one that this install wrote.
         for _ in 0..6 {
             let desired = objects::pod(self.settings, &self.made_with().await?);
             let existing = self.current_pod().await?;
@@ -61,7 +61,7 @@ impl<R: Reporter> Install<'_, R> {
                     match apply::apply(self.cluster, &object, None, false).await {
                         Ok(_) if first_uid.is_some() => change = Change::Updated,
                         Ok(_) => change = Change::Created,
-                        // Another install made one of another specification in the same moment.
+                        // Another install created a pod with another specification at the same time.
                         Err(error) if error.is_conflict() => {}
                         Err(KubeError { reason: Reason::Refused { code: 422, .. }, .. })
                             if self.current_pod().await?.is_some() => {}
@@ -92,13 +92,14 @@ impl<R: Reporter> Install<'_, R> {
         let of = self.settings.pod.pod_ref();
         match pods::get(self.cluster, ops.namespace(), ops.name()).await {
             Ok(pod) => Ok(pod),
-            Err(error) if self.unjudged(&of, &error) => Ok(None),
+            Err(error) if self.cannot_validate(&of, &error) => Ok(None),
             Err(error) => Err(at(&of)(error)),
         }
     }
 
-    /// Before anything is rotated or taken away: whether the pod that then takes the place of the one there is would be let in.
-    pub(super) async fn rehearse(&self) -> Result<(), InstallError> {
+    /// Before anything is rotated or removed: checks whether the pod that replaces the existing one would be
+    /// admitted.
+    pub(super) async fn check_replacement(&self) -> Result<(), InstallError> {
         let of = self.settings.pod.pod_ref();
         let Some(there) = self.current_pod().await?.filter(|_| !self.dry_run) else { return Ok(()) };
         let secret = self.observe(&self.settings.pod.secret_ref()).await?;
@@ -114,12 +115,12 @@ impl<R: Reporter> Install<'_, R> {
         if replaced || rotated { self.admitted(&of, &desired).await } else { Ok(()) }
     }
 
-    /// The pod that is there goes only when the one that takes its place would be let in.
+    /// The existing pod is deleted only if its replacement would be admitted.
     async fn admitted(&self, of: &ObjectRef, desired: &Pod) -> Result<(), InstallError> {
         match apply::admitted(self.cluster, &written(desired, of)?).await {
             Ok(()) => Ok(()),
-            Err(error) if quota::has_room_then(&error) => Ok(()),
-            // A webhook that cannot be asked.
+            Err(error) if quota::fits_as_replacement(&error) => Ok(()),
+            // A webhook without dry-run support.
             Err(KubeError { attempt: _, reason: Reason::Refused { code: _, message } })
                 if message.contains("does not support dry run") =>
             {
@@ -181,7 +182,7 @@ impl<R: Reporter> Install<'_, R> {
                 reporter.progress(&format!("waiting for {of} to be ready: {state}"));
                 last.clone_from(&state);
             }
-            stuck(pod).map(Err)
+            fatal_reason(pod).map(Err)
         });
         let why = match waited.await {
             Ok(Ok(())) => {
@@ -198,7 +199,7 @@ impl<R: Reporter> Install<'_, R> {
         let pod = pods::get(self.cluster, ops.namespace(), ops.name()).await.ok().flatten();
         let events = pods::events(self.cluster, ops.namespace(), "Pod", ops.name()).await.unwrap_or_default();
         let uid = pod.as_ref().and_then(|pod| pod.metadata.uid.as_ref());
-        // Events of earlier pods of that name say nothing about this one.
+        // Events of earlier pods of that name are irrelevant.
         let events: Vec<_> = events
             .into_iter()
             .filter(|event| uid.is_none() || event.involved_object.uid.as_ref() == uid)
@@ -208,7 +209,8 @@ impl<R: Reporter> Install<'_, R> {
     }
 }
 
-/// How long running tools may take to finish, so that the kubelet has time to end the rest and the next pod to start.
+/// Returns how long running tools may take to finish, so that the kubelet has time to end the rest and the next pod
+/// to start.
 fn grace(end: Instant) -> Duration {
     let left = end.saturating_duration_since(Instant::now());
     left.saturating_sub(AFTER_GRACE).max(Duration::from_secs(1)).min(left)
@@ -217,7 +219,7 @@ fn grace(end: Instant) -> Duration {
 /// See [`grace`].
 const AFTER_GRACE: Duration = Duration::from_secs(5);
 
-/// In a word, what a pod that is not ready is doing.
+/// Returns in a word the state of a pod that is not ready.
 fn state(pod: &Pod) -> String {
     let status = pod.status.as_ref();
     let mut containers = status.and_then(|status| status.container_statuses.as_ref()).into_iter().flatten();

@@ -1,4 +1,4 @@
-//! The keys of the stream transport: made anew by every install, or taken away.
+//! The keys of the stream transport: every install generates new ones, or removes them.
 
 use super::{Install, InstallError, Reporter, at, written};
 use crate::{names, stream};
@@ -6,11 +6,11 @@ use postern_kube::apply::{self, Change, Deletion, ObjectRef};
 use postern_kube::k8s_openapi::api::core::v1::Secret;
 use postern_kube::{KubeError, Reason};
 
-/// How often the two objects are made to agree before another install is taken to be at work all the time.
+/// After this many tries to make the two objects agree, another install is assumed to be running.
 const TRIES: usize = 6;
 
 impl<R: Reporter> Install<'_, R> {
-    /// Writes a new key, or takes an old one away. Returns the public key that the pod is to take.
+    /// Writes a new key, or removes an old one. Returns the public key that the pod must accept.
     pub(super) async fn stream(&mut self) -> Result<Option<String>, InstallError> {
         let (secret, keys) = (self.settings.pod.stream_secret_ref(), self.settings.pod.stream_keys_ref());
         if !self.settings.stream {
@@ -33,21 +33,21 @@ impl<R: Reporter> Install<'_, R> {
             }
             return Ok(None);
         }
-        let new = stream::new_secret(&self.settings.pod, &super::planned::now())
+        let new = stream::new_secret(&self.settings.pod, &super::account_and_secret::now())
             .map_err(|error| no_key(&secret, &error.into()))?;
         self.apply(&new).await?;
-        // Of two installs at a time one wrote its Secret last: whoever then writes the public half reads it first, and
-        // looks again whether it was still the last.
+        // If two installs run at the same time, one of them writes its Secret last. Each reads the Secret before it
+        // writes the public half, and checks again whether it was still the last.
         let mut wrote: Option<String> = None;
         for _ in 0..TRIES {
-            let opener = self.opener(&secret, &new).await?;
-            let public = postern_wire::stream::openssh(&opener.key.public());
+            let install_key = self.install_key(&secret, &new).await?;
+            let public = postern_wire::stream::openssh(&install_key.key.public());
             if wrote.as_ref() == Some(&public) {
                 return Ok(Some(public));
             }
             let operators =
                 self.observe(&keys).await?.map(|keys| stream::operators(&keys)).unwrap_or_default();
-            let desired = stream::authorized(&self.settings.pod, &opener, &operators);
+            let desired = stream::authorized(&self.settings.pod, &install_key, &operators);
             if wrote.is_none() {
                 self.apply(&desired).await?;
             } else {
@@ -62,15 +62,16 @@ impl<R: Reporter> Install<'_, R> {
         Err(InstallError::Contended(keys))
     }
 
-    /// The key that is in the cluster; in a dry run, the one that would be.
-    async fn opener(&self, of: &ObjectRef, new: &Secret) -> Result<stream::Opener, InstallError> {
+    /// Returns the key that is in the cluster; in a dry run, the key that would be.
+    async fn install_key(&self, of: &ObjectRef, new: &Secret) -> Result<stream::InstallKey, InstallError> {
         let there = if self.dry_run { None } else { self.observe(of).await? };
         let there = there.and_then(|object| object.try_parse().ok());
-        stream::opener(&self.settings.pod, there.as_ref().unwrap_or(new)).map_err(|error| no_key(of, &error))
+        stream::install_key(&self.settings.pod, there.as_ref().unwrap_or(new))
+            .map_err(|error| no_key(of, &error))
     }
 
-    /// Tells the kubelet that the pod's mount of the keys is out of date: it looks at once, not within its minute.
-    pub(super) async fn announce(&self, key: &str) -> Result<(), InstallError> {
+    /// Makes the kubelet update the pod's mount of the keys at once, and not within a minute.
+    pub(super) async fn notify_kubelet(&self, key: &str) -> Result<(), InstallError> {
         let of = self.settings.pod.pod_ref();
         let patch = serde_json::json!({ "metadata": { "annotations": { names::STREAM_KEY: key } } });
         apply::merge(self.cluster, &of, &patch).await.map(|_| ()).map_err(at(&of))
@@ -79,7 +80,7 @@ impl<R: Reporter> Install<'_, R> {
 
 fn no_key(of: &ObjectRef, error: &stream::OpenError) -> InstallError {
     let reason = Reason::Answer(error.to_string());
-    at(of)(KubeError { attempt: "making the stream transport's key".to_owned(), reason })
+    at(of)(KubeError { attempt: "generating the stream transport's key".to_owned(), reason })
 }
 
 #[cfg(test)]

@@ -1,28 +1,28 @@
-//! SPDY/3.1 as far as exec needs it: what every kubelet and runtime speak among themselves (moby/spdystream), so that API
-//! server and kubelet pass its bytes on as they are. A WebSocket is translated on the way, by a kubelet from 1.36 on and
-//! by the API server before: that takes a third of the time that bulk takes.
+//! SPDY/3.1 as far as exec needs it. Every kubelet and runtime uses it internally (moby/spdystream), so the API
+//! server and the kubelet forward its bytes unchanged. A WebSocket is translated on the path, by the kubelet from
+//! 1.36 on and by the API server before: that takes a third of the time of bulk data.
 //!
-//! Frames are those of draft-mbelshe-httpbis-spdy-00, streams those of `remotecommand` (`v4.channel.k8s.io`). Streams have
-//! no flow control of their own here: spdystream neither sends nor heeds `WINDOW_UPDATE`.
+//! The frames are those of draft-mbelshe-httpbis-spdy-00, the streams those of `remotecommand` (`v4.channel.k8s.io`).
+//! These streams have no flow control: spdystream neither sends nor respects `WINDOW_UPDATE`.
 
 use super::{ExecEvent, StreamBroke};
-use crate::spdy::{FIN, Frames, LONGEST, Odd, PING, Piece, SYN_STREAM, control, data};
+use crate::spdy::{FIN, Frames, LONGEST, PING, Piece, ProtocolViolation, SYN_STREAM, control, data};
 use bytes::{Buf as _, BytesMut};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadHalf, WriteHalf};
 
-/// Bytes of data in one frame: what the runtime takes on at a time.
+/// Bytes of data in one frame: what the runtime processes at once.
 const FRAME: usize = 32 * 1024;
 
-/// What begins a zlib stream (RFC 1950) that uses SPDY/3's dictionary, by the dictionary's Adler-32.
+/// The first bytes of a zlib stream (RFC 1950) that uses SPDY/3's dictionary, identified by its Adler-32.
 const ZLIB: [u8; 6] = [0x78, 0xbb, 0xe3, 0xc6, 0xa7, 0xc2];
 
-/// An empty stored block of deflate (RFC 1951), by which what came before it is complete.
+/// An empty stored block of deflate (RFC 1951), which completes the data before it.
 const SYNC: [u8; 5] = [0, 0, 0, 0xff, 0xff];
 
-/// Which stream has which number; 0 for one that there is not.
+/// The number of each stream; 0 if there is no such stream.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Numbers {
     status: u32,
@@ -32,7 +32,7 @@ struct Numbers {
     resize: u32,
 }
 
-/// Server's pings that are not answered yet.
+/// The server's pings that are not answered yet.
 type Pongs = Arc<Mutex<Vec<u32>>>;
 
 #[derive(Debug)]
@@ -40,7 +40,7 @@ pub(super) struct Reader<S> {
     half: ReadHalf<S>,
     numbers: Numbers,
     frames: Frames,
-    /// The status, as far as it came.
+    /// The part of the status that has arrived.
     status: Vec<u8>,
     pongs: Pongs,
 }
@@ -54,48 +54,51 @@ pub(super) struct Writer<S> {
     pongs: Pongs,
 }
 
-/// Why no streams could be made.
+/// Why no streams could be created.
 #[derive(Debug)]
-pub(super) enum Unopened {
-    /// Whoever answers does not know them: nothing was started.
+pub(super) enum OpenError {
+    /// The peer does not support them: nothing was started.
     Unknown,
-    /// It broke when something may have been started.
+    /// The stream broke after something may have been started.
     Broke(StreamBroke),
 }
 
-/// Makes the streams, and waits until the far side has them all: what comes before that is lost (spdystream).
+/// Creates the streams, and waits until the server has accepted all of them: spdystream discards data that arrives
+/// before.
 pub(super) async fn open<S: AsyncRead + AsyncWrite>(
     connection: S,
     stdin: bool,
     tty: bool,
-) -> Result<(Reader<S>, Writer<S>), Unopened> {
+) -> Result<(Reader<S>, Writer<S>), OpenError> {
     let (read, write) = tokio::io::split(connection);
     let (numbers, count, out) = streams(stdin, tty);
     let pongs = Pongs::default();
     let mut writer = Writer { half: write, numbers, out, pings: 0, pongs: Arc::clone(&pongs) };
     let mut reader = Reader { half: read, numbers, frames: Frames::default(), status: Vec::new(), pongs };
-    writer.flush().await.map_err(|_| Unopened::Unknown)?;
+    writer.flush().await.map_err(|_| OpenError::Unknown)?;
     let mut replies = 0;
     while replies < count {
         let broke = match reader.frames.next_piece() {
-            Ok(Some(Piece::Data(..))) => StreamBroke("bytes came before its streams were made".to_owned()),
+            Ok(Some(Piece::Data(..))) => {
+                StreamBroke("data arrived before its streams were created".to_owned())
+            }
             Ok(Some(piece)) => {
                 replies += u32::from(matches!(piece, Piece::Reply));
                 continue;
             }
             Ok(None) => match reader.half.read_buf(&mut reader.frames.buffer).await {
                 Ok(1..) => continue,
-                Ok(_) => StreamBroke("it ended before it began".to_owned()),
+                Ok(_) => StreamBroke("it ended before its streams were created".to_owned()),
                 Err(error) => StreamBroke(error.to_string()),
             },
-            Err(odd) => odd.into(),
+            Err(violation) => violation.into(),
         };
-        return Err(if replies == 0 { Unopened::Unknown } else { Unopened::Broke(broke) });
+        return Err(if replies == 0 { OpenError::Unknown } else { OpenError::Broke(broke) });
     }
     Ok((reader, writer))
 }
 
-/// The streams of a command: their numbers, how many they are, and the frames that make them.
+/// Returns the streams of a command: their numbers, their count, and the frames that create them.
 fn streams(stdin: bool, tty: bool) -> (Numbers, u32, BytesMut) {
     let (mut out, mut numbers, mut count) = (BytesMut::new(), Numbers::default(), 0);
     for (wanted, name, number) in [
@@ -106,7 +109,7 @@ fn streams(stdin: bool, tty: bool) -> (Numbers, u32, BytesMut) {
         (tty, "resize", &mut numbers.resize),
     ] {
         if wanted {
-            *number = count * 2 + 1; // a client's are odd
+            *number = count * 2 + 1; // a client's numbers are violation
             let mut pairs = 1_u32.to_be_bytes().to_vec();
             for text in ["streamtype", name] {
                 pairs.extend(u32::try_from(text.len()).unwrap_or(0).to_be_bytes());
@@ -115,9 +118,9 @@ fn streams(stdin: bool, tty: bool) -> (Numbers, u32, BytesMut) {
             let length = u16::try_from(pairs.len()).unwrap_or(0);
             let mut payload = Vec::new();
             payload.extend(number.to_be_bytes());
-            payload.extend([0; 6]); // of no other stream, in no order
+            payload.extend([0; 6]); // no associated stream, no priority
             payload.extend(if count == 0 { ZLIB.as_slice() } else { &[] });
-            payload.push(0); // a stored block, and not the last
+            payload.push(0); // a stored block that is not the last
             payload.extend(length.to_le_bytes());
             payload.extend((!length).to_le_bytes());
             payload.extend(pairs);
@@ -129,14 +132,14 @@ fn streams(stdin: bool, tty: bool) -> (Numbers, u32, BytesMut) {
     (numbers, count, out)
 }
 
-impl From<Odd> for StreamBroke {
-    fn from(odd: Odd) -> Self {
-        Self(odd.to_string())
+impl From<ProtocolViolation> for StreamBroke {
+    fn from(violation: ProtocolViolation) -> Self {
+        Self(violation.to_string())
     }
 }
 
 impl<S: AsyncRead> Reader<S> {
-    /// The next event; `None` when the connection was closed.
+    /// Returns the next event; `None` after the connection was closed.
     pub(super) async fn next(&mut self) -> Result<Option<ExecEvent>, StreamBroke> {
         let Numbers { status, stdin, stdout, stderr, resize: _ } = self.numbers;
         loop {
@@ -161,9 +164,9 @@ impl<S: AsyncRead> Reader<S> {
                             pongs.push(number);
                         }
                     }
-                    // A command that ended takes no more.
+                    // A command that has ended accepts no more stdin.
                     Piece::Reset(stream) if stream != stdin => {
-                        return Err(StreamBroke("the server broke off one of its streams".to_owned()));
+                        return Err(StreamBroke("the server reset one of its streams".to_owned()));
                     }
                     Piece::Data(..) | Piece::Reset(_) | Piece::Reply | Piece::Other => {}
                 }
@@ -173,14 +176,14 @@ impl<S: AsyncRead> Reader<S> {
                 Ok(1..) => {}
                 Ok(_) if self.frames.is_empty() => return Ok(None),
                 Ok(_) => return Err(StreamBroke("it ended in the middle of a frame".to_owned())),
-                // Closed without a goodbye of TLS: whether all came is told by the status.
+                // Closed without a TLS close_notify: the status shows whether everything arrived.
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
                 Err(error) => return Err(StreamBroke(error.to_string())),
             }
         }
     }
 
-    /// Takes bytes of the status; gives it when it is whole.
+    /// Adds bytes of the status; returns it when it is complete.
     fn status(&mut self, bytes: &[u8]) -> Result<Option<ExecEvent>, StreamBroke> {
         self.status.extend_from_slice(bytes);
         match serde_json::from_slice::<Status>(&self.status) {
@@ -224,7 +227,7 @@ impl<S: AsyncWrite> Writer<S> {
     }
 
     fn data(&mut self, stream: u32, flags: u8, bytes: &[u8]) {
-        // 0 is one that there is not.
+        // 0 means that there is no such stream.
         if stream != 0 {
             data(&mut self.out, stream, flags, bytes);
         }
@@ -238,7 +241,7 @@ impl<S: AsyncWrite> Writer<S> {
         self.flush().await.map_err(|error| StreamBroke(error.to_string()))
     }
 
-    /// What was not written when a caller gave up is written before what comes next.
+    /// Data that an abandoned call did not write is written before new data.
     async fn flush(&mut self) -> io::Result<()> {
         while !self.out.is_empty() {
             match self.half.write(&self.out).await? {

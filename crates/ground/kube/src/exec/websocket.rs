@@ -1,5 +1,6 @@
-//! Exec over a WebSocket: `v5.channel.k8s.io` (KEP-4006), or `v4` on servers before 1.30. Binary messages whose first byte
-//! is the channel. Only v5 can half-close stdin; on v4 closing it would close everything and lose output.
+//! Exec over a WebSocket: `v5.channel.k8s.io` (KEP-4006), or `v4` on servers before 1.30. The first byte of each
+//! binary message is the channel. Only v5 can half-close stdin; closing it on v4 would close everything and lose
+//! output.
 
 use super::{ExecEvent, StreamBroke, end};
 use bytes::Bytes;
@@ -35,7 +36,7 @@ pub(super) fn open(connection: kube::client::Connection) -> (Reader, Writer) {
 }
 
 impl Reader {
-    /// The next event; `None` when the stream was closed.
+    /// Returns the next event; `None` after the stream was closed.
     pub(super) async fn next(&mut self) -> Result<Option<ExecEvent>, StreamBroke> {
         loop {
             let message = match self.0.next().await {
@@ -58,7 +59,7 @@ impl Reader {
 }
 
 fn event(mut message: Bytes) -> Result<Option<ExecEvent>, StreamBroke> {
-    // A message of one byte or none opens or closes a channel and carries nothing.
+    // A message of at most one byte opens or closes a channel and has no data.
     if message.len() < 2 {
         return Ok(None);
     }

@@ -7,11 +7,11 @@ use crate::cli::exec::Exec as Args;
 use crate::failure::Failure;
 use crate::printer::Printer;
 use crate::{signals, terminal};
-use postern_exec::fanout::place::How;
+use postern_exec::fanout::place::Options;
 use postern_exec::inject::Agents;
 use postern_exec::session::Run;
 use postern_exec::target::{self, Containers, Place, Target};
-use postern_exec::{Control, ExecError, inject, plain, vanished};
+use postern_exec::{Control, ExecError, container_end, inject, plain};
 use postern_kube::Cluster;
 use postern_kube::exec::{ExecReader, ExecWriter};
 use postern_wire::Request;
@@ -72,7 +72,7 @@ pub(super) async fn run(context: &Context, args: Args, printer: &mut Printer) ->
         };
         let many = Many { namespace: &namespace, targets: &targets, all, containers, options: &fan_out };
         let inject: Option<Agents> = injected.then_some(agents::embedded);
-        let how = How { request, inject, needs_agent, timeout };
+        let how = Options { request, inject, needs_agent, timeout };
         return exec_many::run(&cluster, many, how, printer).await;
     }
     let [target] = targets.as_slice() else { return Err(Failure::usage("no target is named", None)) };
@@ -96,7 +96,7 @@ pub(super) async fn run(context: &Context, args: Args, printer: &mut Printer) ->
     let (reader, writer) = within(timeout, place.open(&cluster, &command, stdin, tty)).await?;
     let begun = Instant::now();
     let code = in_plain(reader, writer, stdin, tty, timeout).await?;
-    let code = vanished::judged(&cluster, &place, code, begun.elapsed()).await?;
+    let code = container_end::check_exit_code(&cluster, &place, code, begun.elapsed()).await?;
     printer.run_report(&serde_json::json!({"exitCode": code, "outcome": "exited", "agentVersion": null}));
     Ok(code)
 }
@@ -120,7 +120,7 @@ async fn through_agent(
         }
     };
     let ran = supervised(reader, writer, Run { request, files: Vec::new() }, stdin, printer).await;
-    vanished::explained(cluster, place, ran.map_err(|error| place.of_agent(error))).await
+    container_end::explain_error(cluster, place, ran.map_err(|error| place.of_agent(error))).await
 }
 
 async fn in_plain(

@@ -7,7 +7,7 @@ use crate::failure::Failure;
 use crate::printer::Printer;
 use postern_exec::ExecError;
 use postern_exec::fanout::Ran;
-use postern_exec::fanout::place::{self, How};
+use postern_exec::fanout::place::{self, Options};
 use postern_exec::target::{self, Containers, Target};
 use postern_kube::Cluster;
 
@@ -24,7 +24,7 @@ pub(super) struct Many<'a> {
 pub(super) async fn run(
     cluster: &Cluster,
     many: Many<'_>,
-    how: How,
+    how: Options,
     printer: &mut Printer,
 ) -> Result<u8, Failure> {
     let Many { namespace, targets, all, containers, options } = many;

@@ -9,7 +9,7 @@ use crate::signals;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use postern_exec::fanout::{
-    self, Captured, End, Grouped, Id, Job, Limits, Outputs, Prefixed, Ran, Records, show,
+    self, Captured, End, Grouped, Id, Job, Limits, Outputs, Prefixed, Ran, Records, spawn_printer,
 };
 use postern_exec::session::Ended;
 use postern_exec::{Control, ExecError, Streams};
@@ -34,12 +34,14 @@ where
     let (stdout, stderr) = streams::outputs().map_err(ExecError::Local)?;
     let outputs = Outputs { stdout: Box::new(stdout), stderr: Box::new(stderr) };
     let (events, showing) = match printer.format() {
-        Format::Text if options.group => show(Grouped::new(outputs, printer.colours(), limits.parallel)),
-        Format::Text => show(Prefixed::new(outputs, printer.colours())),
+        Format::Text if options.group => {
+            spawn_printer(Grouped::new(outputs, printer.colours(), limits.parallel))
+        }
+        Format::Text => spawn_printer(Prefixed::new(outputs, printer.colours())),
         format => {
             let render =
                 move |id: &Id, end: &End, captured| printer::record(format, &Record::of(id, end, captured));
-            show(Records::new(outputs, limits.parallel, render))
+            spawn_printer(Records::new(outputs, limits.parallel, render))
         }
     };
     let hints = RefCell::new(BTreeSet::new());

@@ -16,7 +16,7 @@ use crate::failure::Failure;
 use crate::printer::{self, Printer};
 use postern_config::providers::{Cache, Provider};
 use postern_identity::exchange::{Browser, Exchanger, Person};
-use postern_identity::keeper::{Clock as _, Directory, Held, Keeper, SystemClock};
+use postern_identity::keeper::{CachedCredential, Clock as _, Directory, Keeper, SystemClock};
 use postern_identity::render::{self, Form};
 use std::io::IsTerminal as _;
 use std::sync::Arc;
@@ -101,7 +101,12 @@ pub(super) fn keeper(
 }
 
 /// A credential in the form of `-o`.
-fn form(output: Output, name: &str, provider: &Provider, held: &Held) -> Result<Zeroizing<String>, Failure> {
+fn form(
+    output: Output,
+    name: &str,
+    provider: &Provider,
+    held: &CachedCredential,
+) -> Result<Zeroizing<String>, Failure> {
     let form = match output {
         Output::Form(form) => form,
         Output::Format(Format::Text) | Output::Report(_) => Form::Raw,

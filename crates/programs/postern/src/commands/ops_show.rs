@@ -5,8 +5,8 @@ use crate::cli::Output;
 use crate::cli::ops::Show as Args;
 use crate::failure::Failure;
 use crate::printer::Printer;
-use postern_ops::check::{self, Asked};
-use postern_ops::show::{Presence, Shown, show};
+use postern_ops::check::{self, CheckOptions};
+use postern_ops::show::{OpsPodState, Presence, show};
 use postern_report::{Finding, Severity};
 use serde::Serialize;
 
@@ -14,7 +14,7 @@ use serde::Serialize;
 #[serde(rename_all = "camelCase")]
 struct Report {
     #[serde(flatten)]
-    shown: Shown,
+    shown: OpsPodState,
     #[serde(skip_serializing_if = "Option::is_none")]
     checks: Option<Vec<Finding>>,
 }
@@ -32,7 +32,7 @@ pub(super) async fn run(context: &Context, args: Args, printer: &mut Printer) ->
     let checks = match check {
         true => {
             let key = context.config.stream_key.as_deref().map(transports::read).transpose()?;
-            let asked = Asked { tool: &tool, key: key.as_ref() };
+            let asked = CheckOptions { tool: &tool, key: key.as_ref() };
             Some(check::check(&cluster, &settings, &shown, asked, printer).await)
         }
         false => None,
@@ -51,7 +51,7 @@ const UNSEEN: &str = "(you may not look)";
 
 fn text(report: &Report) -> String {
     let Report { shown, checks } = report;
-    let Shown {
+    let OpsPodState {
         namespace,
         namespace_state,
         pod,

@@ -45,7 +45,7 @@ pub(super) async fn run(context: &Context, args: Args, printer: &mut Printer) ->
         return by_name(context, &pod, confirm, printer).await;
     }
     let cluster = context.cluster().await?;
-    let uninstall::Found { plan, trusted } = uninstall::plan(&cluster, &pod).await?;
+    let uninstall::Installation { plan, trusted } = uninstall::plan(&cluster, &pod).await?;
     let mut warnings = plan.warnings();
     warnings.iter().for_each(|warning| printer.warn(warning));
     if !confirm {

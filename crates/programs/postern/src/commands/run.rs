@@ -6,7 +6,7 @@ use crate::cli::run::{Backend, Login, Run as Args};
 use crate::failure::Failure;
 use crate::printer::Printer;
 use postern_exec::session::Run;
-use postern_exec::{ExecError, exit, transport, vanished};
+use postern_exec::{ExecError, container_end, exit, transport};
 use postern_ops::check::open_agent;
 use postern_secret::resolve::Resolved;
 use postern_wire::{FileSpec, Request, login as names};
@@ -89,7 +89,7 @@ pub(super) async fn run(context: &Context, args: Args, printer: &mut Printer) ->
             let opening = async { open_agent(cluster, pod).await.map_err(ExecError::Kube) };
             let (reader, writer) = within(limit, opening).await?;
             let ran = supervised(reader, writer, run, stdin, printer).await;
-            vanished::explained(cluster, &place(pod), ran).await
+            container_end::explain_error(cluster, &place(pod), ran).await
         }
         Route::Local(own) => {
             let (reader, writer) = transport::local(own, &SUPERVISOR).map_err(ExecError::Local)?;

@@ -9,7 +9,7 @@ use postern_exec::fanout::place::unless_stopped;
 use postern_exec::fanout::{Job, Ran};
 use postern_exec::session::{self, Ended, Run};
 use postern_exec::stream::{Connection, by_exec};
-use postern_exec::{Control, ExecError, Streams, transport, vanished};
+use postern_exec::{Control, ExecError, Streams, container_end, transport};
 use postern_kube::Cluster;
 use postern_ops::OpsPod;
 use postern_ops::check::open_for_many;
@@ -171,7 +171,7 @@ async fn through(
             let connection = unless_stopped(connected(cluster, pod, held), timeout, &mut control).await?;
             let (reader, writer) = connection.session();
             let ran = session::run(reader, writer, run, streams, control).await;
-            vanished::explained(cluster, &place(pod), ran).await
+            container_end::explain_error(cluster, &place(pod), ran).await
         }
         Way::Local(own) => {
             let (reader, writer) = transport::local(own, &SUPERVISOR).map_err(ExecError::Local)?;

@@ -168,7 +168,7 @@ pub(super) async fn supervised(
         Notice::Agent(text) => queue.printer.progress(text),
         Notice::Started => queue.end(),
     };
-    let result = session::run_noticing(reader, writer, run, streams, controls, notice).await;
+    let result = session::run_with_notices(reader, writer, run, streams, controls, notice).await;
     queue.end();
     drop(raw);
     let Report { outcome, stdout_bytes, stderr_bytes, left_behind, agent_version } = result?;

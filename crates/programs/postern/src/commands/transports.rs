@@ -48,7 +48,7 @@ pub(super) async fn stream(
             printer.verbose("by stream");
             Ok(Some(connection))
         }
-        Err(error) if transport == Transport::Auto && error.is_not_for_us() => {
+        Err(error) if transport == Transport::Auto && error.is_unavailable() => {
             printer.verbose(&format!("by exec: {error}"));
             Ok(None)
         }

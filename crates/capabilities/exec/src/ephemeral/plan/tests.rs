@@ -3,7 +3,7 @@ use serde_json::{Value, json};
 
 const WANTED: Wanted<'_> = Wanted { image: "ops:1", agent: "/bin/agent", user: None };
 
-/// A pod of one running container, with these fields of its own.
+/// A pod of one running container, with these fields.
 fn pod(container: &Value, whole: &Value, user: &Value) -> Pod {
     let mut app = json!({"name": "app", "image": "distroless"});
     app["securityContext"] = container.clone();
@@ -43,7 +43,7 @@ fn new(pod: &Pod) -> EphemeralContainer {
     added(plan(pod, "app", &WANTED).unwrap())
 }
 
-/// UID and GID, and whether they are guessed.
+/// UID and GID, and whether they are a guess.
 fn user_of(pod: &Pod) -> (i64, i64, bool) {
     let Plan { user: User { uid, gid }, guessed, step: _ } = plan(pod, "app", &WANTED).unwrap();
     (uid, gid, guessed)
@@ -51,7 +51,7 @@ fn user_of(pod: &Pod) -> (i64, i64, bool) {
 
 #[test]
 fn it_is_within_the_restricted_standard_and_has_nothing_that_is_not_allowed() {
-    let seen = serde_json::to_value(new(&restricted())).unwrap();
+    let found = serde_json::to_value(new(&restricted())).unwrap();
     let want = json!({
         "name": "postern-app-1", "image": "ops:1", "imagePullPolicy": "IfNotPresent",
         "command": ["/bin/agent", "serve"], "targetContainerName": "app", "stdin": false, "tty": false,
@@ -60,7 +60,7 @@ fn it_is_within_the_restricted_standard_and_has_nothing_that_is_not_allowed() {
             "capabilities": {"drop": ["ALL"]}, "readOnlyRootFilesystem": true,
             "seccompProfile": {"type": "RuntimeDefault"}},
     });
-    assert_eq!(seen, want);
+    assert_eq!(found, want);
 }
 
 #[test]
@@ -81,7 +81,7 @@ fn the_user_is_the_containers_the_pods_or_what_the_node_reports() {
     };
     assert_eq!(of("scratch-static:1"), (65_532, 0, true));
     assert_eq!(of("gcr.io/distroless/static:nonroot"), (65_532, 65_532, true), "its /etc/passwd lists it");
-    // Whoever knows it better may say it.
+    // A user that the caller sets takes precedence.
     let named = Wanted { user: Some(User { uid: 8, gid: 9 }), ..WANTED };
     let security = added(plan(&pod(&own, &whole, &none), "app", &named).unwrap()).security_context.unwrap();
     assert_eq!((security.run_as_user, security.run_as_group), (Some(8), Some(9)));
@@ -99,7 +99,7 @@ fn beside_root_it_has_what_root_has_there() {
     let same = new(&pod(&own, &none, &none)).security_context.unwrap();
     assert_eq!(serde_json::to_value(same.capabilities).unwrap(), own["capabilities"]);
     assert_eq!((same.privileged, same.allow_privilege_escalation), (None, Some(false)));
-    // Beside another user, nothing: its processes have no capabilities either.
+    // Beside a non-root user it has no capabilities: the target's processes have none either.
     let own = json!({"runAsUser": 1, "capabilities": {"add": ["CHOWN"]}});
     let other = new(&pod(&own, &none, &none)).security_context.unwrap();
     assert_eq!(serde_json::to_value(other.capabilities).unwrap(), json!({"drop": ["ALL"]}));
@@ -123,7 +123,7 @@ fn one_that_runs_or_is_about_to_is_used_again_and_no_other() {
     {
         assert_eq!(new(&with(restricted(), &first, &state)).name, "postern-app-2", "{state}");
     }
-    // Another's, another image's, another user's or another target's is not ours to use.
+    // A container with another owner, image, user or target is not reused.
     let running = json!({"running": {}});
     let mut other = first.clone();
     other.name = "debugger-x".to_owned();
@@ -149,10 +149,10 @@ fn names_are_labels_and_free() {
     assert_eq!(ephemeral.name.len(), LABEL);
     spec.ephemeral_containers = Some(vec![ephemeral.clone()]);
     assert!(free_name(&pod, &long).ends_with("-bb-2"));
-    // Never two dashes where it was cut at one.
+    // No double dash where the name is cut at a dash.
     let cut = "a".repeat(52) + "-b";
     assert_eq!(free_name(&Pod::default(), &cut), format!("postern-{}-1", "a".repeat(52)));
-    // A hole is filled.
+    // A gap in the numbers is filled.
     ephemeral.name = "postern-app-2".to_owned();
     pod.spec.as_mut().unwrap().ephemeral_containers = Some(vec![ephemeral]);
     assert_eq!(free_name(&pod, "app"), "postern-app-1");

@@ -21,7 +21,7 @@ fn reply(stream: u32) -> Vec<u8> {
     frame(SYN_REPLY, &[stream.to_be_bytes().as_slice(), &[0; 4]].concat())
 }
 
-/// Streams that are open: status 1, stdin 3, stdout 5, stderr 7.
+/// Open streams: status 1, stdin 3, stdout 5, stderr 7.
 async fn opened(room: usize) -> (Reader<DuplexStream>, Writer<DuplexStream>, DuplexStream) {
     let (ours, mut theirs) = duplex(room);
     let server = async {
@@ -134,12 +134,12 @@ async fn what_does_not_speak_it_has_started_nothing() {
         let (ours, mut theirs) = duplex(64 * 1024);
         theirs.write_all(said).await.unwrap();
         theirs.shutdown().await.unwrap();
-        assert!(matches!(open(ours, true, false).await, Err(Unopened::Unknown)));
+        assert!(matches!(open(ours, true, false).await, Err(OpenError::Unknown)));
     }
     let (ours, mut theirs) = duplex(64 * 1024);
     theirs.write_all(&reply(1)).await.unwrap();
     theirs.shutdown().await.unwrap();
-    assert!(matches!(open(ours, true, false).await, Err(Unopened::Broke(_))));
+    assert!(matches!(open(ours, true, false).await, Err(OpenError::Broke(_))));
 }
 
 #[tokio::test]
@@ -166,7 +166,7 @@ fn no_bytes_are_too_odd_to_be_read() {
         let mut frames = Frames::default();
         for _ in 0..60 {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            // Mostly what headers are made of.
+            // Mostly bytes that occur in headers.
             let byte =
                 [0, 0, 0, 1, 3, 5, 6, 0x80, state.to_be_bytes()[1]][usize::from(state.to_be_bytes()[0]) % 9];
             frames.buffer.put_u8(byte);

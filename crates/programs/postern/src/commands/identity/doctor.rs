@@ -5,7 +5,7 @@ use crate::cli::identity::Doctor as Args;
 use crate::commands::{Context, reports};
 use crate::failure::Failure;
 use crate::printer::Printer;
-use postern_identity::doctor::{self, Examined};
+use postern_identity::doctor::{self, Report};
 use postern_identity::exchange::Browser;
 use postern_ops::install::Reporter as _;
 
@@ -19,7 +19,7 @@ pub(in crate::commands) async fn run(
     for (name, provider) in one_or_all(context, named.as_deref())? {
         printer.progress(&format!("examining {name}"));
         let examined = doctor::examine(&exchanger(context, name, provider, Browser::Leave)).await;
-        let Examined { findings, only_the_provider_sees } = examined;
+        let Report { findings, only_the_provider_sees } = examined;
         report.findings.extend(findings);
         report.notes.push(format!("{name}: {only_the_provider_sees}"));
     }

@@ -6,7 +6,7 @@ use crate::commands::Context;
 use crate::failure::Failure;
 use crate::printer::Printer;
 use postern_identity::exchange::Browser;
-use postern_identity::sdk::{self, Kit};
+use postern_identity::sdk::{self, ChildEnvironment};
 use std::os::unix::process::ExitStatusExt as _;
 use tokio::process::Command;
 use tokio::signal::unix::{SignalKind, signal};
@@ -26,7 +26,7 @@ pub(in crate::commands) async fn run(
         let keeper = keeper(context, name, provider, Browser::Start);
         // Before the command starts: what cannot work should not begin.
         let held = keeper.credential().await.map_err(|error| Failure::identity(name, &error))?;
-        let kit = Kit::prepare(keeper, &held).await.map_err(|error| {
+        let kit = ChildEnvironment::prepare(keeper, &held).await.map_err(|error| {
             Failure::denied(&error, Some("a private directory is needed: check $TMPDIR".to_owned()))
         })?;
         kits.push(kit);
@@ -36,7 +36,7 @@ pub(in crate::commands) async fn run(
     child.args(arguments).kill_on_drop(true);
     let mut given: Vec<&str> = Vec::new();
     for kit in &kits {
-        for name in sdk::in_the_way(kit.provider()) {
+        for name in sdk::conflicting_variables(kit.provider()) {
             child.env_remove(name);
         }
         for (name, value) in kit.variables() {

@@ -7,7 +7,7 @@ use crate::commands::Context;
 use crate::failure::Failure;
 use crate::printer::Printer;
 use postern_config::providers::Provider;
-use postern_identity::file;
+use postern_identity::atomic_file;
 use postern_identity::workload::{self, Kind, Workload, WorkloadError};
 use postern_ops::names;
 use std::collections::BTreeMap;
@@ -110,7 +110,7 @@ fn authorities(providers: &BTreeMap<String, Provider>) -> Result<BTreeMap<PathBu
 pub(in crate::commands) fn install(to: &Path) -> Result<u8, Failure> {
     let copied = || -> io::Result<()> {
         let mut from = std::fs::File::open("/proc/self/exe")?;
-        file::replace(to, 0o755, |file| io::copy(&mut from, file).map(|_| ()))
+        atomic_file::replace(to, 0o755, |file| io::copy(&mut from, file).map(|_| ()))
     };
     copied().map(|()| 0).map_err(|error| {
         let mut failure = Failure::denied(&error, Some("the directory must be writable".to_owned()));

@@ -7,10 +7,10 @@ use crate::failure::Failure;
 use crate::printer::{self, Printer};
 use crate::signals;
 use postern_config::providers::ProviderType;
+use postern_identity::atomic_file;
 use postern_identity::exchange::Browser;
-use postern_identity::file;
 use postern_identity::keeper::SystemClock;
-use postern_identity::proxy::{Door, Metrics, Proxy, Routes, RoutesError, random_secret};
+use postern_identity::proxy::{Endpoint, Metrics, Proxy, Routes, RoutesError, random_secret};
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
@@ -52,25 +52,25 @@ pub(in crate::commands) async fn run(
         keepers.push(keeper(context, name, provider, Browser::Leave));
     }
     let routes = Routes::new(&keepers).map_err(|error| routes_failure(&error))?;
-    let (mut doors, mut sockets) = (Vec::new(), Vec::new());
+    let (mut endpoints, mut sockets) = (Vec::new(), Vec::new());
     for address in &listen {
         match address.strip_prefix("unix:") {
             Some(path) => {
                 let path = PathBuf::from(path);
-                doors.push(Door::Unix(unix(&path, socket_mode)?));
+                endpoints.push(Endpoint::Unix(unix(&path, socket_mode)?));
                 sockets.push(Socket { inode: Socket::inode(&path), path });
             }
-            None => doors.push(Door::Tcp(loopback(address).await?)),
+            None => endpoints.push(Endpoint::Tcp(loopback(address).await?)),
         }
     }
     if let Some(address) = probe_listen {
-        doors.push(Door::Watch(bind(&address.to_string(), address).await?));
+        endpoints.push(Endpoint::Watch(bind(&address.to_string(), address).await?));
     }
     let aws_secret = aws_token_file.as_deref().map(write_secret).transpose()?;
     let stop = signals::stop()?;
     more_descriptors();
-    for door in &doors {
-        printer.note(&format!("listening on {}", place(door)));
+    for endpoint in &endpoints {
+        printer.note(&format!("listening on {}", place(endpoint)));
     }
     for route in routes.all() {
         printer.note(&format!("/{}/ leads to {}", route.name(), route.address()));
@@ -84,7 +84,7 @@ pub(in crate::commands) async fn run(
         metrics: Metrics::default(),
         clock: SystemClock::new(),
     };
-    Arc::new(proxy).serve(doors, stop, grace).await;
+    Arc::new(proxy).serve(endpoints, stop, grace).await;
     drop(sockets);
     Ok(0)
 }
@@ -179,17 +179,17 @@ fn write_secret(path: &Path) -> Result<Zeroizing<String>, Failure> {
         failure
     };
     let secret = random_secret().ok_or_else(|| failed(io::Error::other("there is no randomness")))?;
-    file::replace(path, 0o600, |file| file.write_all(secret.as_bytes())).map_err(failed)?;
+    atomic_file::replace(path, 0o600, |file| file.write_all(secret.as_bytes())).map_err(failed)?;
     Ok(secret)
 }
 
-fn place(door: &Door) -> String {
+fn place(endpoint: &Endpoint) -> String {
     let tcp =
         |listener: &TcpListener| listener.local_addr().map(|at| format!("http://{at}")).unwrap_or_default();
-    match door {
-        Door::Tcp(listener) => tcp(listener),
-        Door::Watch(listener) => format!("{} (probes and metrics only)", tcp(listener)),
-        Door::Unix(listener) => {
+    match endpoint {
+        Endpoint::Tcp(listener) => tcp(listener),
+        Endpoint::Watch(listener) => format!("{} (probes and metrics only)", tcp(listener)),
+        Endpoint::Unix(listener) => {
             let address = listener.local_addr().ok();
             let path = address.as_ref().and_then(|address| address.as_pathname());
             path.map(|path| format!("unix:{}", path.display())).unwrap_or_default()

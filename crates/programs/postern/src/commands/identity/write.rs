@@ -6,9 +6,9 @@ use crate::commands::Context;
 use crate::failure::Failure;
 use crate::printer::Printer;
 use crate::signals;
+use postern_identity::atomic_file;
 use postern_identity::exchange::Browser;
-use postern_identity::file;
-use postern_identity::keeper::Held;
+use postern_identity::keeper::CachedCredential;
 use std::io::{self, Write as _};
 use std::path::Path;
 use std::sync::Arc;
@@ -33,7 +33,7 @@ pub(in crate::commands) async fn run(
         ));
         return Ok(0);
     }
-    let mut written: Option<Arc<Held>> = None;
+    let mut written: Option<Arc<CachedCredential>> = None;
     let failed = |error: &io::Error| {
         let named = io::Error::new(error.kind(), format!("{}: {error}", to.display()));
         Failure::denied(
@@ -42,12 +42,13 @@ pub(in crate::commands) async fn run(
         )
     };
     let held = keeper.credential().await.map_err(|error| Failure::identity(name, &error))?;
-    let mut save = |held: &Arc<Held>, printer: &mut Printer| {
+    let mut save = |held: &Arc<CachedCredential>, printer: &mut Printer| {
         if written.as_ref().is_some_and(|written| written.hash() == held.hash()) {
             return Ok(());
         }
         let text = form(output, name, provider, held)?;
-        file::replace(&to, mode, |file| file.write_all(text.as_bytes())).map_err(|error| failed(&error))?;
+        atomic_file::replace(&to, mode, |file| file.write_all(text.as_bytes()))
+            .map_err(|error| failed(&error))?;
         printer.verbose(&format!("{name}: wrote {}", to.display()));
         written = Some(held.clone());
         Ok(())

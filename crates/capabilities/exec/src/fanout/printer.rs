@@ -1,51 +1,52 @@
-//! Showing what targets say: each line with its target's name as it comes, or a target's output together at its end.
+//! Prints the output of targets: each line with its target's name as it arrives, or all output of a target at its
+//! end.
 
 use super::end::{Class, End};
-use super::held::Held;
 use super::lines::Lines;
+use super::output_buffer::OutputBuffer;
 use super::{Event, Id, Stream};
 use crate::error::ExecError;
 use std::collections::HashMap;
 use std::io::{self, Write};
 use tokio::sync::{mpsc, oneshot};
 
-/// Events between the targets and whoever shows them; each is a chunk of at most a few dozen KiB.
+/// Events between the targets and the printer. Each is a chunk of at most a few dozen KiB.
 const DEPTH: usize = 32;
 
-/// Memory for the output of targets that have not ended, all together.
-const HELD: usize = 8 * 1024 * 1024;
+/// Memory for the output of all targets that have not ended.
+const BUFFER_MEMORY: usize = 8 * 1024 * 1024;
 
-/// The same for one target, however few there are at a time.
-const HELD_OF_ONE: usize = 1024 * 1024;
+/// The maximum for one target, however few run at once.
+const BUFFER_OF_ONE: usize = 1024 * 1024;
 
-/// What shows the events of a fan-out. Its methods may block; they are called on a thread of their own.
-pub trait Show: Send + 'static {
-    /// A target said this.
-    fn said(&mut self, id: &Id, stream: Stream, data: &[u8]) -> Result<(), ExecError>;
+/// Prints the events of a fan-out. Its methods may block: they run on their own thread.
+pub trait Printer: Send + 'static {
+    /// A target sent output.
+    fn output(&mut self, id: &Id, stream: Stream, data: &[u8]) -> Result<(), ExecError>;
     /// A target ended.
     fn ended(&mut self, id: &Id, end: End) -> Result<(), ExecError>;
 }
 
-/// A thread that shows events until there are no more senders of them.
+/// The printer's thread. It runs until all senders of events are dropped.
 #[derive(Debug)]
-pub struct Showing(oneshot::Receiver<Result<(), ExecError>>);
+pub struct PrinterThread(oneshot::Receiver<Result<(), ExecError>>);
 
-impl Showing {
-    /// Waits until everything is shown.
+impl PrinterThread {
+    /// Waits until everything is printed.
     pub async fn end(self) -> Result<(), ExecError> {
         self.0.await.unwrap_or_else(|_| Err(ExecError::Output(io::ErrorKind::BrokenPipe.into())))
     }
 }
 
-/// Starts the thread.
-pub fn show(mut by: impl Show) -> (mpsc::Sender<Event>, Showing) {
+/// Starts the printer's thread.
+pub fn spawn_printer(mut by: impl Printer) -> (mpsc::Sender<Event>, PrinterThread) {
     let (sender, mut events) = mpsc::channel(DEPTH);
     let (done, outcome) = oneshot::channel();
     std::thread::spawn(move || {
         let mut result = Ok(());
         while let Some(event) = events.blocking_recv() {
             result = match event {
-                Event::Output(id, stream, data) => by.said(&id, stream, &data),
+                Event::Output(id, stream, data) => by.output(&id, stream, &data),
                 Event::Ended(id, end) => by.ended(&id, end),
             };
             if result.is_err() {
@@ -54,15 +55,15 @@ pub fn show(mut by: impl Show) -> (mpsc::Sender<Event>, Showing) {
         }
         let _ = done.send(result);
     });
-    (sender, Showing(outcome))
+    (sender, PrinterThread(outcome))
 }
 
-/// Memory for what is held of one target, with so many at a time.
+/// Returns the memory for the buffered output of one target, if `parallel` targets run at once.
 pub(super) fn memory_of_one(parallel: usize) -> usize {
-    (HELD / parallel.max(1)).min(HELD_OF_ONE)
+    (BUFFER_MEMORY / parallel.max(1)).min(BUFFER_OF_ONE)
 }
 
-/// Our stdout and stderr, unbuffered.
+/// The client's stdout and stderr, unbuffered.
 pub struct Outputs {
     /// Stdout.
     pub stdout: Box<dyn Write + Send>,
@@ -77,7 +78,7 @@ impl std::fmt::Debug for Outputs {
 }
 
 impl Outputs {
-    /// Writes all at once, so that whole lines stay whole among what others write.
+    /// Writes everything with one call, so that whole lines stay whole next to the output of other programs.
     pub(super) fn write(&mut self, stream: Stream, data: &[u8]) -> Result<(), ExecError> {
         if data.is_empty() {
             return Ok(());
@@ -90,7 +91,7 @@ impl Outputs {
     }
 }
 
-/// On which outputs names have colours.
+/// The outputs on which names are coloured.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Colours {
     /// On stdout.
@@ -108,7 +109,7 @@ impl Colours {
     }
 }
 
-/// Colours that read on light and dark terminals, and are not those of errors and warnings.
+/// Colours that are readable on light and dark terminals, and differ from those of errors and warnings.
 const PALETTE: [&str; 6] = ["36", "35", "34", "32", "96", "95"];
 
 fn prefix(id: &Id, coloured: bool) -> Vec<u8> {
@@ -121,7 +122,7 @@ fn prefix(id: &Id, coloured: bool) -> Vec<u8> {
     }
 }
 
-/// A name may be any line of a file: it does not drive the terminal.
+/// A name can be any line of a file: control characters are escaped, so that it cannot control the terminal.
 fn name(id: &Id) -> String {
     id.name
         .chars()
@@ -145,7 +146,7 @@ impl Both {
     }
 }
 
-/// What a target's end has to say that its own output does not.
+/// Returns what a target's own output does not show about its end.
 fn remarks(end: &End) -> String {
     let mut text = String::new();
     if let Some(error) = end.error().filter(|_| end.class() != Class::Cancelled) {
@@ -154,7 +155,7 @@ fn remarks(end: &End) -> String {
     text
 }
 
-/// Each line as it comes, with its target's name before it.
+/// Prints each line as it arrives, after its target's name.
 #[derive(Debug)]
 pub struct Prefixed {
     outputs: Outputs,
@@ -164,7 +165,7 @@ pub struct Prefixed {
 }
 
 impl Prefixed {
-    /// Shows on these.
+    /// Prints to these outputs.
     pub fn new(outputs: Outputs, colours: Colours) -> Self {
         Self { outputs, colours, lines: HashMap::new(), out: Vec::new() }
     }
@@ -176,8 +177,8 @@ impl Prefixed {
     }
 }
 
-impl Show for Prefixed {
-    fn said(&mut self, id: &Id, stream: Stream, data: &[u8]) -> Result<(), ExecError> {
+impl Printer for Prefixed {
+    fn output(&mut self, id: &Id, stream: Stream, data: &[u8]) -> Result<(), ExecError> {
         let prefix = prefix(id, self.colours.on(stream));
         self.lines.entry(id.index).or_default().of(stream).push(data, &prefix, &mut self.out);
         self.write(stream)
@@ -198,47 +199,47 @@ impl Show for Prefixed {
     }
 }
 
-/// All of a target's output when it has ended, below a line with its name.
+/// Prints all of a target's output when it ends, below a line with its name.
 #[derive(Debug)]
 pub struct Grouped {
     outputs: Outputs,
     colours: Colours,
     memory: usize,
-    held: HashMap<usize, Held>,
+    buffer: HashMap<usize, OutputBuffer>,
 }
 
 impl Grouped {
-    /// Shows on these, with so many targets at a time.
+    /// Prints to these outputs. `parallel` is the number of targets that run at once.
     pub fn new(outputs: Outputs, colours: Colours, parallel: usize) -> Self {
-        Self { outputs, colours, memory: memory_of_one(parallel), held: HashMap::new() }
+        Self { outputs, colours, memory: memory_of_one(parallel), buffer: HashMap::new() }
     }
 }
 
-/// As `head` and `tail` name several files, with the end where it is not code 0.
+/// The same heading as `head` and `tail` print for several files, with the end unless it is code 0.
 fn heading(id: &Id, end: &End, coloured: bool) -> String {
     let name = name(id);
     let text = match (end.class(), &end.ran.result) {
         (Class::Ok, _) => format!("==> {name} <=="),
         (Class::NotReached, _) => format!("==> {name}: not reached <=="),
-        (_, Ok(_)) => format!("==> {name}: {} <==", end.words()),
+        (_, Ok(_)) => format!("==> {name}: {} <==", end.description()),
         (_, Err(_)) => format!("==> {name}: {} <==", end.outcome()),
     };
     if coloured { format!("\x1b[1m{text}\x1b[0m\n") } else { text + "\n" }
 }
 
-impl Show for Grouped {
-    fn said(&mut self, id: &Id, stream: Stream, data: &[u8]) -> Result<(), ExecError> {
+impl Printer for Grouped {
+    fn output(&mut self, id: &Id, stream: Stream, data: &[u8]) -> Result<(), ExecError> {
         let memory = self.memory;
-        self.held.entry(id.index).or_insert_with(|| Held::new(memory)).push(stream, data)
+        self.buffer.entry(id.index).or_insert_with(|| OutputBuffer::new(memory)).push(stream, data)
     }
 
     fn ended(&mut self, id: &Id, end: End) -> Result<(), ExecError> {
-        let Self { outputs, colours, memory: _, held } = self;
+        let Self { outputs, colours, memory: _, buffer } = self;
         outputs.write(Stream::Stdout, heading(id, &end, colours.stdout).as_bytes())?;
-        // Whether the last line of each lacks its newline, which the next heading needs.
+        // Whether the last line of each output has no newline; the next heading needs one.
         let mut open = [false; 2];
-        if let Some(held) = held.remove(&id.index) {
-            held.replay(|stream, data| {
+        if let Some(buffer) = buffer.remove(&id.index) {
+            buffer.replay(|stream, data| {
                 if let Some(last) = data.last() {
                     open[usize::from(stream == Stream::Stderr)] = *last != b'\n';
                 }

@@ -1,32 +1,32 @@
 //! A credential with its times.
 
 use super::Moment;
-use crate::call::jitter;
 use crate::exchange::{Credential, Issued};
+use crate::request::jitter;
 use http::HeaderValue;
 use std::time::Duration;
 use zeroize::Zeroizing;
 
-/// Before its end a credential is not used any more: it must survive its way to the API.
+/// A credential is not used in this time before its end, so that it stays valid on the way to the API.
 const MARGIN: Duration = Duration::from_secs(10);
 
-/// A credential that was got, and when.
+/// A credential, and when it was obtained.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Held {
+pub struct CachedCredential {
     /// The credential.
     pub credential: Credential,
-    /// When it was got.
+    /// When it was obtained.
     pub obtained: Moment,
-    /// How long it lives from then; unknown when the provider did not say.
+    /// Its lifetime from then; unknown if the provider did not return it.
     pub lifetime: Option<Duration>,
     renew_at: Duration,
     header: Option<HeaderValue>,
 }
 
-impl Held {
+impl CachedCredential {
     pub(crate) fn new(issued: Issued, obtained: Moment) -> Self {
         let Issued { credential, lifetime } = issued;
-        // Between 75 and 80 % of its life, so that many who started together do not renew together.
+        // Between 75 and 80 % of its lifetime, so that processes that started together do not renew together.
         let whole = lifetime.unwrap_or_default();
         let renew_at = whole.mul_f64(0.8).saturating_sub(jitter(whole / 20));
         let header = credential.bearer().and_then(|bearer| {
@@ -38,40 +38,40 @@ impl Held {
         Self { credential, obtained, lifetime, renew_at, header }
     }
 
-    /// Ten seconds; a tenth of lives so short that nothing would be left between renewal and then.
+    /// Ten seconds; a tenth for lifetimes so short that no time would be left between renewal and end.
     fn margin(&self) -> Duration {
         let life = self.lifetime.unwrap_or_default();
         if life >= MARGIN * 5 { MARGIN } else { life / 10 }
     }
 
-    /// Whether it needs no renewal yet. One of unknown life is fresh to nobody but who waited for it.
+    /// Whether it needs no renewal yet. With an unknown lifetime it is fresh only for callers that waited for it.
     pub fn is_fresh(&self, now: Moment) -> bool {
         self.lifetime.is_some() && now.since(self.obtained).is_some_and(|age| age < self.renew_at)
     }
 
-    /// For how long it may still be used; `None` when that is unknown.
+    /// Returns how long it may still be used; `None` if that is unknown.
     pub fn usable_for(&self, now: Moment) -> Option<Duration> {
         let age = now.since(self.obtained)?;
         Some(self.lifetime?.saturating_sub(self.margin()).saturating_sub(age))
     }
 
-    /// How long until it should be renewed.
+    /// Returns the time until it should be renewed.
     pub fn renewal_in(&self, now: Moment) -> Option<Duration> {
         let age = now.since(self.obtained).unwrap_or(Duration::MAX);
         self.lifetime.map(|_| self.renew_at.saturating_sub(age))
     }
 
-    /// How long until the provider takes it for ended; `None` when that is unknown.
+    /// Returns the time until it expires for the provider; `None` if that is unknown.
     pub fn ends_in(&self, now: Moment) -> Option<Duration> {
         Some(self.lifetime?.saturating_sub(now.since(self.obtained)?))
     }
 
-    /// The `Authorization` that it makes, where it is a bearer token.
+    /// Returns its `Authorization` header, if it is a bearer token.
     pub fn header(&self) -> Option<&HeaderValue> {
         self.header.as_ref()
     }
 
-    /// What tells it from others without being it.
+    /// Returns a hash that identifies it and does not reveal it.
     pub fn hash(&self) -> blake3::Hash {
         match &self.credential {
             Credential::Bearer(bearer) => blake3::hash(bearer.access_token.as_bytes()),

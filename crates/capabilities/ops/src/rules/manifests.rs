@@ -1,4 +1,4 @@
-//! The Roles for people, as objects and as commented YAML.
+//! The Roles for users, as objects and as commented YAML.
 
 use super::{ACCESS, INSTALLER_ACCESS, OPERATORS, OperatorRole, Rule, Scope};
 use crate::ops_pod::OpsPod;
@@ -6,7 +6,7 @@ use postern_kube::k8s_openapi::api::rbac::v1::{ClusterRole, Role};
 use postern_kube::k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Serialize;
 
-struct Printed<'a> {
+struct PrintedRole<'a> {
     /// `None` for a `ClusterRole`.
     namespace: Option<&'a str>,
     name: String,
@@ -14,12 +14,12 @@ struct Printed<'a> {
     rules: Vec<Rule>,
 }
 
-/// The Roles for people; with the namespaces of `--cluster-access`, also what an installer needs in each.
-fn printed<'a>(pod: &'a OpsPod, access: &'a [String]) -> Vec<Printed<'a>> {
+/// Returns the Roles for users; with the namespaces of `--cluster-access`, also the installer's Roles in each.
+fn printed<'a>(pod: &'a OpsPod, access: &'a [String]) -> Vec<PrintedRole<'a>> {
     let ops = Some(pod.namespace());
     let mut all: Vec<_> = OPERATORS
         .iter()
-        .map(|OperatorRole { name, scope, purpose, rules }| Printed {
+        .map(|OperatorRole { name, scope, purpose, rules }| PrintedRole {
             namespace: ops.filter(|_| *scope == Scope::Ops),
             name: named(pod, *scope, name),
             purpose,
@@ -28,16 +28,16 @@ fn printed<'a>(pod: &'a OpsPod, access: &'a [String]) -> Vec<Printed<'a>> {
         .collect();
     let with = |rules: &[Rule]| INSTALLER_ACCESS.iter().chain(rules).copied().collect();
     if !access.is_empty() {
-        all.push(Printed {
+        all.push(PrintedRole {
             namespace: ops,
             name: named(pod, Scope::Ops, "postern-installer-access"),
             purpose: "let the installer grant the ops pod access to its own credential Secret",
-            // The Secret itself the installer may read already.
+            // The installer already has a rule for reading the Secret itself.
             rules: with(&[]),
         });
     }
     for namespace in access {
-        all.push(Printed {
+        all.push(PrintedRole {
             namespace: Some(namespace),
             name: named(pod, Scope::Cluster, "postern-installer-access-tools"),
             purpose: "let the installer grant the ops pod access here: nobody can grant what they have not got",
@@ -47,8 +47,8 @@ fn printed<'a>(pod: &'a OpsPod, access: &'a [String]) -> Vec<Printed<'a>> {
     all
 }
 
-/// The name of a Role for people: `name` itself for the default pod, else one that tells it from other pods' Roles where
-/// it lies. Roles of a `scope` beyond the pod's namespace are told apart by the namespace too.
+/// Returns the name of a Role for users: `name` itself for the default pod, otherwise a name that differs from other
+/// pods' Roles in the same place. Beyond the pod's namespace, the name includes the namespace too.
 fn named(pod: &OpsPod, scope: Scope, name: &str) -> String {
     let default = OpsPod::default();
     match scope {
@@ -59,19 +59,19 @@ fn named(pod: &OpsPod, scope: Scope, name: &str) -> String {
     }
 }
 
-/// A Role of either kind.
+/// A Role or a ClusterRole.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum AnyRole {
     /// In one namespace.
     Role(Role),
-    /// In none.
+    /// Cluster-scoped.
     ClusterRole(ClusterRole),
 }
 
 /// The Roles as objects.
 pub fn roles(pod: &OpsPod, access: &[String]) -> Vec<AnyRole> {
-    let object = |Printed { namespace, name, purpose: _, rules }: Printed<'_>| {
+    let object = |PrintedRole { namespace, name, purpose: _, rules }: PrintedRole<'_>| {
         let metadata =
             ObjectMeta { name: Some(name), namespace: namespace.map(str::to_owned), ..ObjectMeta::default() };
         let rules = Some(rules.iter().map(|rule| rule.policy(pod)).collect());
@@ -83,10 +83,10 @@ pub fn roles(pod: &OpsPod, access: &[String]) -> Vec<AnyRole> {
     printed(pod, access).into_iter().map(object).collect()
 }
 
-/// The same as commented YAML, ready for `kubectl apply -f -`.
+/// Returns the Roles as commented YAML, for `kubectl apply -f -`.
 pub fn manifests(pod: &OpsPod, access: &[String]) -> String {
     let mut out = String::new();
-    for Printed { namespace, name, purpose, rules } in printed(pod, access) {
+    for PrintedRole { namespace, name, purpose, rules } in printed(pod, access) {
         role(&mut out, pod, namespace, &name, purpose, &rules);
     }
     out

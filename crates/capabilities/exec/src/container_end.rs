@@ -1,4 +1,5 @@
-//! A container that went away below a command: the runtime reports its end as that of a killed command, code 137.
+//! Detects a container that ended while a command ran in it. The runtime reports this as exit code 137, as for a
+//! killed command.
 
 use crate::error::ExecError;
 use crate::target::Place;
@@ -7,30 +8,35 @@ use postern_kube::k8s_openapi::jiff::Timestamp;
 use postern_kube::{Cluster, pods};
 use std::time::Duration;
 
-/// The exit code of what SIGKILL ended.
+/// The exit code of a process that SIGKILL ended.
 const KILLED: u8 = 137;
 
-/// How long ago a container's end may be to have been this command's, where it is not known when that began.
+/// If the start of the command is not known, a container's end counts only if it is at most this old.
 const RECENT: Duration = Duration::from_secs(60);
 
-/// How far clocks may be apart.
+/// The clock skew that is allowed for.
 const SKEW: Duration = Duration::from_secs(2);
 
-/// How long the kubelet may take to tell of a container's end, and how often it is asked for.
-const TOLD: Duration = Duration::from_secs(3);
-const ASKED: Duration = Duration::from_millis(500);
+/// How long the kubelet may take to report a container's end, and the interval of the requests.
+const STATUS_LIMIT: Duration = Duration::from_secs(3);
+const STATUS_INTERVAL: Duration = Duration::from_millis(500);
 
-/// The exit code of a command that ran for so long, unless its container was ended below it.
-pub async fn judged(cluster: &Cluster, place: &Place, code: u8, ran: Duration) -> Result<u8, ExecError> {
+/// Returns the exit code of a command that ran for `ran`, or an error if its container was ended meanwhile.
+pub async fn check_exit_code(
+    cluster: &Cluster,
+    place: &Place,
+    code: u8,
+    ran: Duration,
+) -> Result<u8, ExecError> {
     if code != KILLED {
         return Ok(code);
     }
-    let found = what_became(cluster, place, ran + SKEW).await;
+    let found = ended_container(cluster, place, ran + SKEW).await;
     found.map_or(Ok(code), |why| Err(ExecError::Broke(why)))
 }
 
-/// How a run ended; an error says what became of the container where that is its cause.
-pub async fn explained<T>(
+/// Returns the result of a run. If the container's end caused the error, the error says so.
+pub async fn explain_error<T>(
     cluster: &Cluster,
     place: &Place,
     ran: Result<T, ExecError>,
@@ -38,29 +44,30 @@ pub async fn explained<T>(
     let killed = format!("code {KILLED}");
     Err(match ran {
         Err(ExecError::Broke(why)) if why.contains(&killed) => {
-            ExecError::Broke(soon(cluster, place).await.unwrap_or(why))
+            ExecError::Broke(await_ended_container(cluster, place).await.unwrap_or(why))
         }
         Err(ExecError::NoAgent(why)) if why.contains(&killed) => {
-            ExecError::NoAgent(soon(cluster, place).await.unwrap_or(why))
+            ExecError::NoAgent(await_ended_container(cluster, place).await.unwrap_or(why))
         }
         other => return other,
     })
 }
 
-/// What became of the container, which the kubelet tells some time after it ended.
-async fn soon(cluster: &Cluster, place: &Place) -> Option<String> {
+/// Returns how the container ended. The kubelet reports it some time after the end.
+async fn await_ended_container(cluster: &Cluster, place: &Place) -> Option<String> {
     let began = tokio::time::Instant::now();
     loop {
-        let found = what_became(cluster, place, RECENT).await;
-        if found.is_some() || began.elapsed() >= TOLD {
+        let found = ended_container(cluster, place, RECENT).await;
+        if found.is_some() || began.elapsed() >= STATUS_LIMIT {
             return found;
         }
-        tokio::time::sleep(ASKED).await;
+        tokio::time::sleep(STATUS_INTERVAL).await;
     }
 }
 
-/// Nothing where the container runs on as before, or nobody may know. What ended before `recent` is of another time.
-async fn what_became(cluster: &Cluster, place: &Place, recent: Duration) -> Option<String> {
+/// Returns `None` if the container still runs as before, or if the pod cannot be read. Ends older than `recent` are
+/// ignored.
+async fn ended_container(cluster: &Cluster, place: &Place, recent: Duration) -> Option<String> {
     let Place { namespace, pod, container, agent: _ } = place;
     let found = pods::get(cluster, namespace, pod).await.ok()?;
     let name = format!("pod {namespace}/{pod}");
@@ -107,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn what_became_of_a_container_is_said_and_a_killed_command_stays_one() {
+    fn the_end_of_a_container_is_reported_and_a_killed_command_stays_one() {
         let now: Timestamp = "2026-01-01T00:00:30Z".parse().unwrap();
         let of = |status: &str| of_pod(&pod(status, ""), "app", now, Duration::from_secs(25));
         let last = |at: &str| {

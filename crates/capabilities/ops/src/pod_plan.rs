@@ -1,27 +1,27 @@
-//! What is to be done about the pod that is there, as a pure function of it.
+//! Decides what to do with the existing pod, as a pure function.
 
 use crate::names;
 use postern_kube::k8s_openapi::api::core::v1::Pod;
 
-/// What is desired of the pod, as far as it decides between keeping and replacing.
+/// The properties of the desired pod that decide whether the existing one is kept.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Wanted<'a> {
     pub(crate) pod: &'a Pod,
-    /// A pod of this UID is replaced even if it is as desired.
+    /// A pod with this UID is replaced even if it is as desired.
     pub(crate) force: Option<&'a str>,
 }
 
-/// The next step towards it.
+/// The next step towards the desired pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Step {
     Create,
     Keep,
-    /// Delete this one and let its tools finish.
+    /// Delete this pod and let its tools finish.
     Replace {
         uid: String,
         why: &'static str,
     },
-    /// It is being deleted already.
+    /// It is already being deleted.
     WaitGone {
         uid: String,
     },
@@ -48,8 +48,8 @@ pub(crate) fn next_step(existing: Option<&Pod>, wanted: Wanted<'_>) -> Step {
         "its specification changed"
     } else if differs(names::CREDENTIAL_VERSION) {
         "the credential changed"
-    } else if outlived(existing, annotation(wanted.pod, names::ACCOUNT_UID)) {
-        "its ServiceAccount was made anew"
+    } else if account_replaced(existing, annotation(wanted.pod, names::ACCOUNT_UID)) {
+        "its ServiceAccount was recreated"
     } else {
         return Step::Keep;
     };
@@ -60,9 +60,9 @@ fn annotation<'a>(pod: &'a Pod, key: &str) -> Option<&'a str> {
     pod.metadata.annotations.as_ref()?.get(key).map(String::as_str)
 }
 
-/// Whether a pod's tokens are those of a `ServiceAccount` that is gone, where `account` is the UID of the one there is: tokens
-/// are bound to it. Creation times cannot tell, being of whole seconds.
-pub(crate) fn outlived(pod: &Pod, account: Option<&str>) -> bool {
+/// Whether a pod's tokens belong to a `ServiceAccount` that no longer exists; `account` is the UID of the current
+/// one. Tokens are bound to the UID. Creation times cannot show it, because they have a resolution of one second.
+pub(crate) fn account_replaced(pod: &Pod, account: Option<&str>) -> bool {
     let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
     let mut sources = volumes.filter_map(|volume| volume.projected.as_ref()?.sources.as_ref()).flatten();
     let holds_token = sources.any(|source| source.service_account_token.is_some());
@@ -71,8 +71,8 @@ pub(crate) fn outlived(pod: &Pod, account: Option<&str>) -> bool {
             .is_some_and(|made_with| account.is_some_and(|account| account != made_with))
 }
 
-/// Why a pod that is not ready will not become so by waiting, if that can be told.
-pub(crate) fn stuck(pod: &Pod) -> Option<String> {
+/// Returns why waiting will not make a pod ready, if that can be determined.
+pub(crate) fn fatal_reason(pod: &Pod) -> Option<String> {
     const FATAL: [&str; 7] = [
         "InvalidImageName",
         "ErrImageNeverPull",
@@ -139,7 +139,7 @@ mod tests {
             r#"[{"name":"t","projected":{"sources":[{"serviceAccountToken":{"path":"token"}}]}}]"#,
         )
         .unwrap();
-        assert_eq!(next_step(Some(&existing), anew), replace("its ServiceAccount was made anew"));
+        assert_eq!(next_step(Some(&existing), anew), replace("its ServiceAccount was recreated"));
         let same = of_account(desired.clone(), "one");
         assert_eq!(next_step(Some(&existing), Wanted { pod: &same, force: None }), Step::Keep);
         assert_eq!(next_step(Some(&existing), wanted), Step::Keep, "what is not known is no reason");

@@ -1,4 +1,4 @@
-//! Requests that are sent again while the API server is too busy for them.
+//! Retries requests for which the API server is too busy.
 
 use http::{Request, Response, StatusCode};
 use kube::client::Body;
@@ -6,21 +6,21 @@ use postern_net::busy::{busy_reason, retry_after, times};
 use std::time::{Duration, SystemTime};
 use tower::BoxError;
 
-/// How often a request is made that the server is too busy for.
+/// The maximum number of tries of a request.
 const TRIES: u32 = 5;
 
-/// The longest that is waited before the next try; a server that asks for more is not asked again.
-const LONGEST: Duration = Duration::from_secs(30);
+/// The longest wait before a retry. If the server asks for a longer wait, there is no retry.
+const MAX_WAIT: Duration = Duration::from_secs(30);
 
-/// What is waited where a limited server says nothing.
-const PAUSE: Duration = Duration::from_secs(1);
+/// The wait if a limited server gives none.
+const DEFAULT_WAIT: Duration = Duration::from_secs(1);
 
-/// A server that was too busy to the end.
+/// The error of a server that was too busy in every try.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Busy {
     pub(crate) status: StatusCode,
     pub(crate) tries: u32,
-    /// How long it asks us to wait.
+    /// The wait that the server asks for.
     pub(crate) wait: Option<Duration>,
 }
 
@@ -38,8 +38,8 @@ impl std::fmt::Display for Busy {
 
 impl std::error::Error for Busy {}
 
-/// Makes a request again while the server is too busy for it and asks for no more patience than there is.
-pub(crate) async fn patiently<F>(
+/// Retries a request while the server is too busy for it and asks for a wait that is within the limits.
+pub(crate) async fn send_with_retries<F>(
     request: Request<Body>,
     send: impl Fn(Request<Body>) -> F,
 ) -> Result<Response<hyper::body::Incoming>, BoxError>
@@ -63,8 +63,8 @@ where
         if !busy {
             return Ok(answer);
         }
-        let pause = wait.unwrap_or(PAUSE * tries);
-        if tries >= TRIES || pause > LONGEST || again.is_none() {
+        let pause = wait.unwrap_or(DEFAULT_WAIT * tries);
+        if tries >= TRIES || pause > MAX_WAIT || again.is_none() {
             return Err(Busy { status, tries, wait }.into());
         }
         drop(answer);
@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_is_said_what_was_tried_and_what_is_asked_for() {
+    fn the_message_names_the_tries_and_the_requested_wait() {
         let busy = |status, tries, wait: Option<u64>| {
             Busy { status, tries, wait: wait.map(Duration::from_secs) }.to_string()
         };

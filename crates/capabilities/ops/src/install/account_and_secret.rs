@@ -1,9 +1,9 @@
-//! The steps of an install whose objects depend on what is there: the record of access, and the Secret.
+//! The steps of an install whose objects depend on the existing ones: the record of access, and the Secret.
 //!
-//! Each object is read once, planned from that, and written on the condition that it is still the version that was
-//! read. The server refuses anything else (409), and the plan is made anew: what another install records in between is
-//! never written over. A server-side apply cannot be limited to making an object, so of two first installs in the same
-//! moment the later write stands, as it would after any number of reads.
+//! Each object is read once, planned from that, and written on the condition that its version is still the one that
+//! was read. Otherwise the server refuses (409), and the plan is made again. So the record of a concurrent install is
+//! never overwritten. A server-side apply cannot be limited to creating an object, so if two first installs run at
+//! the same time, the later write wins, as it would after any number of reads.
 
 use super::{Install, InstallError, Reporter, at, written};
 use crate::identity::Identity;
@@ -18,12 +18,12 @@ use postern_kube::kube::{Resource, ResourceExt};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// How often a plan is made before another is taken to be at work all the time.
+/// After this many plans, another install is assumed to be running.
 const TRIES: usize = 6;
 
 impl<R: Reporter> Install<'_, R> {
-    /// Applies what was planned from `existing`, of which `version` is the latest that the plan knows. `false` when
-    /// there is another version by now.
+    /// Applies the plan for `existing`; `version` is the latest version that the plan is based on. Returns `false` if
+    /// there is a newer version.
     async fn apply_planned<K>(
         &mut self,
         of: &ObjectRef,
@@ -42,7 +42,7 @@ impl<R: Reporter> Install<'_, R> {
         }
     }
 
-    /// Records the wider of the old and the new access, and returns the old.
+    /// Records the union of the old and the new access, and returns the old one.
     pub(super) async fn account(&mut self) -> Result<String, InstallError> {
         let of = self.settings.pod.account_ref();
         for _ in 0..TRIES {
@@ -50,14 +50,14 @@ impl<R: Reporter> Install<'_, R> {
             let recorded =
                 existing.as_ref().and_then(|object| object.annotations().get(names::CLUSTER_ACCESS));
             let before = recorded.cloned().unwrap_or_default();
-            let wish = &self.settings.access;
-            let record = if self.dry_run { wish.text() } else { wider(&before, wish) };
+            let desired = &self.settings.access;
+            let record = if self.dry_run { desired.text() } else { union(&before, desired) };
             let mut version = existing.as_ref().and_then(ResourceExt::resource_version);
             let annotations =
                 existing.as_ref().map(|object| object.annotations().clone()).unwrap_or_default();
             let trust = TrustPlan::of(&annotations, self.settings.identity.as_ref());
             if !trust.stale.is_empty() && !self.dry_run {
-                // An apply leaves alone what someone else wrote; of a trust that has ended nothing may stay.
+                // An apply leaves alone what others wrote; but no record of an ended trust may stay.
                 match apply::merge(self.cluster, &of, &trust.without(version.as_deref())).await {
                     Ok(now) => version = now.resource_version(),
                     Err(error) if error.is_conflict() => continue,
@@ -82,28 +82,28 @@ impl<R: Reporter> Install<'_, R> {
 
     pub(super) async fn secret(&mut self) -> Result<(), InstallError> {
         let of = self.settings.pod.secret_ref();
-        let (mut warned, mut told) = (false, false);
+        let (mut warned, mut reported) = (false, false);
         for _ in 0..TRIES {
             let existing = self.settled(&of).await?;
             let secret: Option<Secret> = existing.clone().and_then(|object| object.try_parse().ok());
             let data = objects::secret_data(self.settings);
             let SecretPlan { rotated_at, foreign, emptied } = SecretPlan::of(secret.as_ref(), &data);
-            // A provider's trust takes the key's place.
+            // A provider's trust replaces the key.
             let emptied = emptied && self.settings.identity.is_none();
             if emptied && !std::mem::replace(&mut warned, true) {
                 self.reporter.warn(
                     "no credential was found or named: the one in the ops pod is taken away (name it with --credential to keep one)",
                 );
             }
-            let others = existing.as_ref().map(|there| not_ours(there, &foreign)).unwrap_or_default();
-            if !others.is_empty() && !std::mem::replace(&mut told, true) {
+            let others = existing.as_ref().map(|there| foreign_keys(there, &foreign)).unwrap_or_default();
+            if !others.is_empty() && !std::mem::replace(&mut reported, true) {
                 self.reporter.warn(&format!(
                     "what someone else put into {of} goes, as tools are given all that is in it: {}",
                     others.join(", ")
                 ));
             }
             let mut version = existing.as_ref().and_then(ResourceExt::resource_version);
-            // An apply leaves alone what others put there; in this Secret nothing but the credential may be.
+            // An apply leaves alone what others wrote; but this Secret may contain only the credential.
             if !foreign.is_empty() && !self.dry_run {
                 match apply::merge(self.cluster, &of, &without(&foreign, version.as_deref())).await {
                     Ok(now) => version = now.resource_version(),
@@ -128,11 +128,11 @@ impl<R: Reporter> Install<'_, R> {
     }
 }
 
-/// What may be granted while the install is at work: what was granted before, and what is wished for.
-fn wider(before: &str, wish: &Access) -> String {
-    let wish = wish.text();
+/// Returns the access that may be granted during the install: the old and the desired access.
+fn union(before: &str, desired: &Access) -> String {
+    let desired = desired.text();
     let both: BTreeSet<&str> =
-        before.split(',').chain(wish.split(',')).filter(|part| !part.is_empty()).collect();
+        before.split(',').chain(desired.split(',')).filter(|part| !part.is_empty()).collect();
     both.into_iter().collect::<Vec<_>>().join(",")
 }
 
@@ -140,14 +140,14 @@ pub(super) fn now() -> String {
     jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
-/// What becomes of the annotations that record a provider's trust.
+/// The changes of the annotations that record a provider's trust.
 #[derive(Debug, PartialEq, Eq)]
 struct TrustPlan {
-    /// Since when the same trust is there.
+    /// The time from which the same trust exists.
     since: Option<String>,
-    /// Annotations that no longer hold.
+    /// Annotations that are no longer valid.
     stale: Vec<String>,
-    /// The grant of ours that nothing records any longer.
+    /// A grant of ours that no annotation records any more.
     left: Option<String>,
 }
 
@@ -169,7 +169,7 @@ impl TrustPlan {
         }
     }
 
-    /// A merge patch that takes away what no longer holds, if the account is still of this version.
+    /// Returns a merge patch that removes the stale annotations, if the account still has this version.
     fn without(&self, version: Option<&str>) -> serde_json::Value {
         let gone: serde_json::Map<String, serde_json::Value> =
             self.stale.iter().map(|key| (key.clone(), serde_json::Value::Null)).collect();
@@ -177,14 +177,14 @@ impl TrustPlan {
     }
 }
 
-/// What becomes of the Secret that is there.
+/// The changes of the existing Secret.
 #[derive(Debug, PartialEq, Eq)]
 struct SecretPlan {
     /// When its value was last changed, unless it changes now.
     rotated_at: Option<String>,
-    /// Keys that do not belong there.
+    /// Keys that do not belong in it.
     foreign: Vec<String>,
-    /// Whether a credential goes and none comes.
+    /// Whether the credential is removed without a new one.
     emptied: bool,
 }
 
@@ -200,8 +200,8 @@ impl SecretPlan {
     }
 }
 
-/// Of these keys of a Secret, those that were not put there by an install of ours.
-fn not_ours<'a>(there: &DynamicObject, keys: &'a [String]) -> Vec<&'a str> {
+/// Returns those of these keys of a Secret that no install of Postern wrote.
+fn foreign_keys<'a>(there: &DynamicObject, keys: &'a [String]) -> Vec<&'a str> {
     let managed = there.metadata.managed_fields.iter().flatten();
     let ours = managed.filter(|managed| managed.manager.as_deref() == Some(apply::FIELD_MANAGER));
     let fields: Vec<_> = ours.filter_map(|managed| managed.fields_v1.as_ref()).collect();
@@ -210,7 +210,7 @@ fn not_ours<'a>(there: &DynamicObject, keys: &'a [String]) -> Vec<&'a str> {
     keys.iter().map(String::as_str).filter(|key| !is_ours(key)).collect()
 }
 
-/// A merge patch that takes keys out of the Secret, if it is still of this version.
+/// Returns a merge patch that removes keys from the Secret, if it still has this version.
 fn without(keys: &[String], version: Option<&str>) -> serde_json::Value {
     let data: serde_json::Map<String, serde_json::Value> =
         keys.iter().map(|key| (key.clone(), serde_json::Value::Null)).collect();
@@ -228,17 +228,17 @@ mod tests {
 
     #[test]
     fn the_record_is_the_wider_of_both() {
-        let wish = Access::Namespaces(["b".to_owned(), "c".to_owned()].into());
-        assert_eq!(wider("", &Access::None), "");
-        assert_eq!(wider("a,b", &wish), "a,b,c");
-        assert_eq!(wider("a", &Access::All), "*,a");
+        let desired = Access::Namespaces(["b".to_owned(), "c".to_owned()].into());
+        assert_eq!(union("", &Access::None), "");
+        assert_eq!(union("a,b", &desired), "a,b,c");
+        assert_eq!(union("a", &Access::All), "*,a");
     }
 
     #[test]
     fn a_secret_keeps_its_date_only_with_its_value() {
         let mut there =
             objects::secret(&OpsPod::default(), data(&[("KEY", "value"), ("FOREIGN", "x")]), "then");
-        let plan = |there: &Secret, wish: &[(&str, &str)]| SecretPlan::of(Some(there), &data(wish));
+        let plan = |there: &Secret, desired: &[(&str, &str)]| SecretPlan::of(Some(there), &data(desired));
         let foreign = |keys: &[&str]| keys.iter().map(|key| (*key).to_owned()).collect::<Vec<_>>();
         let expected = SecretPlan { rotated_at: None, foreign: foreign(&["FOREIGN"]), emptied: false };
         assert_eq!(plan(&there, &[("KEY", "value")]), expected);
@@ -262,8 +262,8 @@ mod tests {
         }))
         .unwrap();
         let keys = ["OLD".to_owned(), "OTHER".to_owned()];
-        assert_eq!(not_ours(&there, &keys), ["OTHER"]);
-        assert!(not_ours(&there, &keys[..1]).is_empty());
+        assert_eq!(foreign_keys(&there, &keys), ["OTHER"]);
+        assert!(foreign_keys(&there, &keys[..1]).is_empty());
     }
 
     #[test]
@@ -281,7 +281,7 @@ mod tests {
         let ended = TrustPlan::of(&there, None);
         assert_eq!(ended.stale, [profile, managed, since]);
         assert_eq!(ended.left.as_deref(), Some("Profile-1"));
-        // What someone wrote by hand is not ours to speak of, and goes all the same.
+        // An annotation that someone wrote by hand is removed too, but not reported as a grant of ours.
         let by_hand = TrustPlan::of(&map(&[(profile, "Profile-9")]), None);
         assert_eq!((by_hand.stale.len(), by_hand.left), (1, None));
     }

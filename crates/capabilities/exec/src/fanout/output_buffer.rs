@@ -1,13 +1,13 @@
-//! A target's output, held until it ends: in memory while it is short, else in a file that has no name.
+//! Buffers a target's output until it ends: in memory while it is short, otherwise in an unlinked file.
 
 use super::Stream;
 use crate::error::ExecError;
 use std::fs::File;
 use std::io::{self, BufReader, Seek as _, Write as _};
 
-/// Output in the order in which it came.
+/// Output in the order in which it arrived.
 #[derive(Debug)]
-pub(super) struct Held {
+pub(super) struct OutputBuffer {
     /// Pieces: stream, length, bytes.
     pieces: Vec<u8>,
     /// Beyond this many bytes, pieces go to the file.
@@ -15,7 +15,7 @@ pub(super) struct Held {
     file: Option<File>,
 }
 
-impl Held {
+impl OutputBuffer {
     pub(super) fn new(memory: usize) -> Self {
         Self { pieces: Vec::new(), memory, file: None }
     }
@@ -32,7 +32,7 @@ impl Held {
         let file = match &mut self.file {
             Some(file) => file,
             none => {
-                // Mode 0600, and without its name it is gone with its last descriptor.
+                // Mode 0600. The file has no name, so the kernel deletes it when its last descriptor is closed.
                 let (file, name) = tempfile::NamedTempFile::new()?.into_parts();
                 name.close()?;
                 none.insert(file)
@@ -43,7 +43,7 @@ impl Held {
         Ok(())
     }
 
-    /// Gives back all of it.
+    /// Passes all of the output to `each`.
     pub(super) fn replay(
         self,
         mut each: impl FnMut(Stream, &[u8]) -> Result<(), ExecError>,
@@ -86,21 +86,22 @@ mod tests {
     #[test]
     fn what_is_held_comes_back_in_order_from_memory_and_file() {
         for memory in [0, 20, 1_000_000] {
-            let mut held = Held::new(memory);
+            let mut buffer = OutputBuffer::new(memory);
             for at in 0..100_u8 {
                 let stream = if at % 3 == 0 { Stream::Stderr } else { Stream::Stdout };
-                held.push(stream, &[at].repeat(usize::from(at))).unwrap();
-                assert!(held.pieces.len() <= memory);
+                buffer.push(stream, &[at].repeat(usize::from(at))).unwrap();
+                assert!(buffer.pieces.len() <= memory);
             }
-            assert_eq!(held.file.is_some(), memory < 1_000);
+            assert_eq!(buffer.file.is_some(), memory < 1_000);
             let mut next = 0_u8;
-            held.replay(|stream, data| {
-                assert_eq!(stream == Stream::Stderr, next.is_multiple_of(3));
-                assert_eq!(data, [next].repeat(usize::from(next)));
-                next += 1;
-                Ok(())
-            })
-            .unwrap();
+            buffer
+                .replay(|stream, data| {
+                    assert_eq!(stream == Stream::Stderr, next.is_multiple_of(3));
+                    assert_eq!(data, [next].repeat(usize::from(next)));
+                    next += 1;
+                    Ok(())
+                })
+                .unwrap();
             assert_eq!(next, 100);
         }
     }
@@ -108,9 +109,9 @@ mod tests {
     #[test]
     fn the_file_has_no_name_and_is_ours_alone() {
         use std::os::unix::fs::MetadataExt as _;
-        let mut held = Held::new(0);
-        held.push(Stream::Stdout, b"secret").unwrap();
-        let metadata = held.file.unwrap().metadata().unwrap();
+        let mut buffer = OutputBuffer::new(0);
+        buffer.push(Stream::Stdout, b"secret").unwrap();
+        let metadata = buffer.file.unwrap().metadata().unwrap();
         assert_eq!((metadata.nlink(), metadata.mode() & 0o777), (0, 0o600));
     }
 }

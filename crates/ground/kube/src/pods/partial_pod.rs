@@ -1,5 +1,5 @@
-//! What a list of pods is read for. Most of an answer is none of that, and is skipped: a fan-out waits for it before its
-//! first target.
+//! The fields of a list of pods that are read. Most of an answer is skipped, because a fan-out waits for the answer
+//! before its first target.
 
 use k8s_openapi::api::core::v1::{
     Container, ContainerState, ContainerStatus, EphemeralContainer, Pod, PodCondition, PodSpec, PodStatus,
@@ -8,17 +8,17 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ListMeta, ObjectMeta, Time}
 use serde::Deserialize;
 use std::collections::BTreeMap;
 
-/// One answer's pods.
+/// The pods of one answer.
 #[derive(Debug, Deserialize)]
 pub(super) struct Page {
     #[serde(default)]
     pub(super) metadata: ListMeta,
-    pub(super) items: Vec<Seen>,
+    pub(super) items: Vec<PartialPod>,
 }
 
-/// A pod, as far as it matters to who wants to run something in it.
+/// The fields of a pod that matter for running commands in it.
 #[derive(Debug, Deserialize)]
-pub(super) struct Seen {
+pub(super) struct PartialPod {
     metadata: Meta,
     spec: Option<Spec>,
     status: Option<Status>,
@@ -71,8 +71,8 @@ struct OfContainer {
     state: Option<ContainerState>,
 }
 
-impl From<Seen> for Pod {
-    fn from(Seen { metadata, spec, status }: Seen) -> Self {
+impl From<PartialPod> for Pod {
+    fn from(PartialPod { metadata, spec, status }: PartialPod) -> Self {
         let Meta { name, namespace, annotations, deletion_timestamp } = metadata;
         let metadata =
             ObjectMeta { name, namespace, annotations, deletion_timestamp, ..ObjectMeta::default() };
@@ -127,7 +127,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn of_a_pod_is_kept_what_says_where_something_can_be_run() {
+    fn the_fields_that_decide_where_commands_can_run_are_kept() {
         let kept = r#"{"metadata":{"name":"p","namespace":"n","annotations":{"a":"b"},
             "deletionTimestamp":"2026-01-01T00:00:00Z"},"spec":{"containers":[{"name":"c"}],
             "initContainers":[{"name":"i","restartPolicy":"Always"}],"ephemeralContainers":[{"name":"e"}]},

@@ -1,5 +1,5 @@
-//! What the fields of a kubeconfig hold, looked at before anything is sent: the library's own errors name neither a field
-//! nor a file.
+//! Checks the fields of a kubeconfig before anything is sent: the library's own errors name neither a field nor a
+//! file.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -9,8 +9,8 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use secrecy::{ExposeSecret as _, SecretString};
 use zeroize::Zeroizing;
 
-/// Makes what is `""` absent, as it is to kubectl, and takes the line breaks out of what is base64, as Go's decoder does: a
-/// YAML block may have them. `nothing` is what the path `""` has become.
+/// Removes fields that are `""`, as kubectl does, and removes line breaks from base64, as Go's decoder does: a YAML
+/// block may contain them. `nothing` is the path that the library has made of `""`.
 pub(crate) fn normalize(kubeconfig: &mut Kubeconfig, nothing: &str) {
     let absent = |field: &mut Option<String>| drop(field.take_if(|text| text.is_empty() || text == nothing));
     let unwrap = |field: &mut Option<String>| {
@@ -31,7 +31,7 @@ pub(crate) fn normalize(kubeconfig: &mut Kubeconfig, nothing: &str) {
         absent(&mut cluster.tls_server_name);
         unwrap(&mut cluster.certificate_authority_data);
         absent(&mut cluster.certificate_authority);
-        // The library would read the file where there are both.
+        // The library would read the file if both are set.
         if cluster.certificate_authority_data.is_some() {
             cluster.certificate_authority = None;
         }
@@ -67,8 +67,8 @@ pub(crate) fn normalize(kubeconfig: &mut Kubeconfig, nothing: &str) {
 
 const BREAKS: [char; 2] = ['\n', '\r'];
 
-/// Why a cluster cannot be reached as its fields have it; `name` is the kubeconfig's.
-pub(crate) fn of_cluster(name: &str, cluster: &Cluster) -> Result<(), String> {
+/// Checks the fields of a cluster; `name` is its name in the kubeconfig.
+pub(crate) fn check_cluster(name: &str, cluster: &Cluster) -> Result<(), String> {
     let of = |field: &str| format!("{field} of the cluster {name:?}");
     let server = cluster.server.as_deref().unwrap_or_default();
     let uri = server.parse::<http::Uri>();
@@ -80,8 +80,8 @@ pub(crate) fn of_cluster(name: &str, cluster: &Cluster) -> Result<(), String> {
     material(of, "certificate-authority", (data.as_deref(), file.as_deref()), certificate)
 }
 
-/// Why a user's credentials cannot be used as their fields have them; `name` is the kubeconfig's.
-pub(crate) fn of_user(name: &str, user: &AuthInfo) -> Result<(), String> {
+/// Checks the fields of a user; `name` is its name in the kubeconfig.
+pub(crate) fn check_user(name: &str, user: &AuthInfo) -> Result<(), String> {
     let of = |field: &str| format!("{field} of the user {name:?}");
     let AuthInfo { client_certificate: crt, client_certificate_data: crt_data, .. } = user;
     let AuthInfo { client_key: key, token, token_file, .. } = user;
@@ -95,7 +95,7 @@ pub(crate) fn of_user(name: &str, user: &AuthInfo) -> Result<(), String> {
         _ => {}
     }
     let token = token.as_ref().map_or("", |token| token.expose_secret());
-    // The library would end the process over it.
+    // The library would panic on it.
     if http::HeaderValue::try_from(token).is_err() {
         return Err(format!(
             "{} holds a line break or another character that no header may have",
@@ -103,10 +103,10 @@ pub(crate) fn of_user(name: &str, user: &AuthInfo) -> Result<(), String> {
         ));
     }
     match token_file.as_deref() {
-        // The token is sent as long as the file holds none.
+        // The token is sent while the file is empty.
         Some(path) if token.is_empty() => {
             let held = read(&of("tokenFile"), path)?;
-            // Requests would be sent as nobody.
+            // Requests would be anonymous.
             if held.trim_ascii().is_empty() {
                 return Err(format!("{} is {path}, which is empty", of("tokenFile")));
             }
@@ -122,7 +122,7 @@ fn read(field: &str, path: &str) -> Result<Zeroizing<Vec<u8>>, String> {
     read.map(Zeroizing::new)
 }
 
-/// Looks at what a field has, as base64 or in a file; the first counts where there are both. `of` shows whose field it is.
+/// Checks the data of a field, in base64 or in a file; the first has precedence. `of` names the field and its object.
 fn material(
     of: impl Fn(&str) -> String,
     name: &str,
@@ -132,7 +132,7 @@ fn material(
     let (field, pem) = match (data.filter(|data| !data.is_empty()), file) {
         (Some(data), _) => {
             let field = of(&format!("{name}-data"));
-            let pem = STANDARD.decode(data).map_err(|error| format!("{field} is no base64: {error}"))?;
+            let pem = STANDARD.decode(data).map_err(|error| format!("{field} is not base64: {error}"))?;
             (field, Zeroizing::new(pem))
         }
         (None, Some(path)) if !path.is_empty() => {
@@ -145,11 +145,12 @@ fn material(
     look(&pem).map_or(Ok(()), |what| Err(format!("{field} holds no {what} in PEM")))
 }
 
-/// Certificates of X.509 version 1, as `openssl x509 -req` makes them without extensions, are none to the TLS library.
+/// The TLS library rejects certificates of X.509 version 1, as `openssl x509 -req` creates them without extensions.
 fn client_certificate(pem: &[u8]) -> Option<&'static str> {
     let first = CertificateDer::pem_slice_iter(pem).next().and_then(Result::ok);
     let Some(first) = first else { return certificate(pem) };
-    // Certificate and TBSCertificate are sequences; a version, which 1 does without, comes first (RFC 5280 section 4.1).
+    // Certificate and TBSCertificate are sequences. The version comes first; version 1 omits it (RFC 5280 section
+    // 4.1).
     let inside = |der: &[u8]| -> Option<usize> {
         let length = *der.get(1)?;
         Some(if length < 0x80 { 2 } else { 2 + usize::from(length & 0x7f) })
@@ -157,7 +158,8 @@ fn client_certificate(pem: &[u8]) -> Option<&'static str> {
     let within = inside(&first).and_then(|at| Some(at + inside(first.get(at..)?)?));
     let versioned = within.and_then(|at| first.get(at)).is_none_or(|tag| *tag == 0xa0);
     (!versioned).then_some(
-        "certificate that can be used, but one of X.509 version 1 (make it with extensions: openssl x509 -req -extfile …),",
+        "certificate that can be used, but one of X.509 version 1 (make it with extensions: openssl x509 -req \
+         -extfile …),",
     )
 }
 
@@ -184,16 +186,16 @@ mod tests {
         Kubeconfig::from_yaml(&text).unwrap()
     }
 
-    fn looked(cluster: &str, user: &str) -> String {
+    fn checked(cluster: &str, user: &str) -> String {
         let mut kubeconfig = kubeconfig(cluster, user);
         normalize(&mut kubeconfig, "");
-        let of_cluster = of_cluster("c", kubeconfig.clusters[0].cluster.as_ref().unwrap());
-        let looked = of_cluster.and(of_user("u", kubeconfig.auth_infos[0].auth_info.as_ref().unwrap()));
+        let of_cluster = check_cluster("c", kubeconfig.clusters[0].cluster.as_ref().unwrap());
+        let looked = of_cluster.and(check_user("u", kubeconfig.auth_infos[0].auth_info.as_ref().unwrap()));
         looked.err().unwrap_or_default()
     }
 
     #[test]
-    fn what_cannot_be_used_is_told_by_field_and_file() {
+    fn what_cannot_be_used_is_reported_by_field_and_file() {
         let (base64, server) = (|text: &str| STANDARD.encode(text), "server: 'https://x:6443'");
         let (crt, key, hello) = (base64(CERTIFICATE), base64(KEY), base64("hello"));
         for (cluster, user, said) in [
@@ -211,7 +213,7 @@ mod tests {
             (
                 server,
                 "client-certificate-data: '!'".to_owned(),
-                "client-certificate-data of the user \"u\" is no base64: ",
+                "client-certificate-data of the user \"u\" is not base64: ",
             ),
             (
                 server,
@@ -244,13 +246,13 @@ mod tests {
                 "tokenFile of the user \"u\" is /no/token, which cannot be",
             ),
         ] {
-            let why = looked(cluster, &user);
+            let why = checked(cluster, &user);
             assert!(why.starts_with(said), "{why:?} is not {said:?}");
         }
         let of = |der: &[u8]| {
             let pem =
                 format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", STANDARD.encode(der));
-            looked(server, &format!("client-certificate-data: {}, client-key-data: {key}", base64(&pem)))
+            checked(server, &format!("client-certificate-data: {}, client-key-data: {key}", base64(&pem)))
         };
         let first = of(&[0x30, 5, 0x30, 3, 2, 1, 5]);
         assert!(
@@ -259,11 +261,11 @@ mod tests {
         );
         let third = of(&[0x30, 0x81, 7, 0x30, 5, 0xa0, 3, 2, 1, 2]);
         assert!(!third.contains("version 1"), "{third}");
-        let broken = looked(server, "token: \"a\\nb\"");
+        let broken = checked(server, "token: \"a\\nb\"");
         assert!(broken.starts_with("token of the user \"u\" holds a line break"), "{broken}");
         let authority = format!("{server}, certificate-authority-data: {hello}");
         let said = "certificate-authority-data of the cluster \"c\" holds no certificate in PEM";
-        assert_eq!(looked(&authority, ""), said);
+        assert_eq!(checked(&authority, ""), said);
     }
 
     #[test]
@@ -271,17 +273,17 @@ mod tests {
         let (crt, key) = (STANDARD.encode(CERTIFICATE), STANDARD.encode(KEY));
         let server = "server: 'https://x:6443'";
         let both = format!("client-certificate-data: {crt}, client-key-data: {key}");
-        assert_eq!(looked(server, &both), "");
+        assert_eq!(checked(server, &both), "");
         let empty = "tokenFile: \"\", client-certificate-data: \"\", client-key: \"\", token: \"\"";
         assert_eq!(
-            looked("server: 'https://x:6443', tls-server-name: \"\", certificate-authority: \"\"", empty),
+            checked("server: 'https://x:6443', tls-server-name: \"\", certificate-authority: \"\"", empty),
             ""
         );
-        // As a YAML block has it.
+        // As in a YAML block.
         let (head, tail) = crt.split_at(20);
         let wrapped = format!("{server}, certificate-authority-data: \"{head}\\n{tail}\\n\"");
         assert_eq!(
-            looked(
+            checked(
                 &wrapped,
                 &format!("client-certificate-data: \"{head}\\r\\n{tail}\", client-key-data: \"{key}\\n\"")
             ),

@@ -1,23 +1,23 @@
-//! Files that are replaced whole: who reads one sees what was there or what is there now, never half of it.
+//! Atomic replacement of files: a reader gets the old or the new content, never a part.
 
 use std::fs::{File, OpenOptions, Permissions};
 use std::io;
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 
-/// Writes a file beside `to`, closed to others until it has its mode, and puts it in the place of `to`. What was begun
-/// goes again when it cannot be finished.
+/// Writes a file next to `to`, unreadable for others until it has its mode, and renames it to `to`. On an error the
+/// temporary file is removed.
 pub fn replace(to: &Path, mode: u32, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
     let name = to.file_name().ok_or_else(|| io::Error::other("it names no file"))?;
     let mut temporary = std::ffi::OsString::from(".");
     temporary.push(name);
     temporary.push(format!(".{}.new", std::process::id()));
     let temporary = to.with_file_name(temporary);
-    // Of a process of this number that was killed here.
+    // Left by a killed process with the same PID.
     let _ = std::fs::remove_file(&temporary);
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
     let written = write(&mut file)
-        // Not by the mode of opening: a umask takes from that.
+        // Not with the mode of the open call, from which a umask would remove bits.
         .and_then(|()| file.set_permissions(Permissions::from_mode(mode)))
         .and_then(|()| file.sync_all())
         .and_then(|()| std::fs::rename(&temporary, to));

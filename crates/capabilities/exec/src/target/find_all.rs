@@ -1,5 +1,5 @@
-//! Which pods and containers a fan-out means: few requests however many targets, and an error of its own for each that
-//! cannot be used.
+//! Finds the pods and containers of a fan-out: with few requests, however many targets there are, and with a separate
+//! error for each target that cannot be used.
 
 use super::{Kind, Place, Target, pick, place, workload_selector};
 use crate::error::ExecError;
@@ -9,32 +9,32 @@ use postern_kube::kube::ResourceExt as _;
 use postern_kube::{Cluster, KubeError, pods};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Beyond so many pods by name, listing all pods of the namespace costs the server less than reading each.
+/// For more pods than this, listing all pods of the namespace costs the server less than reading each pod.
 const FEW: usize = 8;
 
-/// Which containers of a pod.
+/// Selects containers of a pod.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Containers<'a> {
-    /// The annotated one, else the first.
+    /// The annotated container, otherwise the first.
     Default,
-    /// This one.
+    /// This container.
     Named(&'a str),
-    /// All that run beside each other: init containers and ephemeral ones are left out, sidecars are not.
+    /// All containers that run in parallel: not init and ephemeral containers, but sidecars.
     All,
 }
 
-/// A place, or why there is none.
-pub type Found = Job<Result<Place, String>>;
+/// A container, or why it cannot be used.
+pub type FoundPlace = Job<Result<Place, String>>;
 
-/// Finds the containers of several targets, in the order in which they were named; a target named twice is two.
+/// Finds the containers of several targets, in the given order. A target that is named twice counts twice.
 pub async fn find_all(
     cluster: &Cluster,
     namespace: &str,
     targets: &[Target],
     all: bool,
     containers: Containers<'_>,
-) -> Result<Vec<Found>, ExecError> {
-    let mut found: BTreeMap<&Target, Vec<Found>> = BTreeMap::new();
+) -> Result<Vec<FoundPlace>, ExecError> {
+    let mut found: BTreeMap<&Target, Vec<FoundPlace>> = BTreeMap::new();
     let names: BTreeSet<&str> = targets.iter().filter_map(pod_name).collect();
     let mut by_name = by_name(cluster, namespace, &names, containers).await?;
     for target in targets {
@@ -72,17 +72,18 @@ fn pod_name(target: &Target) -> Option<&str> {
     }
 }
 
-fn missing(name: &str, why: String) -> Vec<Found> {
+fn missing(name: &str, why: String) -> Vec<FoundPlace> {
     vec![Job { name: name.to_owned(), what: Err(why) }]
 }
 
-/// The named pods that there are: by one list, or a request for each of a few, or where listing is not permitted.
+/// Returns the named pods that exist: with one list, or with one request each for a few, or if listing is not
+/// permitted.
 async fn by_name(
     cluster: &Cluster,
     namespace: &str,
     names: &BTreeSet<&str>,
     containers: Containers<'_>,
-) -> Result<BTreeMap<String, Vec<Found>>, ExecError> {
+) -> Result<BTreeMap<String, Vec<FoundPlace>>, ExecError> {
     let mut found = BTreeMap::new();
     if names.len() > FEW {
         let listed = pods::each(cluster, namespace, "", |pod| {
@@ -101,15 +102,15 @@ async fn by_name(
         let places = match pods::get(cluster, namespace, name).await {
             Ok(Some(pod)) => places(&pod, containers),
             Ok(None) => continue,
-            Err(error) => its_own(name, error)?,
+            Err(error) => as_target_error(name, error)?,
         };
         found.insert((*name).to_owned(), places);
     }
     Ok(found)
 }
 
-/// What the server says of one target is that target's error; that there is no server is everybody's.
-fn its_own(name: &str, error: KubeError) -> Result<Vec<Found>, ExecError> {
+/// A server's error about one target is that target's error. An unreachable server fails the whole run.
+fn as_target_error(name: &str, error: KubeError) -> Result<Vec<FoundPlace>, ExecError> {
     if error.is_answer() { Ok(missing(name, error.to_string())) } else { Err(error.into()) }
 }
 
@@ -119,7 +120,7 @@ async fn by_selector(
     selector: &str,
     all: bool,
     containers: Containers<'_>,
-) -> Result<Vec<Found>, KubeError> {
+) -> Result<Vec<FoundPlace>, KubeError> {
     let mut found = BTreeMap::new();
     if all {
         pods::each(cluster, namespace, selector, |pod| {
@@ -139,17 +140,17 @@ async fn of_workload(
     name: &str,
     all: bool,
     containers: Containers<'_>,
-) -> Result<Vec<Found>, ExecError> {
+) -> Result<Vec<FoundPlace>, ExecError> {
     let title = format!("{kind:?}/{name}").to_lowercase();
     let selector = match workload_selector(cluster, namespace, kind, name).await {
         Ok(selector) => selector,
-        Err(ExecError::Kube(error)) => return its_own(&title, error),
+        Err(ExecError::Kube(error)) => return as_target_error(&title, error),
         Err(ExecError::Target(why)) => return Ok(missing(&title, why)),
         Err(error) => return Err(error),
     };
     let places = match by_selector(cluster, namespace, &selector, all, containers).await {
         Ok(places) => places,
-        Err(error) => return its_own(&title, error),
+        Err(error) => return as_target_error(&title, error),
     };
     if places.is_empty() {
         let running = if all { "" } else { "running " };
@@ -158,8 +159,8 @@ async fn of_workload(
     Ok(places)
 }
 
-/// The containers of a pod, each with why it cannot be used, if so. Pure.
-fn places(pod: &Pod, containers: Containers<'_>) -> Vec<Found> {
+/// Returns the containers of a pod, each with the reason if it cannot be used. Pure function.
+fn places(pod: &Pod, containers: Containers<'_>) -> Vec<FoundPlace> {
     let pod_name = pod.name_any();
     let one = |container: Option<&str>| match place(pod, container) {
         Ok(place) => {
@@ -192,7 +193,8 @@ fn side_by_side(spec: &PodSpec) -> Vec<&str> {
     sidecars.chain(&spec.containers).map(|container| container.name.as_str()).collect()
 }
 
-/// Why nothing can be run in a container now. One that the pod says nothing of is left to the server to judge.
+/// Returns why nothing can run in a container now. A container that the pod's status does not list is left to the
+/// server.
 pub(super) fn not_running(pod: &Pod, container: &str) -> Option<String> {
     let (name, namespace) = (pod.name_any(), pod.namespace().unwrap_or_default());
     let status = pod.status.as_ref()?;
@@ -225,7 +227,7 @@ mod tests {
         "initContainers":[{"name":"setup"},{"name":"proxy","restartPolicy":"Always"}],
         "containers":[{"name":"a"},{"name":"b"}]}"#;
 
-    fn seen(status: &str, containers: Containers<'_>) -> Vec<(String, Option<String>)> {
+    fn found(status: &str, containers: Containers<'_>) -> Vec<(String, Option<String>)> {
         let pod: Pod = serde_json::from_str(&format!("{{{SPEC},\"status\":{status}}}")).unwrap();
         places(&pod, containers).into_iter().map(|Job { name, what }| (name, what.err())).collect()
     }
@@ -237,26 +239,26 @@ mod tests {
     #[test]
     fn every_container_that_runs_beside_the_others_is_one() {
         let status = r#"{"phase":"Running"}"#;
-        assert_eq!(seen(status, Containers::All), [of("p/proxy", None), of("p/a", None), of("p/b", None)]);
-        assert_eq!(seen(status, Containers::Default), [of("p/a", None)]);
-        assert_eq!(seen(status, Containers::Named("b")), [of("p/b", None)]);
+        assert_eq!(found(status, Containers::All), [of("p/proxy", None), of("p/a", None), of("p/b", None)]);
+        assert_eq!(found(status, Containers::Default), [of("p/a", None)]);
+        assert_eq!(found(status, Containers::Named("b")), [of("p/b", None)]);
         let known = "pod n/p has no container \"x\"; it has: a, b, setup, proxy";
-        assert_eq!(seen(status, Containers::Named("x")), [of("p/x", Some(known))]);
+        assert_eq!(found(status, Containers::Named("x")), [of("p/x", Some(known))]);
     }
 
     #[test]
-    fn what_does_not_run_is_said_and_never_skipped() {
+    fn what_does_not_run_is_reported_and_never_skipped() {
         let pending = "pod n/p is not running (Pending)";
-        assert_eq!(seen(r#"{"phase":"Pending"}"#, Containers::Default), [of("p/a", Some(pending))]);
+        assert_eq!(found(r#"{"phase":"Pending"}"#, Containers::Default), [of("p/a", Some(pending))]);
         let ended = "pod n/p has ended (Failed); nothing can be run in it";
-        assert_eq!(seen(r#"{"phase":"Failed"}"#, Containers::Default), [of("p", Some(ended))]);
-        // One that runs may be used, whatever its neighbour does.
+        assert_eq!(found(r#"{"phase":"Failed"}"#, Containers::Default), [of("p", Some(ended))]);
+        // A running container can be used, whatever the state of the others.
         let status = r#"{"phase":"Pending","containerStatuses":[
             {"name":"a","image":"","imageID":"","ready":true,"restartCount":0,"state":{"running":{}}},
             {"name":"b","image":"","imageID":"","ready":false,"restartCount":0,
              "state":{"waiting":{"reason":"ImagePullBackOff"}}}]}"#;
         let why = "container b of pod n/p is not running (ImagePullBackOff)";
-        assert_eq!(seen(status, Containers::Default), [of("p/a", None)]);
-        assert_eq!(seen(status, Containers::Named("b")), [of("p/b", Some(why))]);
+        assert_eq!(found(status, Containers::Default), [of("p/a", None)]);
+        assert_eq!(found(status, Containers::Named("b")), [of("p/b", Some(why))]);
     }
 }
