@@ -10,9 +10,8 @@ pub enum EphemeralError {
     Target(String),
     /// The target's user is not known.
     #[error(
-        "neither the pod nor its node reports the user that it runs as, and the agent cannot read it: {0}; give \
-         the user \
-         as UID:GID, or set runAsUser and runAsGroup in the pod's securityContext"
+        "neither the pod nor its node reports the user that it runs as, and the agent cannot read it: {0}; give the \
+         user as UID:GID, or set runAsUser and runAsGroup in the pod's securityContext"
     )]
     NoUser(String),
     /// The API server rejects it.
@@ -42,8 +41,8 @@ pub(crate) fn replacement_hint(others: &[String]) -> String {
     }
     let others = others.join(", ");
     format!(
-        "; this is about {others}, which the pod already has: the API server validates an updated pod as a \
-         whole, and an ephemeral \
-         container cannot be removed, so none can be added to this pod until it is replaced (kubernetes#118961)"
+        "; this is about {others}, which the pod already has: the API server validates an updated pod as a whole, and \
+         an ephemeral container cannot be removed, so none can be added to this pod until it is replaced \
+         (kubernetes#118961)"
     )
 }

@@ -164,8 +164,7 @@ impl ExecError {
                 FailureKind::NotFound => "the tool must be in the image, or at the path given",
                 FailureKind::Credential => "give the credential a longer value and run `postern ops install`",
                 FailureKind::Login => {
-                    "nothing was run; if the profile is new, IAM may need another minute; else check its link \
-                     and its \
+                    "nothing was run; if the profile is new, IAM may need another minute; else check its link and its \
                      policies"
                 }
                 FailureKind::File => "stage it below /tmp, under a name that does not exist yet",
@@ -242,8 +241,7 @@ mod tests {
         assert_eq!((error.exit_code(), error.kind()), (exit::NEVER_REACHED, "never-reached"));
         assert_eq!(
             error.to_string(),
-            "--env needs the agent, and container c of pod n/p has none (no annotation postern.dev/agent names \
-             its path)"
+            "--env needs the agent, and container c of pod n/p has none (no annotation postern.dev/agent names its path)"
         );
     }
 }

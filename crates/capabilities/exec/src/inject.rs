@@ -170,22 +170,14 @@ async fn put(
     let line = loop {
         output.receive_or_end(reader).await?;
         if let Some(line) = output.out.strip_suffix(b"\n") {
-            break String::from_utf8(line.to_vec()).map_err(|_| {
-                protocol_error(
-                    "the path that the script printed \
-                                                                               is not UTF-8",
-                )
-            })?;
+            break String::from_utf8(line.to_vec())
+                .map_err(|_| protocol_error("the path that the script printed is not UTF-8"))?;
         }
     };
     let (machine, path) = line.split_once(' ').unwrap_or((&line, ""));
     path.clone_into(file);
-    let arch = arch_of_machine(machine).ok_or_else(|| {
-        protocol_error(&format!(
-            "there is no agent for machine \
-                                                                        {machine:?}"
-        ))
-    })?;
+    let arch = arch_of_machine(machine)
+        .ok_or_else(|| protocol_error(&format!("there is no agent for machine {machine:?}")))?;
     let program = agents(arch)
         .filter(|program| !program.is_empty())
         .ok_or_else(|| protocol_error(&format!("this build of postern carries no agent for {arch:?}")))?;

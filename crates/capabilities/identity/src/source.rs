@@ -136,7 +136,7 @@ impl SourceError {
 
 fn list(names: &[String]) -> String {
     match names {
-        [] => "nobody".to_owned(),
+        [] => "no audience".to_owned(),
         names => names.iter().map(|name| format!("{name:?}")).collect::<Vec<_>>().join(" and "),
     }
 }
@@ -367,7 +367,10 @@ mod tests {
             error(&token(json!({"exp": 4000, "aud": ["a", "b"]}))),
             "the token of FILE is for \"a\" and \"b\", not for \"iam\""
         );
-        assert_eq!(error(&token(json!({"exp": 4000}))), "the token of FILE is for nobody, not for \"iam\"");
+        assert_eq!(
+            error(&token(json!({"exp": 4000}))),
+            "the token of FILE is for no audience, not for \"iam\""
+        );
         let missing = source(Path::new("/nonexistent/token")).read_file().unwrap_err();
         assert_eq!(missing.to_string(), "there is no token at /nonexistent/token");
     }

@@ -158,8 +158,7 @@ fn client_certificate(pem: &[u8]) -> Option<&'static str> {
     let within = inside(&first).and_then(|at| Some(at + inside(first.get(at..)?)?));
     let versioned = within.and_then(|at| first.get(at)).is_none_or(|tag| *tag == 0xa0);
     (!versioned).then_some(
-        "certificate that can be used, but one of X.509 version 1 (make it with extensions: openssl x509 -req \
-         -extfile …),",
+        "certificate that can be used, but one of X.509 version 1 (make it with extensions: openssl x509 -req -extfile …),",
     )
 }
 

@@ -54,8 +54,7 @@ pub async fn open(
             // From 1.35 on the server requires both verbs, and does not report the second one.
             Reason::Forbidden(message) | Reason::Refused { code: 403, message } => {
                 let message = format!(
-                    "{message}: a user who cannot get and create resource \"pods/portforward\" opens no \
-                     WebSocket to it"
+                    "{message}: a WebSocket to it needs get and create on resource \"pods/portforward\""
                 );
                 KubeError::new(error.attempt, Reason::Forbidden(message))
             }

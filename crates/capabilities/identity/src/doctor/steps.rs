@@ -61,7 +61,7 @@ fn mount(of: &Findings<'_>, path: &Path) -> Option<Finding> {
 
 /// Checks the token's claims.
 pub(super) fn claims(of: &Findings<'_>, exchanger: &Exchanger, claims: &Claims) -> Vec<Finding> {
-    let text = |text: &Option<String>| text.clone().unwrap_or_else(|| "nobody".to_owned());
+    let text = |text: &Option<String>| text.clone().unwrap_or_else(|| "(none)".to_owned());
     let left = claims
         .remaining(now())
         .map_or("without an expiration".to_owned(), |left| format!("ends in {left:.0} s"));
@@ -214,7 +214,7 @@ fn offers(of: &Findings<'_>, exchanger: &Exchanger, metadata: &Metadata) -> Find
             .finding(
                 "discovery",
                 Severity::Warning,
-                format!("{message}; it does not say that it knows the grant {wanted}"),
+                format!("{message}; it does not list the grant {wanted}"),
             )
             .fix("switch the grant on at the provider, or use another"),
     }

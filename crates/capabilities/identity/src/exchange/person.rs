@@ -171,7 +171,7 @@ async fn browser(client: &Client<'_>) -> Result<Issued, ExchangeError> {
     }
     let code = tokio::time::timeout(LOGIN_LIMIT, callback(&listener, &state)).await;
     let code = code.map_err(|_| {
-        ExchangeError::Person(format!("nobody logged in within {} minutes", LOGIN_LIMIT.as_secs() / 60))
+        ExchangeError::Person(format!("no login within {} minutes", LOGIN_LIMIT.as_secs() / 60))
     })??;
     let form = vec![
         parameter("grant_type", "authorization_code"),

@@ -23,7 +23,7 @@ pub fn aws(side: &Side<'_>, account: &str, role: &str) -> Setup {
     });
     let mut notes = side.notes(true);
     if account.parse::<u64>().is_err() {
-        notes.push(format!("put the account's number in the place of {account} (--account)"));
+        notes.push(format!("replace {account} with the account's number (--account)"));
     }
     Setup {
         provider: "aws",
