@@ -258,8 +258,8 @@ async fn admission(cluster: &Cluster, settings: &Settings, there: bool) -> Step 
             Step::ok("the cluster would admit the pod in place of the existing one")
         }
         Err(error) => {
-            let fix = crate::diagnose::of_refusal(&error).map(|found| found.fix).unwrap_or_default();
-            Step::problem(error.to_string(), fix)
+            let found = crate::diagnose::of_refusal(&settings.pod.pod_ref(), &error);
+            Step::problem(error.to_string(), found.and_then(|found| found.fix).unwrap_or_default())
         }
     }
 }

@@ -7,7 +7,7 @@ mod account_and_secret;
 mod pod;
 mod stream;
 
-use crate::diagnose::{self, Diagnosis};
+use crate::diagnose;
 use crate::identity::Identity;
 use crate::ops_pod::OpsPod;
 pub use crate::reporter::Reporter;
@@ -20,6 +20,7 @@ use postern_kube::k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, 
 use postern_kube::kube::core::DynamicObject;
 use postern_kube::kube::{Resource, ResourceExt as _};
 use postern_kube::{Cluster, KubeError, Reason};
+use postern_report::Finding;
 use serde::Serialize;
 
 /// Why an install stopped. Running it again continues.
@@ -35,8 +36,8 @@ pub enum InstallError {
         step: String,
         /// The reason.
         source: KubeError,
-        /// The diagnosis of a refused pod.
-        diagnosis: Option<Box<Diagnosis>>,
+        /// Why the API server refused the pod, if it did.
+        diagnosis: Option<Box<Finding>>,
     },
     /// The pod did not become ready.
     #[error("Pod {pod} is not ready: {why}")]
@@ -45,8 +46,8 @@ pub enum InstallError {
         pod: String,
         /// A short reason.
         why: String,
-        /// The diagnosis.
-        diagnosis: Box<Diagnosis>,
+        /// The likely cause.
+        diagnosis: Box<Finding>,
     },
     /// Another client kept changing an object.
     #[error("{0} kept changing while it was installed: another install is running")]
@@ -142,11 +143,11 @@ pub async fn install(
 }
 
 fn at(of: &ObjectRef) -> impl FnOnce(KubeError) -> InstallError {
-    let step = of.to_string();
+    let of = of.clone();
     move |source| {
         let diagnosis =
-            if step.starts_with("Pod ") { diagnose::of_refusal(&source).map(Box::new) } else { None };
-        InstallError::Step { step, source, diagnosis }
+            if of.kind == "Pod" { diagnose::of_refusal(&of, &source).map(Box::new) } else { None };
+        InstallError::Step { step: of.to_string(), source, diagnosis }
     }
 }
 

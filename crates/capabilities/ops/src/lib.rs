@@ -22,7 +22,6 @@ pub mod show;
 pub mod stream;
 pub mod uninstall;
 
-pub use diagnose::Diagnosis;
 pub use ops_pod::OpsPod;
 pub use settings::{Access, InvalidSetting, Settings};
 

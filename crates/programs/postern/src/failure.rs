@@ -8,7 +8,8 @@ use postern_identity::keeper::KeeperError;
 use postern_kube::{KubeError, Reason};
 use postern_net::error::WebError;
 use postern_ops::install::InstallError;
-use postern_ops::{Diagnosis, InvalidSetting, OpsPod};
+use postern_ops::{InvalidSetting, OpsPod};
+use postern_report::Finding;
 use std::error::Error;
 
 /// The error that ends the program.
@@ -19,7 +20,7 @@ pub(crate) struct Failure {
     pub(crate) message: String,
     pub(crate) causes: Vec<String>,
     pub(crate) hint: Option<String>,
-    pub(crate) diagnosis: Option<Box<Diagnosis>>,
+    pub(crate) diagnosis: Option<Box<Finding>>,
     /// The pod, if there are several.
     pub(crate) pod: Option<Box<str>>,
     /// The cluster's refusal, if it is about an object.

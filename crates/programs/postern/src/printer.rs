@@ -6,8 +6,8 @@ use crate::failure::Failure;
 use postern_exec::fanout::{Colours, Tally};
 use postern_identity::exchange::{Listener, Notice};
 use postern_kube::apply::{Change, ObjectRef};
-use postern_ops::Diagnosis;
 use postern_ops::install::Reporter;
+use postern_report::{Evidence, Finding};
 use serde::Serialize;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::os::fd::AsFd as _;
@@ -156,15 +156,18 @@ impl Printer {
             eprintln!("  because: {}", clean(cause));
         }
         if let Some(diagnosis) = diagnosis {
-            let Diagnosis { conditions, waiting, events, cause, fix } = &**diagnosis;
-            for (title, lines) in [("conditions", conditions), ("containers", waiting), ("events", events)] {
-                if !lines.is_empty() {
-                    eprintln!("  {title}:");
-                    lines.iter().for_each(|line| eprintln!("    {}", clean(line)));
+            let Finding { rule: _, severity: _, subject: _, place: _, message, evidence, fix, reference: _ } =
+                &**diagnosis;
+            for text in evidence {
+                let (Evidence::Text(text) | Evidence::Command(text)) = text;
+                for (number, line) in text.lines().enumerate() {
+                    eprintln!("{}{}", if number == 0 { "  " } else { "    " }, clean(line));
                 }
             }
-            eprintln!("  likely cause: {}", clean(cause));
-            eprintln!("  {} {}", self.paint("fix:", "1"), clean(fix));
+            eprintln!("  likely cause: {}", clean(message));
+            if let Some(fix) = fix {
+                eprintln!("  {} {}", self.paint("fix:", "1"), clean(fix));
+            }
         }
         if let Some(hint) = hint {
             eprintln!("{} {}", self.paint("hint:", "1"), clean(hint));

@@ -204,7 +204,7 @@ impl<R: Reporter> Install<'_, R> {
             .into_iter()
             .filter(|event| uid.is_none() || event.involved_object.uid.as_ref() == uid)
             .collect();
-        let diagnosis = Box::new(diagnose::of_pod(pod.as_ref(), &events));
+        let diagnosis = Box::new(diagnose::of_pod(&of, pod.as_ref(), &events));
         Err(InstallError::NotReady { pod: ops.to_string(), why, diagnosis })
     }
 }
