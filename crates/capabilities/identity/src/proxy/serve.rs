@@ -341,6 +341,8 @@ pub async fn serve_aws_only(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpStream;
 
     #[test]
     fn our_own_names_are_those_of_loopback_at_our_port() {
@@ -356,5 +358,38 @@ mod tests {
         ] {
             assert_eq!(is_ours(host, port), want, "{host}");
         }
+    }
+
+    fn proxy() -> Arc<Proxy> {
+        Arc::new(Proxy {
+            routes: Routes::none(),
+            keepers: Vec::new(),
+            aws_secret: None,
+            listener: Listener(Arc::new(|_| ())),
+            log_requests: false,
+            metrics: Metrics::default(),
+            clock: SystemClock::new(),
+        })
+    }
+
+    /// The clock is paused, so it advances to the time limit as soon as nothing else can happen.
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_sends_no_whole_request_is_disconnected_in_time() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let stopping = watch::Sender::new(false);
+        let served = tokio::spawn(proxy().accept(Endpoint::Tcp(listener), stopping.subscribe()));
+        for sent in ["", "G", "GET /healthz HTTP/1.1\r\nHost: "] {
+            let mut client = TcpStream::connect(address).await.unwrap();
+            client.write_all(sent.as_bytes()).await.unwrap();
+            let started = tokio::time::Instant::now();
+            let mut answer = Vec::new();
+            // A connection that is reset is closed, too.
+            let _ = client.read_to_end(&mut answer).await;
+            let took = started.elapsed();
+            assert!(took >= HEAD && took < HEAD * 2 + Duration::from_secs(1), "{sent:?}: {took:?}");
+            assert!(!answer.starts_with(b"HTTP/1.1 200"), "{sent:?}");
+        }
+        assert!(!served.is_finished());
     }
 }
