@@ -54,6 +54,8 @@ fn an_install_plans_from_one_read() {
                 && !user.starts_with("system:")
                 && entry["objectRef"]["resource"] == resource
                 && entry["objectRef"]["name"] == name
+                // Other test programs have ops pods of the same name elsewhere.
+                && entry["objectRef"]["namespace"] == OPS
         });
         ours.count()
     };

@@ -6,6 +6,7 @@
 //! * [`copy`]: one end of a copy.
 //! * [`serve`]: the ops pod's PID 1: reaps processes, writes the audit log, lets running commands finish at
 //!   shutdown.
+//! * `own`: gives trees to one user and group, as an init container.
 //! * [`target_root`]: the file system of another container of the pod, for an ephemeral container.
 //!
 //! It is also a library: `postern run --backend local` uses the same supervisor through a pipe.
@@ -15,6 +16,8 @@ pub mod closed_stdio;
 pub mod copy;
 pub mod credentials;
 pub mod multiplex;
+#[cfg(target_os = "linux")]
+pub mod own;
 pub mod serve;
 mod stream;
 pub mod supervise;

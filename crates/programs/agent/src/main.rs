@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 const USAGE: &str = "usage: postern-agent run [--unlink | --key KEY] | multiplex | copy [--unlink | --of CONTAINER_ID] \
-                     | serve [--stream PORT KEYS] | credentials | which TOOL | target-root CONTAINER_ID \
+                     | serve [--stream PORT KEYS] | credentials | which TOOL \
+                     | own UID:GID PATH... | target-root CONTAINER_ID \
                      | target-user CONTAINER_ID | --version\n";
 
 fn main() -> ExitCode {
@@ -27,6 +28,8 @@ fn main() -> ExitCode {
             unlink();
             postern_agent::copy::main(None)
         }
+        #[cfg(target_os = "linux")]
+        ["own", ref arguments @ ..] => postern_agent::own::main(arguments),
         ["serve"] => postern_agent::serve::main(None),
         ["serve", "--stream", port, keys] => match port.parse() {
             Ok(port) => postern_agent::serve::main(Some(Stream { port, keys: Path::new(keys) })),
