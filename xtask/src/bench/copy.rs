@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, bail};
 
 use super::measure::{self, Sample, median};
 use super::report::{Row, Wanted};
-use super::{Pairs, QUIET, conclude};
+use super::{Pairs, QUIET, conclude, versions};
 use crate::say::Progress;
 use crate::subject::Subject;
 use crate::{paths, sh};
@@ -46,7 +46,7 @@ pub(super) fn bench(runs: usize, only: Option<&str>, write: bool) -> Result<()> 
         bench.broken.get()
     );
     conclude(
-        &subject,
+        &versions(&subject)?,
         "Copy",
         &format!("cargo xtask bench copy --runs {runs}"),
         &rows,

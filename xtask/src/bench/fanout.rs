@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 
 use super::measure::{self, median};
 use super::report::{Row, Wanted};
-use super::{PEERS, Pairs, QUIET, conclude};
+use super::{PEERS, Pairs, QUIET, conclude, versions};
 use crate::say::Progress;
 use crate::sh;
 use crate::subject::Subject;
@@ -59,7 +59,7 @@ pub(super) fn bench(runs: usize, write: bool) -> Result<()> {
          peak is of one process with {MANY} targets.\n\n{PEERS}"
     );
     let command = format!("cargo xtask bench fanout --runs {runs}");
-    conclude(&subject, "Several targets", &command, &rows, &method, write, progress)
+    conclude(&versions(&subject)?, "Several targets", &command, &rows, &method, write, progress)
 }
 
 fn by_stream(runs: usize, subject: &Subject, rows: &mut Vec<Row>) -> Result<()> {

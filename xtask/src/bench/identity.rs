@@ -116,7 +116,7 @@ the other; by turns, 2 s each. The p99 is of 1,000 requests a second on one conn
 resident after a million requests, while {STREAMS} answers are still open."
     );
     let command = format!("cargo xtask bench identity --runs {runs}");
-    super::conclude(subject, "Identity", &command, &rows, &method, write, progress)
+    super::conclude(&super::versions(subject)?, "Identity", &command, &rows, &method, write, progress)
 }
 
 /// Configurations, a subject token and Node's cached token.

@@ -5,6 +5,7 @@ mod copy;
 mod fanout;
 mod identity;
 mod measure;
+mod own;
 mod report;
 
 use std::fs::{self, File};
@@ -67,6 +68,15 @@ enum Bench {
         #[arg(long)]
         no_write: bool,
     },
+    /// `postern-agent own` against `chown -R` on 200,000 files; needs root; writes the same
+    Own {
+        /// How many pairs of runs
+        #[arg(long, default_value_t = 11)]
+        runs: usize,
+        /// Print only
+        #[arg(long)]
+        no_write: bool,
+    },
     /// `postern exec` over many targets against loops of `kubectl exec`, and runs by stream; writes the same
     Fanout {
         /// How many pairs of runs
@@ -85,6 +95,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             copy::bench(runs, only.as_deref(), !no_write && only.is_none())?;
         }
         Bench::Identity { runs, no_write } => identity::bench(runs, !no_write)?,
+        Bench::Own { runs, no_write } => own::bench(runs, !no_write)?,
         Bench::Fanout { runs, no_write } => fanout::bench(runs, !no_write)?,
     }
     Ok(ExitCode::SUCCESS)
@@ -169,12 +180,12 @@ credential.
 
 {PEERS}"
     );
-    conclude(&subject, "One run", &command, &rows, &method, write, progress)
+    conclude(&versions(&subject)?, "One run", &command, &rows, &method, write, progress)
 }
 
-/// Prints the table, and writes it as a section of docs/benchmarks.md.
+/// Prints the table, and writes it as a section of docs/benchmarks.md. `programs` are those measured, with versions.
 fn conclude(
-    subject: &Subject,
+    programs: &str,
     title: &str,
     command: &str,
     rows: &[Row],
@@ -191,7 +202,7 @@ fn conclude(
     };
     say::result(&verdict);
     if write {
-        let text = format!("{}\n{table}\n{verdict}\n\n{method}\n", circumstances(subject, command)?);
+        let text = format!("{}\n{table}\n{verdict}\n\n{method}\n", circumstances(programs, command)?);
         report::write(&paths::root().join("docs/benchmarks.md"), title, &text)?;
         progress.step("wrote docs/benchmarks.md");
     }
@@ -235,22 +246,26 @@ fn streams(runs: usize, subject: &Subject, progress: Progress, rows: &mut Vec<Ro
     Ok(cut)
 }
 
-/// What the figures were taken with, and on.
-fn circumstances(subject: &Subject, command: &str) -> Result<String> {
-    let date = sh::output(&mut sh::command("date", ["-u", "+%Y-%m-%d"]))?;
+/// The versions of postern and kubectl.
+fn versions(subject: &Subject) -> Result<String> {
     let version = sh::output(&mut subject.postern(&["--version"]))?;
     let server = sh::output(&mut subject.kubectl(&["version", "--client"]))?;
     let kubectl = server.lines().next().unwrap_or_default().replace("Client Version: ", "kubectl ");
+    Ok(format!("{}, {kubectl}", version.trim()))
+}
+
+/// What the figures were taken with, and on.
+fn circumstances(programs: &str, command: &str) -> Result<String> {
+    let date = sh::output(&mut sh::command("date", ["-u", "+%Y-%m-%d"]))?;
     Ok(format!(
         "- date: {}
 - machine: {}
 - load average when it ended: {} (above the number of cores, others were at work too, and figures are worse)
 - command: `{command}`
-- programs: {}, {kubectl}
+- programs: {programs}
 ",
         date.trim(),
         report::machine(),
         report::load(),
-        version.trim(),
     ))
 }
