@@ -113,7 +113,11 @@ fn measure_all(runs: usize, write: bool, progress: Progress, subject: &Subject, 
         "How it is measured: a token of the cache as a process, by turns with a Node program that reads its own cached token
 ({runs} pairs). A cached read: a million by eight tasks at once on two threads. The proxy and nginx (which adds a static header) share one core; the API (nginx) and who asks (wrk) share
 the other; by turns, 2 s each. The p99 is of 1,000 requests a second on one connection for 2 s each. Memory is what is
-resident after a million requests, while {STREAMS} answers are still open."
+resident after a million requests, while {STREAMS} answers are still open.
+
+The limit of the memory: hyper keeps four buffers of 8 KiB for each proxied stream, two at either side, and has no
+setting for less. 1,000 streams thus take 32 MiB in addition to the 11 MiB of the program
+([why hyper](decisions/0023-the-identity-proxy-uses-hyper.md))."
     );
     let command = format!("cargo xtask bench identity --runs {runs}");
     super::conclude(&super::versions(subject)?, "Identity", &command, &rows, &method, write, progress)
