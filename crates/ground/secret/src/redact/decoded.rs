@@ -2,6 +2,7 @@
 //! secrets of which only some characters are escaped, and secrets in base64 within longer text; those have no
 //! fixed encoding to search for.
 
+use memchr::{memchr_iter, memchr3_iter};
 use std::ops::Range;
 use zeroize::Zeroizing;
 
@@ -11,98 +12,134 @@ const RUN: usize = 16;
 /// A decoded part of a text.
 pub(super) struct View {
     pub(super) bytes: Zeroizing<Vec<u8>>,
-    /// The range of each byte in the text.
-    places: Vec<(usize, usize)>,
+    /// In the order of both positions. Each one ends where the next begins.
+    segments: Vec<Segment>,
     /// The start of an escape that is truncated by the end of the text.
     pub(super) cut: Option<usize>,
     /// Whether the view ends at the end of the text.
     pub(super) to_end: bool,
 }
 
+/// A part of a view. Text is mostly not escaped, so there are few of them.
+#[derive(Debug, Clone, Copy)]
+struct Segment {
+    /// Where it begins in the view.
+    view: usize,
+    /// Where it begins in the text.
+    text: usize,
+    /// Where it ends in the text.
+    end: usize,
+    /// Whether all bytes of it stand for the same part of the text, instead of one byte each.
+    escaped: bool,
+}
+
 impl View {
     fn new(room: usize) -> Self {
         let bytes = Zeroizing::new(Vec::with_capacity(room));
-        Self { bytes, places: Vec::with_capacity(room), cut: None, to_end: true }
+        Self { bytes, segments: Vec::new(), cut: None, to_end: true }
     }
 
-    fn push(&mut self, bytes: &[u8], place: (usize, usize)) {
+    /// Adds a part of the text as it is.
+    fn literal(&mut self, text: &[u8], range: Range<usize>) {
+        let Some(bytes) = text.get(range.clone()).filter(|bytes| !bytes.is_empty()) else { return };
+        let segment = Segment { view: self.bytes.len(), text: range.start, end: range.end, escaped: false };
+        self.segments.push(segment);
         self.bytes.extend_from_slice(bytes);
-        self.places.extend(std::iter::repeat_n(place, bytes.len()));
+    }
+
+    /// Adds what an escape stands for.
+    fn escape(&mut self, bytes: &[u8], range: Range<usize>) {
+        let segment = Segment { view: self.bytes.len(), text: range.start, end: range.end, escaped: true };
+        self.segments.push(segment);
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    /// The range in the text of one byte of the view.
+    fn byte(&self, at: usize) -> Option<Range<usize>> {
+        if at >= self.bytes.len() {
+            return None;
+        }
+        let after = self.segments.partition_point(|segment| segment.view <= at);
+        let Segment { view, text, end, escaped } = *self.segments.get(after.checked_sub(1)?)?;
+        Some(if escaped { text..end } else { text + (at - view)..text + (at - view) + 1 })
     }
 
     /// The range in the text of a part of the view.
     pub(super) fn place(&self, range: &Range<usize>) -> Range<usize> {
-        let begin = self.places.get(range.start).map_or(0, |place| place.0);
-        let end =
-            range.end.checked_sub(1).and_then(|last| self.places.get(last)).map_or(begin, |place| place.1);
+        let begin = self.byte(range.start).map_or(0, |place| place.start);
+        let end = range.end.checked_sub(1).and_then(|last| self.byte(last)).map_or(begin, |place| place.end);
         begin..end
     }
 
     /// The first byte of the view that begins at or after a position in the text.
     pub(super) fn index(&self, place: usize) -> usize {
-        self.places.partition_point(|(begin, _)| *begin < place)
+        let after = self.segments.partition_point(|segment| segment.text < place);
+        let next = self.segments.get(after).map_or(self.bytes.len(), |segment| segment.view);
+        match after.checked_sub(1).and_then(|before| self.segments.get(before)) {
+            Some(&Segment { view, text, end, escaped: false }) if place < end => view + (place - text),
+            _ => next,
+        }
     }
 
     /// Decodes the escapes of URLs, JSON, string literals and HTML. `None` if there is no escape. Reads
     /// nothing further than `reach` from an escape.
     pub(super) fn decoded(text: &[u8], reach: usize) -> Option<Self> {
-        let escapes = |byte: &u8| matches!(byte, b'%' | b'\\' | b'&');
-        let first = text.iter().position(escapes)?;
-        let last = text.iter().rposition(escapes)?;
-        let (mut at, end) = (first.saturating_sub(reach), text.len().min(last.saturating_add(reach)));
-        let mut view = Self::new(end - at);
+        let mut escapes = memchr3_iter(b'%', b'\\', b'&', text);
+        let first = escapes.next()?;
+        let last = escapes.next_back().unwrap_or(first);
+        let (begin, end) = (first.saturating_sub(reach), text.len().min(last.saturating_add(reach)));
+        let mut view = Self::new(end - begin);
         view.to_end = end == text.len();
-        while at < end {
+        let (mut done, mut is_plain) = (begin, true);
+        for at in memchr3_iter(b'%', b'\\', b'&', &text[..end]) {
+            // It may be the second character of an escape.
+            if at < done {
+                continue;
+            }
             match escape(&text[at..]) {
-                Escape::None => {
-                    view.push(&text[at..=at], (at, at + 1));
-                    at += 1;
-                }
+                Escape::None => {}
                 Escape::Of(letter, length) => {
-                    let place = (at, at + length);
+                    is_plain = false;
+                    view.literal(text, done..at);
+                    done = at + length;
                     match letter {
-                        Letter::Byte(byte) => view.push(&[byte], place),
-                        Letter::Char(letter) => view.push(letter.encode_utf8(&mut [0; 4]).as_bytes(), place),
+                        Letter::Byte(byte) => view.escape(&[byte], at..done),
+                        Letter::Char(letter) => {
+                            view.escape(letter.encode_utf8(&mut [0; 4]).as_bytes(), at..done);
+                        }
                     }
-                    at += length;
                 }
                 // At the end of the stream it is literal.
                 Escape::Cut => {
+                    is_plain = false;
                     view.cut.get_or_insert(at);
-                    view.push(&text[at..=at], (at, at + 1));
-                    at += 1;
                 }
             }
         }
-        Some(view)
+        view.literal(text, done..end);
+        (!is_plain).then_some(view)
     }
 
     /// Joins base64 across line breaks. `None` if there is none.
     pub(super) fn joined(text: &[u8]) -> Option<Self> {
         let is_base64 = |byte: &u8| byte.is_ascii_alphanumeric() || b"+/-_=".contains(byte);
-        let breaks = |at: usize| {
-            let line = text[..at].strip_suffix(b"\r").unwrap_or(&text[..at]);
+        let breaks = |at: &usize| {
+            let line = text[..*at].strip_suffix(b"\r").unwrap_or(&text[..*at]);
             let run = line.iter().rev().take(RUN).take_while(|byte| is_base64(byte)).count();
             // The part before the text may have been base64 too.
             run == RUN || run > 0 && run == line.len()
         };
-        let ends = text.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at);
         let half = text.last().filter(|byte| **byte == b'\r').map(|_| text.len());
-        let breaks: Vec<usize> = ends.chain(half).filter(|at| breaks(*at)).collect();
-        if breaks.is_empty() {
-            return None;
-        }
+        let mut breaks = memchr_iter(b'\n', text).chain(half).filter(breaks).peekable();
+        breaks.peek()?;
         let mut view = Self::new(text.len());
-        let mut next = breaks.into_iter().peekable();
-        for (at, byte) in text.iter().enumerate() {
-            let broken = next.peek().is_some_and(|end| at == *end || *byte == b'\r' && at + 1 == *end);
-            if broken && *byte == b'\n' {
-                next.next();
-            }
-            if !broken {
-                view.push(&[*byte], (at, at + 1));
-            }
+        let mut done = 0;
+        for at in breaks {
+            let line = if text[..at].ends_with(b"\r") { at - 1 } else { at };
+            view.literal(text, done..line);
+            done = text.len().min(at + 1);
         }
+        view.literal(text, done..text.len());
         Some(view)
     }
 }
