@@ -52,7 +52,11 @@ pub(super) fn bench(runs: usize, write: bool) -> Result<()> {
     let method = format!(
         "How it is measured: `chown -R` and `postern-agent own` by turns ({runs} pairs after one to warm up) on the same \
          {} empty\nfiles in {DIRECTORIES} directories, on this machine's file system, with all of the metadata in memory. Where \
-         everything is\nto be changed, the two set different owners.",
+         everything is\nto be changed, the two set different owners.
+
+The limit where everything is to be changed: `chown -R` changes a file by its name. `own` opens it, looks at what it
+opened and changes that, so that nobody can put another file in its place meanwhile. That is twice the system calls, on
+as many processors as there are.",
         DIRECTORIES * FILES
     );
     conclude(
