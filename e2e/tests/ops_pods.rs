@@ -33,9 +33,7 @@ fn two_ops_pods_of_a_namespace_share_neither_keys_nor_credentials() {
         return;
     }
     make_namespace(TEAM);
-    let namespaces =
-        || kubectl(&["get", "namespaces", "postern-ops", "-o", "name", "--ignore-not-found"]).stdout;
-    let before = namespaces();
+    let before = get(&["namespace", TEAM])["metadata"]["uid"].clone();
     install("one", "key-of-one-0123456789");
     install("two", "key-of-two-0123456789");
     // Each has its own credential, in a Secret that only it mounts.
@@ -67,14 +65,15 @@ fn two_ops_pods_of_a_namespace_share_neither_keys_nor_credentials() {
     let path = pem.to_str().unwrap();
     with("one", &["run", "--transport", "stream", "--stream-key", path, "--", "true"]).ok();
     with("two", &["run", "--transport", "stream", "--stream-key", path, "--", "true"]).exits(127);
-    // One goes; the other stays whole. No namespace was made or deleted.
+    // One goes; the other stays whole, and so does the namespace.
     uninstall("one");
     with("one", &["run", "--", "true"]).exits(127);
     with("two", &["run", "--", "true"]).ok();
     with("two", &["ops", "show", "--check"]).ok();
     uninstall("two");
-    assert_eq!(namespaces(), before);
-    get(&["namespace", TEAM]);
+    let after = get(&["namespace", TEAM]);
+    assert_eq!(after["metadata"]["uid"], before);
+    assert!(after["metadata"]["deletionTimestamp"].is_null());
     kubectl(&["delete", "namespace", TEAM, "--wait=false"]).ok();
 }
 

@@ -199,8 +199,10 @@ fn shapes(secured: bool) {
     // What the server closes is not used again, and what it keeps is.
     let (before, idle) = (api.all.load(Ordering::SeqCst), api.open.load(Ordering::SeqCst));
     for _ in 0..20 {
-        assert!(all(&at, &last("/length")).ends_with("hello"));
-        assert!(all(&at, &last("/once")).ends_with("hello"));
+        for path in ["/length", "/once"] {
+            let found = all(&at, &last(path));
+            assert!(found.ends_with("hello"), "{path}: {found}");
+        }
     }
     let made = api.all.load(Ordering::SeqCst) - before;
     assert!((19 - idle..=21).contains(&made), "{made} connections, {idle} were kept from before");

@@ -168,14 +168,23 @@ fn pass_on(
 /// Whether the server closed the connection before it answered. hyper itself retries a request that it had not begun
 /// to send.
 fn is_closed(error: &hyper_util::client::legacy::Error) -> bool {
-    let mut next = (!error.is_connect()).then_some(error as &dyn std::error::Error);
+    !error.is_connect() && broke_off(error)
+}
+
+/// Whether a connection ended, in any of the ways that systems and TLS (without `close_notify`) tell of it.
+fn broke_off(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut next = Some(error);
     while let Some(error) = next {
         let by_hyper = error.downcast_ref::<hyper::Error>();
         if by_hyper.is_some_and(|error| error.is_incomplete_message() || error.is_closed()) {
             return true;
         }
         if let Some(error) = error.downcast_ref::<io::Error>() {
-            return matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe);
+            use io::ErrorKind::{
+                BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected, UnexpectedEof,
+            };
+            let ends = [BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected, UnexpectedEof];
+            return ends.contains(&error.kind());
         }
         next = error.source();
     }
@@ -189,4 +198,53 @@ fn innermost(error: &dyn std::error::Error) -> String {
         last = source;
     }
     last.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
+    use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+    /// A connection that takes what is sent, and then fails.
+    struct Failing(io::ErrorKind);
+
+    impl AsyncRead for Failing {
+        fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Err(self.0.into()))
+        }
+    }
+
+    impl AsyncWrite for Failing {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, sent: &[u8]) -> Poll<io::Result<usize>> {
+            Poll::Ready(Ok(sent.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    async fn request_on(connection: Failing) -> hyper::Error {
+        let (mut sender, driver) =
+            hyper::client::conn::http1::handshake(TokioIo::new(connection)).await.unwrap();
+        let request = Request::get("/").body(ForwardedBody::whole(Bytes::new())).unwrap();
+        let answer = sender.send_request(request);
+        let (answer, _) = tokio::join!(answer, driver);
+        answer.unwrap_err()
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_broke_off_is_told_from_other_failures() {
+        use io::ErrorKind::{ConnectionReset, InvalidData, UnexpectedEof};
+        for (kind, want) in [(ConnectionReset, true), (UnexpectedEof, true), (InvalidData, false)] {
+            let error = request_on(Failing(kind)).await;
+            assert_eq!(broke_off(&error), want, "{kind:?}: {error:?}");
+        }
+    }
 }
