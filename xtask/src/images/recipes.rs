@@ -52,10 +52,11 @@ enum Recipe {
     Ops,
     OpsStatic,
     OpsIbm,
+    Agent,
     Program,
 }
 
-pub(super) const ALL: [Image; 8] = [
+pub(super) const ALL: [Image; 9] = [
     Image { name: "pause", reference: super::SANDBOX, recipe: Recipe::Pause },
     Image {
         name: "debian-tools",
@@ -78,6 +79,11 @@ pub(super) const ALL: [Image; 8] = [
         name: "postern-ops-ibm",
         reference: "ghcr.io/postern-dev/postern-ops-ibm:dev",
         recipe: Recipe::OpsIbm,
+    },
+    Image {
+        name: "postern-agent",
+        reference: "ghcr.io/postern-dev/postern-agent:dev",
+        recipe: Recipe::Agent,
     },
     Image { name: "postern", reference: "ghcr.io/postern-dev/postern:dev", recipe: Recipe::Program },
 ];
@@ -104,7 +110,7 @@ impl Plan {
 impl Image {
     /// Whether the image holds the agent, which needs its crate.
     pub(super) fn has_agent(self) -> bool {
-        matches!(self.recipe, Recipe::Ops | Recipe::OpsStatic | Recipe::OpsIbm)
+        matches!(self.recipe, Recipe::Ops | Recipe::OpsStatic | Recipe::OpsIbm | Recipe::Agent)
     }
 
     pub(super) fn plan(self, pantry: &Pantry) -> Result<Plan> {
@@ -158,6 +164,17 @@ impl Image {
                 single(&[dist::postern()?], config, |from| {
                     let mut files = Files::default();
                     files.directory("tmp", 0o1777).file("postern", &from[0], 0o755);
+                    Ok(files)
+                })
+            }
+            // The agent alone, for init containers. They say themselves which user they need.
+            Recipe::Agent => {
+                let config = json!({"Entrypoint": ["/usr/local/bin/postern-agent"], "User": USER});
+                single(&[dist::agent()?], config, |from| {
+                    let mut files = Files::default();
+                    files.directory("usr", 0o755).directory("usr/local", 0o755);
+                    files.directory("usr/local/bin", 0o755);
+                    files.file("usr/local/bin/postern-agent", &from[0], 0o755);
                     Ok(files)
                 })
             }

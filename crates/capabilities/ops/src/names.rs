@@ -38,6 +38,8 @@ pub const BASELINE_USER: &str = "postern:audit:nobody";
 
 /// The repository of the image that contains only this program.
 pub const PROGRAM_REPOSITORY: &str = "ghcr.io/postern-dev/postern";
+/// The repository of the image with nothing but the agent, for init containers.
+pub const AGENT_REPOSITORY: &str = "ghcr.io/postern-dev/postern-agent";
 
 /// The image of this release: its tag is the program's version, and `dev` for a development build.
 pub fn default_image(repository: &str, version: &str) -> String {

@@ -18,6 +18,14 @@ pub enum ManifestError {
         /// Why.
         source: io::Error,
     },
+    /// A file cannot be replaced.
+    #[error("writing {}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// A folder has no file with a known extension.
     #[error("{} has no file that ends in .yaml, .yml or .json{}", path.display(), if *recursive { "" } else { "; folders in it are read only with --recursive" })]
     NoFiles {

@@ -40,6 +40,7 @@ mod render;
 mod scalar;
 mod splice;
 mod tree;
+mod write;
 
 pub use change::Change;
 pub use document::{Document, Plain, parse, parse_plain};
@@ -49,3 +50,4 @@ pub use limits::Limits;
 pub use path::{FieldPath, PathError, Segment};
 pub use place::{Field, Location, Place, Places, Region};
 pub use read::{Input, ReadOptions, Text, load, load_plain, read};
+pub use write::write;

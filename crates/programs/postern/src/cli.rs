@@ -7,6 +7,7 @@ pub(crate) mod identity;
 pub(crate) mod ops;
 pub(crate) mod rules;
 pub(crate) mod run;
+pub(crate) mod volumes;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 use clap::{Args, Parser, Subcommand};
@@ -141,6 +142,9 @@ pub(crate) enum Command {
     /// Exchange a ServiceAccount's token for short-lived credentials of other providers
     #[command(subcommand)]
     Identity(identity::Identity),
+    /// Make volumes belong to the user that a workload runs as
+    #[command(subcommand)]
+    Volumes(volumes::Volumes),
     /// Print the JSON schema of the configuration file
     ConfigSchema,
     /// Print the JSON schema of reports, as `ops audit -o json` and others print them

@@ -22,10 +22,12 @@ mod session;
 mod streams;
 mod transports;
 mod trusted_profile;
+mod volumes;
 
 use crate::cli::identity::Identity;
 use crate::cli::ops::{Ops, Pod};
 use crate::cli::run::Backend;
+use crate::cli::volumes::Volumes;
 use crate::cli::{Cli, Command, Global};
 use crate::failure::Failure;
 use crate::printer::Printer;
@@ -66,6 +68,15 @@ impl Context {
             Some(mirror) => names::mirrored(&image, mirror),
             None => image,
         }
+    }
+
+    /// The image with nothing but the agent: from the command line, else this release's.
+    fn agent_image(&self, named: Option<&str>) -> String {
+        if let Some(image) = named {
+            return image.to_owned();
+        }
+        let image = names::default_image(names::AGENT_REPOSITORY, env!("CARGO_PKG_VERSION"));
+        self.config.image_mirror.as_ref().map_or(image.clone(), |mirror| names::mirrored(&image, mirror))
     }
 
     /// The ops pod: from the command line, else from the environment, else from the config.
@@ -166,6 +177,9 @@ fn stdin_taken(command: &Command) -> Option<&'static str> {
         }
         Command::Ops(Ops::Authorize(args)) if args.file.as_deref() == Some("-") => Some("the key file -"),
         Command::Identity(Identity::Exec(_)) => Some("the command"),
+        Command::Volumes(Volumes::Patch(args)) if args.filename.iter().any(|file| file == Path::new("-")) => {
+            Some("-f -")
+        }
         _ => None,
     }
 }
@@ -224,6 +238,11 @@ fn dispatch(global: Global, command: Command, printer: &mut Printer) -> Result<u
             Command::Identity(Identity::Trust(args)) => identity::trust::run(&context, args, printer).await,
             Command::Identity(Identity::Issuer(args)) => identity::issuer::run(&context, args, printer).await,
             Command::Identity(Identity::Status(args)) => identity::status::run(&context, &args, printer),
+            Command::Volumes(Volumes::Patch(args)) => volumes::patch(&context, &args, printer),
+            Command::Volumes(Volumes::InitContainer(args)) => {
+                volumes::init_container(&context, args, printer)
+            }
+            Command::Volumes(Volumes::ChownCommand(args)) => Ok(volumes::chown_command(&args, printer)),
             Command::Completions { .. }
             | Command::ConfigSchema
             | Command::ReportSchema

@@ -231,7 +231,7 @@ pub(crate) fn record(format: Format, value: &impl Serialize) -> Vec<u8> {
     text.into_bytes()
 }
 
-fn yaml(value: &impl Serialize) -> String {
+pub(crate) fn yaml(value: &impl Serialize) -> String {
     // By way of JSON, so that both formats have the same fields.
     let value = serde_json::to_value(value).unwrap_or_default();
     serde_saphyr::to_string(&value).unwrap_or_default()
