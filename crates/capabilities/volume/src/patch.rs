@@ -63,7 +63,7 @@ pub enum PatchError {
     #[error(transparent)]
     Manifest(#[from] ManifestError),
     /// An object is not what its kind says.
-    #[error("{at}: {object}")]
+    #[error("{at}: {object} cannot be patched")]
     Workload {
         /// Where the object is.
         at: Location,
@@ -73,7 +73,7 @@ pub enum PatchError {
         source: InvalidWorkload,
     },
     /// It cannot be said whom a mount is to belong to.
-    #[error("{at}: {object}")]
+    #[error("{at}: {object} cannot be patched")]
     Plan {
         /// Where the pod's spec is.
         at: Location,

@@ -376,3 +376,36 @@ snapshot!(
     &["run", "--kubeconfig", "empty", "--", "true"],
     &[("empty", "apiVersion: v1\nkind: Config\n")]
 );
+
+const WEB: (&str, &str) = (
+    "web.yaml",
+    "# The shop\napiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\nspec:\n  template:\n    spec:\n      \
+     securityContext: {runAsUser: 1000, runAsGroup: 2000}\n      containers:\n      - name: web # one\n        image: \
+     web:1\n        volumeMounts:\n        - {name: data, mountPath: /data}\n      volumes:\n      - name: data\n        \
+     persistentVolumeClaim: {claimName: data}\n",
+);
+const NO_USER: (&str, &str) = (
+    "pod.yaml",
+    "apiVersion: v1\nkind: Pod\nmetadata: {name: web}\nspec:\n  containers:\n  - name: web\n    image: web:1\n    \
+     volumeMounts:\n    - {name: data, mountPath: /data}\n  volumes:\n  - name: data\n    nfs: {server: s, path: /p}\n",
+);
+const SERVICE: (&str, &str) =
+    ("service.yaml", "apiVersion: v1\nkind: Service\nmetadata: {name: web}\nspec: {}\n");
+
+snapshot!(help_volumes_patch, &["volumes", "patch", "--help"]);
+snapshot!(volumes_patch, &["volumes", "patch", "-f", "web.yaml", "--by", "chown"], &[WEB]);
+snapshot!(
+    volumes_patch_dry_run,
+    &["volumes", "patch", "-f", ".", "--dry-run", "-o", "json"],
+    &[WEB, SERVICE]
+);
+snapshot!(volumes_patch_without_a_user, &["volumes", "patch", "-f", "pod.yaml", "--write"], &[NO_USER]);
+snapshot!(volumes_patch_without_a_workload, &["volumes", "patch", "-f", "service.yaml"], &[SERVICE]);
+snapshot!(volumes_patch_in_json, &["volumes", "patch", "-f", "web.yaml", "-o", "json"], &[WEB]);
+snapshot!(volumes_init_container, &["volumes", "init-container", "-f", "web.yaml"], &[WEB]);
+snapshot!(
+    volumes_init_container_without_a_manifest,
+    &["volumes", "init-container", "--owner", "1:2", "--mount", "data=/data", "--by", "chown", "-o", "json"]
+);
+snapshot!(volumes_chown_command, &["volumes", "chown-command", "1000:1000", "/data", "/it's"]);
+snapshot!(volumes_chown_command_of_a_name, &["volumes", "chown-command", "www-data", "/data"]);
