@@ -4,6 +4,7 @@
 pub mod access;
 pub mod apply;
 mod connect;
+pub mod crd;
 mod credential_error;
 mod credentials;
 mod error;

@@ -102,7 +102,7 @@ fn the_shell_runs_in_the_image_of_the_workload() {
 fn an_error_names_the_object_and_its_place() {
     let text = DEPLOYMENT.replace("        runAsGroup: 2000\n", "");
     let error = patch("web.yaml", &text, &options()).unwrap_err();
-    assert_eq!(error.to_string(), "web.yaml:7:5: Deployment web");
+    assert_eq!(error.to_string(), "web.yaml:7:5: Deployment web cannot be patched");
     assert!(error.hint().unwrap().contains("runAsGroup"));
     let error = patch("web.yaml", "apiVersion: v1\nkind: Service\nmetadata: {name: a}\n", &options());
     assert!(error.unwrap_err().to_string().contains("has no workload"));

@@ -1,0 +1,219 @@
+//! Makes the changes of a plan.
+
+use crate::accounts::RECORD;
+use crate::plan::{AccountChange, COPY_LABEL, CopyChange, DesiredCopy, Plan};
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::{Secret, ServiceAccount};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::{Api, Client};
+use serde_json::json;
+use std::collections::BTreeMap;
+
+/// The field manager of changes.
+pub const FIELD_MANAGER: &str = "postern-controller";
+
+/// The label selector of copies.
+pub fn copies() -> String {
+    format!("{COPY_LABEL}=true")
+}
+
+/// A change failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// A Secret has the name of a copy and is not one.
+    #[error("Secret {namespace}/{name} exists and is not Postern's; it is left as it is")]
+    NameTaken {
+        /// The namespace.
+        namespace: String,
+        /// The name.
+        name: String,
+    },
+    /// Somebody else changed the object, or deleted it: it is read again.
+    #[error("{kind} {namespace}/{name} was changed by another client")]
+    Conflict {
+        /// The kind.
+        kind: &'static str,
+        /// The namespace.
+        namespace: String,
+        /// The name.
+        name: String,
+    },
+    /// The API server refused.
+    #[error("{attempt} {kind} {namespace}/{name}")]
+    Refused {
+        /// What was attempted.
+        attempt: &'static str,
+        /// The kind.
+        kind: &'static str,
+        /// The namespace.
+        namespace: String,
+        /// The name.
+        name: String,
+        /// Why.
+        source: Box<kube::Error>,
+    },
+}
+
+/// What was changed.
+#[derive(Debug, Default)]
+pub struct Applied {
+    /// How many copies were created, updated or deleted.
+    pub copies: u64,
+    /// The `ServiceAccounts` that were changed.
+    pub accounts: Vec<AccountChange>,
+    /// What failed. The rest was done.
+    pub errors: Vec<ApplyError>,
+}
+
+/// Makes the changes of a namespace. Copies come first, so that no `ServiceAccount` names one that is missing, and go
+/// last.
+pub async fn apply(client: &Client, namespace: &str, plan: &Plan) -> Applied {
+    let mut applied = Applied::default();
+    let (deletions, others): (Vec<_>, Vec<_>) =
+        plan.copies.iter().partition(|change| matches!(change, CopyChange::Delete(_)));
+    let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
+    for change in others {
+        note(&mut applied, copy(&secrets, namespace, change).await);
+    }
+    let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), namespace);
+    for change in &plan.accounts {
+        match account(&accounts, namespace, change).await {
+            Ok(()) => applied.accounts.push(change.clone()),
+            Err(error) => applied.errors.push(error),
+        }
+    }
+    for change in deletions {
+        note(&mut applied, copy(&secrets, namespace, change).await);
+    }
+    applied
+}
+
+fn note(applied: &mut Applied, result: Result<(), ApplyError>) {
+    match result {
+        Ok(()) => applied.copies += 1,
+        Err(error) => applied.errors.push(error),
+    }
+}
+
+async fn copy(secrets: &Api<Secret>, namespace: &str, change: &CopyChange) -> Result<(), ApplyError> {
+    let kind = "Secret";
+    let failed = |attempt, name: &str, error| failure(attempt, kind, namespace, name, error);
+    match change {
+        CopyChange::Create(desired) => create(secrets, namespace, desired).await,
+        CopyChange::Update(desired, version) => {
+            // All of it is ours: keys that somebody added go.
+            let mut object = object(namespace, desired);
+            object.metadata.resource_version = Some(version.clone());
+            let done = secrets.replace(&desired.name, &post(), &object).await;
+            done.map(|_| ()).map_err(|error| failed("updating", &desired.name, error))
+        }
+        CopyChange::Replace(desired) => {
+            delete(secrets, &desired.name)
+                .await
+                .map_err(|error| failed("replacing", &desired.name, error))?;
+            create(secrets, namespace, desired).await
+        }
+        CopyChange::Delete(name) => {
+            delete(secrets, name).await.map_err(|error| failed("deleting", name, error))
+        }
+    }
+}
+
+async fn delete(secrets: &Api<Secret>, name: &str) -> Result<(), kube::Error> {
+    // Only the very object that has the label: another one may have taken its place.
+    let Some(found) = secrets.get_metadata_opt(name).await? else { return Ok(()) };
+    if !is_ours(found.metadata.labels.as_ref()) {
+        return Ok(());
+    }
+    let preconditions = Preconditions { uid: found.metadata.uid, resource_version: None };
+    let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
+    match secrets.delete(name, &params).await {
+        Err(error) if code(&error) != Some(404) => Err(error),
+        _ => Ok(()),
+    }
+}
+
+async fn create(secrets: &Api<Secret>, namespace: &str, desired: &DesiredCopy) -> Result<(), ApplyError> {
+    let Err(error) = secrets.create(&post(), &object(namespace, desired)).await else { return Ok(()) };
+    let name = &desired.name;
+    if code(&error) == Some(409) {
+        // Another replica may have been faster. What is not ours stays.
+        let found = secrets.get_metadata_opt(name).await;
+        let found = found.map_err(|error| failure("reading", "Secret", namespace, name, error))?;
+        if found.is_some_and(|found| !is_ours(found.metadata.labels.as_ref())) {
+            return Err(ApplyError::NameTaken { namespace: namespace.to_owned(), name: name.clone() });
+        }
+    }
+    Err(failure("creating", "Secret", namespace, name, error))
+}
+
+fn is_ours(labels: Option<&BTreeMap<String, String>>) -> bool {
+    labels.is_some_and(|labels| labels.get(COPY_LABEL).is_some_and(|value| value == "true"))
+}
+
+async fn account(
+    accounts: &Api<ServiceAccount>,
+    namespace: &str,
+    change: &AccountChange,
+) -> Result<(), ApplyError> {
+    let AccountChange { name, uid, resource_version, names, recorded, adds: _ } = change;
+    let record = recorded.iter().map(String::as_str).collect::<Vec<_>>().join(",");
+    let record = (!record.is_empty()).then_some(record);
+    let names: Vec<_> = names.iter().map(|name| json!({"name": name})).collect();
+    // A merge patch replaces the list as a whole, and the resource version makes sure that it is the one that was read.
+    let patch = json!({
+        "metadata": {"uid": uid, "resourceVersion": resource_version, "annotations": {RECORD: record}},
+        "imagePullSecrets": (!names.is_empty()).then_some(names),
+    });
+    let done = accounts.patch_metadata(name, &params(), &Patch::Merge(patch)).await;
+    done.map(|_| ()).map_err(|error| failure("changing", "ServiceAccount", namespace, name, error))
+}
+
+fn post() -> PostParams {
+    PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() }
+}
+
+fn params() -> PatchParams {
+    PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() }
+}
+
+fn object(namespace: &str, desired: &DesiredCopy) -> Secret {
+    let DesiredCopy { name, format, data, consumers, annotations } = desired;
+    let labels = [("app.kubernetes.io/managed-by", "postern"), (COPY_LABEL, "true")];
+    Secret {
+        metadata: ObjectMeta {
+            name: Some(name.clone()),
+            namespace: Some(namespace.to_owned()),
+            labels: Some(labels.map(|(name, value)| (name.to_owned(), value.to_owned())).into()),
+            annotations: Some(annotations.clone()),
+            // Garbage collection removes a copy with its last consumer, also while no controller runs.
+            owner_references: Some(consumers.iter().map(crate::Consumer::reference).collect()),
+            ..ObjectMeta::default()
+        },
+        type_: Some(format.secret_type().to_owned()),
+        data: Some(BTreeMap::from([(format.key().to_owned(), ByteString(data.clone()))])),
+        ..Secret::default()
+    }
+}
+
+fn code(error: &kube::Error) -> Option<u16> {
+    match error {
+        kube::Error::Api(status) => Some(status.code),
+        _ => None,
+    }
+}
+
+fn failure(
+    attempt: &'static str,
+    kind: &'static str,
+    namespace: &str,
+    name: &str,
+    error: kube::Error,
+) -> ApplyError {
+    let (namespace, name) = (namespace.to_owned(), name.to_owned());
+    match code(&error) {
+        Some(404 | 409) => ApplyError::Conflict { kind, namespace, name },
+        _ => ApplyError::Refused { attempt, kind, namespace, name, source: Box::new(error) },
+    }
+}
