@@ -18,6 +18,7 @@ pub mod moto;
 pub mod pods;
 pub mod provider;
 pub mod proxy;
+pub mod registry;
 pub mod s3;
 pub mod scene;
 pub mod servers;

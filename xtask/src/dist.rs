@@ -60,6 +60,13 @@ pub(crate) fn cloud() -> Result<PathBuf> {
     Ok(paths::target().join(host()).join("quick/cloud"))
 }
 
+/// Builds the controller.
+pub(crate) fn controller() -> Result<PathBuf> {
+    sh::run_shown(&mut cargo("build", &["--profile", profile(), "-p", "postern-controller"]))
+        .context("build postern-controller")?;
+    Ok(paths::target().join(host()).join(profile()).join("postern-controller"))
+}
+
 fn agent_profile() -> &'static str {
     if is_quick() { "quick" } else { "agent" }
 }

@@ -166,7 +166,8 @@ fn collect(dir: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
     for entry in fs::read_dir(dir).with_context(|| dir.display().to_string())? {
         let path = entry?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        if path.is_dir() && name != "bin" {
+        // A module of its own is a program of its own.
+        if path.is_dir() && name != "bin" && !path.join("go.mod").is_file() {
             collect(&path, files)?;
         } else if name.ends_with(".go") || name == "go.mod" || name == "go.sum" {
             files.push(path);
@@ -175,10 +176,44 @@ fn collect(dir: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
     Ok(())
 }
 
+/// Returns the registry of the distribution project, building it when this content was never built on this machine.
+pub(crate) fn registry(progress: Progress) -> Result<PathBuf> {
+    let source = paths::root().join("testbed/registry");
+    let mut files = Vec::new();
+    collect(&source, &mut files)?;
+    files.sort();
+    let mut content = std::env::consts::ARCH.as_bytes().to_vec();
+    for file in files {
+        content.extend(fs::read(&file).with_context(|| file.display().to_string())?);
+    }
+    let base = paths::cache()?.join("registry");
+    let program = base.join(&paths::digest(&content)[..16]);
+    if program.is_file() {
+        return Ok(program);
+    }
+    check_go()?;
+    fs::create_dir_all(&base).with_context(|| base.display().to_string())?;
+    let lock = File::create(base.join("lock"))?;
+    lock.lock()?;
+    if program.is_file() {
+        return Ok(program);
+    }
+    progress.step("building the registry from source, once");
+    let unfinished = base.join("unfinished");
+    let mut build = sh::command("go", ["build", "-mod=readonly", "-trimpath", "-buildvcs=false"]);
+    build.args(["-ldflags", "-s -w", "-o"]).arg(&unfinished).arg(".").current_dir(&source);
+    build.env("CGO_ENABLED", "0").env("GOWORK", "off");
+    build.env_remove("GOFLAGS").env_remove("GOOS").env_remove("GOARCH");
+    sh::run(&mut build).context("build the registry")?;
+    // A build cut short never looks finished.
+    fs::rename(&unfinished, &program)?;
+    Ok(program)
+}
+
 /// Removes everything kept outside the checkout.
 pub(crate) fn clean_cache() -> Result<()> {
     let base = paths::cache()?;
-    for part in ["testbed", "debian", "tools", "providers"] {
+    for part in ["testbed", "debian", "tools", "providers", "registry"] {
         let dir = base.join(part);
         if dir.exists() {
             fs::remove_dir_all(&dir).with_context(|| format!("remove {}", dir.display()))?;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use serde_json::{Value, json};
 
-use super::layout::{API_PORT, Cluster, DNS_SERVICE, Node, POD_CIDR};
+use super::layout::{API_PORT, Cluster, DNS_SERVICE, Node, POD_CIDR, REGISTRY_HOST, REGISTRY_SERVICE};
 use crate::images::SANDBOX;
 
 /// Where a node's provisioned volumes lie.
@@ -24,6 +24,9 @@ pub(super) fn write_all(cluster: &Cluster) -> Result<()> {
         let cni = node.etc.join("cni");
         fs::create_dir_all(&cni)?;
         fs::write(node.etc.join("containerd.toml"), containerd(node))?;
+        let hosts = node.etc.join("certs.d").join(REGISTRY_HOST);
+        fs::create_dir_all(&hosts)?;
+        fs::write(hosts.join("hosts.toml"), registry_hosts())?;
         put(&cni.join("10-postern.conflist"), &network(cluster, node))?;
         fs::write(node.etc.join("resolv.conf"), "")?; // pods that ask for the node's DNS get none
         put(&node.etc.join("kubelet.yaml"), &kubelet(cluster, node))?;
@@ -61,6 +64,12 @@ fn audit_policy() -> Value {
     })
 }
 
+/// How the node reaches the registry that tests run: by the Service that they create at this address.
+fn registry_hosts() -> String {
+    let address = format!("http://{REGISTRY_SERVICE}:5000");
+    format!("server = \"{address}\"\n\n[host.\"{address}\"]\n  capabilities = [\"pull\", \"resolve\"]\n")
+}
+
 fn containerd(node: &Node) -> String {
     let (run, data, etc) = (node.run.display(), node.data.display(), node.etc.display());
     let socket = node.containerd_socket();
@@ -87,6 +96,8 @@ disabled_plugins = [
   restrict_oom_score_adj = true         # works without CAP_SYS_RESOURCE
   netns_mounts_under_state_dir = true   # so that the cluster's mounts all lie in one place
   tolerate_missing_hugetlb_controller = true
+  [plugins."io.containerd.grpc.v1.cri".registry]
+    config_path = "{etc}/certs.d"
   [plugins."io.containerd.grpc.v1.cri".cni]
     bin_dir = "/usr/lib/cni"
     conf_dir = "{etc}/cni"

@@ -8,6 +8,9 @@ use crate::paths;
 pub(super) const SERVICE_CIDR: &str = "10.96.0.0/16";
 pub(super) const API_SERVICE: &str = "10.96.0.1";
 pub(super) const DNS_SERVICE: &str = "10.96.0.10";
+/// The name of images in the tests' registry, and the address of its Service.
+pub(super) const REGISTRY_HOST: &str = "registry.test";
+pub(super) const REGISTRY_SERVICE: &str = "10.96.0.50";
 pub(super) const POD_CIDR: &str = "10.244.0.0/16";
 pub(super) const API_PORT: u16 = 6443;
 

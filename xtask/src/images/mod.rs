@@ -21,7 +21,8 @@ pub(crate) const SANDBOX: &str = "registry.k8s.io/pause:3.9";
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Which images (default: all): pause, debian-tools, busybox, scratch-static, postern-ops,
-    /// postern-ops-static, postern-ops-ibm, postern-agent, postern
+    /// postern-ops-static, postern-ops-ibm, postern-agent, postern-controller,
+    /// registry, postern
     names: Vec<String>,
 }
 

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::archive::Files;
 use crate::say::Progress;
-use crate::testbed::Programs;
+use crate::testbed::{self, Programs};
 use crate::{debian, dist, paths, sh};
 
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -53,10 +53,12 @@ enum Recipe {
     OpsStatic,
     OpsIbm,
     Agent,
+    Controller,
+    Registry,
     Program,
 }
 
-pub(super) const ALL: [Image; 9] = [
+pub(super) const ALL: [Image; 11] = [
     Image { name: "pause", reference: super::SANDBOX, recipe: Recipe::Pause },
     Image {
         name: "debian-tools",
@@ -85,6 +87,12 @@ pub(super) const ALL: [Image; 9] = [
         reference: "ghcr.io/postern-dev/postern-agent:dev",
         recipe: Recipe::Agent,
     },
+    Image {
+        name: "postern-controller",
+        reference: "ghcr.io/postern-dev/postern-controller:dev",
+        recipe: Recipe::Controller,
+    },
+    Image { name: "registry", reference: "docker.io/library/registry:3", recipe: Recipe::Registry },
     Image { name: "postern", reference: "ghcr.io/postern-dev/postern:dev", recipe: Recipe::Program },
 ];
 
@@ -175,6 +183,24 @@ impl Image {
                     files.directory("usr", 0o755).directory("usr/local", 0o755);
                     files.directory("usr/local/bin", 0o755);
                     files.file("usr/local/bin/postern-agent", &from[0], 0o755);
+                    Ok(files)
+                })
+            }
+            Recipe::Controller => {
+                let config = json!({"Entrypoint": ["/postern-controller"], "User": USER, "WorkingDir": "/"});
+                single(&[dist::controller()?], config, |from| {
+                    let mut files = Files::default();
+                    files.file("postern-controller", &from[0], 0o755);
+                    Ok(files)
+                })
+            }
+            // The registry of the distribution project.
+            Recipe::Registry => {
+                let config = json!({"Entrypoint": ["/registry"], "User": USER, "WorkingDir": "/"});
+                let from = testbed::registry(pantry.progress)?;
+                single(&[from], config, |from| {
+                    let mut files = Files::default();
+                    files.directory("tmp", 0o1777).file("registry", &from[0], 0o755);
                     Ok(files)
                 })
             }

@@ -38,6 +38,8 @@ pub const BASELINE_USER: &str = "postern:audit:nobody";
 
 /// The repository of the image that contains only this program.
 pub const PROGRAM_REPOSITORY: &str = "ghcr.io/postern-dev/postern";
+/// The repository of the controller's image.
+pub const CONTROLLER_REPOSITORY: &str = "ghcr.io/postern-dev/postern-controller";
 /// The repository of the image with nothing but the agent, for init containers.
 pub const AGENT_REPOSITORY: &str = "ghcr.io/postern-dev/postern-agent";
 

@@ -1,14 +1,14 @@
 //! Makes the changes of a plan.
 
-use crate::accounts::RECORD;
-use crate::plan::{AccountChange, COPY_LABEL, CopyChange, DesiredCopy, Plan};
+use crate::accounts::{Account, RECORD};
+use crate::plan::{AccountChange, COPY_LABEL, Copy, CopyChange, DesiredCopy, Plan};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{Secret, ServiceAccount};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::api::{DeleteParams, ListParams, PartialObjectMeta, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Client};
 use serde_json::json;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The field manager of changes.
 pub const FIELD_MANAGER: &str = "postern-controller";
@@ -58,10 +58,12 @@ pub enum ApplyError {
 /// What was changed.
 #[derive(Debug, Default)]
 pub struct Applied {
-    /// How many copies were created, updated or deleted.
-    pub copies: u64,
-    /// The `ServiceAccounts` that were changed.
-    pub accounts: Vec<AccountChange>,
+    /// The copies that were created or updated, as they are now.
+    pub stored: Vec<Copy>,
+    /// The names of the copies that were deleted.
+    pub deleted: Vec<String>,
+    /// The `ServiceAccounts` that were changed, as they are now, and whether something was added.
+    pub accounts: Vec<(Account, bool)>,
     /// What failed. The rest was done.
     pub errors: Vec<ApplyError>,
 }
@@ -74,48 +76,53 @@ pub async fn apply(client: &Client, namespace: &str, plan: &Plan) -> Applied {
         plan.copies.iter().partition(|change| matches!(change, CopyChange::Delete(_)));
     let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
     for change in others {
-        note(&mut applied, copy(&secrets, namespace, change).await);
+        match copy(&secrets, namespace, change).await {
+            Ok(stored) => applied.stored.extend(stored),
+            Err(error) => applied.errors.push(error),
+        }
     }
     let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), namespace);
     for change in &plan.accounts {
         match account(&accounts, namespace, change).await {
-            Ok(()) => applied.accounts.push(change.clone()),
+            Ok(now) => applied.accounts.push((now, change.adds)),
             Err(error) => applied.errors.push(error),
         }
     }
     for change in deletions {
-        note(&mut applied, copy(&secrets, namespace, change).await);
+        match (copy(&secrets, namespace, change).await, change) {
+            (Ok(_), CopyChange::Delete(name)) => applied.deleted.push(name.clone()),
+            (Ok(_), _) => {}
+            (Err(error), _) => applied.errors.push(error),
+        }
     }
     applied
 }
 
-fn note(applied: &mut Applied, result: Result<(), ApplyError>) {
-    match result {
-        Ok(()) => applied.copies += 1,
-        Err(error) => applied.errors.push(error),
-    }
-}
-
-async fn copy(secrets: &Api<Secret>, namespace: &str, change: &CopyChange) -> Result<(), ApplyError> {
+/// Returns the copy as it is now; `None` if it was deleted.
+async fn copy(
+    secrets: &Api<Secret>,
+    namespace: &str,
+    change: &CopyChange,
+) -> Result<Option<Copy>, ApplyError> {
     let kind = "Secret";
     let failed = |attempt, name: &str, error| failure(attempt, kind, namespace, name, error);
     match change {
-        CopyChange::Create(desired) => create(secrets, namespace, desired).await,
+        CopyChange::Create(desired) => create(secrets, namespace, desired).await.map(Some),
         CopyChange::Update(desired, version) => {
             // All of it is ours: keys that somebody added go.
             let mut object = object(namespace, desired);
             object.metadata.resource_version = Some(version.clone());
             let done = secrets.replace(&desired.name, &post(), &object).await;
-            done.map(|_| ()).map_err(|error| failed("updating", &desired.name, error))
+            done.map(|now| Some(Copy::of(&now))).map_err(|error| failed("updating", &desired.name, error))
         }
         CopyChange::Replace(desired) => {
             delete(secrets, &desired.name)
                 .await
                 .map_err(|error| failed("replacing", &desired.name, error))?;
-            create(secrets, namespace, desired).await
+            create(secrets, namespace, desired).await.map(Some)
         }
         CopyChange::Delete(name) => {
-            delete(secrets, name).await.map_err(|error| failed("deleting", name, error))
+            delete(secrets, name).await.map(|()| None).map_err(|error| failed("deleting", name, error))
         }
     }
 }
@@ -134,8 +141,11 @@ async fn delete(secrets: &Api<Secret>, name: &str) -> Result<(), kube::Error> {
     }
 }
 
-async fn create(secrets: &Api<Secret>, namespace: &str, desired: &DesiredCopy) -> Result<(), ApplyError> {
-    let Err(error) = secrets.create(&post(), &object(namespace, desired)).await else { return Ok(()) };
+async fn create(secrets: &Api<Secret>, namespace: &str, desired: &DesiredCopy) -> Result<Copy, ApplyError> {
+    let error = match secrets.create(&post(), &object(namespace, desired)).await {
+        Ok(now) => return Ok(Copy::of(&now)),
+        Err(error) => error,
+    };
     let name = &desired.name;
     if code(&error) == Some(409) {
         // Another replica may have been faster. What is not ours stays.
@@ -148,6 +158,59 @@ async fn create(secrets: &Api<Secret>, namespace: &str, desired: &DesiredCopy) -
     Err(failure("creating", "Secret", namespace, name, error))
 }
 
+/// What an uninstall removes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Cleaned {
+    /// How many `ServiceAccounts` name copies.
+    pub service_accounts: usize,
+    /// How many copies there are.
+    pub copies: usize,
+}
+
+/// Counts what [`clean`] would remove.
+pub async fn to_clean(client: &Client) -> Result<Cleaned, kube::Error> {
+    let (accounts, copies) = leftovers(client).await?;
+    Ok(Cleaned { service_accounts: accounts.len(), copies: copies.len() })
+}
+
+/// Removes everything that was added to `ServiceAccounts`, and all copies. No controller may run.
+pub async fn clean(client: &Client) -> Result<Cleaned, kube::Error> {
+    let (accounts, copies) = leftovers(client).await?;
+    for (namespace, change) in &accounts {
+        let api: Api<ServiceAccount> = Api::namespaced(client.clone(), namespace);
+        patch_account(&api, change).await?;
+    }
+    for copy in &copies {
+        let name = copy.metadata.name.as_deref().unwrap_or_default();
+        let namespace = copy.metadata.namespace.as_deref().unwrap_or_default();
+        delete(&Api::namespaced(client.clone(), namespace), name).await?;
+    }
+    Ok(Cleaned { service_accounts: accounts.len(), copies: copies.len() })
+}
+
+type Leftovers = (Vec<(String, AccountChange)>, Vec<PartialObjectMeta<Secret>>);
+
+async fn leftovers(client: &Client) -> Result<Leftovers, kube::Error> {
+    let accounts = Api::<ServiceAccount>::all(client.clone()).list(&ListParams::default()).await?;
+    let accounts = accounts.items.iter().filter_map(|object| {
+        let account = Account::of(object);
+        let (names, recorded) = account.with(&BTreeSet::new())?;
+        let change = AccountChange {
+            name: account.name,
+            uid: account.uid,
+            resource_version: account.resource_version,
+            names,
+            recorded,
+            adds: false,
+        };
+        Some((object.metadata.namespace.clone().unwrap_or_default(), change))
+    });
+    let accounts = accounts.collect();
+    let params = ListParams::default().labels(&copies());
+    let copies = Api::<Secret>::all(client.clone()).list_metadata(&params).await?.items;
+    Ok((accounts, copies))
+}
+
 fn is_ours(labels: Option<&BTreeMap<String, String>>) -> bool {
     labels.is_some_and(|labels| labels.get(COPY_LABEL).is_some_and(|value| value == "true"))
 }
@@ -156,18 +219,34 @@ async fn account(
     accounts: &Api<ServiceAccount>,
     namespace: &str,
     change: &AccountChange,
-) -> Result<(), ApplyError> {
+) -> Result<Account, ApplyError> {
+    let AccountChange { name, uid, resource_version: _, names, recorded, adds: _ } = change;
+    let done = patch_account(accounts, change).await;
+    let now = done.map_err(|error| failure("changing", "ServiceAccount", namespace, name, error))?;
+    Ok(Account {
+        name: name.clone(),
+        uid: uid.clone(),
+        resource_version: now.metadata.resource_version.unwrap_or_default(),
+        labels: now.metadata.labels.unwrap_or_default(),
+        names: names.clone(),
+        recorded: recorded.clone(),
+    })
+}
+
+async fn patch_account(
+    accounts: &Api<ServiceAccount>,
+    change: &AccountChange,
+) -> Result<PartialObjectMeta<ServiceAccount>, kube::Error> {
     let AccountChange { name, uid, resource_version, names, recorded, adds: _ } = change;
     let record = recorded.iter().map(String::as_str).collect::<Vec<_>>().join(",");
     let record = (!record.is_empty()).then_some(record);
-    let names: Vec<_> = names.iter().map(|name| json!({"name": name})).collect();
+    let list: Vec<_> = names.iter().map(|name| json!({"name": name})).collect();
     // A merge patch replaces the list as a whole, and the resource version makes sure that it is the one that was read.
     let patch = json!({
         "metadata": {"uid": uid, "resourceVersion": resource_version, "annotations": {RECORD: record}},
-        "imagePullSecrets": (!names.is_empty()).then_some(names),
+        "imagePullSecrets": (!list.is_empty()).then_some(list),
     });
-    let done = accounts.patch_metadata(name, &params(), &Patch::Merge(patch)).await;
-    done.map(|_| ()).map_err(|error| failure("changing", "ServiceAccount", namespace, name, error))
+    accounts.patch_metadata(name, &params(), &Patch::Merge(patch)).await
 }
 
 fn post() -> PostParams {

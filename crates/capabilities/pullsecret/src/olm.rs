@@ -22,7 +22,7 @@ pub const SUBSCRIPTION: &str = "Subscription";
 pub const CSV: &str = "ClusterServiceVersion";
 
 /// The label of CSVs that OLM copied to other namespaces. They have no Deployments there.
-const COPIED_FROM: &str = "olm.copiedFrom";
+pub const COPIED_FROM: &str = "olm.copiedFrom";
 
 /// The resource of a kind.
 pub fn resource(kind: &str) -> ApiResource {

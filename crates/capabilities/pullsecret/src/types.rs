@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 #[kube(
     group = "postern.dev",
     version = "v1alpha1",
+    derive = "PartialEq",
     kind = "ClusterPullSecret",
     doc = "ClusterPullSecret gives a pull Secret to namespaces. Postern's controller copies the Secret to each namespace, names the copy in ServiceAccounts and adds it to Pods.",
     status = "PullSecretStatus",
@@ -60,6 +61,7 @@ pub struct ClusterPullSecretSpec {
 #[kube(
     group = "postern.dev",
     version = "v1alpha1",
+    derive = "PartialEq",
     kind = "PullSecret",
     namespaced,
     doc = "PullSecret gives a pull Secret to the workloads of its namespace. The Secret is in the same namespace, or in one whose PullSecretGrant permits it.",
@@ -103,6 +105,7 @@ pub struct PullSecretSpec {
 #[kube(
     group = "postern.dev",
     version = "v1alpha1",
+    derive = "PartialEq",
     kind = "PullSecretGrant",
     namespaced,
     doc = "PullSecretGrant permits PullSecrets of other namespaces to use pull Secrets of this one. Without it no Secret leaves its namespace.",

@@ -1,5 +1,6 @@
 //! The command line: clap types, one file per command group.
 
+pub(crate) mod controller;
 pub(crate) mod copy;
 pub(crate) mod exec;
 pub(crate) mod fanout;
@@ -142,6 +143,9 @@ pub(crate) enum Command {
     /// Exchange a ServiceAccount's token for short-lived credentials of other providers
     #[command(subcommand)]
     Identity(identity::Identity),
+    /// Manage the controller: pull Secrets where workloads need them, and volumes owned by the right user
+    #[command(subcommand)]
+    Controller(controller::Controller),
     /// Make volumes belong to the user that a workload runs as
     #[command(subcommand)]
     Volumes(volumes::Volumes),

@@ -1,6 +1,7 @@
 //! One file per command: combine flags and configuration, call the capability, print the result.
 
 mod agents;
+mod controller;
 mod copy;
 mod credentials;
 mod exec;
@@ -24,6 +25,7 @@ mod transports;
 mod trusted_profile;
 mod volumes;
 
+use crate::cli::controller::Controller;
 use crate::cli::identity::Identity;
 use crate::cli::ops::{Ops, Pod};
 use crate::cli::run::Backend;
@@ -72,10 +74,15 @@ impl Context {
 
     /// The image with nothing but the agent: from the command line, else this release's.
     fn agent_image(&self, named: Option<&str>) -> String {
+        self.release_image(named, names::AGENT_REPOSITORY)
+    }
+
+    /// An image: from the command line, else this release's, by the mirror of the config.
+    fn release_image(&self, named: Option<&str>, repository: &str) -> String {
         if let Some(image) = named {
             return image.to_owned();
         }
-        let image = names::default_image(names::AGENT_REPOSITORY, env!("CARGO_PKG_VERSION"));
+        let image = names::default_image(repository, env!("CARGO_PKG_VERSION"));
         self.config.image_mirror.as_ref().map_or(image.clone(), |mirror| names::mirrored(&image, mirror))
     }
 
@@ -238,6 +245,16 @@ fn dispatch(global: Global, command: Command, printer: &mut Printer) -> Result<u
             Command::Identity(Identity::Trust(args)) => identity::trust::run(&context, args, printer).await,
             Command::Identity(Identity::Issuer(args)) => identity::issuer::run(&context, args, printer).await,
             Command::Identity(Identity::Status(args)) => identity::status::run(&context, &args, printer),
+            Command::Controller(Controller::Install(args)) => {
+                Box::pin(controller::install(&context, args, printer)).await
+            }
+            Command::Controller(Controller::Show(args)) => controller::show(&context, args, printer).await,
+            Command::Controller(Controller::Uninstall(args)) => {
+                Box::pin(controller::uninstall(&context, args, printer)).await
+            }
+            Command::Controller(Controller::Manifests(args)) => {
+                controller::manifests(&context, args, printer)
+            }
             Command::Volumes(Volumes::Patch(args)) => volumes::patch(&context, &args, printer),
             Command::Volumes(Volumes::InitContainer(args)) => {
                 volumes::init_container(&context, args, printer)

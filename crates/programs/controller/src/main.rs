@@ -1,0 +1,42 @@
+//! The program in the cluster.
+//!
+//! Every replica watches what admission needs and serves the webhook. The replica that holds the Lease also reconciles:
+//! it copies pull Secrets, names them in `ServiceAccounts`, writes statuses, and renews the webhook's certificate.
+
+mod cache;
+mod certificate;
+mod cli;
+mod contest;
+mod events;
+mod health;
+mod leader;
+mod metrics;
+mod reconcile;
+mod run;
+mod sources;
+mod state;
+mod status;
+mod stuck;
+mod watches;
+mod webhook;
+
+use clap::Parser as _;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let cli::Cli { command: cli::Command::Run(args) } = cli::Cli::parse();
+    // What is read from Secrets is never in a core dump.
+    run::log(args.log);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let result = match runtime {
+        Ok(runtime) => runtime.block_on(run::run(args)),
+        Err(error) => Err(run::RunError::Runtime(error)),
+    };
+    match result {
+        Ok(code) => code,
+        Err(error) => {
+            tracing::error!(error = run::chain(&error), "the controller ends");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,4 @@
+//! The admission webhook.
+
+pub(crate) mod review;
+pub(crate) mod server;

@@ -1,0 +1,145 @@
+//! What is added to a new Pod.
+
+use crate::cli::Part;
+use crate::state::State;
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, PodSpec};
+use kube::core::admission::{AdmissionResponse, AdmissionReview, Operation};
+use kube::{Api, Client};
+use postern_pullsecret::{NamespaceInfo, ObjectName, PodInfo, secrets_of_pod};
+use postern_volume::{Injection, PodToAdmit, VolumeOwnership, admit};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// For reading a claim. The API server waits for three seconds in all.
+const CLAIM_LIMIT: Duration = Duration::from_secs(1);
+
+/// Reviews Pods.
+pub(crate) struct Reviewer {
+    pub(crate) client: Client,
+    pub(crate) state: Arc<State>,
+    pub(crate) parts: Vec<Part>,
+    pub(crate) agent_image: String,
+}
+
+impl Reviewer {
+    /// Answers an `AdmissionReview`; the error is for the API server, which then lets the Pod pass as it is.
+    pub(crate) async fn review(&self, body: &[u8]) -> Result<Vec<u8>, String> {
+        let start = Instant::now();
+        let review: AdmissionReview<Pod> = serde_json::from_slice(body).map_err(|error| error.to_string())?;
+        let request = review.request.ok_or("the review has no request")?;
+        let mut response = AdmissionResponse::from(&request);
+        let pod = request.object.as_ref().filter(|_| request.operation == Operation::Create);
+        let namespace = request.namespace.as_deref().unwrap_or_default();
+        let mut outcome = "unchanged";
+        if let Some((pod, spec)) = pod.and_then(|pod| Some((pod, pod.spec.as_ref()?))) {
+            let mut patch = Vec::new();
+            // A namespace that is not known yet has no labels for us.
+            let info = self.state.namespace(namespace);
+            let info = info
+                .unwrap_or_else(|| NamespaceInfo { name: namespace.to_owned(), ..NamespaceInfo::default() });
+            self.add_secrets(&info, pod, spec, &mut patch);
+            let warnings = self.add_containers(&info, pod, spec, &mut patch).await;
+            response.warnings = (!warnings.is_empty()).then_some(warnings);
+            if !patch.is_empty() {
+                outcome = "changed";
+                let patch = serde_json::from_value(Value::Array(patch)).map_err(|error| error.to_string())?;
+                response = response.with_patch(patch).map_err(|error| error.to_string())?;
+            }
+        }
+        self.state.metrics.admitted(outcome, start.elapsed());
+        serde_json::to_vec(&response.into_review()).map_err(|error| error.to_string())
+    }
+
+    fn add_secrets(&self, namespace: &NamespaceInfo, pod: &Pod, spec: &PodSpec, patch: &mut Vec<Value>) {
+        if !self.parts.contains(&Part::PullSecrets) || !self.state.is_built() {
+            return;
+        }
+        let account = spec.service_account_name.clone().unwrap_or_else(|| "default".to_owned());
+        let account = ObjectName { namespace: namespace.name.clone(), name: account };
+        let account = self.state.accounts.get(&account);
+        let (none, rules) = (BTreeMap::new(), self.state.rules());
+        let info = PodInfo {
+            namespace,
+            labels: pod.metadata.labels.as_ref().unwrap_or(&none),
+            account_labels: account.as_ref().map_or(&none, |account| &account.labels),
+            spec,
+        };
+        let rules = rules.of_namespace(&namespace.name, &namespace.labels);
+        let names = secrets_of_pod(&info, rules, &self.state.sources());
+        let has_list = spec.image_pull_secrets.as_ref().is_some_and(|list| !list.is_empty());
+        append(patch, "/spec/imagePullSecrets", has_list, names.iter().map(|name| json!({"name": name})));
+    }
+
+    async fn add_containers(
+        &self,
+        namespace: &NamespaceInfo,
+        pod: &Pod,
+        spec: &PodSpec,
+        patch: &mut Vec<Value>,
+    ) -> Vec<String> {
+        if !self.parts.contains(&Part::Volumes) {
+            return Vec::new();
+        }
+        let none = BTreeMap::new();
+        let ownerships = self.state.ownerships.all();
+        let ownerships: Vec<Arc<VolumeOwnership>> = ownerships.into_values().collect();
+        let pod = PodToAdmit {
+            namespace: &namespace.name,
+            namespace_labels: &namespace.labels,
+            labels: pod.metadata.labels.as_ref().unwrap_or(&none),
+            annotations: pod.metadata.annotations.as_ref().unwrap_or(&none),
+            spec,
+        };
+        let Some(ownership) = pod.ownership(&ownerships) else { return Vec::new() };
+        let classes = match ownership.needs_classes() {
+            true => self.classes(&namespace.name, spec).await,
+            false => BTreeMap::new(),
+        };
+        let Injection { containers, warnings } = admit(&pod, &ownership, &classes, &self.agent_image);
+        let first = spec.init_containers.as_ref().is_none_or(Vec::is_empty);
+        if first && !containers.is_empty() {
+            patch.push(json!({"op": "add", "path": "/spec/initContainers", "value": containers}));
+        } else {
+            // Before all others, which may need the volumes.
+            patch.extend(containers.iter().enumerate().map(|(index, container)| {
+                json!({"op": "add", "path": format!("/spec/initContainers/{index}"), "value": container})
+            }));
+        }
+        warnings
+    }
+
+    /// The storage class of each volume of a Pod that has one.
+    async fn classes(&self, namespace: &str, spec: &PodSpec) -> BTreeMap<String, String> {
+        let claims: Api<PersistentVolumeClaim> = Api::namespaced(self.client.clone(), namespace);
+        let mut classes = BTreeMap::new();
+        for volume in spec.volumes.iter().flatten() {
+            let name = volume.name.clone();
+            let template = volume.ephemeral.as_ref().and_then(|one| one.volume_claim_template.as_ref());
+            if let Some(class) = template.and_then(|template| template.spec.storage_class_name.clone()) {
+                classes.insert(name, class);
+            } else if let Some(claim) = &volume.persistent_volume_claim {
+                let reading = tokio::time::timeout(CLAIM_LIMIT, claims.get_opt(&claim.claim_name));
+                if let Ok(Ok(Some(claim))) = reading.await
+                    && let Some(class) = claim.spec.and_then(|spec| spec.storage_class_name)
+                {
+                    classes.insert(name, class);
+                }
+            }
+        }
+        classes
+    }
+}
+
+/// Adds items to a list, which may not exist yet.
+fn append(operations: &mut Vec<Value>, path: &str, exists: bool, items: impl Iterator<Item = Value>) {
+    let items: Vec<_> = items.collect();
+    if exists {
+        operations.extend(
+            items.iter().map(|item| json!({"op": "add", "path": format!("{path}/-"), "value": item})),
+        );
+    } else if !items.is_empty() {
+        operations.push(json!({"op": "add", "path": path, "value": items}));
+    }
+}
