@@ -80,8 +80,10 @@ impl Registry {
         crate::pods::wait(NAMESPACE, "pod/registry", "condition=Ready");
         let mut command = kubectl_command(&["port-forward", "-n", NAMESPACE, "pod/registry", ":5000"]);
         let mut forward = command.stdout(Stdio::piped()).spawn().unwrap();
-        let mut line = String::new();
-        BufReader::new(forward.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let (mut line, mut output) = (String::new(), BufReader::new(forward.stdout.take().unwrap()));
+        output.read_line(&mut line).unwrap();
+        // It prints each connection, and ends when nobody reads that.
+        std::thread::spawn(move || std::io::copy(&mut output, &mut std::io::sink()));
         let address = line.split(' ').find(|word| word.starts_with("127.")).unwrap().to_owned();
         Self { forward, address, layer: layer(), next: AtomicU32::new(0) }
     }

@@ -400,9 +400,9 @@ fn a_cluster_works_while_every_replica_is_down_and_another_takes_over() {
     // The leader dies without a word.
     let before = leader();
     kubectl(&["delete", "pod", "-n", SYSTEM, &before, "--grace-period=0", "--force"]).ok();
+    eventually("another one leads", Duration::from_secs(60), || leader() != before);
     apply(&[for_case(case, &json!({})), namespace(case, case)]);
-    eventually("another one leads and copies", Duration::from_secs(60), || copies(case).len() == 1);
-    assert_ne!(leader(), before);
+    eventually("and copies", SOON, || copies(case).len() == 1);
     scale("0");
     eventually("none is left", Duration::from_secs(60), || {
         kubectl(&["get", "pods", "-n", SYSTEM, "-o", "name"]).ok().stdout.is_empty()

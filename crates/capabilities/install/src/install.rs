@@ -1,6 +1,7 @@
 //! `controller install`: idempotent. It can stop after any step, and running it again converges.
 
-use crate::objects::{NAME, objects};
+use crate::names::{NAME, WEBHOOK};
+use crate::objects::objects;
 use crate::settings::{InvalidSetting, Part, Settings};
 use kube::core::DynamicObject;
 use postern_kube::apply::{self, Change, Deletion, ObjectRef};
@@ -116,12 +117,7 @@ fn permissions_of_other_parts(settings: &Settings) -> Vec<ObjectRef> {
 /// Waits until every replica is of this install and available, and the API server knows the webhook's CA.
 async fn available(cluster: &Cluster, settings: &Settings, timeout: Duration) -> Result<(), InstallError> {
     let deployment = reference("apps/v1", "Deployment", Some(&settings.namespace), NAME);
-    let webhook = reference(
-        "admissionregistration.k8s.io/v1",
-        "MutatingWebhookConfiguration",
-        None,
-        crate::objects::WEBHOOK,
-    );
+    let webhook = reference("admissionregistration.k8s.io/v1", "MutatingWebhookConfiguration", None, WEBHOOK);
     let start = tokio::time::Instant::now();
     loop {
         let found = apply::get(cluster, &deployment).await?;

@@ -5,6 +5,7 @@
 
 pub mod chart;
 mod install;
+mod names;
 mod objects;
 mod rules;
 mod settings;
@@ -12,7 +13,8 @@ mod show;
 mod uninstall;
 
 pub use install::{InstallError, Installed, install};
-pub use objects::{NAME, WEBHOOK, objects};
+pub use names::{NAME, WEBHOOK};
+pub use objects::objects;
 pub use rules::{Rule, rules};
 pub use settings::{InvalidSetting, NAMESPACE, Part, Settings};
 pub use show::{Shown, show};

@@ -1,15 +1,11 @@
 //! The controller's objects.
 
+use crate::names::{NAME, WEBHOOK};
 use crate::rules::{Rule, rules};
 use crate::settings::{Part, Settings};
 use kube::CustomResourceExt as _;
 use postern_volume::VolumeOwnership;
 use serde_json::{Value, json};
-
-/// The name of the controller's objects.
-pub const NAME: &str = "postern-controller";
-/// The name of the webhook configuration, and of the Secret with the certificate.
-pub const WEBHOOK: &str = "postern-webhook";
 
 /// Namespaces in which no Pod is changed: a cluster must start without the controller.
 const LEFT_OUT: [&str; 2] = ["kube-system", "kube-node-lease"];

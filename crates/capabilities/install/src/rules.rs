@@ -1,6 +1,6 @@
 //! Every permission of the controller, each with the reason.
 
-use crate::objects::{NAME, WEBHOOK};
+use crate::names::{NAME, WEBHOOK};
 use crate::settings::{Part, Settings};
 use serde_json::{Value, json};
 

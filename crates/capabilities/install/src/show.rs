@@ -1,7 +1,7 @@
 //! `controller show`: what is installed, and whether it works.
 
 use crate::install::{missing, reference};
-use crate::objects::{NAME, WEBHOOK};
+use crate::names::{NAME, WEBHOOK};
 use kube::core::DynamicObject;
 use postern_kube::apply::{self, ObjectRef};
 use postern_kube::{Cluster, KubeError};

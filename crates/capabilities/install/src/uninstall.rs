@@ -1,7 +1,8 @@
 //! `controller uninstall`: what the controller made goes, and then the controller.
 
 use crate::install::{Changed, reference};
-use crate::objects::{NAME, WEBHOOK, objects};
+use crate::names::{NAME, WEBHOOK};
+use crate::objects::objects;
 use crate::settings::{Part, Settings};
 use kube::core::DynamicObject;
 use postern_kube::apply::{self, Change, Deletion, ObjectRef};

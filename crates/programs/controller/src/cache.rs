@@ -17,6 +17,9 @@ use tokio::sync::watch;
 /// So long an API server that starts may say that it does not know a kind.
 const STARTING: Duration = Duration::from_secs(60);
 
+/// How often a kind is looked for that the cluster does not have.
+const ABSENT: Duration = Duration::from_secs(20);
+
 /// Objects by namespace and name.
 pub(crate) type Map<T> = BTreeMap<ObjectName, Arc<T>>;
 
@@ -159,8 +162,13 @@ pub(crate) async fn keep<K, T>(
                         cache.replace(Map::new()).iter().for_each(&changed);
                     }
                     tracing::debug!(kind, "the cluster does not have this kind");
+                    tokio::time::sleep(ABSENT).await;
                 } else {
-                    tracing::warn!(kind, error = crate::run::chain(&error), "watching failed; trying again");
+                    tracing::warn!(
+                        kind,
+                        error = crate::error::chain(&error),
+                        "watching failed; trying again"
+                    );
                 }
             }
         }

@@ -4,8 +4,8 @@
 //! renewed, the API server trusts both for a while: the new one first signs a certificate when the API server was told.
 
 use crate::cli::Run;
+use crate::error::chain;
 use crate::leader::Leadership;
-use crate::run::chain;
 use crate::webhook::server::Certificates;
 use futures_util::StreamExt as _;
 use k8s_openapi::ByteString;

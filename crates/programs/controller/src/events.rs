@@ -38,7 +38,7 @@ impl Events {
             secondary: None,
         };
         if let Err(error) = self.recorder.publish(&event, about).await {
-            tracing::warn!(reason, error = crate::run::chain(&error), "an event could not be written");
+            tracing::warn!(reason, error = crate::error::chain(&error), "an event could not be written");
         }
     }
 }

@@ -74,7 +74,7 @@ pub(crate) async fn elect(
         sender.send_replace(false);
         metrics.leads(false);
         if let Err(error) = manager.release().await {
-            tracing::warn!(error = crate::run::chain(&error), "the Lease could not be released");
+            tracing::warn!(error = crate::error::chain(&error), "the Lease could not be released");
         }
     });
     Ok((Leadership(receiver), task))
@@ -90,7 +90,7 @@ async fn follow(manager: &LeaseManager, sender: &watch::Sender<bool>, metrics: &
             }
             Err(error) => {
                 // Whoever cannot renew the Lease does not lead.
-                tracing::warn!(error = crate::run::chain(&error), "the Lease could not be renewed");
+                tracing::warn!(error = crate::error::chain(&error), "the Lease could not be renewed");
                 metrics.leads(false);
                 sender.send_replace(false);
                 tokio::time::sleep(Duration::from_secs(2)).await;

@@ -7,6 +7,7 @@ mod cache;
 mod certificate;
 mod cli;
 mod contest;
+mod error;
 mod events;
 mod health;
 mod leader;
@@ -35,7 +36,7 @@ fn main() -> ExitCode {
     match result {
         Ok(code) => code,
         Err(error) => {
-            tracing::error!(error = run::chain(&error), "the controller ends");
+            tracing::error!(error = error::chain(&error), "the controller ends");
             ExitCode::FAILURE
         }
     }

@@ -2,9 +2,9 @@
 
 use crate::cli::Part;
 use crate::contest::Contests;
+use crate::error::chain;
 use crate::events::Events;
 use crate::leader::Leadership;
-use crate::run::chain;
 use crate::state::{State, info};
 use crate::stuck::Restarts;
 use k8s_openapi::api::core::v1::{Namespace, ObjectReference};
@@ -64,7 +64,8 @@ pub(crate) async fn reconcile(
         }
     }
     if parts.contains(&Part::RestartStuck) && !plan.restart_stuck.is_empty() {
-        let later = context.restarts.restart(&context, &name, &plan.restart_stuck).await;
+        let later =
+            context.restarts.restart((client, state, &context.events), &name, &plan.restart_stuck).await;
         next = later.map(|later| next.map_or(later, |next| next.min(later))).or(next);
     }
     Ok(next.map_or_else(Action::await_change, Action::requeue))

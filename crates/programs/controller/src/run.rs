@@ -2,6 +2,7 @@
 
 use crate::cli::{Log, Part, Run};
 use crate::contest::Contests;
+use crate::error::chain;
 use crate::events::Events;
 use crate::health::{self, Health};
 use crate::leader::{self, Leadership};
@@ -15,7 +16,7 @@ use crate::{certificate, sources, status, watches};
 use futures_util::{StreamExt as _, stream};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::runtime::reflector::{self, ObjectRef};
-use kube::runtime::watcher::{self, watcher};
+use kube::runtime::watcher::{self, Event, watcher};
 use kube::runtime::{Controller, WatchStreamExt as _, controller};
 use kube::{Api, Client, ResourceExt as _};
 use postern_kube::{Cluster, KubeError, Target};
@@ -62,20 +63,6 @@ pub(crate) enum RunError {
     /// `--once` did not finish.
     #[error("{0} namespaces are not as they are to be; the log says why")]
     Unfinished(usize),
-}
-
-/// The message of an error and of its causes.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(error) = next {
-        let cause = error.to_string();
-        if !text.contains(&cause) {
-            text = format!("{text}: {cause}");
-        }
-        next = error.source();
-    }
-    text
 }
 
 /// Sends the log to stderr.
@@ -192,7 +179,13 @@ fn namespaces(
         namespace.spec = None;
     });
     let mut labels: BTreeMap<String, BTreeMap<String, String>> = BTreeMap::new();
-    events.reflect(writer).touched_objects().inspect(move |found| {
+    let of = state.clone();
+    let events = events.reflect(writer).inspect(move |event| {
+        if let Ok(Event::InitDone) = event {
+            of.namespaces_ready.send_replace(true);
+        }
+    });
+    events.touched_objects().inspect(move |found| {
         let Ok(namespace) = found else { return };
         state.metrics.watch_event("Namespace");
         let now = namespace.labels().clone();

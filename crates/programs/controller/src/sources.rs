@@ -1,6 +1,6 @@
 //! A watch for each Secret that is named as a source: only those are read.
 
-use crate::run::chain;
+use crate::error::chain;
 use crate::state::State;
 use futures_util::StreamExt as _;
 use k8s_openapi::api::core::v1::Secret;

@@ -17,6 +17,7 @@ use tokio::sync::{Notify, mpsc, watch};
 /// Everything that is known.
 pub(crate) struct State {
     pub(crate) namespaces: Store<Namespace>,
+    pub(crate) namespaces_ready: watch::Sender<bool>,
     pub(crate) accounts: Arc<Cache<Account>>,
     pub(crate) copies: Arc<Cache<Copy>>,
     pub(crate) cluster_pull_secrets: Arc<Cache<ClusterPullSecret>>,
@@ -49,6 +50,7 @@ impl State {
     ) -> Self {
         Self {
             namespaces,
+            namespaces_ready: watch::Sender::new(false),
             accounts: Arc::default(),
             copies: Arc::default(),
             cluster_pull_secrets: Arc::default(),
@@ -146,7 +148,8 @@ impl State {
     pub(crate) fn is_ready(&self) -> bool {
         let Self { accounts, copies, cluster_pull_secrets, pull_secrets, grants, .. } = self;
         let Self { catalogs, subscriptions, csvs, ownerships, .. } = self;
-        accounts.is_ready()
+        *self.namespaces_ready.borrow()
+            && accounts.is_ready()
             && copies.is_ready()
             && cluster_pull_secrets.is_ready()
             && pull_secrets.is_ready()
@@ -168,8 +171,8 @@ impl State {
         self.subscriptions.ready().await;
         self.csvs.ready().await;
         self.ownerships.ready().await;
-        // Fails only if the watch of namespaces has ended.
-        let _ = self.namespaces.wait_until_ready().await;
+        // The store's own method wakes only the last of several that wait.
+        let _ = self.namespaces_ready.subscribe().wait_for(|ready| *ready).await;
     }
 }
 

@@ -1,7 +1,7 @@
 //! The statuses of custom resources.
 
+use crate::error::chain;
 use crate::reconcile::Context;
-use crate::run::chain;
 use crate::state::State;
 use kube::api::{Patch, PatchParams};
 use kube::core::NamespaceResourceScope;

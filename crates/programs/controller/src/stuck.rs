@@ -1,10 +1,11 @@
 //! Pods that cannot pull because they were created before the Secret was there.
 
-use crate::reconcile::Context;
-use crate::run::chain;
+use crate::error::chain;
+use crate::events::Events;
+use crate::state::State;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{DeleteParams, ListParams, Preconditions};
-use kube::{Api, Resource as _, ResourceExt as _};
+use kube::{Api, Client, Resource as _, ResourceExt as _};
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -39,11 +40,11 @@ impl Restarts {
     /// by now. Returns when to look again.
     pub(crate) async fn restart(
         &self,
-        context: &Context,
+        (client, state, events): (&Client, &State, &Events),
         namespace: &str,
         secrets: &BTreeSet<String>,
     ) -> Option<Duration> {
-        let pods: Api<Pod> = Api::namespaced(context.client.clone(), namespace);
+        let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
         let list = match pods.list(&ListParams::default().fields("status.phase=Pending")).await {
             Ok(list) => list,
             Err(error) => {
@@ -52,7 +53,7 @@ impl Restarts {
             }
         };
         let mut next = None;
-        for pod in list.items.iter().filter(|pod| is_stuck(pod) && lacks(pod, context, namespace, secrets)) {
+        for pod in list.items.iter().filter(|pod| is_stuck(pod) && lacks(pod, state, namespace, secrets)) {
             if !self.take(Instant::now()) {
                 return Some(PERIOD);
             }
@@ -61,10 +62,10 @@ impl Restarts {
             let name = pod.name_any();
             match pods.delete(&name, &params).await {
                 Ok(_) => {
-                    context.state.metrics.restarted();
+                    state.metrics.restarted();
                     tracing::info!(namespace, pod = name, "recreated a Pod that could not pull");
                     let note = "the Pod could not pull and was created before its pull Secret".to_owned();
-                    context.events.tell(&pod.object_ref(&()), "Recreated", note).await;
+                    events.tell(&pod.object_ref(&()), "Recreated", note).await;
                 }
                 Err(error) => {
                     tracing::warn!(namespace, pod = name, error = chain(&error), "a Pod cannot be deleted");
@@ -77,11 +78,11 @@ impl Restarts {
 }
 
 /// Whether a Secret is missing that the Pod's ServiceAccount names.
-fn lacks(pod: &Pod, context: &Context, namespace: &str, secrets: &BTreeSet<String>) -> bool {
+fn lacks(pod: &Pod, state: &State, namespace: &str, secrets: &BTreeSet<String>) -> bool {
     let spec = pod.spec.as_ref();
     let account = spec.and_then(|spec| spec.service_account_name.clone()).unwrap_or_default();
     let name = postern_pullsecret::ObjectName { namespace: namespace.to_owned(), name: account };
-    let Some(account) = context.state.accounts.get(&name) else { return false };
+    let Some(account) = state.accounts.get(&name) else { return false };
     let named: Vec<&str> = spec
         .into_iter()
         .flat_map(|spec| spec.image_pull_secrets.iter().flatten())

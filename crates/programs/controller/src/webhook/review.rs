@@ -3,7 +3,7 @@
 use crate::cli::Part;
 use crate::state::State;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, PodSpec};
-use kube::core::admission::{AdmissionResponse, AdmissionReview, Operation};
+use kube::core::admission::{AdmissionRequest, AdmissionResponse, AdmissionReview, Operation};
 use kube::{Api, Client};
 use postern_pullsecret::{NamespaceInfo, ObjectName, PodInfo, secrets_of_pod};
 use postern_volume::{Injection, PodToAdmit, VolumeOwnership, admit};
@@ -27,29 +27,21 @@ impl Reviewer {
     /// Answers an `AdmissionReview`; the error is for the API server, which then lets the Pod pass as it is.
     pub(crate) async fn review(&self, body: &[u8]) -> Result<Vec<u8>, String> {
         let start = Instant::now();
-        let review: AdmissionReview<Pod> = serde_json::from_slice(body).map_err(|error| error.to_string())?;
-        let request = review.request.ok_or("the review has no request")?;
-        let mut response = AdmissionResponse::from(&request);
+        let request = parse(body)?;
+        let (mut patch, mut warnings) = (Vec::new(), Vec::new());
         let pod = request.object.as_ref().filter(|_| request.operation == Operation::Create);
         let namespace = request.namespace.as_deref().unwrap_or_default();
-        let mut outcome = "unchanged";
         if let Some((pod, spec)) = pod.and_then(|pod| Some((pod, pod.spec.as_ref()?))) {
-            let mut patch = Vec::new();
             // A namespace that is not known yet has no labels for us.
             let info = self.state.namespace(namespace);
             let info = info
                 .unwrap_or_else(|| NamespaceInfo { name: namespace.to_owned(), ..NamespaceInfo::default() });
             self.add_secrets(&info, pod, spec, &mut patch);
-            let warnings = self.add_containers(&info, pod, spec, &mut patch).await;
-            response.warnings = (!warnings.is_empty()).then_some(warnings);
-            if !patch.is_empty() {
-                outcome = "changed";
-                let patch = serde_json::from_value(Value::Array(patch)).map_err(|error| error.to_string())?;
-                response = response.with_patch(patch).map_err(|error| error.to_string())?;
-            }
+            warnings = self.add_containers(&info, pod, spec, &mut patch).await;
         }
+        let outcome = if patch.is_empty() { "unchanged" } else { "changed" };
         self.state.metrics.admitted(outcome, start.elapsed());
-        serde_json::to_vec(&response.into_review()).map_err(|error| error.to_string())
+        answer(&request, patch, warnings)
     }
 
     fn add_secrets(&self, namespace: &NamespaceInfo, pod: &Pod, spec: &PodSpec, patch: &mut Vec<Value>) {
@@ -132,6 +124,27 @@ impl Reviewer {
     }
 }
 
+/// Reads the request of an `AdmissionReview`.
+fn parse(body: &[u8]) -> Result<AdmissionRequest<Pod>, String> {
+    let review: AdmissionReview<Pod> = serde_json::from_slice(body).map_err(|error| error.to_string())?;
+    review.try_into().map_err(|_| "the review has no request".to_owned())
+}
+
+/// Permits the Pod with a patch.
+fn answer(
+    request: &AdmissionRequest<Pod>,
+    patch: Vec<Value>,
+    warnings: Vec<String>,
+) -> Result<Vec<u8>, String> {
+    let mut response = AdmissionResponse::from(request);
+    response.warnings = (!warnings.is_empty()).then_some(warnings);
+    if !patch.is_empty() {
+        let patch = serde_json::from_value(Value::Array(patch)).map_err(|error| error.to_string())?;
+        response = response.with_patch(patch).map_err(|error| error.to_string())?;
+    }
+    serde_json::to_vec(&response.into_review()).map_err(|error| error.to_string())
+}
+
 /// Adds items to a list, which may not exist yet.
 fn append(operations: &mut Vec<Value>, path: &str, exists: bool, items: impl Iterator<Item = Value>) {
     let items: Vec<_> = items.collect();
@@ -141,5 +154,60 @@ fn append(operations: &mut Vec<Value>, path: &str, exists: bool, items: impl Ite
         );
     } else if !items.is_empty() {
         operations.push(json!({"op": "add", "path": path, "value": items}));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn review(pod: &Value) -> Vec<u8> {
+        let kind = json!({"group": "", "version": "v1", "kind": "Pod"});
+        json!({
+            "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview",
+            "request": {
+                "uid": "u1", "kind": kind, "resource": {"group": "", "version": "v1", "resource": "pods"},
+                "requestKind": kind, "name": "", "namespace": "a", "operation": "CREATE", "userInfo": {},
+                "object": pod, "oldObject": null, "dryRun": false, "options": null,
+            },
+        })
+        .to_string()
+        .into_bytes()
+    }
+
+    #[test]
+    fn an_answer_is_of_the_version_and_uid_of_its_request() {
+        let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {}, "spec": {"containers": []}});
+        let request = parse(&review(&pod)).unwrap();
+        let patch = vec![json!({"op": "add", "path": "/spec/imagePullSecrets", "value": [{"name": "a"}]})];
+        let answer: Value =
+            serde_json::from_slice(&answer(&request, patch, vec!["hm".to_owned()]).unwrap()).unwrap();
+        assert_eq!(
+            (&answer["apiVersion"], &answer["kind"]),
+            (&"admission.k8s.io/v1".into(), &"AdmissionReview".into())
+        );
+        let response = &answer["response"];
+        assert_eq!((&response["uid"], &response["allowed"]), (&"u1".into(), &true.into()));
+        assert_eq!((&response["patchType"], &response["warnings"]), (&"JSONPatch".into(), &json!(["hm"])));
+        assert!(!response["patch"].is_null());
+    }
+
+    #[test]
+    fn what_is_no_review_is_an_error() {
+        for body in [&b""[..], b"{", b"{}", b"[]", br#"{"request": null}"#, &review(&json!("pod"))] {
+            assert!(parse(body).is_err(), "{}", String::from_utf8_lossy(body));
+        }
+    }
+
+    #[test]
+    fn items_are_added_to_a_list_or_make_one() {
+        let run = |exists, count: usize| {
+            let mut operations = Vec::new();
+            append(&mut operations, "/spec/x", exists, (0..count).map(|number| json!(number)));
+            operations
+        };
+        assert!(run(true, 0).is_empty() && run(false, 0).is_empty());
+        assert_eq!(run(false, 2), [json!({"op": "add", "path": "/spec/x", "value": [0, 1]})]);
+        assert_eq!(run(true, 1), [json!({"op": "add", "path": "/spec/x/-", "value": 0})]);
     }
 }

@@ -1,6 +1,6 @@
 //! The HTTPS server. The API server reaches it by the Service.
 
-use crate::run::chain;
+use crate::error::chain;
 use crate::webhook::review::Reviewer;
 use bytes::Bytes;
 use http::{Request, Response, StatusCode, header};
