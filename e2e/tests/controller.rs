@@ -418,3 +418,161 @@ fn a_cluster_works_while_every_replica_is_down_and_another_takes_over() {
     delete(&["clusterpullsecret", case]);
     delete(&["namespace", case]);
 }
+
+/// A custom resource of OLM, as far as the controller reads it. OLM's own operators cannot be had as a Go module; the
+/// objects are as they write them.
+fn olm_definition(kind: &str, plural: &str) -> Value {
+    json!({
+        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": format!("{plural}.operators.coreos.com")},
+        "spec": {
+            "group": "operators.coreos.com", "scope": "Namespaced",
+            "names": {"kind": kind, "plural": plural, "singular": kind.to_lowercase(), "listKind": format!("{kind}List")},
+            "versions": [{
+                "name": "v1alpha1", "served": true, "storage": true, "subresources": {"status": {}},
+                "schema": {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}},
+            }],
+        },
+    })
+}
+
+fn olm(kind: &str, namespace: &str, name: &str, spec: &Value) -> Value {
+    json!({
+        "apiVersion": "operators.coreos.com/v1alpha1", "kind": kind, "spec": spec,
+        "metadata": {"name": name, "namespace": namespace},
+    })
+}
+
+fn csv(namespace: &str, name: &str, accounts: &[&str]) -> Value {
+    let deployments: Vec<_> = accounts
+        .iter()
+        .map(|account| json!({"name": account, "spec": {"template": {"spec": {"serviceAccountName": account}}}}))
+        .collect();
+    let install = json!({"strategy": "deployment", "spec": {"deployments": deployments}});
+    olm("ClusterServiceVersion", namespace, name, &json!({"install": install}))
+}
+
+fn installs(namespace: &str, subscription: &str, csv: &str) {
+    let status = json!({"status": {"installedCSV": csv, "currentCSV": csv}}).to_string();
+    let kind = "subscriptions.operators.coreos.com";
+    kubectl(&[
+        "patch",
+        "-n",
+        namespace,
+        kind,
+        subscription,
+        "--subresource=status",
+        "--type=merge",
+        "-p",
+        &status,
+    ])
+    .ok();
+}
+
+#[test]
+fn secrets_of_a_catalog_reach_the_operators_of_its_bundles() {
+    if !installed() {
+        return;
+    }
+    let (catalogs, case, elsewhere) = ("e2e-olm-catalogs", "e2e-olm", "e2e-olm-copied");
+    let definitions = [
+        ("CatalogSource", "catalogsources"),
+        ("Subscription", "subscriptions"),
+        ("ClusterServiceVersion", "clusterserviceversions"),
+    ];
+    apply(&definitions.map(|(kind, plural)| olm_definition(kind, plural)));
+    for (_, plural) in definitions {
+        let name = format!("crd/{plural}.operators.coreos.com");
+        kubectl(&["wait", "--for=condition=Established", &name, "--timeout=30s"]).ok();
+    }
+    let mut copied = csv(elsewhere, "app.v1", &["app"]);
+    copied["metadata"]["labels"] = json!({"olm.copiedFrom": case});
+    let subscription =
+        json!({"source": "private", "sourceNamespace": catalogs, "name": "app", "channel": "stable"});
+    apply(&[namespace(catalogs, "none"), namespace(case, "none"), namespace(elsewhere, "none")]);
+    apply(&[
+        pull_secret(catalogs, "catalog", A1),
+        olm("CatalogSource", catalogs, "private", &json!({"sourceType": "grpc", "secrets": ["catalog"]})),
+        olm("Subscription", case, "app", &subscription),
+        account(case, "app"),
+        account(case, "bystander"),
+        csv(case, "app.v1", &["app"]),
+        account(elsewhere, "app"),
+        copied,
+    ]);
+    installs(case, "app", "app.v1");
+    // The controller looks for these kinds every 20 seconds.
+    let names = |account: &str| named_by(case, account);
+    eventually("the operator's account names a copy", Duration::from_secs(60), || {
+        copies(case).len() == 1 && names("app").len() == 1
+    });
+    assert!(names("bystander").is_empty() && names("default").is_empty());
+    let image = registry().push("olm/app");
+    apply(&[pod(case, "operator", "app", &image)]);
+    eventually("the operator runs", RUNNING, || phase(case, "operator") == "Running");
+    // An upgrade with another account.
+    apply(&[account(case, "app-v2"), csv(case, "app.v2", &["app-v2"])]);
+    installs(case, "app", "app.v2");
+    kubectl(&["delete", "clusterserviceversions.operators.coreos.com", "-n", case, "app.v1"]).ok();
+    eventually("the upgrade is followed", SOON, || names("app").is_empty() && names("app-v2").len() == 1);
+    // A deleted Subscription leaves the CSV, and so the credential; the CSV takes it along.
+    kubectl(&["delete", "subscriptions.operators.coreos.com", "-n", case, "app"]).ok();
+    apply(&[account(case, "after")]);
+    eventually("the source is followed still", SOON, || {
+        apply(&[pull_secret(catalogs, "catalog", A2)]);
+        copies(case).iter().all(|copy| data_of(copy) == docker_config(A2)) && copies(case).len() == 1
+    });
+    assert_eq!(names("app-v2").len(), 1);
+    kubectl(&["delete", "clusterserviceversions.operators.coreos.com", "-n", case, "app.v2"]).ok();
+    eventually("everything goes", SOON, || copies(case).is_empty() && names("app-v2").is_empty());
+    assert!(copies(elsewhere).is_empty() && named_by(elsewhere, "app").is_empty());
+    delete(&["namespace", catalogs, case, elsewhere]);
+    for (_, plural) in definitions {
+        delete(&["crd", &format!("{plural}.operators.coreos.com")]);
+    }
+}
+
+/// Everything that RBAC permits the controller is in its rules, and each rule is used: without it something fails that the
+/// other tests of this file look at.
+#[test]
+fn the_controller_may_do_what_its_parts_need_and_nothing_else() {
+    if !installed() {
+        return;
+    }
+    let subject = "--as=system:serviceaccount:postern-system:postern-controller";
+    let may = |namespace: &str, verb: &str, what: &str| {
+        kubectl(&["auth", "can-i", "-n", namespace, verb, what, subject]).stdout.trim() == "yes"
+    };
+    for (verb, what) in [
+        ("create", "pods"),
+        ("get", "pods"),
+        ("create", "pods/exec"),
+        ("create", "serviceaccounts/token"),
+        ("update", "serviceaccounts"),
+        ("delete", "serviceaccounts"),
+        ("patch", "secrets"),
+        ("list", "configmaps"),
+        ("patch", "namespaces"),
+        ("create", "clusterrolebindings.rbac.authorization.k8s.io"),
+        ("escalate", "clusterroles.rbac.authorization.k8s.io"),
+        ("patch", "mutatingwebhookconfigurations.admissionregistration.k8s.io/other"),
+        ("patch", "clusterpullsecrets.postern.dev"),
+        ("list", "nodes"),
+    ] {
+        assert!(!may("default", verb, what), "{verb} {what}");
+    }
+    assert!(may("default", "delete", "secrets") && may("default", "patch", "serviceaccounts"));
+    // With one part, nothing of the others is left.
+    install(&["--parts", "volumes"]).ok();
+    for (verb, what) in [
+        ("list", "secrets"),
+        ("get", "secrets"),
+        ("patch", "serviceaccounts"),
+        ("delete", "pods"),
+        ("list", "clusterpullsecrets.postern.dev"),
+    ] {
+        assert!(!may("default", verb, what), "{verb} {what}");
+    }
+    assert!(may("default", "get", "persistentvolumeclaims"));
+    install(&["--parts", "pull-secrets,restart-stuck,volumes"]).ok();
+}
