@@ -6,6 +6,7 @@ mod architecture;
 mod bench;
 mod browser;
 mod changed;
+mod chart;
 mod cluster;
 mod cross;
 mod debian;

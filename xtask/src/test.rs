@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::{browser, changed, debian, dist, docs, e2e, paths, say, sh, tools};
+use crate::{browser, changed, chart, debian, dist, docs, e2e, paths, say, sh, tools};
 
 /// `cargo xtask test [STEP…]`
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Only these steps: fmt, clippy, dist, images, cluster, providers, test, browser, e2e, doc, docs, deny
+    /// Only these steps: fmt, clippy, dist, images, cluster, providers, test, browser, e2e, doc, docs, chart, deny
     steps: Vec<String>,
     /// Only fmt, clippy and the unit tests, and of the crates only those that a change reaches: what differs from BASE,
     /// committed or not
@@ -33,7 +33,7 @@ struct Step {
     run: fn(&mut Vec<String>) -> Result<Outcome>,
 }
 
-const STEPS: [Step; 12] = [
+const STEPS: [Step; 13] = [
     Step { name: "fmt", needed: false, run: |_| shown(&mut cargo(["fmt", "--all", "--check"])) },
     Step { name: "clippy", needed: false, run: |_| clippy() },
     Step { name: "dist", needed: true, run: |_| dist::postern().map(|_| Outcome::Done) },
@@ -45,6 +45,7 @@ const STEPS: [Step; 12] = [
     Step { name: "e2e", needed: false, run: end_to_end },
     Step { name: "doc", needed: false, run: |_| doc() },
     Step { name: "docs", needed: false, run: |_| book() },
+    Step { name: "chart", needed: false, run: |_| chart::run().map(|()| Outcome::Done) },
     Step { name: "deny", needed: false, run: |_| deny() },
 ];
 

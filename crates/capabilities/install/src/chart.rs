@@ -9,11 +9,12 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 
 /// A placeholder and what stands for it in the chart.
-const VALUES: [(&str, &str); 4] = [
+const VALUES: [(&str, &str); 5] = [
     ("placeholder-namespace", "{{ .Release.Namespace }}"),
     ("placeholder-image", "{{ .Values.image }}"),
     ("placeholder-agent-image", "{{ .Values.agentImage }}"),
     ("placeholder-version", "{{ .Chart.AppVersion }}"),
+    ("placeholder-service", "{{ .Release.Service }}"),
 ];
 /// The number of replicas, which is no text.
 const REPLICAS: u16 = 65_432;
@@ -39,7 +40,7 @@ fn settings(namespace: &str, image: &str, agent_image: &str, version: &str, repl
 
 /// The chart of a release. `yaml` renders an object.
 pub fn helm(version: &str, yaml: impl Fn(&Value) -> String) -> Files {
-    let [namespace, image, agent_image, release] = VALUES.map(|(placeholder, _)| placeholder);
+    let [namespace, image, agent_image, release, _] = VALUES.map(|(placeholder, _)| placeholder);
     let settings = settings(namespace, image, agent_image, release, REPLICAS);
     let mut files = Files::new();
     for object in objects(&settings) {
@@ -47,6 +48,12 @@ pub fn helm(version: &str, yaml: impl Fn(&Value) -> String) -> Files {
         if object["kind"] == "Namespace" {
             continue;
         }
+        let mut object = object.clone();
+        if object["kind"] == "CustomResourceDefinition" {
+            // With it all objects of the kind would go, which are the users' own.
+            object["metadata"]["annotations"]["helm.sh/resource-policy"] = "keep".into();
+        }
+        object["metadata"]["labels"]["app.kubernetes.io/managed-by"] = "placeholder-service".into();
         let mut text = yaml(&object);
         for (placeholder, expression) in VALUES {
             text = text.replace(placeholder, expression);
@@ -61,7 +68,9 @@ pub fn helm(version: &str, yaml: impl Fn(&Value) -> String) -> Files {
     }
     files.insert("templates/_helpers.tpl".to_owned(), helpers());
     files.insert("Chart.yaml".to_owned(), chart(version));
-    files.insert("values.yaml".to_owned(), values());
+    files.insert("values.yaml".to_owned(), values(version));
+    files.insert("values.schema.json".to_owned(), schema());
+    files.insert("templates/NOTES.txt".to_owned(), NOTES.to_owned());
     files
 }
 
@@ -126,7 +135,10 @@ fn helpers() -> String {
             value_of(part)
         ));
     }
-    text.push_str("{{- join \",\" $parts -}}\n{{- end -}}\n");
+    text.push_str(
+        "{{- if not $parts }}{{ fail \"switch on pullSecrets or volumes\" }}{{ end -}}\n{{- if and .Values.restartStuck (not \
+         .Values.pullSecrets) }}{{ fail \"restartStuck needs pullSecrets\" }}{{ end -}}\n{{- join \",\" $parts -}}\n{{- end -}}\n",
+    );
     text
 }
 
@@ -138,11 +150,28 @@ fn chart(version: &str) -> String {
     )
 }
 
-fn values() -> String {
-    "# The controller's image.\nimage: ghcr.io/postern-dev/postern-controller:dev\n# The image of init containers that \
-     change the owner of volumes.\nagentImage: ghcr.io/postern-dev/postern-agent:dev\n# One replica reconciles; every \
-     replica serves the webhook.\nreplicas: 3\n# Copies of pull Secrets, ServiceAccounts that name them, and Pods at \
-     admission.\npullSecrets: true\n# Pods that cannot pull are recreated, for objects with restartStuck. Needs \
-     pullSecrets.\nrestartStuck: false\n# Init containers that give volumes to the workload's user.\nvolumes: true\n"
-        .to_owned()
+fn values(version: &str) -> String {
+    let tag = if version.contains("-dev") { "dev" } else { version };
+    format!(
+        "# The controller's image.\nimage: ghcr.io/postern-dev/postern-controller:{tag}\n# The image of init containers that \
+         change the owner of volumes.\nagentImage: ghcr.io/postern-dev/postern-agent:{tag}\n# One replica reconciles; every \
+         replica serves the webhook.\nreplicas: 3\n# Copies of pull Secrets, ServiceAccounts that name them, and Pods at \
+         admission.\npullSecrets: true\n# Pods that cannot pull are recreated, for objects with restartStuck. Needs \
+         pullSecrets.\nrestartStuck: false\n# Init containers that give volumes to the workload's user.\nvolumes: true\n"
+    )
 }
+
+/// So that a misspelled value is an error.
+fn schema() -> String {
+    let schema = serde_json::json!({
+        "$schema": "https://json-schema.org/draft/2020-12/schema", "type": "object", "additionalProperties": false,
+        "properties": {
+            "image": {"type": "string", "minLength": 1}, "agentImage": {"type": "string", "minLength": 1},
+            "replicas": {"type": "integer", "minimum": 0, "maximum": 100}, "pullSecrets": {"type": "boolean"},
+            "restartStuck": {"type": "boolean"}, "volumes": {"type": "boolean"}, "global": {"type": "object"},
+        },
+    });
+    format!("{schema:#}\n")
+}
+
+const NOTES: &str = "kubectl -n {{ .Release.Namespace }} rollout status deployment/postern-controller\n";
