@@ -60,6 +60,13 @@ pub(crate) fn cloud() -> Result<PathBuf> {
     Ok(paths::target().join(host()).join("quick/cloud"))
 }
 
+/// Builds the client that benchmarks compare the controller with.
+pub(crate) fn load() -> Result<PathBuf> {
+    sh::run_shown(&mut cargo("build", &["--profile", profile(), "-p", "e2e", "--bin", "load"]))
+        .context("build the load client")?;
+    Ok(paths::target().join(host()).join(profile()).join("load"))
+}
+
 /// Builds the controller.
 pub(crate) fn controller() -> Result<PathBuf> {
     sh::run_shown(&mut cargo("build", &["--profile", profile(), "-p", "postern-controller"]))

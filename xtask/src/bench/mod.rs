@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: figures, never a verdict on a build.
 
 mod agent;
+mod controller;
 mod copy;
 mod fanout;
 mod identity;
@@ -68,6 +69,15 @@ enum Bench {
         #[arg(long)]
         no_write: bool,
     },
+    /// `postern-controller` against a client that makes the same writes, and its admissions; writes the same
+    Controller {
+        /// How many pairs of runs
+        #[arg(long, default_value_t = 11)]
+        runs: usize,
+        /// Print only
+        #[arg(long)]
+        no_write: bool,
+    },
     /// `postern-agent own` against `chown -R` on 200,000 files; needs root; writes the same
     Own {
         /// How many pairs of runs
@@ -95,6 +105,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             copy::bench(runs, only.as_deref(), !no_write && only.is_none())?;
         }
         Bench::Identity { runs, no_write } => identity::bench(runs, !no_write)?,
+        Bench::Controller { runs, no_write } => controller::bench(runs, !no_write)?,
         Bench::Own { runs, no_write } => own::bench(runs, !no_write)?,
         Bench::Fanout { runs, no_write } => fanout::bench(runs, !no_write)?,
     }
