@@ -29,9 +29,9 @@ async fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
     match words.as_slice() {
-        ["make", count] => each(count, |client, name| make(client, name)).await,
-        ["write", count] => each(count, |client, name| write(client, name)).await,
-        ["undo", count] => each(count, |client, name| undo(client, name)).await,
+        ["make", count] => each(count, make).await,
+        ["write", count] => each(count, write).await,
+        ["undo", count] => each(count, undo).await,
         ["delete"] => delete().await,
         ["admissions", address, ca, rate, seconds] => {
             admissions(address, ca, rate.parse().unwrap(), seconds.parse().unwrap()).await;
@@ -144,7 +144,7 @@ async fn admissions(address: &str, ca: &str, rate: u64, seconds: u64) {
                 let due = start + Duration::from_nanos(at * 1_000_000_000 / rate);
                 tokio::time::sleep_until(due.into()).await;
                 stream.write_all(&request).await.unwrap();
-                answer(&mut stream).await;
+                Box::pin(answer(&mut stream)).await;
                 times.push(due.elapsed());
             }
             times

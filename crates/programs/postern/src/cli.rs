@@ -8,6 +8,7 @@ pub(crate) mod identity;
 pub(crate) mod ops;
 pub(crate) mod rules;
 pub(crate) mod run;
+pub(crate) mod verify;
 pub(crate) mod volumes;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser as _};
@@ -146,6 +147,9 @@ pub(crate) enum Command {
     /// Manage the controller: pull Secrets where workloads need them, and volumes owned by the right user
     #[command(subcommand)]
     Controller(controller::Controller),
+    /// Check what workloads can reach: images and volumes
+    #[command(subcommand)]
+    Verify(verify::Verify),
     /// Make volumes belong to the user that a workload runs as
     #[command(subcommand)]
     Volumes(volumes::Volumes),

@@ -23,14 +23,16 @@ mod session;
 mod streams;
 mod transports;
 mod trusted_profile;
+mod verify;
 mod volumes;
 
 use crate::cli::controller::Controller;
 use crate::cli::identity::Identity;
 use crate::cli::ops::{Ops, Pod};
 use crate::cli::run::Backend;
+use crate::cli::verify::Verify;
 use crate::cli::volumes::Volumes;
-use crate::cli::{Cli, Command, Global};
+use crate::cli::{self, Cli, Command, Global};
 use crate::failure::Failure;
 use crate::printer::Printer;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser as _};
@@ -187,6 +189,10 @@ fn stdin_taken(command: &Command) -> Option<&'static str> {
         Command::Volumes(Volumes::Patch(args)) if args.filename.iter().any(|file| file == Path::new("-")) => {
             Some("-f -")
         }
+        Command::Verify(
+            Verify::Images(cli::verify::Images { source, .. })
+            | Verify::Volumes(cli::verify::Volumes { source, .. }),
+        ) if source.filename.iter().any(|file| file == Path::new("-")) => Some("-f -"),
         _ => None,
     }
 }
@@ -254,6 +260,10 @@ fn dispatch(global: Global, command: Command, printer: &mut Printer) -> Result<u
             }
             Command::Controller(Controller::Manifests(args)) => {
                 controller::manifests(&context, args, printer)
+            }
+            Command::Verify(Verify::Images(args)) => Box::pin(verify::images(&context, args, printer)).await,
+            Command::Verify(Verify::Volumes(args)) => {
+                Box::pin(verify::volumes(&context, args, printer)).await
             }
             Command::Volumes(Volumes::Patch(args)) => volumes::patch(&context, &args, printer),
             Command::Volumes(Volumes::InitContainer(args)) => {
