@@ -118,6 +118,11 @@ impl Registry {
         format!("{HOST}/{repository}:{tag}")
     }
 
+    /// The name of an image by which it is reached from here.
+    pub fn here(&self, image: &str) -> String {
+        image.replace(HOST, &self.address)
+    }
+
     fn blob(&self, repository: &str, digest: &str, path: &std::path::Path) {
         let url = format!("http://{}/v2/{repository}/blobs/uploads/", self.address);
         let head = curl(&["-X", "POST", "-D", "-", "-o", "/dev/null", &url]);

@@ -4,14 +4,13 @@
 //! those whose key covers the image, the longest key first.
 
 use crate::pods::PodOf;
-use crate::pull::Answer;
+use crate::request::{Answer, Login, Request};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use k8s_openapi::api::core::v1::Secret;
 use postern_registry::{DockerConfig, Format, Image};
 use postern_report::{Finding, Object, Severity};
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 
 /// Whether a Secret that is named exists and can be read.
 pub const SECRET: &str = "pull-secret";
@@ -29,33 +28,10 @@ pub struct Credentials {
     pub secrets: BTreeMap<(String, String), Secret>,
     /// The names in `imagePullSecrets` of each `ServiceAccount`.
     pub accounts: BTreeMap<(String, String), Vec<String>>,
+    /// Secrets that are sources of copies.
+    pub sources: BTreeSet<(String, String)>,
     /// Whether these are all there are: manifests alone may lack some.
     pub are_complete: bool,
-}
-
-/// A user name and a password. `Debug` hides the password.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Login {
-    /// The user name.
-    pub user: String,
-    /// The password.
-    pub password: String,
-}
-
-impl fmt::Debug for Login {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { user, password: _ } = self;
-        f.debug_struct("Login").field("user", user).finish_non_exhaustive()
-    }
-}
-
-/// An image, and the credentials that the kubelet would try, in this order.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Request {
-    /// The image, as it is written.
-    pub image: String,
-    /// The credentials; none for a request without.
-    pub logins: Vec<Login>,
 }
 
 /// What is to be asked of registries: each image with each set of credentials once.
@@ -104,10 +80,7 @@ pub fn judge(
             secret.metadata.labels.as_ref().is_some_and(|labels| labels.contains_key("postern.dev/source"));
         if credentials.are_complete && !used.contains(key) && !is_source {
             let message = "no Pod and no ServiceAccount of the namespace names it".to_owned();
-            findings.push(
-                Finding::new(UNUSED, Severity::Warning, object, message)
-                    .fix("delete it, or label it postern.dev/source if it is the source of copies"),
-            );
+            findings.push(Finding::new(UNUSED, Severity::Warning, object, message).fix("delete it"));
         }
     }
     findings
@@ -300,6 +273,7 @@ mod tests {
         let key = |name: &str| ("a".to_owned(), name.to_owned());
         Credentials {
             secrets: secrets.iter().map(|(name, secret)| (key(name), secret.clone())).collect(),
+            sources: BTreeSet::new(),
             accounts: [(key("web"), account.iter().map(|name| (*name).to_owned()).collect())].into(),
             are_complete: true,
         }

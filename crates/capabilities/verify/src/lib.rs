@@ -10,4 +10,5 @@ pub mod manifests;
 pub mod observe;
 pub mod pods;
 pub mod pull;
+pub mod request;
 pub mod volumes;

@@ -9,10 +9,12 @@ use k8s_openapi::api::storage::v1::{CSIDriver, StorageClass};
 use kube::api::ListParams;
 use kube::core::{ApiResource, DynamicObject, GroupVersionKind, NamespaceResourceScope};
 use kube::{Api, Resource, ResourceExt as _};
+use postern_kube::crd::GROUP;
 use postern_kube::{Cluster, KubeError};
 use postern_volume::Workload;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use std::collections::BTreeSet;
 use std::fmt::Debug;
 
 /// The kinds with a Pod or a template.
@@ -83,6 +85,7 @@ pub async fn credentials(cluster: &Cluster, namespace: Option<&str>) -> Result<C
         let found = list_with::<Secret>(cluster, namespace, &params).await?;
         credentials.secrets.extend(found.into_iter().map(|one| (key(&one), one)));
     }
+    credentials.sources = sources(cluster).await;
     let accounts = list::<ServiceAccount>(cluster, namespace).await?;
     credentials.accounts = accounts
         .into_iter()
@@ -92,6 +95,22 @@ pub async fn credentials(cluster: &Cluster, namespace: Option<&str>) -> Result<C
         })
         .collect();
     Ok(credentials)
+}
+
+/// The Secrets that objects of the controller name as sources. A cluster without these kinds has none.
+async fn sources(cluster: &Cluster) -> BTreeSet<(String, String)> {
+    let mut sources = BTreeSet::new();
+    for kind in ["ClusterPullSecret", "PullSecret"] {
+        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(GROUP, "v1alpha1", kind));
+        let api: Api<DynamicObject> = Api::all_with(cluster.client.clone(), &resource);
+        let Ok(list) = api.list(&ListParams::default()).await else { continue };
+        sources.extend(list.into_iter().filter_map(|object| {
+            let source = &object.data["spec"]["source"];
+            let namespace = source["namespace"].as_str().map(str::to_owned).or_else(|| object.namespace());
+            Some((namespace?, source["name"].as_str()?.to_owned()))
+        }));
+    }
+    sources
 }
 
 fn key<K: Resource>(object: &K) -> (String, String) {

@@ -1,6 +1,6 @@
 //! Asks registries for manifests, with the distribution protocol and its tokens.
 
-use crate::images::{Login, Request};
+use crate::request::{Answer, Login, Request};
 use oci_client::client::{Certificate, CertificateEncoding, ClientConfig, ClientProtocol};
 use oci_client::errors::{OciDistributionError, OciErrorCode};
 use oci_client::secrets::RegistryAuth;
@@ -14,21 +14,6 @@ use tokio::sync::Semaphore;
 const CONCURRENCY: usize = 8;
 /// For one image.
 const LIMIT: Duration = Duration::from_secs(20);
-
-/// What a registry says of an image.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Answer {
-    /// It can be pulled.
-    Found,
-    /// The credential is refused, or is not enough.
-    Denied(String),
-    /// There is no such image.
-    NotFound,
-    /// The registry cannot be asked.
-    Unreachable(String),
-    /// The name cannot be read.
-    Invalid(String),
-}
 
 /// How registries are reached.
 #[derive(Debug, Clone, Default)]
