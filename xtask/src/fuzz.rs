@@ -8,8 +8,19 @@ use anyhow::{Context as _, Result};
 
 use crate::{paths, say, sh, tools};
 
-const TARGETS: [&str; 9] =
-    ["frames", "redactor", "config", "stream", "identity", "copy", "shell", "spdy", "manifest"];
+const TARGETS: [&str; 11] = [
+    "frames",
+    "redactor",
+    "config",
+    "stream",
+    "identity",
+    "copy",
+    "shell",
+    "spdy",
+    "manifest",
+    "registry",
+    "admission",
+];
 
 /// `cargo xtask fuzz [SECONDS]`
 #[derive(clap::Args)]
@@ -17,7 +28,8 @@ pub(crate) struct Args {
     /// How long each target runs
     #[arg(default_value_t = 60)]
     seconds: u32,
-    /// Only this target: frames, redactor, config, stream, identity, copy, plain, spdy, manifest
+    /// Only this target: frames, redactor, config, stream, identity, copy, shell, spdy, manifest,
+    /// registry, admission
     #[arg(long, value_parser = TARGETS)]
     target: Option<String>,
 }

@@ -409,3 +409,12 @@ snapshot!(
 );
 snapshot!(volumes_chown_command, &["volumes", "chown-command", "1000:1000", "/data", "/it's"]);
 snapshot!(volumes_chown_command_of_a_name, &["volumes", "chown-command", "www-data", "/data"]);
+
+snapshot!(help_controller_install, &["controller", "install", "--help"]);
+snapshot!(controller_manifests, &["controller", "manifests", "--parts", "volumes", "-o", "json"]);
+snapshot!(controller_without_a_part_it_needs, &["controller", "manifests", "--parts", "restart-stuck"]);
+snapshot!(controller_in_a_wrong_namespace, &["controller", "install", "-n", "Not.A.Name"]);
+snapshot!(help_verify_images, &["verify", "images", "--help"]);
+snapshot!(verify_volumes, &["verify", "volumes", "-f", "pod.yaml", "-f", "web.yaml"], &[NO_USER, WEB]);
+snapshot!(verify_images_offline, &["verify", "images", "--offline", "-f", "web.yaml"], &[WEB]);
+snapshot!(verify_no_manifest, &["verify", "volumes", "-f", "none.yaml"]);
