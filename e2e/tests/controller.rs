@@ -636,3 +636,61 @@ fn verify_says_what_an_image_is_pulled_with_and_whether_it_can_be() {
     assert!(!report.to_string().contains(A1.1) && !report.to_string().contains("hunter2"), "{report:#}");
     delete(&["namespace", case]);
 }
+
+/// The node takes 110 Pods, and other tests have theirs; `cargo xtask soak` has more.
+#[test]
+fn many_pods_created_with_their_accounts_all_run() {
+    if !installed() {
+        return;
+    }
+    let case = "e2e-many";
+    let count = 30;
+    let image = registry().push("many/app");
+    let mut objects = vec![namespace(case, case)];
+    for number in 0..count {
+        let name = format!("app-{number}");
+        objects.push(account(case, &name));
+        let mut one = pod(case, &name, &name, &image);
+        one["spec"]["containers"][0]["resources"] = json!({"requests": {"cpu": "1m", "memory": "1Mi"}});
+        objects.push(one);
+    }
+    apply(&[for_case(case, &json!({}))]);
+    apply(&objects);
+    eventually("all run", Duration::from_secs(120), || {
+        let args = ["get", "pods", "-n", case, "--field-selector=status.phase=Running", "-o", "name"];
+        kubectl(&args).ok().stdout.lines().count() == count
+    });
+    delete(&["clusterpullsecret", case]);
+    kubectl(&["delete", "namespace", case, "--wait=true", "--timeout=120s"]).ok();
+}
+
+#[test]
+fn a_client_that_undoes_changes_is_not_fought_for_ever() {
+    if !installed() {
+        return;
+    }
+    let case = "e2e-fight";
+    apply(&[for_case(case, &json!({})), namespace(case, case)]);
+    let is_contested = || {
+        let events = kubectl(&["get", "events", "-n", case, "-o", "json"]).ok().stdout;
+        events.contains("\"Contested\"")
+    };
+    let mut rounds = 0;
+    eventually("the controller says that it waits", Duration::from_secs(60), || {
+        if named_by(case, "default").len() == 1 {
+            let patch = json!({"imagePullSecrets": null}).to_string();
+            kubectl(&["patch", "serviceaccount", "-n", case, "default", "--type=merge", "-p", &patch]).ok();
+            rounds += 1;
+        }
+        is_contested()
+    });
+    assert!((5..=8).contains(&rounds), "{rounds} rounds");
+    // Nothing else waits, and when the other client is gone it converges.
+    apply(&[account(case, "calm")]);
+    eventually("another account names the copy", SOON, || named_by(case, "calm").len() == 1);
+    eventually("so does this one in the end", Duration::from_secs(45), || {
+        named_by(case, "default").len() == 1
+    });
+    delete(&["clusterpullsecret", case]);
+    delete(&["namespace", case]);
+}
