@@ -198,7 +198,77 @@ if [ -z "$context" ]; then
     try 0 "kubectl delete pod postern-demo -n default --wait=false" 'deleted'
 fi
 
-part "8. Uninstall" "First a preview, then, confirmed, all of it."
+if [ -z "$context" ]; then
+    # shellcheck source=registry.sh
+    . "$root/demo/registry.sh"
+    part "8. An image behind a password" "A Pod whose credential is in another namespace cannot pull. The controller brings it there."
+    slowly "Starting a registry that asks for a password, with an image that the node does not have" start_registry "$root" "$work"
+    try 0 "kubectl create namespace shop" 'created'
+    try 0 "kubectl run web -n shop --image $pushed" 'created'
+    try 0 "kubectl wait -n shop pod/web --for=jsonpath='{.status.containerStatuses[0].state.waiting.reason}'=ImagePullBackOff --timeout=90s" 'condition met'
+    try 0 "kubectl delete pod web -n shop --grace-period=0 --force 2>/dev/null" 'deleted'
+    try 0 "postern controller install --replicas 1" 'is available'
+    auth=$(printf demo:demo-password | base64)
+    printf '{"auths":{"registry.test":{"auth":"%s"}}}' "$auth" >docker.json
+    try 0 "kubectl create namespace platform" 'created'
+    try 0 "kubectl create secret generic vendor -n platform --type kubernetes.io/dockerconfigjson --from-file .dockerconfigjson=docker.json" 'created'
+    cat >vendor.yaml <<'OBJECT'
+apiVersion: postern.dev/v1alpha1
+kind: ClusterPullSecret
+metadata: {name: vendor}
+spec:
+  source: {namespace: platform, name: vendor}
+  namespaces: {names: [shop]}
+  registries: [registry.test/shop]
+OBJECT
+    try 0 "cat vendor.yaml" 'ClusterPullSecret'
+    try 0 "kubectl apply -f vendor.yaml" 'created'
+    try 0 "kubectl run web -n shop --image $pushed" 'created'
+    try 0 "kubectl wait -n shop pod/web --for=condition=Ready --timeout=90s" 'condition met'
+    try 0 "kubectl get clusterpullsecrets" 'True'
+
+    part "9. A volume that belongs to someone else" "A Pod that does not run as root cannot write its fresh volume. The webhook gives it to its user."
+    cat >data.yaml <<'OBJECTS'
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {name: data, namespace: shop}
+spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Mi}}}
+OBJECTS
+    cat >pod.yaml <<'OBJECT'
+apiVersion: v1
+kind: Pod
+metadata: {name: writer, namespace: shop}
+spec:
+  restartPolicy: Never
+  securityContext: {runAsUser: 2000, runAsGroup: 2000, fsGroup: 2000}
+  containers:
+  - {name: writer, image: scratch-static:1, command: [/app, write, /data/file], volumeMounts: [{name: data, mountPath: /data}]}
+  volumes: [{name: data, persistentVolumeClaim: {claimName: data}}]
+OBJECT
+    try 0 "kubectl apply -f data.yaml -f pod.yaml" 'created'
+    try 0 "kubectl wait -n shop pod/writer --for=jsonpath='{.status.phase}'=Failed --timeout=60s" 'condition met'
+    try 0 "kubectl logs -n shop writer" 'permission denied'
+    try 1 "postern verify volumes -n shop" 'fsGroup 2000 has no effect'
+    cat >local-path.yaml <<'OBJECT'
+apiVersion: postern.dev/v1alpha1
+kind: VolumeOwnership
+metadata: {name: local-path}
+spec:
+  namespaces: {names: [shop]}
+  storageClasses: [local-path]
+OBJECT
+    try 0 "kubectl apply -f local-path.yaml" 'created'
+    try 0 "kubectl delete -f pod.yaml" 'deleted'
+    # The webhook has to have read the object.
+    until kubectl apply --dry-run=server -o yaml -f pod.yaml | grep -q postern-own; do sleep 0.2; done
+    try 0 "kubectl apply -f pod.yaml" 'created'
+    try 0 "kubectl wait -n shop pod/writer --for=jsonpath='{.status.phase}'=Succeeded --timeout=60s" 'condition met'
+    try 0 "kubectl logs -n shop writer -c postern-own" '2000:2000'
+    try 0 "postern controller uninstall --custom-resources --confirm" 'deleted Namespace'
+    try 0 "kubectl delete namespace shop platform demo-registry --wait=false" 'deleted'
+fi
+
+part "10. Uninstall" "First a preview, then, confirmed, all of it."
 try 0 "postern ops uninstall" 'Would delete' 'Pod'
 try 0 "postern ops uninstall --confirm" 'deleted Pod'
 try 0 "postern ops uninstall" 'Nothing of the ops pod'
