@@ -4,6 +4,7 @@ use crate::credential_error::{CredentialCause, CredentialError};
 use crate::credentials::{self, Bearer, TokenFile};
 use crate::error::{KubeError, Reason};
 use crate::exec_plugin::ExecPlugin;
+use crate::watch_body::WatchBody;
 use crate::{kubeconfig, kubeconfig_fields, retry};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -150,8 +151,13 @@ fn stack(
     bearer: Option<Bearer>,
 ) -> Result<Client, kube::Error> {
     let http: Https = HttpClient::builder(TokioExecutor::new()).build(https);
-    let timed = tower::service_fn(move |request: http::Request<Body>| -> Answering {
-        Box::pin(send_request(http.clone(), request, bearer.clone()))
+    let timed = tower::service_fn(move |request: http::Request<Body>| {
+        let (http, bearer) = (http.clone(), bearer.clone());
+        Box::pin(async move {
+            let query = request.uri().query().map(str::to_owned);
+            let answer = send_request(http, request, bearer).await?;
+            Ok::<_, BoxError>(answer.map(|body| WatchBody::new(body, query.as_deref())))
+        })
     });
     let service = ServiceBuilder::new()
         .layer(config.base_uri_layer())

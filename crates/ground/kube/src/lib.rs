@@ -20,6 +20,7 @@ pub mod raw;
 mod retry;
 pub mod spdy;
 pub mod tokens;
+mod watch_body;
 
 pub use connect::{Cluster, Target};
 pub use credential_error::CredentialCause;
