@@ -452,8 +452,16 @@ fn csv(namespace: &str, name: &str, accounts: &[&str]) -> Value {
     olm("ClusterServiceVersion", namespace, name, &json!({"install": install}))
 }
 
-fn installs(namespace: &str, subscription: &str, csv: &str) {
-    let status = json!({"status": {"installedCSV": csv, "currentCSV": csv}}).to_string();
+fn installs(namespace: &str, subscription: &str, csv: &str, catalogs: &str) {
+    // Only OLM writes this: which catalogs the Subscription sees.
+    let health = json!([{
+        "catalogSourceRef": {"name": "private", "namespace": catalogs}, "healthy": true,
+        "lastUpdated": "2026-11-30T00:00:00Z",
+    }]);
+    let status = json!({"status": {
+        "installedCSV": csv, "currentCSV": csv, "catalogHealth": health, "lastUpdated": "2026-11-30T00:00:00Z",
+    }});
+    let status = status.to_string();
     let kind = "subscriptions.operators.coreos.com";
     kubectl(&[
         "patch",
@@ -500,7 +508,7 @@ fn secrets_of_a_catalog_reach_the_operators_of_its_bundles() {
         account(elsewhere, "app"),
         copied,
     ]);
-    installs(case, "app", "app.v1");
+    installs(case, "app", "app.v1", catalogs);
     // The controller looks for these kinds every 20 seconds.
     let names = |account: &str| named_by(case, account);
     eventually("the operator's account names a copy", Duration::from_secs(60), || {
@@ -512,7 +520,7 @@ fn secrets_of_a_catalog_reach_the_operators_of_its_bundles() {
     eventually("the operator runs", RUNNING, || phase(case, "operator") == "Running");
     // An upgrade with another account.
     apply(&[account(case, "app-v2"), csv(case, "app.v2", &["app-v2"])]);
-    installs(case, "app", "app.v2");
+    installs(case, "app", "app.v2", catalogs);
     kubectl(&["delete", "clusterserviceversions.operators.coreos.com", "-n", case, "app.v1"]).ok();
     eventually("the upgrade is followed", SOON, || names("app").is_empty() && names("app-v2").len() == 1);
     // A deleted Subscription leaves the CSV, and so the credential; the CSV takes it along.

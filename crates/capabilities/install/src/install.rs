@@ -75,7 +75,10 @@ pub async fn install(
         let existing = apply::get(cluster, &object).await?;
         // The server cannot try what would be in a namespace that does not exist.
         let skips = dry_run && lacks_namespace && object.namespace.is_some();
+        // A namespace that somebody else made keeps its labels, and stays when the controller goes.
+        let is_theirs = object.kind == "Namespace" && existing.as_ref().is_some_and(|found| !is_ours(found));
         let change = match skips {
+            _ if is_theirs => Change::Unchanged,
             true => Change::Created,
             false => apply::apply(cluster, &desired, existing.as_ref(), dry_run).await?.0,
         };
@@ -161,6 +164,14 @@ pub(crate) fn missing(deployment: &DynamicObject, replicas: u16) -> Option<Strin
     let messages: Vec<&str> = bad.filter_map(|one| one["message"].as_str()).collect();
     let counted = format!("{available} of {replicas} replicas are available, {updated} of this version");
     Some(if messages.is_empty() { counted } else { format!("{counted}: {}", messages.join("; ")) })
+}
+
+/// Whether an object has the label of what Postern made.
+pub(crate) fn is_ours(object: &DynamicObject) -> bool {
+    let labels = object.metadata.labels.as_ref();
+    labels.is_some_and(|labels| {
+        labels.get("app.kubernetes.io/managed-by").is_some_and(|value| value == "postern")
+    })
 }
 
 pub(crate) fn reference(api_version: &str, kind: &str, namespace: Option<&str>, name: &str) -> ObjectRef {

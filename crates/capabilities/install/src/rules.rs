@@ -81,7 +81,7 @@ const ALL: [Rule; 14] = [
     Rule {
         group: "postern.dev",
         resources: &["clusterpullsecrets", "pullsecrets", "pullsecretgrants"],
-        verbs: &["get", "list", "watch"],
+        verbs: &["list", "watch"],
         reason: "Without it nobody can ask for a pull Secret.",
         ..PULL_SECRETS
     },
@@ -122,7 +122,7 @@ const ALL: [Rule; 14] = [
         part: Some(Part::Volumes),
         group: "postern.dev",
         resources: &["volumeownerships"],
-        verbs: &["get", "list", "watch"],
+        verbs: &["list", "watch"],
         reason: "Without it only annotations ask for the owner of a volume.",
         ..CLUSTER
     },

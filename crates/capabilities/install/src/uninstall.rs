@@ -1,9 +1,12 @@
 //! `controller uninstall`: what the controller made goes, and then the controller.
 
-use crate::install::{Changed, reference};
+use crate::install::{Changed, is_ours, reference};
 use crate::names::{NAME, WEBHOOK};
 use crate::objects::objects;
 use crate::settings::{Part, Settings};
+use k8s_openapi::api::core::v1::Pod;
+use kube::Api;
+use kube::api::ListParams;
 use kube::core::DynamicObject;
 use postern_kube::apply::{self, Change, Deletion, ObjectRef};
 use postern_kube::{Cluster, KubeError};
@@ -68,6 +71,9 @@ pub async fn uninstall(
     for object in objects {
         let is_after = object.kind != "Deployment" && object.name != WEBHOOK;
         if is_after && !is_clean {
+            if !dry_run {
+                no_pods(cluster, namespace, timeout).await?;
+            }
             let Cleaned { service_accounts, copies } = match dry_run {
                 true => to_clean(&cluster.client).await,
                 false => clean(&cluster.client).await,
@@ -78,10 +84,7 @@ pub async fn uninstall(
         }
         let Some(found) = apply::get(cluster, &object).await? else { continue };
         // A namespace that somebody else made stays.
-        let is_ours = found.metadata.labels.as_ref().is_some_and(|labels| {
-            labels.get("app.kubernetes.io/managed-by").is_some_and(|value| value == "postern")
-        });
-        if object.kind == "Namespace" && !is_ours {
+        if object.kind == "Namespace" && !is_ours(&found) {
             continue;
         }
         if !dry_run {
@@ -91,4 +94,22 @@ pub async fn uninstall(
         done.changes.push(Changed { change: Change::Deleted, object });
     }
     Ok(done)
+}
+
+/// Waits until no Pod of the controller is left: a Deployment is gone before its Pods, which would put back what is
+/// removed.
+async fn no_pods(cluster: &Cluster, namespace: &str, timeout: Duration) -> Result<(), KubeError> {
+    let pods: Api<Pod> = Api::namespaced(cluster.client.clone(), namespace);
+    let params = ListParams::default().labels(&format!("app.kubernetes.io/name={NAME}"));
+    let start = tokio::time::Instant::now();
+    loop {
+        let left = pods
+            .list_metadata(&params)
+            .await
+            .map_err(|error| cluster.error("listing the controller's Pods", &error))?;
+        if left.items.is_empty() || start.elapsed() > timeout {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(250)).await;
+    }
 }

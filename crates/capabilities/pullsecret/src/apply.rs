@@ -60,10 +60,10 @@ pub enum ApplyError {
 pub struct Applied {
     /// The copies that were created or updated, as they are now.
     pub stored: Vec<Copy>,
-    /// The names of the copies that were deleted.
-    pub deleted: Vec<String>,
-    /// The `ServiceAccounts` that were changed, as they are now, and whether something was added.
-    pub accounts: Vec<(Account, bool)>,
+    /// How many copies were deleted.
+    pub deleted: u64,
+    /// The `ServiceAccounts` that were changed, as they are now, and the names that were added.
+    pub accounts: Vec<(Account, Vec<String>)>,
     /// What failed. The rest was done.
     pub errors: Vec<ApplyError>,
 }
@@ -84,15 +84,14 @@ pub async fn apply(client: &Client, namespace: &str, plan: &Plan) -> Applied {
     let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), namespace);
     for change in &plan.accounts {
         match account(&accounts, namespace, change).await {
-            Ok(now) => applied.accounts.push((now, change.adds)),
+            Ok(now) => applied.accounts.push((now, change.added.clone())),
             Err(error) => applied.errors.push(error),
         }
     }
     for change in deletions {
-        match (copy(&secrets, namespace, change).await, change) {
-            (Ok(_), CopyChange::Delete(name)) => applied.deleted.push(name.clone()),
-            (Ok(_), _) => {}
-            (Err(error), _) => applied.errors.push(error),
+        match copy(&secrets, namespace, change).await {
+            Ok(_) => applied.deleted += 1,
+            Err(error) => applied.errors.push(error),
         }
     }
     applied
@@ -107,19 +106,19 @@ async fn copy(
     let kind = "Secret";
     let failed = |attempt, name: &str, error| failure(attempt, kind, namespace, name, error);
     match change {
-        CopyChange::Create(desired) => create(secrets, namespace, desired).await.map(Some),
+        CopyChange::Create(desired) => create(secrets, namespace, desired).await,
         CopyChange::Update(desired, version) => {
             // All of it is ours: keys that somebody added go.
             let mut object = object(namespace, desired);
             object.metadata.resource_version = Some(version.clone());
             let done = secrets.replace(&desired.name, &post(), &object).await;
-            done.map(|now| Some(Copy::of(&now))).map_err(|error| failed("updating", &desired.name, error))
+            done.map(|now| Copy::of(&now)).map_err(|error| failed("updating", &desired.name, error))
         }
         CopyChange::Replace(desired) => {
             delete(secrets, &desired.name)
                 .await
                 .map_err(|error| failed("replacing", &desired.name, error))?;
-            create(secrets, namespace, desired).await.map(Some)
+            create(secrets, namespace, desired).await
         }
         CopyChange::Delete(name) => {
             delete(secrets, name).await.map(|()| None).map_err(|error| failed("deleting", name, error))
@@ -141,7 +140,11 @@ async fn delete(secrets: &Api<Secret>, name: &str) -> Result<(), kube::Error> {
     }
 }
 
-async fn create(secrets: &Api<Secret>, namespace: &str, desired: &DesiredCopy) -> Result<Copy, ApplyError> {
+async fn create(
+    secrets: &Api<Secret>,
+    namespace: &str,
+    desired: &DesiredCopy,
+) -> Result<Option<Copy>, ApplyError> {
     let error = match secrets.create(&post(), &object(namespace, desired)).await {
         Ok(now) => return Ok(Copy::of(&now)),
         Err(error) => error,
@@ -177,8 +180,7 @@ pub async fn to_clean(client: &Client) -> Result<Cleaned, kube::Error> {
 pub async fn clean(client: &Client) -> Result<Cleaned, kube::Error> {
     let (accounts, copies) = leftovers(client).await?;
     for (namespace, change) in &accounts {
-        let api: Api<ServiceAccount> = Api::namespaced(client.clone(), namespace);
-        patch_account(&api, change).await?;
+        clean_account(&Api::namespaced(client.clone(), namespace), change).await?;
     }
     for copy in &copies {
         let name = copy.metadata.name.as_deref().unwrap_or_default();
@@ -188,23 +190,37 @@ pub async fn clean(client: &Client) -> Result<Cleaned, kube::Error> {
     Ok(Cleaned { service_accounts: accounts.len(), copies: copies.len() })
 }
 
+/// Reads the `ServiceAccount` again while others change it. One that is gone needs nothing.
+async fn clean_account(api: &Api<ServiceAccount>, change: &AccountChange) -> Result<(), kube::Error> {
+    let mut change = Some(change.clone());
+    while let Some(next) = change.take() {
+        match patch_account(api, &next).await {
+            Err(error) if code(&error) == Some(409) => {
+                change = api.get_opt(&next.name).await?.and_then(|object| removal(&object));
+            }
+            Err(error) if code(&error) != Some(404) => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// The change that removes everything that was added; `None` if nothing was.
+fn removal(object: &ServiceAccount) -> Option<AccountChange> {
+    let account = Account::of(object);
+    let (names, recorded) = account.with(&BTreeSet::new())?;
+    let Account { name, uid, resource_version, labels: _, names: _, recorded: _ } = account;
+    Some(AccountChange { name, uid, resource_version, names, recorded, added: Vec::new() })
+}
+
 type Leftovers = (Vec<(String, AccountChange)>, Vec<PartialObjectMeta<Secret>>);
 
 async fn leftovers(client: &Client) -> Result<Leftovers, kube::Error> {
     let accounts = Api::<ServiceAccount>::all(client.clone()).list(&ListParams::default()).await?;
-    let accounts = accounts.items.iter().filter_map(|object| {
-        let account = Account::of(object);
-        let (names, recorded) = account.with(&BTreeSet::new())?;
-        let change = AccountChange {
-            name: account.name,
-            uid: account.uid,
-            resource_version: account.resource_version,
-            names,
-            recorded,
-            adds: false,
-        };
-        Some((object.metadata.namespace.clone().unwrap_or_default(), change))
-    });
+    let accounts = accounts
+        .items
+        .iter()
+        .filter_map(|object| Some((object.metadata.namespace.clone().unwrap_or_default(), removal(object)?)));
     let accounts = accounts.collect();
     let params = ListParams::default().labels(&copies());
     let copies = Api::<Secret>::all(client.clone()).list_metadata(&params).await?.items;
@@ -220,7 +236,7 @@ async fn account(
     namespace: &str,
     change: &AccountChange,
 ) -> Result<Account, ApplyError> {
-    let AccountChange { name, uid, resource_version: _, names, recorded, adds: _ } = change;
+    let AccountChange { name, uid, resource_version: _, names, recorded, added: _ } = change;
     let done = patch_account(accounts, change).await;
     let now = done.map_err(|error| failure("changing", "ServiceAccount", namespace, name, error))?;
     Ok(Account {
@@ -237,7 +253,7 @@ async fn patch_account(
     accounts: &Api<ServiceAccount>,
     change: &AccountChange,
 ) -> Result<PartialObjectMeta<ServiceAccount>, kube::Error> {
-    let AccountChange { name, uid, resource_version, names, recorded, adds: _ } = change;
+    let AccountChange { name, uid, resource_version, names, recorded, added: _ } = change;
     let record = recorded.iter().map(String::as_str).collect::<Vec<_>>().join(",");
     let record = (!record.is_empty()).then_some(record);
     let list: Vec<_> = names.iter().map(|name| json!({"name": name})).collect();

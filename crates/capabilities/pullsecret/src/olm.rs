@@ -41,6 +41,9 @@ pub struct CatalogSource {
 pub struct Subscription {
     /// The catalog.
     pub catalog: ObjectName,
+    /// Whether the catalog is in the same namespace, or OLM itself says that it is visible there. Whoever may change a
+    /// Subscription may name any catalog.
+    pub is_visible: bool,
     /// The CSVs that are installed, or being installed.
     pub csvs: BTreeSet<String>,
 }
@@ -72,9 +75,17 @@ impl Subscription {
     /// Reads the object.
     pub fn of(object: &DynamicObject) -> Self {
         let (spec, status) = (&object.data["spec"], &object.data["status"]);
-        let namespace = text(&spec["sourceNamespace"]).or_else(|| object.namespace()).unwrap_or_default();
+        let own = object.namespace().unwrap_or_default();
+        let namespace = text(&spec["sourceNamespace"]).unwrap_or_else(|| own.clone());
+        let catalog = ObjectName { namespace, name: text(&spec["source"]).unwrap_or_default() };
         let csvs = ["installedCSV", "currentCSV"].iter().filter_map(|field| text(&status[field])).collect();
-        Self { catalog: ObjectName { namespace, name: text(&spec["source"]).unwrap_or_default() }, csvs }
+        let healths = status["catalogHealth"].as_array().into_iter().flatten();
+        let is_visible = catalog.namespace == own
+            || healths.map(|health| &health["catalogSourceRef"]).any(|reference| {
+                reference["namespace"] == catalog.namespace.as_str()
+                    && reference["name"] == catalog.name.as_str()
+            });
+        Self { catalog, is_visible, csvs }
     }
 }
 
@@ -117,27 +128,46 @@ pub struct Olm<'a> {
 }
 
 impl Olm<'_> {
-    /// The rules of all operators. `copies` gives the copies of a namespace: they remember the catalog of an operator
-    /// whose Subscription was deleted, which leaves the CSV and its Deployments.
-    pub fn rules(&self, copies: impl Fn(&str) -> Vec<Arc<Copy>>) -> Vec<Rule> {
+    /// The catalogs of each operator, by the UID of its CSV, as Subscriptions name them now.
+    pub fn catalogs_of_operators(&self) -> BTreeMap<String, BTreeSet<ObjectName>> {
+        let mut found: BTreeMap<String, BTreeSet<ObjectName>> = BTreeMap::new();
+        for (object, csv) in self.csvs.iter().filter(|(_, csv)| !csv.is_copied) {
+            let subscriptions = self.subscriptions.iter().filter(|(name, one)| {
+                one.is_visible && name.namespace == object.namespace && one.csvs.contains(&object.name)
+            });
+            let catalogs: BTreeSet<_> = subscriptions.map(|(_, one)| one.catalog.clone()).collect();
+            if !catalogs.is_empty() {
+                found.insert(csv.consumer.uid.clone(), catalogs);
+            }
+        }
+        found
+    }
+
+    /// The rules of all operators.
+    ///
+    /// A deleted Subscription leaves the CSV and its Deployments. `remembered` gives the catalogs that a CSV had as long as
+    /// this program runs. After that the copies themselves say it, which anyone may write who may write Secrets: for them
+    /// nothing is written, and what there is stays with the CSV.
+    pub fn rules(
+        &self,
+        remembered: &BTreeMap<String, BTreeSet<ObjectName>>,
+        copies: impl Fn(&str) -> Vec<Arc<Copy>>,
+    ) -> Vec<Rule> {
         let mut rules = Vec::new();
+        let none = BTreeSet::new();
         for (object, csv) in self.csvs {
-            if csv.is_copied || csv.accounts.is_empty() {
+            if csv.is_copied || csv.accounts.is_empty() || self.catalogs.is_empty() {
                 continue;
             }
-            let subscriptions = self
-                .subscriptions
-                .iter()
-                .filter(|(name, one)| name.namespace == object.namespace && one.csvs.contains(&object.name));
-            let mut catalogs: BTreeSet<ObjectName> =
-                subscriptions.map(|(_, one)| one.catalog.clone()).collect();
-            if !self.catalogs.is_empty() {
-                let copies = copies(&object.namespace);
-                let owned = copies.iter().filter(|copy| copy.owners.contains(&csv.consumer.uid));
-                catalogs.extend(owned.flat_map(|copy| copy.catalogs()));
-            }
-            for catalog in catalogs {
-                let secrets = self.catalogs.get(&catalog).into_iter().flat_map(|one| &one.secrets);
+            let uid = &csv.consumer.uid;
+            let known = remembered.get(uid).unwrap_or(&none);
+            let copies = copies(&object.namespace);
+            let owned =
+                copies.iter().filter(|copy| copy.owners.contains(uid)).flat_map(|copy| copy.catalogs());
+            let written: BTreeSet<_> = owned.filter(|catalog| !known.contains(catalog)).collect();
+            let all = known.iter().map(|catalog| (catalog, false));
+            for (catalog, is_kept) in all.chain(written.iter().map(|catalog| (catalog, true))) {
+                let secrets = self.catalogs.get(catalog).into_iter().flat_map(|one| &one.secrets);
                 for secret in secrets {
                     rules.push(Rule {
                         consumer: csv.consumer.clone(),
@@ -151,10 +181,66 @@ impl Olm<'_> {
                         patterns: Vec::new(),
                         restart_stuck: false,
                         catalog: Some(catalog.clone()),
+                        is_kept,
                     });
                 }
             }
         }
         rules
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn object(kind: &str, spec: &Value, status: &Value) -> DynamicObject {
+        let value = json!({
+            "apiVersion": "operators.coreos.com/v1alpha1", "kind": kind, "spec": spec, "status": status,
+            "metadata": {"name": "x", "namespace": "own", "uid": "csv-uid"},
+        });
+        serde_json::from_value(value).unwrap()
+    }
+
+    fn name(namespace: &str, name: &str) -> ObjectName {
+        ObjectName { namespace: namespace.to_owned(), name: name.to_owned() }
+    }
+
+    #[test]
+    fn a_catalog_of_another_namespace_counts_only_by_olms_word() {
+        let visible = |namespace: &str, health: Value| {
+            let spec = json!({"source": "private", "sourceNamespace": namespace});
+            Subscription::of(&object(SUBSCRIPTION, &spec, &json!({"catalogHealth": health}))).is_visible
+        };
+        let health =
+            |namespace: &str| json!([{"catalogSourceRef": {"name": "private", "namespace": namespace}}]);
+        assert!(visible("own", json!(null)) && visible("olm", health("olm")));
+        assert!(!visible("victim", json!(null)) && !visible("victim", health("olm")));
+    }
+
+    #[test]
+    fn what_a_copy_says_of_its_catalog_writes_nothing() {
+        let deployments = json!([{"spec": {"template": {"spec": {"serviceAccountName": "app"}}}}]);
+        let spec = json!({"install": {"spec": {"deployments": deployments}}});
+        let csv = ClusterServiceVersion::of(&object(CSV, &spec, &json!({})));
+        let catalogs = [name("victim", "catalog"), name("olm", "catalog")]
+            .map(|name| (name, Arc::new(CatalogSource { secrets: vec!["s".to_owned()] })));
+        let (catalogs, subscriptions) = (BTreeMap::from(catalogs), BTreeMap::new());
+        let csvs = BTreeMap::from([(name("own", "x"), Arc::new(csv))]);
+        let olm = Olm { catalogs: &catalogs, subscriptions: &subscriptions, csvs: &csvs };
+        let forged = Arc::new(Copy {
+            name: "postern-pull-0".to_owned(),
+            resource_version: String::new(),
+            kind: String::new(),
+            data: None,
+            is_immutable: false,
+            owners: BTreeSet::from(["csv-uid".to_owned()]),
+            annotations: BTreeMap::from([("postern.dev/catalogs".to_owned(), "victim/catalog".to_owned())]),
+        });
+        let remembered = BTreeMap::from([("csv-uid".to_owned(), BTreeSet::from([name("olm", "catalog")]))]);
+        let rules = olm.rules(&remembered, |_| vec![forged.clone()]);
+        let found: Vec<_> = rules.iter().map(|rule| (rule.source.namespace.as_str(), rule.is_kept)).collect();
+        assert_eq!(found, [("olm", false), ("victim", true)]);
     }
 }

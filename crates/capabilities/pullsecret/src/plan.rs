@@ -7,6 +7,8 @@ use postern_registry::Format;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+/// How the names of copies begin.
+pub(crate) const PREFIX: &str = "postern-pull-";
 /// The label of copies, by which they are watched.
 pub(crate) const COPY_LABEL: &str = "postern.dev/pull-secret-copy";
 /// The annotation with the source, `NAMESPACE/NAME`.
@@ -36,8 +38,10 @@ pub struct Copy {
     pub resource_version: String,
     /// The type.
     pub kind: String,
-    /// The data, if the Secret has exactly the key of its type.
-    pub data: Option<Vec<u8>>,
+    /// The hash of the data, if the Secret has exactly the key of its type.
+    pub data: Option<blake3::Hash>,
+    /// Whether it can only be replaced.
+    pub is_immutable: bool,
     /// The UIDs of its owners.
     pub owners: BTreeSet<String>,
     /// The three annotations.
@@ -45,16 +49,20 @@ pub struct Copy {
 }
 
 impl Copy {
-    /// Reads a Secret.
-    pub fn of(secret: &k8s_openapi::api::core::v1::Secret) -> Self {
+    /// Reads a Secret with the label of copies; `None` if its name is not one of a copy, or it has no source.
+    pub fn of(secret: &k8s_openapi::api::core::v1::Secret) -> Option<Self> {
+        if !secret.name_any().starts_with(PREFIX) || !secret.annotations().contains_key(SOURCE) {
+            return None;
+        }
         let kind = secret.type_.clone().unwrap_or_default();
         let key = Format::of_type(&kind).map(Format::key);
         let data = secret.data.as_ref().filter(|data| data.len() == 1);
         let ours = [SOURCE, REGISTRIES, CATALOGS];
-        Self {
+        Some(Self {
             name: secret.name_any(),
             resource_version: secret.resource_version().unwrap_or_default(),
-            data: key.and_then(|key| data?.get(key).map(|data| data.0.clone())),
+            data: key.and_then(|key| data?.get(key).map(|data| blake3::hash(&data.0))),
+            is_immutable: secret.immutable == Some(true),
             kind,
             owners: secret.owner_references().iter().map(|owner| owner.uid.clone()).collect(),
             annotations: secret
@@ -63,7 +71,7 @@ impl Copy {
                 .filter(|(name, _)| ours.contains(&name.as_str()))
                 .map(|(name, value)| (name.clone(), value.clone()))
                 .collect(),
-        }
+        })
     }
 
     /// The `CatalogSources` that granted it.
@@ -94,8 +102,8 @@ impl DesiredCopy {
     fn is(&self, copy: &Copy) -> bool {
         let Self { name: _, format, data, consumers, annotations } = self;
         format.secret_type() == copy.kind
-            && copy.data.as_ref() == Some(data)
-            && consumers.iter().map(|consumer| &consumer.uid).eq(&copy.owners)
+            && copy.data == Some(blake3::hash(data))
+            && consumers.iter().map(|consumer| consumer.uid.clone()).collect::<BTreeSet<_>>() == copy.owners
             && *annotations == copy.annotations
     }
 }
@@ -126,8 +134,8 @@ pub struct AccountChange {
     pub names: Vec<String>,
     /// Of these, the ones that Postern added.
     pub recorded: BTreeSet<String>,
-    /// Whether something is added, rather than only removed.
-    pub adds: bool,
+    /// The names that are added, rather than removed.
+    pub added: Vec<String>,
 }
 
 /// All changes of a namespace.
@@ -197,7 +205,7 @@ pub fn plan<'r>(observed: &Observed, rules: impl IntoIterator<Item = &'r Arc<Rul
         match wanted.get(&copy.name) {
             Some(Wanted::Kept | Wanted::Source) => {}
             Some(Wanted::Copy(desired)) if desired.is(copy) => {}
-            Some(Wanted::Copy(desired)) if desired.format.secret_type() != copy.kind => {
+            Some(Wanted::Copy(desired)) if desired.format.secret_type() != copy.kind || copy.is_immutable => {
                 plan.copies.push(CopyChange::Replace(desired.clone()));
             }
             Some(Wanted::Copy(desired)) => {
@@ -227,7 +235,7 @@ pub fn plan<'r>(observed: &Observed, rules: impl IntoIterator<Item = &'r Arc<Rul
                 name: account.name.clone(),
                 uid: account.uid.clone(),
                 resource_version: account.resource_version.clone(),
-                adds: names.iter().any(|name| !account.names.contains(name)),
+                added: names.iter().filter(|name| !account.names.contains(*name)).cloned().collect(),
                 names,
                 recorded,
             });
@@ -240,8 +248,10 @@ pub fn plan<'r>(observed: &Observed, rules: impl IntoIterator<Item = &'r Arc<Rul
 fn want(rule: &Rule, namespace: &str, sources: &Sources) -> Option<(String, Wanted)> {
     let name = rule.secret_name(namespace);
     let secret = match sources.get(&rule.source) {
+        Some(SecretState::Missing | SecretState::WrongType(_) | SecretState::IsCopy) => return None,
         None | Some(SecretState::Invalid(_)) => return Some((name, Wanted::Kept)),
-        Some(SecretState::Missing | SecretState::WrongType(_)) => return None,
+        // Somebody may have forged what this follows from: nothing is written for it.
+        Some(_) if rule.is_kept => return Some((name, Wanted::Kept)),
         Some(SecretState::Valid(secret)) => secret,
     };
     if name == rule.source.name && rule.source.namespace == namespace {

@@ -35,7 +35,7 @@ pub fn secrets_of_pod<'r>(
     for rule in rules {
         let is_selected = rule.is_for_account(account, account_labels)
             && rule.pods.as_ref().is_none_or(|pods| postern_kube::crd::selects(pods, labels));
-        if !is_selected || !uses(rule, spec) {
+        if rule.is_kept || !is_selected || !uses(rule, spec) {
             continue;
         }
         let is_usable = match sources.get(&rule.source) {

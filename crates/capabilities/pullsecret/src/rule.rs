@@ -42,6 +42,8 @@ pub enum SecretState {
     Missing,
     /// It has another type.
     WrongType(String),
+    /// It is a copy itself, which would outlive the grant that it was made by.
+    IsCopy,
     /// It has no data, or data that cannot be parsed.
     Invalid(InvalidDockerConfig),
     /// It can be used.
@@ -54,6 +56,9 @@ pub type Sources = std::collections::BTreeMap<ObjectName, SecretState>;
 impl SecretState {
     /// Reads a Secret.
     pub fn of(secret: &k8s_openapi::api::core::v1::Secret) -> Self {
+        if secret.labels().contains_key(crate::plan::COPY_LABEL) {
+            return Self::IsCopy;
+        }
         let kind = secret.type_.as_deref().unwrap_or("Opaque");
         let Some(format) = Format::of_type(kind) else { return Self::WrongType(kind.to_owned()) };
         let data = secret.data.as_ref().and_then(|data| data.get(format.key()));
@@ -134,6 +139,8 @@ pub struct Rule {
     pub restart_stuck: bool,
     /// The `CatalogSource` that grants it.
     pub catalog: Option<ObjectName>,
+    /// Whether what there is stays, and nothing is written.
+    pub is_kept: bool,
 }
 
 impl Rule {
@@ -171,7 +178,7 @@ pub(crate) fn copy_name(source: &ObjectName, patterns: &[Pattern]) -> String {
         hasher.update(b"\0").update(pattern.to_string().as_bytes());
     }
     let hash = hasher.finalize().to_hex();
-    format!("postern-pull-{}", &hash[..16])
+    format!("{}{}", crate::plan::PREFIX, &hash[..16])
 }
 
 /// Why an object asks in vain.
@@ -271,6 +278,7 @@ impl TryFrom<&ClusterPullSecret> for Rule {
             patterns: patterns(&spec.registries)?,
             restart_stuck: spec.restart_stuck,
             catalog: None,
+            is_kept: false,
         })
     }
 }
@@ -299,6 +307,7 @@ impl Rule {
             patterns: asked,
             restart_stuck: spec.restart_stuck,
             catalog: None,
+            is_kept: false,
         })
     }
 }

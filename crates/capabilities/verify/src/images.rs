@@ -76,9 +76,7 @@ pub fn judge(
     for (key, secret) in &credentials.secrets {
         let object = Object::new("Secret", key.1.clone()).namespace(key.0.clone()).api_version("v1");
         findings.extend(expired(&object, secret, now));
-        let is_source =
-            secret.metadata.labels.as_ref().is_some_and(|labels| labels.contains_key("postern.dev/source"));
-        if credentials.are_complete && !used.contains(key) && !is_source {
+        if credentials.are_complete && !used.contains(key) && !credentials.sources.contains(key) {
             let message = "no Pod and no ServiceAccount of the namespace names it".to_owned();
             findings.push(Finding::new(UNUSED, Severity::Warning, object, message).fix("delete it"));
         }

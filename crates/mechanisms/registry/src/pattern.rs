@@ -131,14 +131,21 @@ fn covers_host(pattern: &str, host: &str) -> bool {
         && labels.zip(parts).all(|(label, part)| covers_label(label, part))
 }
 
+/// In one pass: patterns come from people who are not trusted.
 fn covers_label(pattern: &str, label: &str) -> bool {
-    match pattern.split_once('*') {
-        None => pattern == label,
-        Some((start, rest)) => label.strip_prefix(start).is_some_and(|left| {
-            // Each place where the rest may begin.
-            (0..=left.len()).filter(|at| left.is_char_boundary(*at)).any(|at| covers_label(rest, &left[at..]))
-        }),
-    }
+    let Some((start, rest)) = pattern.split_once('*') else { return pattern == label };
+    let (middle, end) = rest.rsplit_once('*').unwrap_or(("", rest));
+    let Some(mut left) = label.strip_prefix(start).and_then(|left| left.strip_suffix(end)) else {
+        return false;
+    };
+    // The first place of each part leaves the most for those after it.
+    middle.split('*').all(|part| match left.find(part) {
+        Some(at) => {
+            left = &left[at + part.len()..];
+            true
+        }
+        None => false,
+    })
 }
 
 fn covers_path(pattern: &str, path: &str) -> bool {
@@ -168,6 +175,9 @@ mod tests {
             ("*.example.com", "example.com/x", false),
             ("eu-*.example.com", "eu-1.example.com/x", true),
             ("eu-*.example.com", "us-1.example.com/x", false),
+            ("a*b*c.example.com", "axxbyyc.example.com/x", true),
+            ("a*b*c.example.com", "axxcyyb.example.com/x", false),
+            ("ab*ba.example.com", "aba.example.com/x", false),
             ("docker.io", "nginx", true),
             ("docker.io/library", "nginx:1", true),
             ("docker.io/team", "nginx", false),

@@ -5,17 +5,20 @@ use futures_util::StreamExt as _;
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Resource, ResourceExt as _};
-use postern_pullsecret::ObjectName;
+use postern_pullsecret::{ObjectName, olm};
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::pin::pin;
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 /// So long an API server that starts may say that it does not know a kind.
 const STARTING: Duration = Duration::from_secs(60);
+
+/// Kinds that most clusters do not have, so that nobody waits for them.
+const OPTIONAL: [&str; 3] = [olm::CATALOG, olm::SUBSCRIPTION, olm::CSV];
 
 /// How often a kind is looked for that the cluster does not have.
 const ABSENT: Duration = Duration::from_secs(20);
@@ -27,12 +30,14 @@ pub(crate) type Map<T> = BTreeMap<ObjectName, Arc<T>>;
 #[derive(Debug)]
 pub(crate) struct Cache<T> {
     items: RwLock<Map<T>>,
+    /// The resource version of each object as the watch last told of it, deletions included.
+    versions: Mutex<BTreeMap<ObjectName, u64>>,
     ready: watch::Sender<bool>,
 }
 
 impl<T> Default for Cache<T> {
     fn default() -> Self {
-        Self { items: RwLock::default(), ready: watch::Sender::new(false) }
+        Self { items: RwLock::default(), versions: Mutex::default(), ready: watch::Sender::new(false) }
     }
 }
 
@@ -75,9 +80,35 @@ impl<T: PartialEq> Cache<T> {
         self.replace(Map::new());
     }
 
-    /// Adds or changes one; says whether that made a difference. Whoever writes an object does so too, and need not wait
-    /// for the watch.
-    pub(crate) fn set(&self, name: ObjectName, item: T) -> bool {
+    /// Takes an object that was just written, so that nobody need wait for the watch. What the watch told of meanwhile
+    /// stays, if it is newer.
+    pub(crate) fn wrote(&self, name: ObjectName, version: &str, item: T) {
+        let mut versions = self.versions();
+        let Ok(version) = version.parse::<u64>() else { return };
+        if versions.get(&name).is_none_or(|seen| *seen < version) {
+            versions.insert(name.clone(), version);
+            self.set(name, item);
+        }
+    }
+
+    fn versions(&self) -> MutexGuard<'_, BTreeMap<ObjectName, u64>> {
+        self.versions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Remembers a version that the watch told of.
+    fn saw(&self, name: &ObjectName, version: Option<String>) {
+        let Some(version) = version.and_then(|version| version.parse().ok()) else { return };
+        let mut versions = self.versions();
+        versions.insert(name.clone(), version);
+        // Deleted objects are remembered for a while only.
+        let items = self.read();
+        if versions.len() > 2 * items.len() + 1_000 {
+            versions.retain(|name, _| items.contains_key(name));
+        }
+    }
+
+    /// Adds or changes one; says whether that made a difference.
+    fn set(&self, name: ObjectName, item: T) -> bool {
         let mut items = self.items.write().unwrap_or_else(PoisonError::into_inner);
         if items.get(&name).is_some_and(|before| **before == item) {
             return false;
@@ -86,7 +117,7 @@ impl<T: PartialEq> Cache<T> {
         true
     }
 
-    pub(crate) fn remove(&self, name: &ObjectName) -> bool {
+    fn remove(&self, name: &ObjectName) -> bool {
         self.items.write().unwrap_or_else(PoisonError::into_inner).remove(name).is_some()
     }
 
@@ -123,10 +154,14 @@ pub(crate) async fn keep<K, T>(
         match event {
             Ok(event) => {
                 metrics.watch_event(kind);
-                missing_since = None;
+                // A list that fails begins like one that succeeds.
+                if !matches!(event, Event::Init) {
+                    missing_since = None;
+                }
                 match event {
                     Event::Init => listed.clear(),
                     Event::InitApply(object) => {
+                        cache.saw(&name_of(&object), object.resource_version());
                         if let Some(item) = convert(&object) {
                             listed.insert(name_of(&object), Arc::new(item));
                         }
@@ -136,6 +171,7 @@ pub(crate) async fn keep<K, T>(
                     }
                     Event::Apply(object) => {
                         let name = name_of(&object);
+                        cache.saw(&name, object.resource_version());
                         let differs = match convert(&object) {
                             Some(item) => cache.set(name.clone(), item),
                             None => cache.remove(&name),
@@ -146,6 +182,7 @@ pub(crate) async fn keep<K, T>(
                     }
                     Event::Delete(object) => {
                         let name = name_of(&object);
+                        cache.saw(&name, object.resource_version());
                         if cache.remove(&name) {
                             changed(&name);
                         }
@@ -158,7 +195,8 @@ pub(crate) async fn keep<K, T>(
                 // starts may not know it yet.
                 if is_missing(&error) {
                     let since = *missing_since.get_or_insert_with(Instant::now);
-                    if !cache.is_ready() || since.elapsed() > STARTING {
+                    let is_early = !cache.is_ready() && OPTIONAL.contains(&kind);
+                    if is_early || since.elapsed() > STARTING {
                         cache.replace(Map::new()).iter().for_each(&changed);
                     }
                     tracing::debug!(kind, "the cluster does not have this kind");
@@ -211,5 +249,11 @@ mod tests {
         assert_eq!(cache.of_namespace("b"), [Arc::new(1), Arc::new(3)]);
         assert_eq!(cache.of_namespace("c"), []);
         assert!(cache.remove(&name("b/y")) && !cache.remove(&name("b/y")));
+        // What was written is older than what the watch told of: a deletion.
+        cache.saw(&name("b/y"), Some("7".to_owned()));
+        cache.wrote(name("b/y"), "6", 1);
+        assert_eq!(cache.get(&name("b/y")), None);
+        cache.wrote(name("b/y"), "8", 1);
+        assert_eq!(cache.get(&name("b/y")), Some(Arc::new(1)));
     }
 }

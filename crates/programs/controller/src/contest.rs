@@ -1,9 +1,9 @@
 //! Another client that undoes our changes: each next one waits longer.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
-/// So many additions to one object within [`CALM`] are normal.
+/// So many repeated additions to one object are normal.
 const NORMAL: u32 = 5;
 /// After this time without an addition an object is calm again.
 const CALM: Duration = Duration::from_secs(600);
@@ -12,8 +12,10 @@ const FIRST: Duration = Duration::from_secs(10);
 /// The longest wait.
 const LONGEST: Duration = Duration::from_secs(600);
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Record {
+    /// What was added so far. Only what is added again counts.
+    names: BTreeSet<String>,
     additions: u32,
     last: Instant,
 }
@@ -33,18 +35,22 @@ impl Contests {
         (record.last + wait).checked_duration_since(now).filter(|left| !left.is_zero())
     }
 
-    /// Something was added to an object.
-    pub(crate) fn added(&mut self, uid: &str, now: Instant) {
+    /// Names were added to an object.
+    pub(crate) fn added(&mut self, uid: &str, names: &[String], now: Instant) {
         if self.records.len() > 10_000 {
             self.records.retain(|_, record| now.duration_since(record.last) < CALM);
         }
-        let record = self.records.entry(uid.to_owned()).or_insert(Record { additions: 0, last: now });
+        let new = Record { names: BTreeSet::new(), additions: 0, last: now };
+        let record = self.records.entry(uid.to_owned()).or_insert(new);
         // Longer than the longest wait, so that a contest that goes on is not forgotten.
         if now.duration_since(record.last) > CALM + LONGEST {
-            record.additions = 0;
+            (record.additions, record.names) = (0, BTreeSet::new());
         }
-        record.additions += 1;
-        record.last = now;
+        if names.iter().any(|name| record.names.contains(name)) {
+            record.additions += 1;
+            record.last = now;
+        }
+        record.names.extend(names.iter().cloned());
     }
 }
 
@@ -56,9 +62,14 @@ mod tests {
     fn each_next_change_waits_longer_and_a_calm_object_does_not() {
         let mut contests = Contests::default();
         let mut now = Instant::now();
+        // New names are no contest, however many.
+        for number in 0..20 {
+            contests.added("a", &[format!("new-{number}")], now);
+        }
+        let name = &["new-0".to_owned()][..];
         for _ in 0..NORMAL {
             assert_eq!(contests.wait("a", now), None);
-            contests.added("a", now);
+            contests.added("a", name, now);
         }
         let mut waits = Vec::new();
         for _ in 0..9 {
@@ -66,12 +77,12 @@ mod tests {
             waits.push(wait.as_secs());
             now += wait;
             assert_eq!(contests.wait("a", now), None);
-            contests.added("a", now);
+            contests.added("a", name, now);
         }
         assert_eq!(waits, [10, 20, 40, 80, 160, 320, 600, 600, 600]);
         assert_eq!(contests.wait("b", now), None);
         now += CALM + LONGEST + Duration::from_secs(1);
-        contests.added("a", now);
+        contests.added("a", name, now);
         assert_eq!(contests.wait("a", now), None);
     }
 }

@@ -55,20 +55,12 @@ pub(crate) async fn elect(
     metrics: Arc<Metrics>,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(Leadership, tokio::task::JoinHandle<()>), LeaseManagerError> {
-    let manager = LeaseManagerBuilder::new(client, LEASE)
-        .with_namespace(&args.namespace)
-        .with_identity(&args.name)
-        .with_duration(DURATION)
-        .with_grace(GRACE)
-        .with_create_mode(LeaseCreateMode::AutoCreate)
-        .with_field_manager(postern_pullsecret::apply::FIELD_MANAGER)
-        .build()
-        .await?;
+    let mut manager = manager(&client, args).await?;
     let (sender, receiver) = watch::channel(false);
-    let name = args.name.clone();
+    let args = args.clone();
     let task = tokio::spawn(async move {
         tokio::select! {
-            () = follow(&manager, &sender, &metrics, &name) => {}
+            () = follow(&client, &args, &mut manager, &sender, &metrics) => {}
             () = stop => {}
         }
         sender.send_replace(false);
@@ -80,11 +72,29 @@ pub(crate) async fn elect(
     Ok((Leadership(receiver), task))
 }
 
-async fn follow(manager: &LeaseManager, sender: &watch::Sender<bool>, metrics: &Metrics, name: &str) {
+async fn manager(client: &Client, args: &Run) -> Result<LeaseManager, LeaseManagerError> {
+    LeaseManagerBuilder::new(client.clone(), LEASE)
+        .with_namespace(&args.namespace)
+        .with_identity(&args.name)
+        .with_duration(DURATION)
+        .with_grace(GRACE)
+        .with_create_mode(LeaseCreateMode::AutoCreate)
+        .with_field_manager(postern_pullsecret::apply::FIELD_MANAGER)
+        .build()
+        .await
+}
+
+async fn follow(
+    client: &Client,
+    args: &Run,
+    current: &mut LeaseManager,
+    sender: &watch::Sender<bool>,
+    metrics: &Metrics,
+) {
     loop {
-        match manager.changed().await {
+        match current.changed().await {
             Ok(leads) => {
-                tracing::info!(name, leads, "leader election");
+                tracing::info!(name = args.name, leads, "leader election");
                 metrics.leads(leads);
                 sender.send_replace(leads);
             }
@@ -94,6 +104,10 @@ async fn follow(manager: &LeaseManager, sender: &watch::Sender<bool>, metrics: &
                 metrics.leads(false);
                 sender.send_replace(false);
                 tokio::time::sleep(Duration::from_secs(2)).await;
+                // After an error the library may believe that it still leads, and then tells of no change any more.
+                if let Ok(new) = manager(client, args).await {
+                    *current = new;
+                }
             }
         }
     }

@@ -64,8 +64,7 @@ pub(crate) async fn reconcile(
         }
     }
     if parts.contains(&Part::RestartStuck) && !plan.restart_stuck.is_empty() {
-        let later =
-            context.restarts.restart((client, state, &context.events), &name, &plan.restart_stuck).await;
+        let later = context.restarts.restart((client, state, &context.events), &info(&namespace)).await;
         next = later.map(|later| next.map_or(later, |next| next.min(later))).or(next);
     }
     Ok(next.map_or_else(Action::await_change, Action::requeue))
@@ -93,12 +92,14 @@ async fn hold_back(context: &Context, namespace: &str, plan: &mut Plan) -> Optio
     let mut held = Vec::new();
     {
         let contests = context.contests.lock().unwrap_or_else(PoisonError::into_inner);
-        plan.accounts.retain(|change| match contests.wait(&change.uid, now).filter(|_| change.adds) {
-            Some(wait) => {
-                held.push((change.clone(), wait));
-                false
+        plan.accounts.retain(|change| {
+            match contests.wait(&change.uid, now).filter(|_| !change.added.is_empty()) {
+                Some(wait) => {
+                    held.push((change.clone(), wait));
+                    false
+                }
+                None => true,
             }
-            None => true,
         });
     }
     for (change, wait) in &held {
@@ -130,25 +131,24 @@ struct Failures {
 async fn record(context: &Context, namespace: &str, applied: Applied) -> Failures {
     let Context { state, events, contests, .. } = context;
     let Applied { stored, deleted, accounts, errors } = applied;
-    state.metrics.wrote("Secret", (stored.len() + deleted.len()) as u64);
+    state.metrics.wrote("Secret", stored.len() as u64 + deleted);
     state.metrics.wrote("ServiceAccount", accounts.len() as u64);
-    if stored.len() + deleted.len() + accounts.len() > 0 {
-        let (stored, deleted, accounts) = (stored.len(), deleted.len(), accounts.len());
+    if stored.len() + accounts.len() > 0 || deleted > 0 {
+        let (stored, accounts) = (stored.len(), accounts.len());
         tracing::info!(namespace, stored, deleted, accounts, "reconciled");
     }
     let object = |name: &str| ObjectName { namespace: namespace.to_owned(), name: name.to_owned() };
     for copy in stored {
-        state.copies.set(object(&copy.name), copy);
+        let version = copy.resource_version.clone();
+        state.copies.wrote(object(&copy.name), &version, copy);
     }
-    for name in deleted {
-        state.copies.remove(&object(&name));
-    }
-    for (account, adds) in accounts {
-        if adds {
+    for (account, added) in accounts {
+        if !added.is_empty() {
             let mut contests = contests.lock().unwrap_or_else(PoisonError::into_inner);
-            contests.added(&account.uid, Instant::now());
+            contests.added(&account.uid, &added, Instant::now());
         }
-        state.accounts.set(object(&account.name), account);
+        let version = account.resource_version.clone();
+        state.accounts.wrote(object(&account.name), &version, account);
     }
     let mut failures = Failures { conflicts: 0, refused: 0 };
     for error in errors {

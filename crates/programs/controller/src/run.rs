@@ -189,7 +189,9 @@ fn namespaces(
         let Ok(namespace) = found else { return };
         state.metrics.watch_event("Namespace");
         let now = namespace.labels().clone();
-        if labels.insert(namespace.name_any(), now.clone()).as_ref() != Some(&now) {
+        if namespace.metadata.deletion_timestamp.is_some() {
+            labels.remove(&namespace.name_any());
+        } else if labels.insert(namespace.name_any(), now.clone()).as_ref() != Some(&now) {
             state.rules_changed.notify_one();
         }
     })

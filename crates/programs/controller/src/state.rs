@@ -7,11 +7,12 @@ use kube::ResourceExt as _;
 use kube::runtime::reflector::{ObjectRef, Store};
 use postern_pullsecret::olm::{CatalogSource, ClusterServiceVersion, Olm, Subscription};
 use postern_pullsecret::{
-    Account, ClusterPullSecret, Copy, NamespaceInfo, PullSecret, PullSecretGrant, Rule, Rules, Sources,
+    Account, ClusterPullSecret, Copy, NamespaceInfo, ObjectName, PullSecret, PullSecretGrant, Rule, Rules,
+    Sources,
 };
 use postern_volume::VolumeOwnership;
-use std::collections::BTreeMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use tokio::sync::{Notify, mpsc, watch};
 
 /// Everything that is known.
@@ -27,6 +28,8 @@ pub(crate) struct State {
     pub(crate) subscriptions: Arc<Cache<Subscription>>,
     pub(crate) csvs: Arc<Cache<ClusterServiceVersion>>,
     pub(crate) ownerships: Arc<Cache<VolumeOwnership>>,
+    /// The catalogs of OLM's operators, by the UID of the CSV: a Subscription may be deleted before it.
+    catalogs_of_operators: Mutex<BTreeMap<String, BTreeSet<ObjectName>>>,
     /// What follows from the custom resources; see [`Self::rebuild`].
     rules: RwLock<Arc<Rules>>,
     /// What is known of each source.
@@ -60,6 +63,7 @@ impl State {
             subscriptions: Arc::default(),
             csvs: Arc::default(),
             ownerships: Arc::default(),
+            catalogs_of_operators: Mutex::default(),
             rules: RwLock::default(),
             sources: RwLock::default(),
             built: watch::Sender::new(false),
@@ -101,13 +105,6 @@ impl State {
         self.namespaces.get(&ObjectRef::new(name)).map(|namespace| info(&namespace))
     }
 
-    fn labels_of(&self, namespace: &str) -> BTreeMap<String, String> {
-        self.namespaces
-            .get(&ObjectRef::new(namespace))
-            .map(|namespace| namespace.labels().clone())
-            .unwrap_or_default()
-    }
-
     /// Builds the rules from what is known.
     pub(crate) fn rebuild(&self) -> Arc<Rules> {
         let mut rules = Rules::default();
@@ -116,7 +113,8 @@ impl State {
         }
         for object in self.pull_secrets.all().values() {
             let own = object.namespace().unwrap_or_default();
-            let labels = self.labels_of(&own);
+            // One that is not known has no labels, which would be some to a selector of what is not there.
+            let Some(NamespaceInfo { labels, .. }) = self.namespace(&own) else { continue };
             let grants = self.grants.of_namespace(object.spec.source.namespace.as_ref().unwrap_or(&own));
             let grants = grants.iter().map(|grant| &**grant);
             rules.add(&object.uid().unwrap_or_default(), Rule::of_pull_secret(object, &labels, grants));
@@ -124,7 +122,10 @@ impl State {
         let (catalogs, subscriptions, csvs) =
             (self.catalogs.all(), self.subscriptions.all(), self.csvs.all());
         let olm = Olm { catalogs: &catalogs, subscriptions: &subscriptions, csvs: &csvs };
-        for rule in olm.rules(|namespace| self.copies.of_namespace(namespace)) {
+        let mut remembered = self.catalogs_of_operators.lock().unwrap_or_else(PoisonError::into_inner);
+        remembered.retain(|uid, _| csvs.values().any(|csv| csv.consumer.uid == *uid));
+        remembered.extend(olm.catalogs_of_operators());
+        for rule in olm.rules(&remembered, |namespace| self.copies.of_namespace(namespace)) {
             rules.add("", Ok(rule));
         }
         let rules = Arc::new(rules);

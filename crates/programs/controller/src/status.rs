@@ -110,6 +110,11 @@ fn judge(rule: &Rule, source: &SecretState) -> (bool, &'static str, String) {
                 "{secret} has the type {kind}; a pull Secret has the type kubernetes.io/dockerconfigjson"
             ),
         ),
+        SecretState::IsCopy => (
+            false,
+            "SourceIsCopy",
+            format!("{secret} is a copy; name its source, which may need a PullSecretGrant"),
+        ),
         SecretState::Invalid(error) => {
             (false, "SourceInvalid", format!("{secret} cannot be read: {error}; copies stay as they are"))
         }

@@ -62,11 +62,12 @@ fn pull_secrets(client: &Client, state: &Arc<State>, tasks: &mut JoinSet<()>) {
     let of = state.clone();
     tasks.spawn(keep(
         Api::<Secret>::all(client.clone()),
-        config().labels(&postern_pullsecret::apply::copies()),
+        // In small pages: whoever may write Secrets may make large ones with this label.
+        config().page_size(20).labels(&postern_pullsecret::apply::copies()),
         state.copies.clone(),
         metrics.clone(),
         "Secret",
-        |object| Some(Copy::of(object)),
+        Copy::of,
         move |name| {
             of.look_at(&name.namespace);
             of.status_changed.notify_one();

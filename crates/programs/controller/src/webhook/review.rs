@@ -1,8 +1,9 @@
 //! What is added to a new Pod.
 
 use crate::cli::Part;
-use crate::state::State;
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, PodSpec};
+use crate::state::{State, info};
+use futures_util::future::join_all;
+use k8s_openapi::api::core::v1::{Namespace, PersistentVolumeClaim, Pod, PodSpec};
 use kube::core::admission::{AdmissionRequest, AdmissionResponse, AdmissionReview, Operation};
 use kube::{Api, Client};
 use postern_pullsecret::{NamespaceInfo, ObjectName, PodInfo, secrets_of_pod};
@@ -12,8 +13,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// For reading a claim. The API server waits for three seconds in all.
-const CLAIM_LIMIT: Duration = Duration::from_secs(1);
+/// For what is read meanwhile. The API server waits for three seconds in all.
+const READ_LIMIT: Duration = Duration::from_secs(1);
 
 /// Reviews Pods.
 pub(crate) struct Reviewer {
@@ -31,17 +32,25 @@ impl Reviewer {
         let (mut patch, mut warnings) = (Vec::new(), Vec::new());
         let pod = request.object.as_ref().filter(|_| request.operation == Operation::Create);
         let namespace = request.namespace.as_deref().unwrap_or_default();
-        if let Some((pod, spec)) = pod.and_then(|pod| Some((pod, pod.spec.as_ref()?))) {
-            // A namespace that is not known yet has no labels for us.
-            let info = self.state.namespace(namespace);
-            let info = info
-                .unwrap_or_else(|| NamespaceInfo { name: namespace.to_owned(), ..NamespaceInfo::default() });
+        if let Some((pod, spec)) = pod.and_then(|pod| Some((pod, pod.spec.as_ref()?)))
+            && let Some(info) = self.namespace(namespace).await
+        {
             self.add_secrets(&info, pod, spec, &mut patch);
             warnings = self.add_containers(&info, pod, spec, &mut patch).await;
         }
         let outcome = if patch.is_empty() { "unchanged" } else { "changed" };
         self.state.metrics.admitted(outcome, start.elapsed());
         answer(&request, patch, warnings)
+    }
+
+    /// The namespace of a Pod. One that was created just now is read.
+    async fn namespace(&self, name: &str) -> Option<NamespaceInfo> {
+        if let Some(known) = self.state.namespace(name) {
+            return Some(known);
+        }
+        let api: Api<Namespace> = Api::all(self.client.clone());
+        let found = tokio::time::timeout(READ_LIMIT, api.get_opt(name)).await;
+        found.ok()?.ok()?.map(|namespace| info(&namespace))
     }
 
     fn add_secrets(&self, namespace: &NamespaceInfo, pod: &Pod, spec: &PodSpec, patch: &mut Vec<Value>) {
@@ -105,22 +114,16 @@ impl Reviewer {
     /// The storage class of each volume of a Pod that has one.
     async fn classes(&self, namespace: &str, spec: &PodSpec) -> BTreeMap<String, String> {
         let claims: Api<PersistentVolumeClaim> = Api::namespaced(self.client.clone(), namespace);
-        let mut classes = BTreeMap::new();
-        for volume in spec.volumes.iter().flatten() {
-            let name = volume.name.clone();
+        let read = spec.volumes.iter().flatten().map(async |volume| {
             let template = volume.ephemeral.as_ref().and_then(|one| one.volume_claim_template.as_ref());
-            if let Some(class) = template.and_then(|template| template.spec.storage_class_name.clone()) {
-                classes.insert(name, class);
-            } else if let Some(claim) = &volume.persistent_volume_claim {
-                let reading = tokio::time::timeout(CLAIM_LIMIT, claims.get_opt(&claim.claim_name));
-                if let Ok(Ok(Some(claim))) = reading.await
-                    && let Some(class) = claim.spec.and_then(|spec| spec.storage_class_name)
-                {
-                    classes.insert(name, class);
-                }
+            if let Some(template) = template {
+                return Some((volume.name.clone(), template.spec.storage_class_name.clone()?));
             }
-        }
-        classes
+            let claim = claims.get_opt(&volume.persistent_volume_claim.as_ref()?.claim_name);
+            let claim = tokio::time::timeout(READ_LIMIT, claim).await.ok()?.ok()??;
+            Some((volume.name.clone(), claim.spec?.storage_class_name?))
+        });
+        join_all(read).await.into_iter().flatten().collect()
     }
 }
 

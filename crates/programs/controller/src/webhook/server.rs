@@ -21,14 +21,17 @@ use std::io;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 
 /// The path of the webhook.
 pub(crate) const PATH: &str = "/mutate/pods";
 /// The largest request; the API server's own limit for objects is 3 MiB.
-const MOST_BYTES: usize = 8 * 1024 * 1024;
+const MOST_BYTES: usize = 4 * 1024 * 1024;
 /// For a handshake, and for a request's head.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Connections at a time; the API servers need a few dozen.
+const MOST_CONNECTIONS: usize = 200;
 /// For answers that were begun when the program ends.
 const DRAIN: Duration = Duration::from_secs(10);
 
@@ -79,6 +82,7 @@ pub(crate) async fn serve(
         .with_cert_resolver(certificates);
     let acceptor = TlsAcceptor::from(Arc::new(config));
     let graceful = GracefulShutdown::new();
+    let permits = Arc::new(Semaphore::new(MOST_CONNECTIONS));
     let mut stop = std::pin::pin!(stop);
     loop {
         let stream = tokio::select! {
@@ -93,7 +97,10 @@ pub(crate) async fn serve(
             () = &mut stop => break,
         };
         let (acceptor, reviewer, watcher) = (acceptor.clone(), reviewer.clone(), graceful.watcher());
+        // One too many is closed.
+        let Ok(permit) = permits.clone().try_acquire_owned() else { continue };
         tokio::spawn(async move {
+            let _permit = permit;
             // Answers are small, and must not wait for more.
             let _ = stream.set_nodelay(true);
             let Ok(Ok(stream)) = tokio::time::timeout(PATIENCE, acceptor.accept(stream)).await else {
@@ -121,8 +128,9 @@ async fn answer(
     if request.uri().path() != PATH {
         return Ok(plain(StatusCode::NOT_FOUND, "not found"));
     }
-    let Ok(body) = Limited::new(request.into_body(), MOST_BYTES).collect().await else {
-        return Ok(plain(StatusCode::PAYLOAD_TOO_LARGE, "the request is too large"));
+    let body = Limited::new(request.into_body(), MOST_BYTES).collect();
+    let Ok(Ok(body)) = tokio::time::timeout(PATIENCE, body).await else {
+        return Ok(plain(StatusCode::PAYLOAD_TOO_LARGE, "the request is too large, or too slow"));
     };
     Ok(match reviewer.review(&body.to_bytes()).await {
         Ok(text) => {
