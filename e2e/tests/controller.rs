@@ -412,7 +412,8 @@ fn a_cluster_works_while_every_replica_is_down_and_another_takes_over() {
     apply(&[pod(case, "plain", "default", "registry.k8s.io/pause:3.9")]);
     wait(case, "pod/plain", "condition=Ready");
     scale("2");
-    wait(SYSTEM, "deployment/postern-controller", "condition=Available");
+    // "Available" is said of one of two.
+    wait(SYSTEM, "deployment/postern-controller", "jsonpath={.status.availableReplicas}=2");
     let shown = Outcome::of(postern().args(["controller", "show", "-o", "json"])).ok().json();
     assert_eq!((&shown["webhook"], &shown["available"]), (&true.into(), &2.into()));
     delete(&["clusterpullsecret", case]);
