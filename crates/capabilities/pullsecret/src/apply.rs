@@ -1,7 +1,8 @@
 //! Makes the changes of a plan.
 
 use crate::accounts::{Account, RECORD};
-use crate::plan::{AccountChange, COPY_LABEL, Copy, CopyChange, DesiredCopy, Plan};
+use crate::names::COPY_LABEL;
+use crate::plan::{AccountChange, Copy, CopyChange, DesiredCopy, Plan};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{Secret, ServiceAccount};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;

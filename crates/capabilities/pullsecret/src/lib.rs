@@ -8,6 +8,7 @@
 
 mod accounts;
 pub mod apply;
+mod names;
 pub mod olm;
 mod plan;
 mod pod;

@@ -1,16 +1,13 @@
 //! What a namespace is to have.
 
 use crate::accounts::Account;
+use crate::names::PREFIX;
 use crate::rule::{Consumer, ObjectName, Rule, SecretState, Sources};
 use kube::ResourceExt as _;
 use postern_registry::Format;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-/// How the names of copies begin.
-pub(crate) const PREFIX: &str = "postern-pull-";
-/// The label of copies, by which they are watched.
-pub(crate) const COPY_LABEL: &str = "postern.dev/pull-secret-copy";
 /// The annotation with the source, `NAMESPACE/NAME`.
 pub(crate) const SOURCE: &str = "postern.dev/source";
 /// The annotation with the repositories that the copy is narrowed to.

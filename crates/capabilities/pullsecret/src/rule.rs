@@ -56,7 +56,7 @@ pub type Sources = std::collections::BTreeMap<ObjectName, SecretState>;
 impl SecretState {
     /// Reads a Secret.
     pub fn of(secret: &k8s_openapi::api::core::v1::Secret) -> Self {
-        if secret.labels().contains_key(crate::plan::COPY_LABEL) {
+        if secret.labels().contains_key(crate::names::COPY_LABEL) {
             return Self::IsCopy;
         }
         let kind = secret.type_.as_deref().unwrap_or("Opaque");
@@ -178,7 +178,7 @@ pub(crate) fn copy_name(source: &ObjectName, patterns: &[Pattern]) -> String {
         hasher.update(b"\0").update(pattern.to_string().as_bytes());
     }
     let hash = hasher.finalize().to_hex();
-    format!("{}{}", crate::plan::PREFIX, &hash[..16])
+    format!("{}{}", crate::names::PREFIX, &hash[..16])
 }
 
 /// Why an object asks in vain.

@@ -1,0 +1,6 @@
+//! How copies are told from other Secrets.
+
+/// How the names of copies begin.
+pub(crate) const PREFIX: &str = "postern-pull-";
+/// The label of copies, by which they are watched.
+pub(crate) const COPY_LABEL: &str = "postern.dev/pull-secret-copy";
