@@ -142,8 +142,8 @@ pub struct Plan {
     pub copies: Vec<CopyChange>,
     /// Of `ServiceAccounts`.
     pub accounts: Vec<AccountChange>,
-    /// The names of the Secrets that may let stuck Pods pull.
-    pub restart_stuck: BTreeSet<String>,
+    /// Whether Pods that cannot pull are recreated.
+    pub restart_stuck: bool,
 }
 
 impl Plan {
@@ -191,12 +191,10 @@ pub fn plan<'r>(observed: &Observed, rules: impl IntoIterator<Item = &'r Arc<Rul
             (Some(Wanted::Copy(first)), Wanted::Copy(other)) => merge(first, other),
             (Some(_), _) => {}
             (None, one) => {
-                wanted.insert(name.clone(), one);
+                wanted.insert(name, one);
             }
         }
-        if rule.restart_stuck {
-            plan.restart_stuck.insert(name);
-        }
+        plan.restart_stuck |= rule.restart_stuck;
     }
     for copy in copies {
         match wanted.get(&copy.name) {

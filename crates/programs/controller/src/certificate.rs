@@ -6,6 +6,7 @@
 use crate::cli::Run;
 use crate::error::chain;
 use crate::leader::Leadership;
+use crate::watches::config_of;
 use crate::webhook::server::Certificates;
 use futures_util::StreamExt as _;
 use k8s_openapi::ByteString;
@@ -13,7 +14,7 @@ use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::runtime::WatchStreamExt as _;
-use kube::runtime::watcher::{Config, Event, watcher};
+use kube::runtime::watcher::{Event, watcher};
 use kube::{Api, Client, ResourceExt as _};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 use serde_json::json;
@@ -206,7 +207,7 @@ fn validity(now: i64, days: i64) -> (OffsetDateTime, OffsetDateTime) {
 pub(crate) async fn load(client: Client, args: Run, certificates: Arc<Certificates>) {
     let name = args.certificate_secret.as_deref().unwrap_or(SECRET);
     let api: Api<Secret> = Api::namespaced(client, &args.namespace);
-    let config = Config::default().timeout(240).fields(&format!("metadata.name={name}"));
+    let config = config_of(name);
     let mut events = pin!(watcher(api, config).default_backoff());
     while let Some(event) = events.next().await {
         match event {

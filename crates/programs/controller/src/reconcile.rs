@@ -63,7 +63,7 @@ pub(crate) async fn reconcile(
             Failures { refused, .. } => return Err(ReconcileError { namespace: name, failures: refused }),
         }
     }
-    if parts.contains(&Part::RestartStuck) && !plan.restart_stuck.is_empty() {
+    if parts.contains(&Part::RestartStuck) && plan.restart_stuck {
         let later = context.restarts.restart((client, state, &context.events), &info(&namespace)).await;
         next = later.map(|later| next.map_or(later, |next| next.min(later))).or(next);
     }

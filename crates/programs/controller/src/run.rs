@@ -149,7 +149,7 @@ pub(crate) async fn run(args: Run) -> Result<ExitCode, RunError> {
 }
 
 async fn listen(address: SocketAddr) -> Result<tokio::net::TcpListener, RunError> {
-    server::bind(address).await.map_err(|source| RunError::Listen { address, source })
+    tokio::net::TcpListener::bind(address).await.map_err(|source| RunError::Listen { address, source })
 }
 
 async fn wait(mut stopped: watch::Receiver<bool>) {
@@ -172,7 +172,7 @@ fn namespaces(
     state: Arc<State>,
     writer: reflector::store::Writer<Namespace>,
 ) -> impl stream::Stream<Item = Result<Namespace, watcher::Error>> + Send {
-    let config = watcher::Config::default().timeout(240).page_size(500);
+    let config = watches::config();
     let events = watcher(Api::<Namespace>::all(client), config).default_backoff().modify(|namespace| {
         namespace.metadata.managed_fields = None;
         namespace.metadata.annotations = None;

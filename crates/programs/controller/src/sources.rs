@@ -2,10 +2,11 @@
 
 use crate::error::chain;
 use crate::state::State;
+use crate::watches::config_of;
 use futures_util::StreamExt as _;
 use k8s_openapi::api::core::v1::Secret;
 use kube::runtime::WatchStreamExt as _;
-use kube::runtime::watcher::{Config, Event, watcher};
+use kube::runtime::watcher::{Event, watcher};
 use kube::{Api, Client};
 use postern_pullsecret::{ObjectName, SecretState};
 use std::collections::BTreeMap;
@@ -50,7 +51,7 @@ pub(crate) async fn follow(client: Client, state: Arc<State>) {
 
 async fn watch(client: Client, state: Arc<State>, name: ObjectName) {
     let api: Api<Secret> = Api::namespaced(client, &name.namespace);
-    let config = Config::default().timeout(240).fields(&format!("metadata.name={}", name.name));
+    let config = config_of(&name.name);
     let mut events = pin!(watcher(api, config).default_backoff());
     let mut listed = SecretState::Missing;
     while let Some(event) = events.next().await {

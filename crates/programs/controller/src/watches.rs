@@ -17,8 +17,14 @@ use tokio::task::JoinSet;
 /// Seconds after which the API server ends a watch, which then goes on from where it was.
 const TIMEOUT: u32 = 240;
 
-fn config() -> Config {
+/// The configuration of every watch.
+pub(crate) fn config() -> Config {
     Config::default().timeout(TIMEOUT).page_size(500)
+}
+
+/// Of a watch of one object.
+pub(crate) fn config_of(name: &str) -> Config {
+    config().fields(&format!("metadata.name={name}"))
 }
 
 /// Starts all watches.
