@@ -269,7 +269,8 @@ fn a_killed_client_leaves_no_process_and_what_it_left_is_taken_up() {
         let there = format!("{pod}:/tmp/killed");
         let mut child = postern()
             .current_dir(here)
-            .args(["cp", "-n", NAMESPACE, "--via", "shell", "--bwlimit", "16M", "big", &there])
+            // Slow enough that it is not all there when a busy machine comes to kill it.
+            .args(["cp", "-n", NAMESPACE, "--via", "shell", "--bwlimit", "5M", "big", &there])
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
