@@ -1,4 +1,5 @@
-//! A registry in the cluster that asks for a password: the one of the distribution project, with images that no node has.
+//! Registries in the cluster that ask for a password or for a token: the one of the distribution project, with images that
+//! no node has.
 
 use crate::{Outcome, get, kubectl, kubectl_command};
 use serde_json::{Value, json};
@@ -8,10 +9,10 @@ use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// The host in names of images; the testbed's nodes know it.
+/// The host in names of images of the registry that asks for a password; the testbed's nodes know it.
 pub const HOST: &str = "registry.test";
-/// The address of its Service.
-const ADDRESS: &str = "10.96.0.50";
+/// The same of the registry that asks for a token.
+pub const TOKEN_HOST: &str = "token-registry.test";
 const NAMESPACE: &str = "e2e-registry";
 
 /// Users and their passwords, as bcrypt hashes.
@@ -27,8 +28,9 @@ pub const A2: (&str, &str) = ("a2", "pull-a-2");
 /// A third one.
 pub const B1: (&str, &str) = ("b1", "pull-b-1");
 
-/// The registry, and a way to it from here.
+/// A registry, and a way to it from here.
 pub struct Registry {
+    host: &'static str,
     forward: Child,
     address: String,
     layer: (String, PathBuf, u64),
@@ -42,19 +44,29 @@ impl Drop for Registry {
     }
 }
 
-/// The registry of this test program.
+/// The registry that asks for a password.
 pub fn registry() -> &'static Registry {
     static REGISTRY: OnceLock<Registry> = OnceLock::new();
-    REGISTRY.get_or_init(Registry::start)
+    REGISTRY.get_or_init(|| {
+        Registry::start("registry", HOST, "10.96.0.50", &["serve", "/etc/registry/config.yml"])
+    })
+}
+
+/// The registry that asks for a token, which it gives for a password. What is in `of-USER/…` only that user may pull.
+pub fn token_registry() -> &'static Registry {
+    static REGISTRY: OnceLock<Registry> = OnceLock::new();
+    let args = ["serve-with-tokens", "/etc/registry/htpasswd"];
+    REGISTRY.get_or_init(|| Registry::start("token-registry", TOKEN_HOST, "10.96.0.51", &args))
 }
 
 impl Registry {
-    fn start() -> Self {
-        let labels = json!({"app": "registry"});
+    /// `service` is the address of the Service.
+    fn start(name: &str, host: &'static str, service: &str, args: &[&str]) -> Self {
+        let labels = json!({"app": name});
         let config = "version: 0.1\nstorage: {inmemory: {}}\nhttp: {addr: ':5000'}\nlog: {level: warn}\nauth:\n  htpasswd: \
                       {realm: registry.test, path: /etc/registry/htpasswd}\n";
         let container = json!({
-            "name": "registry", "image": "docker.io/library/registry:3", "args": ["serve", "/etc/registry/config.yml"],
+            "name": "registry", "image": "docker.io/library/registry:3", "args": args,
             "volumeMounts": [{"name": "config", "mountPath": "/etc/registry"}], "ports": [{"containerPort": 5000}],
             "readinessProbe": {"tcpSocket": {"port": 5000}, "periodSeconds": 1},
         });
@@ -66,26 +78,27 @@ impl Registry {
             }),
             json!({
                 "apiVersion": "v1", "kind": "Pod",
-                "metadata": {"name": "registry", "namespace": NAMESPACE, "labels": labels},
+                "metadata": {"name": name, "namespace": NAMESPACE, "labels": labels},
                 "spec": {
                     "containers": [container], "volumes": [{"name": "config", "configMap": {"name": "registry"}}],
                     "terminationGracePeriodSeconds": 0,
                 },
             }),
             json!({
-                "apiVersion": "v1", "kind": "Service", "metadata": {"name": "registry", "namespace": NAMESPACE},
-                "spec": {"selector": labels, "clusterIP": ADDRESS, "ports": [{"port": 5000}]},
+                "apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "namespace": NAMESPACE},
+                "spec": {"selector": labels, "clusterIP": service, "ports": [{"port": 5000}]},
             }),
         ]);
-        crate::pods::wait(NAMESPACE, "pod/registry", "condition=Ready");
-        let mut command = kubectl_command(&["port-forward", "-n", NAMESPACE, "pod/registry", ":5000"]);
+        let pod = format!("pod/{name}");
+        crate::pods::wait(NAMESPACE, &pod, "condition=Ready");
+        let mut command = kubectl_command(&["port-forward", "-n", NAMESPACE, &pod, ":5000"]);
         let mut forward = command.stdout(Stdio::piped()).spawn().unwrap();
         let (mut line, mut output) = (String::new(), BufReader::new(forward.stdout.take().unwrap()));
         output.read_line(&mut line).unwrap();
         // It prints each connection, and ends when nobody reads that.
         std::thread::spawn(move || std::io::copy(&mut output, &mut std::io::sink()));
         let address = line.split(' ').find(|word| word.starts_with("127.")).unwrap().to_owned();
-        Self { forward, address, layer: layer(), next: AtomicU32::new(0) }
+        Self { host, forward, address, layer: layer(), next: AtomicU32::new(0) }
     }
 
     /// Pushes an image that no node has; returns its name. Its program is `/app`, which needs no shell.
@@ -114,18 +127,18 @@ impl Registry {
         });
         let url = format!("http://{}/v2/{repository}/manifests/{tag}", self.address);
         let kind = "Content-Type: application/vnd.oci.image.manifest.v1+json";
-        curl(&["-X", "PUT", "-H", kind, "--data-binary", &manifest.to_string(), &url]);
-        format!("{HOST}/{repository}:{tag}")
+        self.curl(repository, &["-X", "PUT", "-H", kind, "--data-binary", &manifest.to_string(), &url]);
+        format!("{}/{repository}:{tag}", self.host)
     }
 
     /// The name of an image by which it is reached from here.
     pub fn here(&self, image: &str) -> String {
-        image.replace(HOST, &self.address)
+        image.replace(self.host, &self.address)
     }
 
     fn blob(&self, repository: &str, digest: &str, path: &std::path::Path) {
         let url = format!("http://{}/v2/{repository}/blobs/uploads/", self.address);
-        let head = curl(&["-X", "POST", "-D", "-", "-o", "/dev/null", &url]);
+        let head = self.curl(repository, &["-X", "POST", "-D", "-", "-o", "/dev/null", &url]);
         let location = head
             .lines()
             .find_map(|line| {
@@ -140,21 +153,26 @@ impl Registry {
         let separator = if location.contains('?') { '&' } else { '?' };
         let kind = "Content-Type: application/octet-stream";
         let data = format!("@{}", path.display());
-        curl(&[
-            "-X",
-            "PUT",
-            "-H",
-            kind,
-            "--data-binary",
-            &data,
-            &format!("{location}{separator}digest={digest}"),
-        ]);
+        let url = format!("{location}{separator}digest={digest}");
+        self.curl(repository, &["-X", "PUT", "-H", kind, "--data-binary", &data, &url]);
+    }
+
+    /// As the user that may push.
+    fn curl(&self, repository: &str, args: &[&str]) -> String {
+        let login = ["-u", "push:push"].map(str::to_owned);
+        if self.host == HOST {
+            return curl(&login, args);
+        }
+        let scope = format!("repository:{repository}:pull,push");
+        let url = format!("http://{}/auth/token?service=registry.test&scope={scope}", self.address);
+        let answer: Value = serde_json::from_str(&curl(&login, &[&url])).unwrap();
+        curl(&["-H".to_owned(), format!("Authorization: Bearer {}", answer["token"].as_str().unwrap())], args)
     }
 }
 
-fn curl(args: &[&str]) -> String {
+fn curl(login: &[String], args: &[&str]) -> String {
     let mut command = Command::new("curl");
-    command.args(["-sS", "--fail-with-body", "--noproxy", "*", "-u", "push:push"]).args(args);
+    command.args(["-sS", "--fail-with-body", "--noproxy", "*"]).args(login).args(args);
     Outcome::of(&mut command).ok().stdout
 }
 
@@ -177,11 +195,17 @@ fn layer() -> (String, PathBuf, u64) {
     (sha256(&path), path, size)
 }
 
-/// The data of a pull Secret, as `kubectl create secret docker-registry` makes it.
-pub fn docker_config((user, password): (&str, &str)) -> String {
+/// The data of a pull Secret for the registry that asks for a password, as `kubectl create secret docker-registry` makes
+/// it.
+pub fn docker_config(login: (&str, &str)) -> String {
+    docker_config_of(HOST, login)
+}
+
+/// The same for any registry.
+pub fn docker_config_of(host: &str, (user, password): (&str, &str)) -> String {
     use base64::Engine as _;
     let auth = base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}"));
-    json!({"auths": {HOST: {"username": user, "password": password, "auth": auth}}}).to_string()
+    json!({"auths": {host: {"username": user, "password": password, "auth": auth}}}).to_string()
 }
 
 /// A pull Secret.

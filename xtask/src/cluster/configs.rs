@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use serde_json::{Value, json};
 
-use super::layout::{API_PORT, Cluster, DNS_SERVICE, Node, POD_CIDR, REGISTRY_HOST, REGISTRY_SERVICE};
+use super::layout::{API_PORT, Cluster, DNS_SERVICE, Node, POD_CIDR, REGISTRIES};
 use crate::images::SANDBOX;
 
 /// Where a node's provisioned volumes lie.
@@ -24,9 +24,11 @@ pub(super) fn write_all(cluster: &Cluster) -> Result<()> {
         let cni = node.etc.join("cni");
         fs::create_dir_all(&cni)?;
         fs::write(node.etc.join("containerd.toml"), containerd(node))?;
-        let hosts = node.etc.join("certs.d").join(REGISTRY_HOST);
-        fs::create_dir_all(&hosts)?;
-        fs::write(hosts.join("hosts.toml"), registry_hosts())?;
+        for (host, service) in REGISTRIES {
+            let folder = node.etc.join("certs.d").join(host);
+            fs::create_dir_all(&folder)?;
+            fs::write(folder.join("hosts.toml"), registry_hosts(service))?;
+        }
         put(&cni.join("10-postern.conflist"), &network(cluster, node))?;
         fs::write(node.etc.join("resolv.conf"), "")?; // pods that ask for the node's DNS get none
         put(&node.etc.join("kubelet.yaml"), &kubelet(cluster, node))?;
@@ -64,9 +66,9 @@ fn audit_policy() -> Value {
     })
 }
 
-/// How the node reaches the registry that tests run: by the Service that they create at this address.
-fn registry_hosts() -> String {
-    let address = format!("http://{REGISTRY_SERVICE}:5000");
+/// How the node reaches a registry that tests run: by the Service that they create at this address.
+fn registry_hosts(service: &str) -> String {
+    let address = format!("http://{service}:5000");
     format!("server = \"{address}\"\n\n[host.\"{address}\"]\n  capabilities = [\"pull\", \"resolve\"]\n")
 }
 
@@ -153,6 +155,8 @@ fn kubelet(cluster: &Cluster, node: &Node) -> Value {
         },
         "syncFrequency": "2s", "nodeStatusUpdateFrequency": "5s", "makeIPTablesUtilChains": false,
         "registryPullQPS": 0, "eventRecordQPS": 0,
+        // Tests that run side by side need more than the 110 of the default; the pods' network has 254 addresses.
+        "maxPods": 240,
     })
 }
 

@@ -8,9 +8,9 @@ use crate::paths;
 pub(super) const SERVICE_CIDR: &str = "10.96.0.0/16";
 pub(super) const API_SERVICE: &str = "10.96.0.1";
 pub(super) const DNS_SERVICE: &str = "10.96.0.10";
-/// The name of images in the tests' registry, and the address of its Service.
-pub(super) const REGISTRY_HOST: &str = "registry.test";
-pub(super) const REGISTRY_SERVICE: &str = "10.96.0.50";
+/// The hosts of images in the tests' registries, and the addresses of their Services.
+pub(super) const REGISTRIES: [(&str, &str); 2] =
+    [("registry.test", "10.96.0.50"), ("token-registry.test", "10.96.0.51")];
 pub(super) const POD_CIDR: &str = "10.244.0.0/16";
 pub(super) const API_PORT: u16 = 6443;
 

@@ -11,6 +11,8 @@ pub struct Rule {
     pub part: Option<Part>,
     /// Whether it is about the controller's own namespace only.
     pub is_own: bool,
+    /// Whether it is needed only if the controller makes its certificate itself.
+    pub is_for_certificate: bool,
     /// The API group; empty for the core group.
     pub group: &'static str,
     /// Resources.
@@ -23,18 +25,29 @@ pub struct Rule {
     pub reason: &'static str,
 }
 
-const OWN: Rule =
-    Rule { part: None, is_own: true, group: "", resources: &[], names: &[], verbs: &[], reason: "" };
+const OWN: Rule = Rule {
+    part: None,
+    is_own: true,
+    is_for_certificate: false,
+    group: "",
+    resources: &[],
+    names: &[],
+    verbs: &[],
+    reason: "",
+};
 const CLUSTER: Rule = Rule { is_own: false, ..OWN };
 const PULL_SECRETS: Rule = Rule { part: Some(Part::PullSecrets), ..CLUSTER };
 
 /// All rules of the parts that are on. A given certificate needs fewer.
 pub fn rules(settings: &Settings) -> Vec<Rule> {
-    let is_on = |rule: &&Rule| rule.part.is_none_or(|part| settings.has(part));
+    let is_on = |rule: &&Rule| {
+        let is_needed = settings.certificate_secret.is_none() || !rule.is_for_certificate;
+        is_needed && rule.part.is_none_or(|part| settings.has(part))
+    };
     ALL.iter().filter(is_on).copied().collect()
 }
 
-const ALL: [Rule; 14] = [
+const ALL: [Rule; 15] = [
     Rule {
         group: "coordination.k8s.io",
         resources: &["leases"],
@@ -46,7 +59,7 @@ const ALL: [Rule; 14] = [
         group: "coordination.k8s.io",
         resources: &["leases"],
         names: &[NAME],
-        verbs: &["get", "patch", "update", "watch", "list"],
+        verbs: &["get", "patch"],
         reason: "Without it no replica becomes or stays the leader, and nothing is reconciled.",
         ..OWN
     },
@@ -54,12 +67,19 @@ const ALL: [Rule; 14] = [
         resources: &["secrets"],
         names: &[WEBHOOK],
         verbs: &["get", "list", "watch", "update"],
-        reason: "Without it the webhook has no certificate. The install creates the Secret, so that no creation is needed.",
+        reason: "Without it the webhook has no certificate, or keeps one that has expired.",
+        ..OWN
+    },
+    Rule {
+        is_for_certificate: true,
+        resources: &["secrets"],
+        verbs: &["create"],
+        reason: "Without it the Secret of the webhook's certificate does not come back when somebody deletes it. A creation cannot be limited to a name.",
         ..OWN
     },
     Rule {
         resources: &["namespaces"],
-        verbs: &["get", "list", "watch"],
+        verbs: &["list", "watch"],
         reason: "Without it namespaces cannot be selected by label.",
         ..CLUSTER
     },
@@ -71,6 +91,7 @@ const ALL: [Rule; 14] = [
         ..CLUSTER
     },
     Rule {
+        is_for_certificate: true,
         group: "admissionregistration.k8s.io",
         resources: &["mutatingwebhookconfigurations"],
         names: &[WEBHOOK],
@@ -138,9 +159,9 @@ const ALL: [Rule; 14] = [
 impl Rule {
     /// As in a Role. `certificate` is the name of the certificate's Secret, if it is not the usual one.
     pub(crate) fn value(&self, certificate: Option<&str>) -> Value {
-        let Self { part: _, is_own, group, resources, names, verbs, reason: _ } = self;
+        let Self { part: _, is_own, is_for_certificate, group, resources, names, verbs, reason: _ } = self;
         let mut rule = json!({"apiGroups": [group], "resources": resources, "verbs": verbs});
-        let is_certificate = *is_own && *resources == ["secrets"];
+        let is_certificate = *is_own && *resources == ["secrets"] && !is_for_certificate;
         match certificate.filter(|_| is_certificate) {
             // Somebody else renews it.
             Some(name) => {

@@ -198,6 +198,11 @@ pub enum Problem {
     /// The source's namespace permits other repositories.
     #[error("the PullSecretGrant in namespace {:?} permits other registries for Secret {:?}", .0.namespace, .0.name)]
     OtherRegistries(ObjectName),
+    /// The namespace's other objects name as many Secrets as it may.
+    #[error(
+        "the PullSecrets of namespace {0:?} name more than {MAX_SOURCES} Secrets; merge some of the Secrets, or delete a PullSecret"
+    )]
+    TooManySources(String),
 }
 
 impl Problem {
@@ -207,9 +212,14 @@ impl Problem {
             Self::Registry(_) => "InvalidRegistry",
             Self::NotGranted { .. } => "NotGranted",
             Self::OtherRegistries(_) => "RegistriesNotGranted",
+            Self::TooManySources(_) => "TooManySources",
         }
     }
 }
+
+/// How many Secrets the `PullSecrets` of a namespace may name. Each is watched, and whoever may write in a namespace may
+/// name Secrets that do not exist.
+pub(crate) const MAX_SOURCES: usize = 100;
 
 /// All rules, by namespace.
 #[derive(Debug, Clone, Default)]
@@ -231,7 +241,12 @@ impl Rules {
             }
             Ok(rule) => match &rule.scope {
                 Scope::One(namespace) => {
-                    self.by_namespace.entry(namespace.clone()).or_default().push(Arc::new(rule));
+                    let others = self.by_namespace.entry(namespace.clone()).or_default();
+                    if rule.catalog.is_none() && exceeds(others, &rule.source) {
+                        self.problems.insert(uid.to_owned(), Problem::TooManySources(namespace.clone()));
+                    } else {
+                        others.push(Arc::new(rule));
+                    }
                 }
                 Scope::Selected(_) => self.selected.push(Arc::new(rule)),
             },
@@ -262,6 +277,13 @@ impl Rules {
     pub fn sources(&self) -> BTreeSet<ObjectName> {
         self.iter().map(|rule| rule.source.clone()).collect()
     }
+}
+
+/// Whether a namespace's rules name as many sources as they may, and not this one. What a catalog grants is not counted.
+fn exceeds(rules: &[Arc<Rule>], source: &ObjectName) -> bool {
+    let named: BTreeSet<_> =
+        rules.iter().filter(|rule| rule.catalog.is_none()).map(|rule| &rule.source).collect();
+    named.len() >= MAX_SOURCES && !named.contains(source)
 }
 
 impl TryFrom<&ClusterPullSecret> for Rule {
@@ -397,6 +419,22 @@ mod tests {
         // In its own namespace none is needed, and there is no copy.
         let own = rule(&json!({"source": {"name": "s"}}), &[]).unwrap();
         assert_eq!(own.secret_name("b"), "s");
+    }
+
+    #[test]
+    fn a_namespace_names_a_limited_number_of_sources() {
+        let mut rules = Rules::default();
+        let named = |name: &str| rule(&json!({"source": {"name": name}}), &[]).unwrap();
+        for number in 0..=MAX_SOURCES {
+            rules.add(&number.to_string(), Ok(named(&format!("s{number}"))));
+        }
+        assert_eq!(rules.sources().len(), MAX_SOURCES);
+        assert_eq!(rules.problem(&MAX_SOURCES.to_string()).unwrap().reason(), "TooManySources");
+        // One that is named already is no other watch, and a catalog's is not the namespace's.
+        rules.add("again", Ok(named("s0")));
+        let catalog = Some(ObjectName { namespace: "c".to_owned(), name: "c".to_owned() });
+        rules.add("", Ok(Rule { catalog, ..named("of-catalog") }));
+        assert_eq!((rules.problem("again"), rules.sources().len()), (None, MAX_SOURCES + 1));
     }
 
     #[test]

@@ -23,6 +23,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use time::OffsetDateTime;
+use tokio::sync::Notify;
 
 /// The Secret of our own certificate, and the name of the webhook configuration.
 pub(crate) const SECRET: &str = "postern-webhook";
@@ -41,8 +42,11 @@ const RENEWAL_DAYS: i64 = 30;
 /// A CA is renewed when it has a year left.
 const CA_RENEWAL_DAYS: i64 = 365;
 
-/// How often the leader looks.
+/// How often the leader looks, besides whenever the Secret changes. So long API servers have to learn a new CA before it
+/// signs.
 const INTERVAL: Duration = Duration::from_secs(30);
+/// Changes of the Secret within this time are taken together.
+const TOGETHER: Duration = Duration::from_secs(1);
 
 /// The certificate could not be made or stored.
 #[derive(Debug, thiserror::Error)]
@@ -84,17 +88,26 @@ fn due(secret: &Secret, now: i64) -> Due {
 }
 
 /// Keeps the certificate valid and announced, while this replica leads. Runs for ever.
-pub(crate) async fn renew(client: Client, args: Run, mut leadership: Leadership) {
+pub(crate) async fn renew(client: Client, args: Run, mut leadership: Leadership, changed: Arc<Notify>) {
     loop {
         leadership.gained().await;
-        if let Err(error) = renew_once(&client, &args).await {
-            tracing::warn!(error = chain(&error), "the webhook's certificate could not be renewed");
+        let renewed = renew_once(&client, &args).await;
+        if let Err(error) = &renewed {
+            tracing::warn!(error = chain(error), "the webhook's certificate could not be renewed");
         }
-        tokio::time::sleep(INTERVAL).await;
+        if matches!(renewed, Ok(Due::Authority)) {
+            tokio::time::sleep(INTERVAL).await;
+            continue;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(INTERVAL) => {}
+            () = changed.notified() => tokio::time::sleep(TOGETHER).await,
+        }
     }
 }
 
-async fn renew_once(client: &Client, args: &Run) -> Result<(), CertificateError> {
+/// Returns what was due.
+async fn renew_once(client: &Client, args: &Run) -> Result<Due, CertificateError> {
     let secrets: Api<Secret> = Api::namespaced(client.clone(), &args.namespace);
     let store =
         |attempt| move |error: kube::Error| CertificateError::Store { attempt, source: Box::new(error) };
@@ -116,8 +129,10 @@ async fn renew_once(client: &Client, args: &Run) -> Result<(), CertificateError>
         secret = stored.map_err(store("writing the certificate's Secret"))?;
         tracing::info!(?due, "renewed the webhook's certificate");
     }
-    let Some(authority) = secret.data.as_ref().and_then(|data| data.get("ca.crt")) else { return Ok(()) };
-    announce(client, authority).await.map_err(store("announcing the CA to the API server"))
+    if let Some(authority) = secret.data.as_ref().and_then(|data| data.get("ca.crt")) {
+        announce(client, authority).await.map_err(store("announcing the CA to the API server"))?;
+    }
+    Ok(due)
 }
 
 /// Tells the API server which CA to trust.
@@ -203,13 +218,14 @@ fn validity(now: i64, days: i64) -> (OffsetDateTime, OffsetDateTime) {
     (at(now - 60 * 60), at(now + days * DAY))
 }
 
-/// Reads the certificate whenever its Secret changes. Runs for ever.
-pub(crate) async fn load(client: Client, args: Run, certificates: Arc<Certificates>) {
+/// Reads the certificate whenever its Secret changes, and notifies `changed`. Runs for ever.
+pub(crate) async fn load(client: Client, args: Run, certificates: Arc<Certificates>, changed: Arc<Notify>) {
     let name = args.certificate_secret.as_deref().unwrap_or(SECRET);
     let api: Api<Secret> = Api::namespaced(client, &args.namespace);
     let config = config_of(name);
     let mut events = pin!(watcher(api, config).default_backoff());
     while let Some(event) = events.next().await {
+        changed.notify_one();
         match event {
             Ok(Event::InitApply(secret) | Event::Apply(secret)) => {
                 let data =

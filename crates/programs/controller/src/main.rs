@@ -22,12 +22,17 @@ mod watches;
 mod webhook;
 
 use clap::Parser as _;
+use rustix::process::{Resource, Rlimit, setrlimit};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let cli::Cli { command: cli::Command::Run(args) } = cli::Cli::parse();
-    // What is read from Secrets is never in a core dump.
     run::log(args.log);
+    // What is read from Secrets is in no core dump.
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    if let Err(error) = setrlimit(Resource::Core, none) {
+        tracing::warn!(error = error::chain(&error), "core dumps could not be disabled");
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let result = match runtime {
         Ok(runtime) => runtime.block_on(run::run(args)),

@@ -28,7 +28,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 
 /// Namespaces at a time.
 const CONCURRENCY: u16 = 16;
@@ -116,9 +116,10 @@ pub(crate) async fn run(args: Run) -> Result<ExitCode, RunError> {
     tokio::spawn(take_over(state.clone(), leadership.clone()));
 
     let certificates = Arc::new(Certificates::default());
-    tokio::spawn(certificate::load(client.clone(), args.clone(), certificates.clone()));
+    let changed = Arc::new(Notify::new());
+    tokio::spawn(certificate::load(client.clone(), args.clone(), certificates.clone(), changed.clone()));
     if args.certificate_secret.is_none() {
-        tokio::spawn(certificate::renew(client.clone(), args.clone(), leadership));
+        tokio::spawn(certificate::renew(client.clone(), args.clone(), leadership, changed));
     }
     let health = Arc::new(Health {
         state: state.clone(),
