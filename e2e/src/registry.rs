@@ -31,17 +31,11 @@ pub const B1: (&str, &str) = ("b1", "pull-b-1");
 /// A registry, and a way to it from here.
 pub struct Registry {
     host: &'static str,
-    forward: Child,
+    /// Lives as long as this program, and so does what it forwards.
+    _forward: Child,
     address: String,
     layer: (String, PathBuf, u64),
     next: AtomicU32,
-}
-
-impl Drop for Registry {
-    fn drop(&mut self) {
-        let _ = self.forward.kill();
-        let _ = self.forward.wait();
-    }
 }
 
 /// The registry that asks for a password.
@@ -91,14 +85,22 @@ impl Registry {
         ]);
         let pod = format!("pod/{name}");
         crate::pods::wait(NAMESPACE, &pod, "condition=Ready");
-        let mut command = kubectl_command(&["port-forward", "-n", NAMESPACE, &pod, ":5000"]);
-        let mut forward = command.stdout(Stdio::piped()).spawn().unwrap();
+        // It ends with this program: nobody drops what is static, but the pipe closes.
+        let kubectl = kubectl_command(&["port-forward", "-n", NAMESPACE, &pod, ":5000"]);
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", "\"$@\" & read -r _; kill $!", "sh"])
+            .arg(kubectl.get_program())
+            .args(kubectl.get_args());
+        command.envs(kubectl.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        let mut forward =
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         let (mut line, mut output) = (String::new(), BufReader::new(forward.stdout.take().unwrap()));
         output.read_line(&mut line).unwrap();
         // It prints each connection, and ends when nobody reads that.
         std::thread::spawn(move || std::io::copy(&mut output, &mut std::io::sink()));
         let address = line.split(' ').find(|word| word.starts_with("127.")).unwrap().to_owned();
-        Self { host, forward, address, layer: layer(), next: AtomicU32::new(0) }
+        Self { host, _forward: forward, address, layer: layer(), next: AtomicU32::new(0) }
     }
 
     /// Pushes an image that no node has; returns its name. Its program is `/app`, which needs no shell.

@@ -105,8 +105,7 @@ fn the_webhooks_certificate_is_renewed_under_load() {
     let list = json!({"apiVersion": "v1", "kind": "List", "items": pods.collect::<Vec<_>>()}).to_string();
     let all_are_changed = || {
         let mut command = kubectl_command(&["create", "--dry-run=server", "-o", "json", "-f", "-"]);
-        let made = with_stdin(&mut command, list.as_bytes()).ok().json();
-        made["items"].as_array().unwrap().iter().all(|pod| pod["spec"]["imagePullSecrets"].is_array())
+        with_stdin(&mut command, list.as_bytes()).ok().stdout.matches("\"imagePullSecrets\"").count() == 10
     };
     eventually("the webhook answers", SOON, all_are_changed);
     let ends = AtomicBool::new(false);

@@ -273,10 +273,10 @@ fn a_registry_that_asks_for_a_token_gives_it_to_whom_the_secret_names() {
     let (mine, theirs) = (token_registry().push("of-a1/app"), token_registry().push("of-b1/app"));
     let mut source = pull_secret(PLATFORM, case, A1);
     source["stringData"][".dockerconfigjson"] = docker_config_of(TOKEN_HOST, A1).into();
+    apply(&[source, for_case(case, &json!({"source": {"namespace": PLATFORM, "name": case}}))]);
+    eventually("the object is ready", SOON, || condition("clusterpullsecret", &[case]).0 == "True");
     apply(&[
-        source,
         namespace(case, case),
-        for_case(case, &json!({"source": {"namespace": PLATFORM, "name": case}})),
         pod(case, "mine", "default", &mine),
         pod(case, "theirs", "default", &theirs),
     ]);

@@ -37,7 +37,9 @@ impl Events {
             action: "Reconcile".to_owned(),
             secondary: None,
         };
-        if let Err(error) = self.recorder.publish(&event, about).await {
+        // With the version, the same about a changed object would be no repetition.
+        let about = ObjectReference { resource_version: None, ..about.clone() };
+        if let Err(error) = self.recorder.publish(&event, &about).await {
             tracing::warn!(reason, error = crate::error::chain(&error), "an event could not be written");
         }
     }
