@@ -13,6 +13,7 @@
 )]
 
 pub mod cloud;
+pub mod control_plane;
 pub mod controller;
 pub mod federation;
 pub mod moto;

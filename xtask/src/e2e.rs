@@ -1,7 +1,7 @@
 //! The end-to-end tests: several test programs side by side, each with an ops pod of its own.
 //!
 //! They mostly wait, for pods and for timeouts. The tests of one program run one after the other, as they share an ops
-//! pod. Programs that test the default ops pod itself run one after the other too.
+//! pod. Programs that test the default ops pod itself run one after the other too, and so do those of the controller.
 
 use std::collections::VecDeque;
 use std::fs::{self, File};
@@ -21,6 +21,10 @@ const WORKERS: usize = 4;
 
 /// What uses the default ops pod or its namespace.
 const OF_THE_DEFAULT_POD: [&str; 5] = ["ops", "identity", "install_faults", "book", "bad_input"];
+
+/// What uses the controller in the cluster, of which there is one.
+const OF_THE_CONTROLLER: [&str; 6] =
+    ["controller", "controller_audit", "olm", "pull_secrets", "verify_images", "volume_ownership"];
 
 /// What takes longest comes first, so that nothing long is left for the end.
 const FIRST: [&str; 6] = ["faults", "rbac", "sidecar", "servers", "leak", "proxy"];
@@ -95,11 +99,13 @@ fn take(queue: &Mutex<VecDeque<Vec<Program>>>) -> Option<Vec<Program>> {
 
 /// Groups of programs; those of one group run one after the other.
 fn queue(programs: Vec<Program>) -> VecDeque<Vec<Program>> {
-    let (of_default, mut others): (Vec<_>, Vec<_>) =
+    let (of_default, others): (Vec<_>, Vec<_>) =
         programs.into_iter().partition(|one| OF_THE_DEFAULT_POD.contains(&one.name.as_str()));
+    let (of_controller, mut others): (Vec<_>, Vec<_>) =
+        others.into_iter().partition(|one| OF_THE_CONTROLLER.contains(&one.name.as_str()));
     let rank = |one: &Program| FIRST.iter().position(|name| *name == one.name).unwrap_or(FIRST.len());
     others.sort_by_key(|one| (rank(one), one.name.clone()));
-    std::iter::once(of_default).chain(others.into_iter().map(|one| vec![one])).collect()
+    [of_default, of_controller].into_iter().chain(others.into_iter().map(|one| vec![one])).collect()
 }
 
 /// Builds the test programs; their names and paths.

@@ -52,6 +52,15 @@ enum Soak {
         #[arg(long, default_value_t = 300)]
         count: u32,
     },
+    /// The controller: its leader killed again and again, and many Pods created with their ServiceAccounts
+    Controller {
+        /// How many leaders are killed
+        #[arg(long, default_value_t = 30)]
+        kills: u32,
+        /// How many Pods
+        #[arg(long, default_value_t = 500)]
+        pods: u32,
+    },
     /// The connection cut at random points: never exit 0 with partial output, never an orphan
     Cut {
         /// How many cuts
@@ -65,6 +74,10 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         Soak::Exec { count, ref transport } => exec(count, transport),
         Soak::Cut { count } => cut(count),
         Soak::Burst { count } => proof("field_faults", "a_burst", "POSTERN_SOAK_BURST", count),
+        Soak::Controller { kills, pods } => {
+            proof("controller_chaos", "leaders", "POSTERN_SOAK_KILLS", kills)?;
+            proof("pull_secrets", "many_pods", "POSTERN_SOAK_PODS", pods)
+        }
         Soak::Copy { count } => proof("copy", "proof_", "POSTERN_SOAK_COPIES", count),
         Soak::Identity { rotations } => identity(rotations),
     }

@@ -198,16 +198,18 @@ fn tested(mut command: Command, results: &mut Vec<String>) -> Result<Outcome> {
 pub(crate) struct Testbed {
     postern: PathBuf,
     agent: PathBuf,
+    controller: PathBuf,
 }
 
 impl Testbed {
     /// Builds what is to be tested.
     pub(crate) fn build() -> Result<Self> {
-        Ok(Self { postern: dist::postern()?, agent: dist::agent()? })
+        Ok(Self { postern: dist::postern()?, agent: dist::agent()?, controller: dist::controller()? })
     }
 
     pub(crate) fn set(&self, command: &mut Command) {
         command.env("POSTERN_BIN", &self.postern).env("POSTERN_AGENT", &self.agent);
+        command.env("POSTERN_CONTROLLER", &self.controller);
         command.env("POSTERN_E2E", "1").env("KUBECONFIG", paths::target().join("testbed/kubeconfig"));
         command.env("INSTA_UPDATE", "no");
     }
