@@ -52,7 +52,7 @@ enum Soak {
         #[arg(long, default_value_t = 300)]
         count: u32,
     },
-    /// The controller: its leader killed again and again, and many Pods created with their ServiceAccounts
+    /// The controller: its leader killed again and again, and many Pods created with their `ServiceAccounts`
     Controller {
         /// How many leaders are killed
         #[arg(long, default_value_t = 30)]
@@ -75,7 +75,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         Soak::Cut { count } => cut(count),
         Soak::Burst { count } => proof("field_faults", "a_burst", "POSTERN_SOAK_BURST", count),
         Soak::Controller { kills, pods } => {
-            proof("controller_chaos", "leaders", "POSTERN_SOAK_KILLS", kills)?;
+            proof("controller_processes", "leaders", "POSTERN_SOAK_KILLS", kills)?;
             proof("pull_secrets", "many_pods", "POSTERN_SOAK_PODS", pods)
         }
         Soak::Copy { count } => proof("copy", "proof_", "POSTERN_SOAK_COPIES", count),

@@ -34,6 +34,7 @@ fn settings(namespace: &str, image: &str, agent_image: &str, version: &str, repl
         parts: Part::ALL.to_vec(),
         certificate_secret: None,
         image_pull_secret: None,
+        trace_endpoint: None,
         version: version.to_owned(),
     }
 }

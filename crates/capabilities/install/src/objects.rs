@@ -2,7 +2,7 @@
 
 use crate::names::{NAME, WEBHOOK};
 use crate::rules::{Rule, rules};
-use crate::settings::{Part, Settings};
+use crate::settings::{Part, Settings, trace_port};
 use kube::CustomResourceExt as _;
 use postern_volume::VolumeOwnership;
 use serde_json::{Value, json};
@@ -140,16 +140,19 @@ fn service(settings: &Settings) -> Value {
 /// The API server and the kubelet are not Pods, so that they cannot be named as sources; the ports are.
 fn network_policy(settings: &Settings) -> Value {
     let port = |protocol: &str, port: Value| json!({"protocol": protocol, "port": port});
+    let mut egress = vec![
+        json!({"ports": [port("TCP", json!(443)), port("TCP", json!(6443))]}),
+        json!({"ports": [port("UDP", json!(53)), port("TCP", json!(53))]}),
+    ];
+    let collector = settings.trace_endpoint.as_deref().and_then(trace_port);
+    egress.extend(collector.map(|number| json!({"ports": [port("TCP", json!(number))]})));
     json!({
         "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": metadata(settings, NAME),
         "spec": {
             "podSelector": {"matchLabels": selector()},
             "policyTypes": ["Ingress", "Egress"],
             "ingress": [{"ports": [port("TCP", json!("webhook")), port("TCP", json!("health"))]}],
-            "egress": [
-                {"ports": [port("TCP", json!(443)), port("TCP", json!(6443))]},
-                {"ports": [port("UDP", json!(53)), port("TCP", json!(53))]},
-            ],
+            "egress": egress,
         },
     })
 }
@@ -162,10 +165,19 @@ fn disruption_budget(settings: &Settings) -> Value {
 }
 
 fn deployment(settings: &Settings) -> Value {
-    let Settings { image, agent_image, replicas, parts, certificate_secret, image_pull_secret, .. } =
-        settings;
+    let Settings {
+        image,
+        agent_image,
+        replicas,
+        parts,
+        certificate_secret,
+        image_pull_secret,
+        trace_endpoint,
+        ..
+    } = settings;
     let parts = parts.iter().map(|part| part.name()).collect::<Vec<_>>().join(",");
     let mut args = vec!["run".to_owned(), format!("--parts={parts}"), format!("--agent-image={agent_image}")];
+    args.extend(trace_endpoint.iter().map(|url| format!("--trace-endpoint={url}")));
     args.extend(certificate_secret.iter().map(|name| format!("--certificate-secret={name}")));
     let field =
         |name: &str, path: &str| json!({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}});

@@ -51,6 +51,9 @@ pub enum InvalidSetting {
     /// There is nothing to do.
     #[error("no part is switched on")]
     NoPart,
+    /// No collector is reached by it.
+    #[error("trace endpoint {0:?} is not an http:// URL, such as http://collector.observability:4318")]
+    TraceEndpoint(String),
     /// The API server refuses such a name.
     #[error(
         "{field} {value:?} is not a name that Kubernetes accepts: up to 63 of a-z, 0-9 and -, with a letter or digit at both ends"
@@ -89,6 +92,8 @@ pub struct Settings {
     pub certificate_secret: Option<String>,
     /// A Secret in the namespace to pull the controller's image with.
     pub image_pull_secret: Option<String>,
+    /// The URL of an OpenTelemetry collector that takes traces.
+    pub trace_endpoint: Option<String>,
     /// The release, for a label.
     pub version: String,
 }
@@ -103,6 +108,11 @@ impl Settings {
         if parts.contains(&Part::RestartStuck) && !parts.contains(&Part::PullSecrets) {
             return Err(InvalidSetting::RestartStuckAlone);
         }
+        if let Some(url) = &self.trace_endpoint
+            && trace_port(url).is_none()
+        {
+            return Err(InvalidSetting::TraceEndpoint(url.clone()));
+        }
         let names = [("namespace", Some(namespace)), ("certificate secret", certificate_secret.as_ref())];
         for (field, value) in names {
             if let Some(value) = value.filter(|value| !is_name(value)) {
@@ -116,6 +126,13 @@ impl Settings {
     pub fn has(&self, part: Part) -> bool {
         self.parts.contains(&part)
     }
+}
+
+/// The port of a collector's URL.
+pub(crate) fn trace_port(url: &str) -> Option<u16> {
+    let uri: http::Uri = url.parse().ok()?;
+    let is_http = uri.scheme_str() == Some("http") && uri.host().is_some_and(|host| !host.is_empty());
+    is_http.then(|| uri.port_u16().unwrap_or(80))
 }
 
 fn is_name(text: &str) -> bool {
@@ -142,6 +159,7 @@ mod tests {
             parts: parts.to_vec(),
             certificate_secret: None,
             image_pull_secret: None,
+            trace_endpoint: None,
             version: "1".to_owned(),
         };
         assert_eq!(settings("a", &Part::USUAL).check(), Ok(()));
@@ -149,6 +167,12 @@ mod tests {
         assert_eq!(settings("a", &[Part::RestartStuck]).check(), Err(InvalidSetting::RestartStuckAlone));
         for name in ["", "-a", "a-", "A", "a.b", &"a".repeat(64)] {
             assert!(settings(name, &Part::ALL).check().is_err(), "{name}");
+        }
+        assert_eq!(trace_port("http://collector.observability:4318"), Some(4318));
+        assert_eq!(trace_port("http://collector/v1"), Some(80));
+        for url in ["", "collector:4318", "https://collector:4318", "http://", "grpc://c:4317"] {
+            let settings = Settings { trace_endpoint: Some(url.to_owned()), ..settings("a", &Part::USUAL) };
+            assert!(settings.check().is_err(), "{url}");
         }
         assert_eq!("volumes".parse(), Ok(Part::Volumes));
         assert!("all".parse::<Part>().unwrap_err().to_string().contains("restart-stuck"));

@@ -48,6 +48,7 @@ pub async fn uninstall(
         parts: Part::ALL.to_vec(),
         certificate_secret: None,
         image_pull_secret: None,
+        trace_endpoint: None,
         version: String::new(),
     };
     let mut done = Uninstalled { dry_run, ..Uninstalled::default() };

@@ -50,6 +50,9 @@ pub(crate) struct Run {
     /// The kubeconfig context to use
     #[arg(long, value_name = "NAME")]
     pub(crate) context: Option<String>,
+    /// An OpenTelemetry collector that takes traces by OTLP over HTTP, such as <http://collector.observability:4318>
+    #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_name = "URL")]
+    pub(crate) trace_endpoint: Option<String>,
     /// The format of the log
     #[arg(long, value_enum, default_value_t = Log::Json, value_name = "FORMAT")]
     pub(crate) log: Log,

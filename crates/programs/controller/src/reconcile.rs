@@ -41,6 +41,7 @@ pub(crate) struct ReconcileError {
 }
 
 /// Reconciles one namespace.
+#[tracing::instrument(skip_all, fields(namespace = namespace.metadata.name))]
 pub(crate) async fn reconcile(
     namespace: Arc<Namespace>,
     context: Arc<Context>,

@@ -1,6 +1,6 @@
 //! Puts the program together.
 
-use crate::cli::{Log, Part, Run};
+use crate::cli::{Part, Run};
 use crate::contest::Contests;
 use crate::error::chain;
 use crate::events::Events;
@@ -10,6 +10,7 @@ use crate::metrics::Metrics;
 use crate::reconcile::{self, Context};
 use crate::state::State;
 use crate::stuck::Restarts;
+use crate::traces::TraceError;
 use crate::webhook::review::Reviewer;
 use crate::webhook::server::{self, Certificates};
 use crate::{certificate, sources, status, watches};
@@ -42,6 +43,9 @@ const STANDSTILL: Duration = Duration::from_secs(30);
 /// The program cannot run.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RunError {
+    /// Traces cannot be sent.
+    #[error(transparent)]
+    Traces(#[from] TraceError),
     /// The async runtime does not start.
     #[error("starting")]
     Runtime(#[source] io::Error),
@@ -63,15 +67,6 @@ pub(crate) enum RunError {
     /// `--once` did not finish.
     #[error("{0} namespaces are not as they are to be; the log says why")]
     Unfinished(usize),
-}
-
-/// Sends the log to stderr.
-pub(crate) fn log(format: Log) {
-    let subscriber = tracing_subscriber::fmt().with_writer(io::stderr).with_max_level(tracing::Level::INFO);
-    match format {
-        Log::Json => subscriber.json().flatten_event(true).init(),
-        Log::Text => subscriber.init(),
-    }
 }
 
 /// Runs until a signal.

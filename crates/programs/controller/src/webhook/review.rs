@@ -40,6 +40,7 @@ impl Reviewer {
         }
         let outcome = if patch.is_empty() { "unchanged" } else { "changed" };
         self.state.metrics.admitted(outcome, start.elapsed());
+        tracing::Span::current().record("namespace", namespace).record("outcome", outcome);
         answer(&request, patch, warnings)
     }
 

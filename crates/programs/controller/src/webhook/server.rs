@@ -1,6 +1,7 @@
 //! The HTTPS server. The API server reaches it by the Service.
 
 use crate::error::chain;
+use crate::traces::continue_trace;
 use crate::webhook::review::Reviewer;
 use bytes::Bytes;
 use http::{Request, Response, StatusCode, header};
@@ -22,6 +23,8 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
+use tracing::Instrument as _;
+use tracing::field::Empty;
 
 /// The path of the webhook.
 pub(crate) const PATH: &str = "/mutate/pods";
@@ -127,11 +130,17 @@ async fn answer(
     if request.uri().path() != PATH {
         return Ok(plain(StatusCode::NOT_FOUND, "not found"));
     }
-    let body = Limited::new(request.into_body(), MOST_BYTES).collect();
+    let span = tracing::info_span!("admission", otel.kind = "server", namespace = Empty, outcome = Empty);
+    continue_trace(&span, request.headers());
+    Ok(answer_review(&reviewer, request.into_body()).instrument(span).await)
+}
+
+async fn answer_review(reviewer: &Reviewer, body: Incoming) -> Response<Full<Bytes>> {
+    let body = Limited::new(body, MOST_BYTES).collect();
     let Ok(Ok(body)) = tokio::time::timeout(PATIENCE, body).await else {
-        return Ok(plain(StatusCode::PAYLOAD_TOO_LARGE, "the request is too large, or too slow"));
+        return plain(StatusCode::PAYLOAD_TOO_LARGE, "the request is too large, or too slow");
     };
-    Ok(match reviewer.review(&body.to_bytes()).await {
+    match reviewer.review(&body.to_bytes()).await {
         Ok(text) => {
             let mut response = Response::new(Full::from(text));
             let json = header::HeaderValue::from_static("application/json");
@@ -139,7 +148,7 @@ async fn answer(
             response
         }
         Err(error) => plain(StatusCode::BAD_REQUEST, &error),
-    })
+    }
 }
 
 /// A response that is text.

@@ -40,6 +40,9 @@ pub(crate) struct Settings {
     /// A Secret in the controller's namespace to pull its image with
     #[arg(long, value_name = "NAME")]
     pub(crate) image_pull_secret: Option<String>,
+    /// An OpenTelemetry collector that takes traces by OTLP over HTTP, such as <http://collector.observability:4318>
+    #[arg(long, value_name = "URL")]
+    pub(crate) trace_endpoint: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -174,6 +174,7 @@ fn of(context: &Context, settings: args::Settings) -> Settings {
         replicas,
         certificate_secret,
         image_pull_secret,
+        trace_endpoint,
     } = settings;
     Settings {
         namespace,
@@ -190,6 +191,7 @@ fn of(context: &Context, settings: args::Settings) -> Settings {
             .collect(),
         certificate_secret,
         image_pull_secret: image_pull_secret.or_else(|| context.config.image_pull_secret.clone()),
+        trace_endpoint,
         version: env!("CARGO_PKG_VERSION").to_owned(),
     }
 }

@@ -1,4 +1,4 @@
-//! The controller outside a cluster, as processes that the test kills, with an API server that the test stops.
+//! The controller outside a cluster: processes that the test kills, an API server that it stops, and traces.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "these are tests")]
 
 use base64::Engine as _;
@@ -8,7 +8,10 @@ use e2e::registry::{A1, A2, B1, docker_config, pull_secret};
 use e2e::{Outcome, enabled, eventually, postern};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// Everything is as it is to be within this time, a new leader included.
@@ -59,11 +62,15 @@ impl Scene {
     }
 
     fn start_replica(&mut self) {
+        self.start_replica_with(&[]);
+    }
+
+    fn start_replica_with(&mut self, args: &[&str]) {
         self.started += 1;
         let name = format!("controller-{}", self.started);
         let mut command = Command::new(std::env::var_os("POSTERN_CONTROLLER").unwrap());
         command.args(["run", "--name", &name, "--kubeconfig"]).arg(self.plane.kubeconfig());
-        command.args(["--webhook-address", "127.0.0.1:0", "--health-address", "127.0.0.1:0"]);
+        command.args(args).args(["--webhook-address", "127.0.0.1:0", "--health-address", "127.0.0.1:0"]);
         let child = self.plane.spawn(&mut command, &name);
         self.replicas.insert(name, child);
     }
@@ -190,4 +197,58 @@ fn watches_that_expired_begin_anew() {
     signal(&scene, "-CONT");
     scene.converges(NAMESPACES + 1, B1);
     assert!(scene.logs().contains("too old resource version"), "{}", scene.logs());
+}
+
+/// Takes what is sent to it, and hands on the bodies.
+fn collector() -> (String, Arc<Mutex<Vec<u8>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let taken = Arc::new(Mutex::new(Vec::new()));
+    let taken_by = taken.clone();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let taken = taken_by.clone();
+            std::thread::spawn(move || collect(&mut BufReader::new(stream.unwrap()), &taken));
+        }
+    });
+    (url, taken)
+}
+
+fn collect(stream: &mut BufReader<TcpStream>, taken: &Mutex<Vec<u8>>) {
+    loop {
+        let (mut length, mut line) = (0, String::new());
+        while stream.read_line(&mut line).unwrap_or(0) > 2 {
+            if let Some(value) = line.to_lowercase().strip_prefix("content-length:") {
+                length = value.trim().parse().unwrap();
+            }
+            line.clear();
+        }
+        let mut body = vec![0; length];
+        if length == 0 || stream.read_exact(&mut body).is_err() {
+            return;
+        }
+        taken.lock().unwrap().extend(body);
+        let answer = "HTTP/1.1 200 OK\r\nContent-Type: application/x-protobuf\r\nContent-Length: 0\r\n\r\n";
+        stream.get_mut().write_all(answer.as_bytes()).unwrap();
+    }
+}
+
+#[test]
+fn traces_reach_a_collector_and_hold_no_credential() {
+    if !enabled() {
+        return;
+    }
+    let (url, taken) = collector();
+    let mut scene = Scene::start(0);
+    scene.start_replica_with(&["--trace-endpoint", &url]);
+    scene.converges(NAMESPACES, A1);
+    // Texts are in Protobuf as they are.
+    let has = |text: &str| {
+        let taken = taken.lock().unwrap();
+        taken.windows(text.len()).any(|window| window == text.as_bytes())
+    };
+    eventually("the spans arrive", Duration::from_secs(20), || {
+        ["postern-controller", "controller-1", "reconcile", "team-7"].iter().all(|text| has(text))
+    });
+    assert!(!has(A1.1), "the spans hold the password");
 }
