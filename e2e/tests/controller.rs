@@ -1,13 +1,21 @@
 //! The controller itself: its replicas, its certificate, and other clients that change what it changes.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "these are tests")]
 
+use base64::Engine as _;
 use e2e::controller::{SOON, SYSTEM, account, delete, for_case, install, installed, namespace, pod};
 use e2e::pods::{apply, wait};
 use e2e::registry::{copies, named_by};
 use e2e::{Outcome, eventually, get, kubectl, kubectl_command, postern, with_stdin};
 use serde_json::{Value, json};
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
+
+/// The replica that holds the Lease; empty if none does.
+fn leader() -> String {
+    let lease = get(&["-n", SYSTEM, "lease/postern-controller"]);
+    lease["spec"]["holderIdentity"].as_str().unwrap_or_default().to_owned()
+}
 
 #[test]
 fn a_cluster_works_while_every_replica_is_down_and_another_takes_over() {
@@ -17,10 +25,6 @@ fn a_cluster_works_while_every_replica_is_down_and_another_takes_over() {
     let case = "e2e-down";
     let scale = |replicas: &str| {
         kubectl(&["scale", "-n", SYSTEM, "deployment/postern-controller", "--replicas", replicas]).ok();
-    };
-    let leader = || {
-        let lease = get(&["-n", SYSTEM, "lease/postern-controller"]);
-        lease["spec"]["holderIdentity"].as_str().unwrap_or_default().to_owned()
     };
     // The leader dies without a word.
     let before = leader();
@@ -56,6 +60,11 @@ fn a_client_that_undoes_changes_is_not_fought_for_ever() {
         let events = kubectl(&["get", "events", "-n", case, "-o", "json"]).ok().stdout;
         events.contains("\"Contested\"")
     };
+    // Each leader counts for itself.
+    eventually("a replica that stays leads", Duration::from_secs(60), || {
+        let pod = kubectl(&["get", "pod", "-n", SYSTEM, &leader(), "-o", "json"]);
+        pod.code == 0 && pod.json()["metadata"]["deletionTimestamp"].is_null()
+    });
     let mut rounds = 0;
     eventually("the controller says that it waits", Duration::from_secs(60), || {
         if named_by(case, "default").len() == 1 {
@@ -154,4 +163,53 @@ fn a_deleted_certificate_comes_back() {
         found["webhooks"][0]["clientConfig"]["caBundle"] == after["ca.crt"]
     });
     install(&["--parts", "pull-secrets,restart-stuck,volumes"]).ok();
+}
+
+/// A certificate as cert-manager makes one: in a Secret, by a CA that somebody puts into the webhook's configuration.
+#[test]
+fn a_certificate_of_somebody_else_is_used() {
+    if !installed() {
+        return;
+    }
+    let case = "e2e-given-certificate";
+    let folder = tempfile::tempdir().unwrap();
+    let openssl = |args: &str| {
+        Outcome::of(Command::new("openssl").args(args.split(' ')).current_dir(folder.path())).ok();
+    };
+    openssl(
+        "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout ca.key -out ca.crt -days 2 -subj /CN=ca",
+    );
+    openssl(
+        "req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout tls.key -out tls.csr -subj /CN=webhook",
+    );
+    let name = format!("subjectAltName=DNS:postern-controller.{SYSTEM}.svc");
+    std::fs::write(folder.path().join("extensions"), name).unwrap();
+    openssl(
+        "x509 -req -in tls.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 1 -out tls.crt -extfile extensions",
+    );
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let (certificate, key) = (format!("--cert={}", path("tls.crt")), format!("--key={}", path("tls.key")));
+    kubectl(&["delete", "secret", "-n", SYSTEM, "given", "--ignore-not-found"]).ok();
+    kubectl(&["create", "secret", "tls", "given", "-n", SYSTEM, &certificate, &key]).ok();
+    install(&["--parts", "pull-secrets", "--certificate-secret", "given"]).ok();
+    let authority = base64::engine::general_purpose::STANDARD.encode(std::fs::read(path("ca.crt")).unwrap());
+    let announced =
+        json!([{"op": "add", "path": "/webhooks/0/clientConfig/caBundle", "value": authority}]).to_string();
+    let webhook = "mutatingwebhookconfiguration/postern-webhook";
+    kubectl(&["patch", webhook, "--type=json", "-p", &announced]).ok();
+    let subject = "--as=system:serviceaccount:postern-system:postern-controller";
+    let may = kubectl(&["auth", "can-i", "patch", webhook, subject]).stdout;
+    assert_eq!(may.trim(), "no", "somebody else announces the CA");
+    apply(&[for_case(case, &json!({"pods": {"matchLabels": {"app": "web"}}})), namespace(case, case)]);
+    let mut one = pod(case, "p", "default", "registry.test/a:1");
+    one["metadata"]["labels"] = json!({"app": "web"});
+    eventually("the webhook answers", SOON, || {
+        let mut command = kubectl_command(&["create", "--dry-run=server", "-o", "json", "-f", "-"]);
+        let outcome = with_stdin(&mut command, one.to_string().as_bytes());
+        outcome.code == 0 && outcome.stdout.contains("imagePullSecrets")
+    });
+    delete(&["clusterpullsecret", case]);
+    delete(&["namespace", case]);
+    install(&["--parts", "pull-secrets,restart-stuck,volumes"]).ok();
+    delete(&["secret", "-n", SYSTEM, "given"]);
 }
