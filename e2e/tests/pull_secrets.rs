@@ -252,8 +252,14 @@ fn many_pods_created_with_their_accounts_all_run() {
         one["spec"]["containers"][0]["resources"] = json!({"requests": {"cpu": "1m", "memory": "1Mi"}});
         objects.push(one);
     }
-    apply(&[for_case(case, &json!({}))]);
+    apply(&[
+        pull_secret(PLATFORM, case, A1),
+        for_case(case, &json!({"source": {"namespace": PLATFORM, "name": case}})),
+    ]);
+    eventually("the object is ready", SOON, || condition("clusterpullsecret", &[case]).0 == "True");
     apply(&objects);
+    // The credential is rotated while they pull.
+    apply(&[pull_secret(PLATFORM, case, A2)]);
     // The node starts a few Pods in a second; what the bound is about is the wait for a copy.
     let limit = Duration::from_secs(60 + u64::try_from(count).unwrap());
     eventually("all ran", limit, || {
@@ -262,6 +268,7 @@ fn many_pods_created_with_their_accounts_all_run() {
     });
     delete(&["clusterpullsecret", case]);
     delete(&["namespace", case]);
+    delete(&["secret", "-n", PLATFORM, case]);
 }
 
 #[test]

@@ -163,6 +163,52 @@ fn a_device_node_is_left_as_it_is() {
 }
 
 #[test]
+fn what_is_exchanged_for_a_symlink_during_the_walk_is_not_followed() {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    use std::sync::atomic::{AtomicBool, Ordering};
+    if !is_root() {
+        return;
+    }
+    let (tree, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    fs::write(outside.path().join("file"), "x").unwrap();
+    fs::create_dir(outside.path().join("sub")).unwrap();
+    let path = |name: &str| tree.path().join(name);
+    for number in 0..20 {
+        fs::create_dir_all(path(&format!("d{number}/sub"))).unwrap();
+        fs::write(path(&format!("d{number}/file")), "x").unwrap();
+        fs::write(path(&format!("f{number}")), "x").unwrap();
+    }
+    symlink(outside.path(), path("to-directory")).unwrap();
+    symlink(outside.path().join("file"), path("to-file")).unwrap();
+    let ends = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let exchanges = scope.spawn(|| {
+            let exchange = |one: &str, other: &str| {
+                renameat_with(CWD, path(one), CWD, path(other), RenameFlags::EXCHANGE).unwrap();
+            };
+            let mut count = 0;
+            while !ends.load(Ordering::Relaxed) {
+                // There and back.
+                for _ in 0..2 {
+                    exchange(&format!("d{}", count % 20), "to-directory");
+                    exchange(&format!("f{}", count % 20), "to-file");
+                }
+                count += 1;
+            }
+            count
+        });
+        for round in 1..=100 {
+            own(&[&format!("{round}:{round}")], tree.path());
+            assert!(all(outside.path()).iter().all(|path| owner(path) == (0, 0)), "round {round}");
+        }
+        ends.store(true, Ordering::Relaxed);
+        assert!(exchanges.join().unwrap() > 100);
+    });
+    let (code, log) = result(&own(&["7:7"], tree.path()));
+    assert_eq!((code, owner(&path("d0/file"))), (Some(0), (7, 7)), "{log}");
+}
+
+#[test]
 fn a_deep_tree_is_walked() {
     use rustix::fs::{Mode, OFlags, mkdirat, openat};
     if !is_root() {
