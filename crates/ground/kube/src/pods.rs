@@ -29,31 +29,59 @@ pub async fn until<K, T>(
 where
     K: Clone + Debug + DeserializeOwned + kube::Resource,
 {
-    let attempt = || format!("waiting for {of}");
-    let selector = format!("metadata.name={}", of.name);
+    let params = ListParams::default().fields(&format!("metadata.name={}", of.name));
+    let attempt = format!("waiting for {of}");
+    let began = tokio::time::Instant::now();
+    let refused = match until_listed(cluster, api, &params, &attempt, timeout, &mut done).await {
+        Err(error) if error.is_forbidden() => error,
+        ended => return ended,
+    };
+    // Without permission to list, it polls with get.
+    let mut refused = Some(refused);
     let wait = async {
         loop {
-            let listed = api.list(&ListParams::default().fields(&selector)).await;
-            let listed = match listed.map_err(|error| cluster.error(attempt(), &error)) {
-                Ok(listed) => listed,
-                // Without permission to list, it polls with get.
-                Err(error) if error.is_forbidden() => {
-                    let found = api.get_opt(&of.name).await;
-                    let found = found.map_err(|_| error)?; // the permission to request is list
-                    if let Some(found) = done(found.as_ref()) {
-                        return Ok(found);
-                    }
-                    tokio::time::sleep(POLL_INTERVAL).await;
-                    continue;
-                }
-                Err(error) => return Err(error),
-            };
+            // The permission to request is list.
+            let found = api
+                .get_opt(&of.name)
+                .await
+                .map_err(|error| refused.take().unwrap_or_else(|| cluster.error(attempt.clone(), &error)))?;
+            if let Some(found) = done(found.as_ref()) {
+                return Ok(found);
+            }
+            tokio::time::sleep(POLL_INTERVAL).await;
+        }
+    };
+    match tokio::time::timeout(timeout.saturating_sub(began.elapsed()), wait).await {
+        Ok(result) => result,
+        Err(_) => Err(KubeError::new(attempt.clone(), Reason::NoAnswer(timeout.as_secs()))),
+    }
+}
+
+/// The same for the first object that `params` select; `attempt` says what is waited for.
+pub async fn until_listed<K, T>(
+    cluster: &Cluster,
+    api: &Api<K>,
+    params: &ListParams,
+    attempt: &str,
+    timeout: Duration,
+    mut done: impl FnMut(Option<&K>) -> Option<T>,
+) -> Result<T, KubeError>
+where
+    K: Clone + Debug + DeserializeOwned + kube::Resource,
+{
+    let wait = async {
+        loop {
+            let listed = api.list(params).await.map_err(|error| cluster.error(attempt.to_owned(), &error))?;
             if let Some(found) = done(listed.items.first()) {
                 return Ok(found);
             }
             let version = listed.metadata.resource_version.unwrap_or_default();
-            let params = WatchParams::default().fields(&selector).timeout(60);
-            let Ok(events) = api.watch(&params, &version).await else {
+            let watch = WatchParams {
+                label_selector: params.label_selector.clone(),
+                field_selector: params.field_selector.clone(),
+                ..WatchParams::default().timeout(60)
+            };
+            let Ok(events) = api.watch(&watch, &version).await else {
                 // If the list above fails too, it gives the reason.
                 tokio::time::sleep(Duration::from_millis(200)).await;
                 continue;
@@ -74,7 +102,7 @@ where
     };
     match tokio::time::timeout(timeout, wait).await {
         Ok(result) => result,
-        Err(_) => Err(KubeError::new(attempt(), Reason::NoAnswer(timeout.as_secs()))),
+        Err(_) => Err(KubeError::new(attempt.to_owned(), Reason::NoAnswer(timeout.as_secs()))),
     }
 }
 

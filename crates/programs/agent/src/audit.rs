@@ -151,9 +151,12 @@ impl Log {
     }
 
     /// Writes the line. If PID 1 does not listen, the line is dropped.
+    ///
+    /// The connection stays open until this process ends: PID 1 must not end before the client has the result.
     pub fn write(self, line: &str) {
         if let Some(mut stream) = self.0 {
             let _ = stream.write_all(format!("{line}\n").as_bytes());
+            std::mem::forget(stream);
         }
     }
 }

@@ -3,11 +3,14 @@
 use postern_agent::credentials;
 use postern_agent::serve::Stream;
 use postern_agent::target_root::{self, TargetRootError};
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 const USAGE: &str = "usage: postern-agent run [--unlink | --key KEY] | multiplex | copy [--unlink | --of CONTAINER_ID] \
-                     | serve [--stream PORT KEYS] | credentials | which TOOL \
+                     | serve [--stream PORT KEYS | --once SECONDS] | install FILE | credentials | which TOOL \
                      | own UID:GID PATH... | target-root CONTAINER_ID \
                      | target-user CONTAINER_ID | --version\n";
 
@@ -30,11 +33,16 @@ fn main() -> ExitCode {
         }
         #[cfg(target_os = "linux")]
         ["own", ref arguments @ ..] => postern_agent::own::main(arguments),
-        ["serve"] => postern_agent::serve::main(None),
+        ["serve"] => postern_agent::serve::main(None, None),
         ["serve", "--stream", port, keys] => match port.parse() {
-            Ok(port) => postern_agent::serve::main(Some(Stream { port, keys: Path::new(keys) })),
+            Ok(port) => postern_agent::serve::main(Some(Stream { port, keys: Path::new(keys) }), None),
             Err(_) => usage(),
         },
+        ["serve", "--once", seconds] => match seconds.parse() {
+            Ok(seconds) => postern_agent::serve::main(None, Some(Duration::from_secs(seconds))),
+            Err(_) => usage(),
+        },
+        ["install", file] => install(Path::new(file)),
         ["--version"] => {
             print(concat!("postern-agent ", env!("CARGO_PKG_VERSION"), "\n"));
             ExitCode::SUCCESS
@@ -69,6 +77,21 @@ fn unlink() {
     if let Ok(own) = std::env::current_exe() {
         let _ = std::fs::remove_file(own);
     }
+}
+
+/// Copies this program for the other containers of a pod. A copy that was cut short never has the name.
+fn install(file: &Path) -> ExitCode {
+    let unfinished = file.with_extension("unfinished");
+    let copied = std::fs::copy("/proc/self/exe", &unfinished)
+        .and_then(|_| std::fs::set_permissions(&unfinished, Permissions::from_mode(0o755)))
+        .and_then(|()| std::fs::rename(&unfinished, file));
+    print_error(copied)
+}
+
+fn print_error(done: std::io::Result<()>) -> ExitCode {
+    let Err(error) = done else { return ExitCode::SUCCESS };
+    let _ = rustix::io::write(rustix::stdio::stderr(), format!("postern-agent: {error}\n").as_bytes());
+    ExitCode::FAILURE
 }
 
 fn usage() -> ExitCode {

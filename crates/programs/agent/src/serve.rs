@@ -1,4 +1,4 @@
-//! The ops pod's PID 1: reaps processes, writes the audit log, lets running commands finish at shutdown.
+//! The PID 1 of the ops pod and of Jobs: reaps processes, writes the audit log, lets running commands finish at shutdown.
 //!
 //! Every process that is reparented to PID 1 was left behind by a killed supervisor, and is ended.
 
@@ -26,8 +26,9 @@ pub struct Stream<'a> {
     pub keys: &'a Path,
 }
 
-/// Runs until SIGTERM and the end of the last command.
-pub fn main(stream: Option<Stream<'_>>) -> ExitCode {
+/// Runs until SIGTERM and the end of the last command. With `once`, it takes one command, ends with it and with its exit
+/// code, and waits so long for it.
+pub fn main(stream: Option<Stream<'_>>, once: Option<Duration>) -> ExitCode {
     sys::harden();
     let signals = sys::Signals::catch(&[libc::SIGCHLD, libc::SIGTERM, libc::SIGINT]);
     let Ok(signals) = signals else { return ExitCode::FAILURE };
@@ -48,9 +49,20 @@ pub fn main(stream: Option<Stream<'_>>) -> ExitCode {
         }
     });
     event("serving", gate.as_ref().map(Gate::port));
-    Server { listener, gate, runs: Vec::new(), stopping: false }.serve(&signals);
+    let once = once.map(|wait| Once { until: Instant::now() + wait, code: NO_COMMAND });
+    let code = Server { listener, gate, once, runs: Vec::new(), stopping: false }.serve(&signals);
     event("stopped", None);
-    ExitCode::SUCCESS
+    ExitCode::from(code)
+}
+
+/// The exit code of a Job to which nobody sent a command, or whose supervisor was killed.
+const NO_COMMAND: u8 = 125;
+
+/// For one command only.
+struct Once {
+    /// Until when it may begin.
+    until: Instant,
+    code: u8,
 }
 
 fn event(name: &str, stream_port: Option<u16>) {
@@ -82,11 +94,14 @@ fn listen(socket: &Path) -> io::Result<UnixListener> {
 struct Running {
     stream: UnixStream,
     line: Vec<u8>,
+    /// Whether its line was written to the log. It may take longer until its client has the result.
+    is_logged: bool,
 }
 
 struct Server {
     listener: Option<UnixListener>,
     gate: Option<Gate>,
+    once: Option<Once>,
     runs: Vec<Running>,
     stopping: bool,
 }
@@ -101,7 +116,8 @@ enum Source {
 }
 
 impl Server {
-    fn serve(mut self, signals: &sys::Signals) {
+    /// Returns the exit code.
+    fn serve(mut self, signals: &sys::Signals) -> u8 {
         while !self.is_over() {
             let ready = self.wait(signals);
             let mut runs = Vec::new();
@@ -123,10 +139,14 @@ impl Server {
             }
             self.end_orphans();
         }
+        self.once.map_or(0, |once| once.code)
     }
 
     fn is_over(&self) -> bool {
-        self.stopping && self.runs.is_empty() && !self.gate.as_ref().is_some_and(Gate::is_busy)
+        let nobody_came = self.once.as_ref().is_some_and(|once| Instant::now() >= once.until);
+        (self.stopping || nobody_came)
+            && self.runs.is_empty()
+            && !self.gate.as_ref().is_some_and(Gate::is_busy)
     }
 
     /// Waits, and returns what is ready.
@@ -164,13 +184,14 @@ impl Server {
         while let Ok((mut stream, _)) = listener.accept() {
             let answer = match self.runs.len() {
                 _ if self.stopping => STOPPING,
+                1.. if self.once.is_some() => BUSY,
                 MAX_RUNS.. => BUSY,
                 _ => WELCOME,
             };
             let _ = stream.set_nonblocking(true);
             let _ = stream.write_all(&[answer]);
             if answer == WELCOME {
-                self.runs.push(Running { stream, line: Vec::new() });
+                self.runs.push(Running { stream, line: Vec::new(), is_logged: false });
             }
         }
     }
@@ -181,12 +202,27 @@ impl Server {
         match run.stream.read(&mut bytes) {
             Ok(count @ 1..) if run.line.len() + count <= LINE_LIMIT => {
                 run.line.extend_from_slice(&bytes[..count]);
+                if !run.is_logged && run.line.ends_with(b"\n") {
+                    run.is_logged = true;
+                    self.log_run(at);
+                }
             }
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
             Ok(_) | Err(_) => {
-                let run = self.runs.swap_remove(at);
-                log(&audited(&run.line));
+                if !run.is_logged {
+                    self.log_run(at);
+                }
+                self.runs.swap_remove(at);
+                self.stopping |= self.once.is_some();
             }
+        }
+    }
+
+    fn log_run(&mut self, at: usize) {
+        let line = audited(&self.runs[at].line);
+        log(&line);
+        if let Some(once) = &mut self.once {
+            once.code = exit_code(&line).unwrap_or(NO_COMMAND);
         }
     }
 
@@ -221,6 +257,13 @@ fn audited(line: &[u8]) -> String {
     }
 }
 
+/// The exit code in a supervisor's line, as a shell reports it. What follows it has no text in it.
+fn exit_code(line: &str) -> Option<u8> {
+    let (before, rest) = line.rsplit_once("\"code\":")?;
+    let code: u8 = rest.split(',').next()?.parse().ok()?;
+    Some(if before.ends_with("\"signaled\",") { code.saturating_add(128) } else { code })
+}
+
 #[cfg(target_os = "linux")]
 fn children() -> Vec<Pid> {
     let own = rustix::process::getpid().as_raw_nonzero();
@@ -237,7 +280,16 @@ fn children() -> Vec<Pid> {
 
 #[cfg(test)]
 mod tests {
-    use super::audited;
+    use super::{audited, exit_code};
+
+    #[test]
+    fn the_exit_code_is_not_that_of_an_argument() {
+        let line = r#"{"argv":["\"code\":7,"],"outcome":"exited","code":3,"durationMs":1}"#;
+        assert_eq!(exit_code(line), Some(3));
+        assert_eq!(exit_code(r#"{"outcome":"signaled","code":9,"durationMs":1}"#), Some(137));
+        assert_eq!(exit_code(r#"{"outcome":"lost","code":null,"durationMs":1}"#), None);
+        assert_eq!(exit_code(&audited(b"")), None);
+    }
 
     #[test]
     fn only_a_whole_line_is_taken_as_it_is() {
