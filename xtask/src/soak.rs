@@ -52,6 +52,12 @@ enum Soak {
         #[arg(long, default_value_t = 300)]
         count: u32,
     },
+    /// Jobs that begin 20 at a time: no output is lost, and nothing of them stays
+    Jobs {
+        /// How many
+        #[arg(long, default_value_t = 500)]
+        count: u32,
+    },
     /// The controller: its leader killed again and again, and many Pods created with their `ServiceAccounts`
     Controller {
         /// How many leaders are killed
@@ -74,6 +80,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         Soak::Exec { count, ref transport } => exec(count, transport),
         Soak::Cut { count } => cut(count),
         Soak::Burst { count } => proof("field_faults", "a_burst", "POSTERN_SOAK_BURST", count),
+        Soak::Jobs { count } => proof("job", "many_jobs", "POSTERN_SOAK_JOBS", count),
         Soak::Controller { kills, pods } => {
             proof("controller_processes", "leaders", "POSTERN_SOAK_KILLS", kills)?;
             proof("pull_secrets", "many_pods", "POSTERN_SOAK_PODS", pods)

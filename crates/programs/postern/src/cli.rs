@@ -5,6 +5,7 @@ pub(crate) mod copy;
 pub(crate) mod exec;
 pub(crate) mod fanout;
 pub(crate) mod identity;
+pub(crate) mod job;
 pub(crate) mod ops;
 pub(crate) mod rules;
 pub(crate) mod run;
@@ -137,6 +138,8 @@ pub(crate) enum Command {
     Run(run::Run),
     /// Run a command in any pod
     Exec(exec::Exec),
+    /// Run a command in a single-use pod of its own
+    Job(job::Job),
     /// Copy files into, out of and between pods; copies are verified, and can be resumed
     Cp(copy::Cp),
     /// Make a directory in a pod or on this machine the same as another; sends only what differs

@@ -8,6 +8,7 @@ mod exec;
 mod exec_many;
 mod fanout;
 mod identity;
+mod job;
 mod ops_audit;
 mod ops_authorize;
 mod ops_install;
@@ -179,6 +180,7 @@ fn stdin_taken(command: &Command) -> Option<&'static str> {
         Command::Run(args) if args.stdin => Some("-i"),
         Command::Run(args) if args.each.iter().any(is_stdin) => Some("--each -"),
         Command::Exec(args) if args.stdin => Some("-i"),
+        Command::Job(args) if args.stdin => Some("-i"),
         Command::Cp(args)
             if args.paths.split_last().is_some_and(|(_, sources)| sources.iter().any(is_stdin)) =>
         {
@@ -240,6 +242,7 @@ fn dispatch(global: Global, command: Command, printer: &mut Printer) -> Result<u
             Command::Ops(Ops::Rbac(args)) => ops_rbac::run(&context, args, printer),
             Command::Run(args) => run::run(&context, args, printer).await,
             Command::Exec(args) => exec::run(&context, args, printer).await,
+            Command::Job(args) => Box::pin(job::run(&context, args, printer)).await,
             Command::Cp(args) => copy::cp(&context, args, printer).await,
             Command::Sync(args) => copy::sync(&context, args, printer).await,
             Command::Identity(Identity::Token(args)) => identity::token(&context, args, printer).await,

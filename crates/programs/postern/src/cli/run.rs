@@ -66,6 +66,8 @@ pub(crate) enum Backend {
     /// In the ops pod
     #[default]
     Ops,
+    /// In a single-use pod of its own; `postern job` has more options
+    Job,
     /// On this machine
     Local,
 }

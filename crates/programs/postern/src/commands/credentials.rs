@@ -4,11 +4,13 @@ use super::Context;
 use crate::failure::Failure;
 use crate::printer::Printer;
 use postern_config::Config;
+use postern_exec::exit;
 use postern_ops::install::Reporter as _;
 use postern_secret::credential::Credential;
 use postern_secret::resolve::{
     KeychainAnswer, Notes, ResolveError, Resolved, Source, Sources, ask_at_terminal, resolve,
 };
+use postern_wire::Request;
 use std::io;
 use std::os::unix::ffi::OsStringExt;
 
@@ -116,4 +118,24 @@ fn refused(error: &ResolveError, only: Option<Source>) -> Failure {
         ResolveError::TooShort { .. } | ResolveError::Prompt { .. } => None,
     };
     Failure::denied(error, hint)
+}
+
+/// Adds the credentials of `--credential` to a request.
+pub(super) fn add(
+    context: &Context,
+    flags: &[String],
+    request: &mut Request,
+    printer: &mut Printer,
+) -> Result<(), Failure> {
+    let found = from_flags(context, flags, printer).map_err(|failure| match failure.code {
+        exit::DENIED => Failure { code: exit::NEVER_REACHED, ..failure },
+        _ => failure,
+    })?;
+    for Resolved { credential, secret, from: _ } in found {
+        let value = secret.expose().to_vec();
+        request
+            .secret_env
+            .extend(credential.names.into_iter().map(|name| (name.into_bytes(), value.clone())));
+    }
+    Ok(())
 }

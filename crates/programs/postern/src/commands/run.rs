@@ -1,19 +1,22 @@
 //! `postern run`.
 
-use super::session::{Route, RunOptions, SUPERVISOR, connected, place, supervised, within};
-use super::{Context, credentials, run_each, transports};
+use super::session::{Route, RunOptions, SUPERVISOR, connected, place, stage, supervised, within};
+use super::{Context, credentials, job, run_each, transports};
+use crate::cli::job::Job as JobArgs;
+use crate::cli::ops::Pod;
 use crate::cli::run::{Backend, Login, Run as Args};
 use crate::failure::Failure;
 use crate::printer::Printer;
 use postern_exec::session::Run;
-use postern_exec::{ExecError, container_end, exit, transport};
+use postern_exec::{ExecError, container_end, transport};
 use postern_ops::check::open_agent;
-use postern_secret::resolve::Resolved;
-use postern_wire::{FileSpec, Request, login as names};
-use std::path::PathBuf;
+use postern_wire::login as names;
 use std::time::Duration;
 
 pub(super) async fn run(context: &Context, args: Args, printer: &mut Printer) -> Result<u8, Failure> {
+    if args.backend == Backend::Job {
+        return job::run(context, as_job(args)?, printer).await;
+    }
     let Args {
         pod,
         backend,
@@ -71,8 +74,9 @@ pub(super) async fn run(context: &Context, args: Args, printer: &mut Printer) ->
                 None => Route::Exec(cluster, pod),
             }
         }
-        Backend::Local => {
-            add_credentials(context, &credential, &mut request, printer)?;
+        // It has its own way above.
+        Backend::Job | Backend::Local => {
+            credentials::add(context, &credential, &mut request, printer)?;
             Route::Local(std::env::current_exe().map_err(ExecError::Local)?)
         }
     };
@@ -98,6 +102,39 @@ pub(super) async fn run(context: &Context, args: Args, printer: &mut Printer) ->
     }?)
 }
 
+/// The arguments of `postern job` for the same command.
+fn as_job(args: Args) -> Result<JobArgs, Failure> {
+    let Args {
+        pod: Pod { namespace, name },
+        backend: _,
+        transport,
+        stream_key,
+        each,
+        fan_out,
+        env,
+        workdir,
+        file,
+        login,
+        credential,
+        stdin,
+        tty,
+        timeout,
+        command,
+    } = args;
+    let others = [
+        ("--name", name.is_some()),
+        ("--transport", transport.is_some()),
+        ("--stream-key", stream_key.is_some()),
+        ("--each", !each.is_empty()),
+        ("--login", login.is_some()),
+    ];
+    let given = others.into_iter().find_map(|(option, given)| given.then_some(option));
+    if let Some(option) = given.or(fan_out.given()) {
+        return Err(Failure::usage(format!("{option} is for --backend ops"), None));
+    }
+    Ok(JobArgs { namespace, env, workdir, file, credential, stdin, tty, timeout, ..JobArgs::of(command) })
+}
+
 /// [`within`] for a future that returns a [`Failure`].
 async fn in_time<T>(
     limit: Option<Duration>,
@@ -116,42 +153,4 @@ fn wanted_login(context: &Context, login: Option<Login>) -> Option<postern_wire:
     let (attempts, interval) = context.config.login.attempts();
     let interval_ms = u64::try_from(interval.as_millis()).unwrap_or(u64::MAX);
     Some(postern_wire::Login { provider, attempts, interval_ms })
-}
-
-/// Adds the credentials of a local run to its request.
-fn add_credentials(
-    context: &Context,
-    flags: &[String],
-    request: &mut Request,
-    printer: &mut Printer,
-) -> Result<(), Failure> {
-    let found = credentials::from_flags(context, flags, printer).map_err(|failure| match failure.code {
-        exit::DENIED => Failure { code: exit::NEVER_REACHED, ..failure },
-        _ => failure,
-    })?;
-    for Resolved { credential, secret, from: _ } in found {
-        let value = secret.expose().to_vec();
-        request
-            .secret_env
-            .extend(credential.names.into_iter().map(|name| (name.into_bytes(), value.clone())));
-    }
-    Ok(())
-}
-
-/// Adds the files of `--file` to the request; returns their local paths.
-fn stage(files: &[(String, String)], request: &mut Request) -> Result<Vec<PathBuf>, Failure> {
-    let mut paths = Vec::new();
-    for (local, remote) in files {
-        let failed = |source| ExecError::LocalFile { path: local.clone(), source };
-        let metadata = std::fs::metadata(local).map_err(failed)?;
-        if !metadata.is_file() {
-            return Err(failed(std::io::Error::other("it is not a regular file")).into());
-        }
-        if remote.is_empty() {
-            return Err(Failure::usage(format!("--file {local}=: the path in the pod is missing"), None));
-        }
-        request.files.push(FileSpec { path: remote.clone().into_bytes(), size: metadata.len() });
-        paths.push(local.into());
-    }
-    Ok(paths)
 }

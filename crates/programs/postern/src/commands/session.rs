@@ -12,7 +12,7 @@ use postern_exec::{ExecError, transport};
 use postern_kube::Cluster;
 use postern_ops::install::Reporter as _;
 use postern_ops::{OpsPod, names as ops};
-use postern_wire::Request;
+use postern_wire::{FileSpec, Request};
 use serde::Serialize;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt};
@@ -198,4 +198,22 @@ pub(super) async fn supervised(
 /// The command as bytes, for an exec without the agent.
 pub(super) fn bytes(command: &[OsString]) -> Vec<Vec<u8>> {
     command.iter().map(|argument| argument.as_bytes().to_vec()).collect()
+}
+
+/// Adds the files of `--file` to the request; returns their local paths.
+pub(super) fn stage(files: &[(String, String)], request: &mut Request) -> Result<Vec<PathBuf>, Failure> {
+    let mut paths = Vec::new();
+    for (local, remote) in files {
+        let failed = |source| ExecError::LocalFile { path: local.clone(), source };
+        let metadata = std::fs::metadata(local).map_err(failed)?;
+        if !metadata.is_file() {
+            return Err(failed(std::io::Error::other("it is not a regular file")).into());
+        }
+        if remote.is_empty() {
+            return Err(Failure::usage(format!("--file {local}=: the path in the pod is missing"), None));
+        }
+        request.files.push(FileSpec { path: remote.clone().into_bytes(), size: metadata.len() });
+        paths.push(local.into());
+    }
+    Ok(paths)
 }
