@@ -5,6 +5,7 @@ mod controller;
 mod copy;
 mod fanout;
 mod identity;
+mod job;
 mod measure;
 mod own;
 mod report;
@@ -87,6 +88,15 @@ enum Bench {
         #[arg(long)]
         no_write: bool,
     },
+    /// `postern job` against `kubectl run --rm -i`; writes the same
+    Job {
+        /// How many pairs of runs
+        #[arg(long, default_value_t = 11)]
+        runs: usize,
+        /// Print only
+        #[arg(long)]
+        no_write: bool,
+    },
     /// `postern exec` over many targets against loops of `kubectl exec`, and runs by stream; writes the same
     Fanout {
         /// How many pairs of runs
@@ -107,6 +117,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         Bench::Identity { runs, no_write } => identity::bench(runs, !no_write)?,
         Bench::Controller { runs, no_write } => controller::bench(runs, !no_write)?,
         Bench::Own { runs, no_write } => own::bench(runs, !no_write)?,
+        Bench::Job { runs, no_write } => job::bench(runs, !no_write)?,
         Bench::Fanout { runs, no_write } => fanout::bench(runs, !no_write)?,
     }
     Ok(ExitCode::SUCCESS)

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use rustix::process::Signal;
 
-use super::layout::{Cluster, Node, SERVICE_CIDR};
+use super::layout::{Cluster, NODE_CIDR, Node, POD_CIDR, SERVICE_CIDR};
 use super::process::Process;
 use super::state::State;
 use crate::sh;
@@ -43,6 +43,24 @@ pub(super) fn make_netns(node: &Node) -> Result<()> {
     let netns = format!("--net={}", node.netns_path().display());
     let forward = "echo 1 >/proc/sys/net/ipv4/ip_forward";
     sh::run(&mut sh::command("nsenter", [&netns, "--", "sh", "-c", forward]))
+}
+
+/// Connects another node with the first one, which routes between all of them.
+pub(super) fn connect(first: &Node, other: &Node) -> Result<()> {
+    let (here, there) = (format!("to-{}", other.name), format!("to-{}", first.name));
+    let in_first = |args: &[&str]| ip(&[&["-n", &first.netns][..], args].concat());
+    let in_other = |args: &[&str]| ip(&[&["-n", &other.netns][..], args].concat());
+    in_first(&["link", "add", &here, "type", "veth", "peer", "name", &there, "netns", &other.netns])?;
+    in_first(&["link", "set", &here, "up"])?;
+    in_other(&["link", "set", &there, "up"])?;
+    // Each address is on the loopback device of its node, and so is nobody else's.
+    in_first(&["route", "add", &other.ip, "dev", &here, "src", &first.ip])?;
+    in_first(&["route", "add", &other.pod_cidr, "via", &other.ip, "dev", &here, "onlink", "src", &first.ip])?;
+    in_other(&["route", "add", &first.ip, "dev", &there, "src", &other.ip])?;
+    for rest in [NODE_CIDR, POD_CIDR] {
+        in_other(&["route", "add", rest, "via", &first.ip, "dev", &there, "onlink", "src", &other.ip])?;
+    }
+    Ok(())
 }
 
 fn ip(args: &[&str]) -> Result<()> {

@@ -1,7 +1,10 @@
 //! Names and places of one checkout's cluster, all derived from the checkout's path, so that two
 //! checkouts have two clusters.
 
+use std::fs;
 use std::path::PathBuf;
+
+use anyhow::Result;
 
 use crate::paths;
 
@@ -11,8 +14,12 @@ pub(super) const DNS_SERVICE: &str = "10.96.0.10";
 /// The hosts of images in the tests' registries, and the addresses of their Services.
 pub(super) const REGISTRIES: [(&str, &str); 2] =
     [("registry.test", "10.96.0.50"), ("token-registry.test", "10.96.0.51")];
+pub(super) const NODE_CIDR: &str = "10.245.0.0/24";
 pub(super) const POD_CIDR: &str = "10.244.0.0/16";
 pub(super) const API_PORT: u16 = 6443;
+
+/// The file with the number of nodes, if there is more than one.
+const NODES: &str = "nodes";
 
 /// One checkout's cluster. Each has its own network namespaces, so addresses may repeat.
 pub(super) struct Cluster {
@@ -55,13 +62,25 @@ impl Cluster {
             data: run.join(format!("data/n{number}")),
             etc: dir.join(format!("etc/node-{number}")),
         };
-        let nodes = vec![node(1)];
+        let count = fs::read_to_string(dir.join(NODES)).ok().and_then(|text| text.trim().parse().ok());
+        let nodes = (1..=count.unwrap_or(1)).map(node).collect();
         Self { id, dir, run, nodes }
+    }
+
+    /// Remembers how many nodes the next cluster has; until it is taken down.
+    pub(super) fn remember_nodes(&self, count: usize) -> Result<()> {
+        fs::create_dir_all(&self.dir)?;
+        Ok(fs::write(self.dir.join(NODES), count.to_string())?)
     }
 
     /// The node whose namespace holds the control plane.
     pub(super) fn first(&self) -> &Node {
         &self.nodes[0]
+    }
+
+    /// The nodes beside it.
+    pub(super) fn others(&self) -> &[Node] {
+        &self.nodes[1..]
     }
 
     pub(super) fn kubeconfig(&self) -> PathBuf {

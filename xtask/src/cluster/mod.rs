@@ -68,15 +68,24 @@ pub(crate) struct UpArgs {
     /// Import only the sandbox image, and make no others
     #[arg(long)]
     no_images: bool,
+    /// How many nodes; another number starts the cluster anew [default: those there are, else 1]
+    #[arg(long, value_parser = clap::value_parser!(u8).range(1..=3))]
+    nodes: Option<u8>,
 }
 
 pub(crate) fn run(args: Args) -> Result<ExitCode> {
-    let cluster = Cluster::of_checkout();
+    let mut cluster = Cluster::of_checkout();
     match args.command {
         Command::Up(options) => {
             debian::check_machine()?;
             let progress = Progress::begin();
             let _lock = state::lock(&cluster, progress)?;
+            if let Some(count) = options.nodes.map(usize::from).filter(|count| *count != cluster.nodes.len())
+            {
+                down::down(&cluster, progress)?;
+                cluster.remember_nodes(count)?;
+                cluster = Cluster::of_checkout();
+            }
             up::up(&cluster, &options, progress)?;
         }
         Command::Build => drop(testbed::programs(Progress::begin())?),

@@ -47,6 +47,7 @@ pub(super) fn up(cluster: &Cluster, options: &UpArgs, progress: Progress) -> Res
     let anything = cluster.run.exists() || cluster.nodes.iter().any(host::netns_exists);
     if anything || cluster.kubeconfig().exists() {
         down::down(cluster, progress)?;
+        cluster.remember_nodes(cluster.nodes.len())?;
     }
     let mut state = State { boot: state::boot(), port: free_port(cluster)?, issuer, ..State::default() };
     state.programs.clone_from(&programs.id);
@@ -155,7 +156,12 @@ fn prepare(cluster: &Cluster, state: &State, programs: &Programs) -> Result<()> 
             cluster.bin("testctl"),
             ["pki", "--server", &format!("https://127.0.0.1:{}", state.port)],
         )
-        .args(["--inside", &format!("https://127.0.0.1:{API_PORT}"), "--nodes", &nodes.join(",")])
+        .args([
+            "--inside",
+            &format!("https://{}:{API_PORT}", cluster.first().ip),
+            "--nodes",
+            &nodes.join(","),
+        ])
         .args(["--addresses", &format!("{},{API_SERVICE}", cluster.first().ip)])
         .arg(cluster.dir.join("pki")),
     )?;
@@ -166,6 +172,9 @@ fn prepare(cluster: &Cluster, state: &State, programs: &Programs) -> Result<()> 
         fs::create_dir_all(configs::volumes(node))?;
         host::make_netns(node)?;
         host::make_cgroups(node)?;
+    }
+    for node in cluster.others() {
+        host::connect(cluster.first(), node)?;
     }
     fs::copy(cluster.pki("admin.kubeconfig"), cluster.kubeconfig())?;
     fs::set_permissions(cluster.kubeconfig(), fs::Permissions::from_mode(0o600))?;
