@@ -54,7 +54,9 @@ fn proof_2_a_cut_or_black_holed_connection_is_never_a_success_and_leaves_no_orph
                     seen.code,
                     seen.stderr
                 );
-                assert!(seen.stderr.starts_with("error: "), "{}", seen.stderr);
+                // On a busy machine a notice comes first.
+                let is_said = seen.stderr.lines().any(|line| line.starts_with("error: "));
+                assert!(is_said, "{}", seen.stderr);
                 eventually("no orphan", Duration::from_secs(15), || !runs_in_pod(&sleep));
             }
         }

@@ -1,8 +1,7 @@
 //! Names, and the labels of what belongs to a Job.
 
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::path::Path;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 /// The container of the command.
 pub const CONTAINER: &str = "tool";
@@ -41,17 +40,10 @@ fn name_with(program: &[u8], suffix: &str) -> String {
     }
 }
 
-/// Eight characters that differ between processes, threads and times.
+/// Eight random characters: the standard library seeds its hashers from the system.
 fn suffix() -> String {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    let mut hasher = blake3::Hasher::new();
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    hasher.update(&now.as_nanos().to_le_bytes());
-    hasher.update(&std::process::id().to_le_bytes());
-    hasher.update(&NEXT.fetch_add(1, Ordering::Relaxed).to_le_bytes());
-    // Two machines may start at the same nanosecond.
-    hasher.update(&(&raw const hasher as usize).to_le_bytes());
-    hasher.finalize().to_hex()[..SUFFIX].to_owned()
+    let random = RandomState::new().build_hasher().finish();
+    format!("{random:016x}")[..SUFFIX].to_owned()
 }
 
 #[cfg(test)]
