@@ -26,7 +26,7 @@ pub fn installed() -> bool {
         return false;
     }
     INSTALLED.get_or_init(|| {
-        install(&["--parts", "pull-secrets,restart-stuck,volumes"]).ok();
+        install_all();
         make_namespace(PLATFORM);
         apply(&[pull_secret(PLATFORM, "vendor", A1)]);
     });
@@ -36,6 +36,11 @@ pub fn installed() -> bool {
 /// `postern controller install` with two replicas.
 pub fn install(args: &[&str]) -> Outcome {
     Outcome::of(postern().args(["controller", "install", "--replicas", "2"]).args(args))
+}
+
+/// The same with every part.
+pub fn install_all() {
+    install(&["--parts", "pull-secrets,restart-stuck,volumes"]).ok();
 }
 
 /// A custom resource of Postern.

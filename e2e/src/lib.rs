@@ -96,6 +96,18 @@ pub fn audit_log() -> PathBuf {
     root().join("target/testbed/audit.log")
 }
 
+/// How long the audit log is now, for [`audit_since`].
+pub fn audit_length() -> u64 {
+    std::fs::metadata(audit_log()).map_or(0, |metadata| metadata.len())
+}
+
+/// What was written to the audit log since it had this length. A log that was rotated is read from its beginning.
+pub fn audit_since(length: u64) -> String {
+    let log = std::fs::read(audit_log()).unwrap();
+    let begin = usize::try_from(length).unwrap();
+    String::from_utf8_lossy(log.get(begin..).unwrap_or(&log)).into_owned()
+}
+
 /// The kubeconfig in use.
 pub fn kubeconfig() -> PathBuf {
     std::env::var_os("KUBECONFIG").map_or_else(|| root().join("target/testbed/kubeconfig"), PathBuf::from)

@@ -2,7 +2,9 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "these are tests")]
 
 use base64::Engine as _;
-use e2e::controller::{SOON, SYSTEM, account, delete, for_case, install, installed, namespace, pod};
+use e2e::controller::{
+    SOON, SYSTEM, account, delete, for_case, install, install_all, installed, namespace, pod,
+};
 use e2e::pods::{apply, wait};
 use e2e::registry::{copies, named_by};
 use e2e::{Outcome, eventually, get, kubectl, kubectl_command, postern, with_stdin};
@@ -162,7 +164,7 @@ fn a_deleted_certificate_comes_back() {
         let found = get(&["mutatingwebhookconfiguration/postern-webhook"]);
         found["webhooks"][0]["clientConfig"]["caBundle"] == after["ca.crt"]
     });
-    install(&["--parts", "pull-secrets,restart-stuck,volumes"]).ok();
+    install_all();
 }
 
 /// A certificate as cert-manager makes one: in a Secret, by a CA that somebody puts into the webhook's configuration.
@@ -210,6 +212,6 @@ fn a_certificate_of_somebody_else_is_used() {
     });
     delete(&["clusterpullsecret", case]);
     delete(&["namespace", case]);
-    install(&["--parts", "pull-secrets,restart-stuck,volumes"]).ok();
+    install_all();
     delete(&["secret", "-n", SYSTEM, "given"]);
 }

@@ -2,8 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "these are tests")]
 
 use e2e::controller::{
-    PLATFORM, RUNNING, SOON, SYSTEM, condition, data_of, delete, for_case, install, installed, namespace,
-    object, pod,
+    PLATFORM, RUNNING, SOON, SYSTEM, condition, data_of, delete, for_case, install, install_all, installed,
+    namespace, object, pod,
 };
 use e2e::pods::{apply, wait};
 use e2e::registry::{A1, A2, copies, docker_config, pull_secret, registry};
@@ -54,7 +54,7 @@ fn the_controller_may_do_what_its_parts_need_and_nothing_else() {
         assert!(!may("default", verb, what), "{verb} {what}");
     }
     assert!(may("default", "get", "persistentvolumeclaims"));
-    install(&["--parts", "pull-secrets,restart-stuck,volumes"]).ok();
+    install_all();
 }
 
 /// A password that nothing but a leak would print, and parts of it in other encodings.
@@ -66,7 +66,7 @@ fn a_pull_secret_is_in_no_log_event_status_or_metric() {
     if !installed() {
         return;
     }
-    let begin = std::fs::metadata(e2e::audit_log()).map_or(0, |metadata| metadata.len());
+    let begin = e2e::audit_length();
     let case = "e2e-canary";
     let secret = |login| pull_secret(PLATFORM, case, login);
     let invalid = json!({"auths": {"registry.test": format!("a1:{CANARY}")}});
@@ -109,10 +109,7 @@ fn a_pull_secret_is_in_no_log_event_status_or_metric() {
     let mut texts: Vec<String> =
         seen.into_iter().map(|one| format!("{}{}", one.stdout, one.stderr)).collect();
     if e2e::testbed() {
-        let log = std::fs::read(e2e::audit_log()).unwrap();
-        texts.push(
-            String::from_utf8_lossy(&log[usize::try_from(begin).unwrap().min(log.len())..]).into_owned(),
-        );
+        texts.push(e2e::audit_since(begin));
         texts.extend(processes());
     }
     for text in texts {
@@ -166,8 +163,7 @@ fn permitted() -> BTreeSet<String> {
 
 /// What the controller did since this place in the audit log, in the same form.
 fn done_since(begin: u64) -> BTreeSet<String> {
-    let log = std::fs::read(e2e::audit_log()).unwrap();
-    let text = String::from_utf8_lossy(&log[usize::try_from(begin).unwrap().min(log.len())..]).into_owned();
+    let text = e2e::audit_since(begin);
     let lines =
         text.lines().filter(|line| line.contains("system:serviceaccount:postern-system:postern-controller"));
     lines
@@ -193,7 +189,7 @@ fn the_controller_uses_each_of_its_permissions() {
         return;
     }
     let case = "e2e-permissions";
-    let begin = std::fs::metadata(e2e::audit_log()).map_or(0, |metadata| metadata.len());
+    let begin = e2e::audit_length();
     // As in a cluster that never had a controller.
     kubectl(&["delete", "-n", SYSTEM, "lease/postern-controller", "secret/postern-webhook"]).ok();
     kubectl(&["rollout", "restart", "-n", SYSTEM, "deployment/postern-controller"]).ok();

@@ -32,7 +32,7 @@ fn with_key(args: &[&str]) -> Outcome {
 #[test]
 fn proof_4_the_canary_is_in_the_secret_and_nowhere_else() {
     each_transport(|| {
-        let audit_begin = std::fs::metadata(e2e::audit_log()).map_or(0, |metadata| metadata.len());
+        let audit_begin = e2e::audit_length();
         e2e::clean();
         clean_of("install -vv", &format!("{:?}", install(&["-vv"]).ok()));
 
@@ -111,13 +111,7 @@ fn proof_4_the_canary_is_in_the_secret_and_nowhere_else() {
         assert_eq!(secret.matches(&encoded()).count(), 2, "once under each of its two names");
 
         if testbed() {
-            use std::io::{Read as _, Seek as _};
-            let mut audit = std::fs::File::open(e2e::audit_log()).unwrap();
-            // A log that was rotated is read from its beginning.
-            let begin = if audit.metadata().unwrap().len() < audit_begin { 0 } else { audit_begin };
-            audit.seek(std::io::SeekFrom::Start(begin)).unwrap();
-            let mut text = String::new();
-            audit.read_to_string(&mut text).unwrap();
+            let text = e2e::audit_since(audit_begin);
             assert!(text.contains("postern-ops"), "the API audit log was read");
             clean_of("the API audit log", &text);
         }

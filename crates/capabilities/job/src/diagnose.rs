@@ -3,16 +3,7 @@
 use crate::error::JobError;
 use postern_kube::apply::ObjectRef;
 use postern_kube::k8s_openapi::api::core::v1::{ContainerStatus, Pod};
-
-/// The states of a container in which waiting does not help.
-const FATAL: [&str; 6] = [
-    "InvalidImageName",
-    "ErrImageNeverPull",
-    "ImagePullBackOff",
-    "CreateContainerConfigError",
-    "CreateContainerError",
-    "RunContainerError",
-];
+use postern_kube::pods;
 
 /// A text of the cluster, the cause it is about, and the fix. The first match is taken.
 type Row = (&'static [&'static str], &'static str, &'static str);
@@ -108,8 +99,8 @@ pub(crate) fn fatal(pod: &Pod) -> Option<String> {
         return Some(ended.unwrap_or_else(|| "the pod ended before the command began".to_owned()));
     }
     all(pod).find_map(|container| {
-        let waiting = container.state.as_ref()?.waiting.as_ref()?;
-        let reason = waiting.reason.as_deref().filter(|reason| FATAL.contains(reason))?;
+        let waiting = pods::waits_in_vain(container)?;
+        let reason = waiting.reason.as_deref().unwrap_or_default();
         let message = waiting.message.as_deref().unwrap_or_default();
         Some(format!("container {}: {reason}: {message}", container.name))
     })

@@ -2,6 +2,7 @@
 
 use crate::names;
 use postern_kube::k8s_openapi::api::core::v1::Pod;
+use postern_kube::pods;
 
 /// The properties of the desired pod that decide whether the existing one is kept.
 #[derive(Debug, Clone, Copy)]
@@ -73,22 +74,8 @@ pub(crate) fn account_replaced(pod: &Pod, account: Option<&str>) -> bool {
 
 /// Returns why waiting will not make a pod ready, if that can be determined.
 pub(crate) fn fatal_reason(pod: &Pod) -> Option<String> {
-    const FATAL: [&str; 7] = [
-        "InvalidImageName",
-        "ErrImageNeverPull",
-        "ImagePullBackOff",
-        "CreateContainerConfigError",
-        "CreateContainerError",
-        "RunContainerError",
-        "CrashLoopBackOff",
-    ];
-    let status = pod.status.as_ref()?;
-    let waiting = |container: &postern_kube::k8s_openapi::api::core::v1::ContainerStatus| {
-        let waiting = container.state.as_ref()?.waiting.as_ref()?;
-        let reason = waiting.reason.as_deref()?;
-        FATAL.contains(&reason).then(|| reason.to_owned())
-    };
-    status.container_statuses.iter().flatten().find_map(waiting)
+    let mut statuses = pod.status.as_ref()?.container_statuses.iter().flatten();
+    statuses.find_map(|container| pods::waits_in_vain(container)?.reason.clone())
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use crate::connect::Cluster;
 use crate::error::{KubeError, Reason};
 use crate::object_ref::{FIELD_MANAGER, ObjectRef};
 use futures_util::TryStreamExt as _;
-use k8s_openapi::api::core::v1::{EphemeralContainer, Event, Pod};
+use k8s_openapi::api::core::v1::{ContainerStateWaiting, ContainerStatus, EphemeralContainer, Event, Pod};
 use kube::api::{ListParams, LogParams, Patch, PatchParams, WatchEvent, WatchParams};
 use kube::{Api, Resource as _};
 use serde::de::DeserializeOwned;
@@ -104,6 +104,23 @@ where
         Ok(result) => result,
         Err(_) => Err(KubeError::new(attempt.to_owned(), Reason::NoAnswer(timeout.as_secs()))),
     }
+}
+
+/// The states of a container in which waiting does not help.
+const IN_VAIN: [&str; 7] = [
+    "InvalidImageName",
+    "ErrImageNeverPull",
+    "ImagePullBackOff",
+    "CreateContainerConfigError",
+    "CreateContainerError",
+    "RunContainerError",
+    "CrashLoopBackOff",
+];
+
+/// Returns the state of a container that will not start, however long one waits.
+pub fn waits_in_vain(container: &ContainerStatus) -> Option<&ContainerStateWaiting> {
+    let waiting = container.state.as_ref()?.waiting.as_ref()?;
+    waiting.reason.as_deref().is_some_and(|reason| IN_VAIN.contains(&reason)).then_some(waiting)
 }
 
 /// Returns the API for the pods of a namespace.

@@ -85,11 +85,7 @@ fn install(file: &Path) -> ExitCode {
     let copied = std::fs::copy("/proc/self/exe", &unfinished)
         .and_then(|_| std::fs::set_permissions(&unfinished, Permissions::from_mode(0o755)))
         .and_then(|()| std::fs::rename(&unfinished, file));
-    print_error(copied)
-}
-
-fn print_error(done: std::io::Result<()>) -> ExitCode {
-    let Err(error) = done else { return ExitCode::SUCCESS };
+    let Err(error) = copied else { return ExitCode::SUCCESS };
     let _ = rustix::io::write(rustix::stdio::stderr(), format!("postern-agent: {error}\n").as_bytes());
     ExitCode::FAILURE
 }
