@@ -223,7 +223,7 @@ fn the_controller_uses_each_of_its_permissions() {
     kubectl(&["label", "namespace", case, "--overwrite", &format!("case={case}")]).ok();
     apply(&[source.clone(), cluster]);
     wait(case, "deployment/stuck", "condition=Available");
-    // Rotation, and a source that comes and goes, which is told twice.
+    // Rotation, and a source that is created and deleted twice, so that an event repeats.
     apply(&[pull_secret(PLATFORM, case, A2)]);
     for _ in 0..2 {
         apply(std::slice::from_ref(&source));

@@ -122,7 +122,7 @@ fn role<'r>(
     ]
 }
 
-/// Empty: the controller fills it. It is part of the install, so that it goes with it.
+/// Empty: the controller fills it. As a part of the install, an uninstall removes it.
 fn certificate(settings: &Settings) -> Value {
     json!({"apiVersion": "v1", "kind": "Secret", "type": "Opaque", "metadata": metadata(settings, WEBHOOK)})
 }

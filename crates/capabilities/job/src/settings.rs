@@ -24,7 +24,7 @@ pub struct Settings {
     pub node_labels: Vec<(String, String)>,
     /// Taints that are tolerated.
     pub tolerations: Vec<Toleration>,
-    /// The `ServiceAccount`, whose token is mounted; without one there is no token.
+    /// The `ServiceAccount`, whose token is mounted; `None` mounts none.
     pub service_account: Option<String>,
     /// The user, for an image that runs as root or names its user by name.
     pub user: Option<User>,

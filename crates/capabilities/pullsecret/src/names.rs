@@ -1,4 +1,4 @@
-//! How copies are told from other Secrets.
+//! The name prefix and the label that identify copies.
 
 /// How the names of copies begin.
 pub(crate) const PREFIX: &str = "postern-pull-";

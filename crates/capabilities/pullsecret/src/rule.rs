@@ -430,7 +430,7 @@ mod tests {
         }
         assert_eq!(rules.sources().len(), MAX_SOURCES);
         assert_eq!(rules.problem(&MAX_SOURCES.to_string()).unwrap().reason(), "TooManySources");
-        // One that is named already is no other watch, and a catalog's is not the namespace's.
+        // A source that is named already needs no second watch. A catalog's source does not count.
         rules.add("again", Ok(named("s0")));
         let catalog = Some(ObjectName { namespace: "c".to_owned(), name: "c".to_owned() });
         rules.add("", Ok(Rule { catalog, ..named("of-catalog") }));

@@ -99,6 +99,6 @@ fn provider(endpoint: &str, instance: &str) -> Result<SdkTracerProvider, TraceEr
 /// Makes a span part of the trace that a request's headers name, as those of an API server that traces do.
 pub(crate) fn continue_trace(span: &tracing::Span, headers: &http::HeaderMap) {
     let context = TraceContextPropagator::new().extract(&HeaderExtractor(headers));
-    // Without traces there is no span to join.
+    // It fails if traces are off.
     let _ = span.set_parent(context);
 }

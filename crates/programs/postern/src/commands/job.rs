@@ -89,7 +89,7 @@ pub(super) async fn run(context: &Context, args: Args, printer: &mut Printer) ->
     if keep {
         printer.note(&format!("Job {}/{} stays", settings.namespace, settings.name));
     } else if let Err(error) = postern_job::delete(&cluster, &settings).await {
-        printer.warn(&format!("the Job could not be deleted; it goes by itself: {error}"));
+        printer.warn(&format!("the Job could not be deleted; Kubernetes deletes it after it ends: {error}"));
     }
     ran
 }
